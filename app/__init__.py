@@ -1,0 +1,1 @@
+"""Command line, HTTP API, web page and settings."""

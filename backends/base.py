@@ -1,0 +1,316 @@
+"""The types every backend shares, what they promise, and the protocol an engine implements.
+
+This module imports no database client and no torch. Filters live in `backends.where`, checks of
+arguments in `backends.checks`, errors in `backends.errors`; the public names are re-exported here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import ClassVar, Literal, Self, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from backends.checks import check_collection_name, check_metadata, plain_metadata, prepare_queries, prepare_records
+from backends.errors import (
+    BackendError,
+    CollectionExists,
+    CollectionNotFound,
+    Corrupt,
+    DimensionMismatch,
+    Unavailable,
+    Unsupported,
+)
+from backends.where import (
+    OPERATORS,
+    And,
+    Compare,
+    MetadataValue,
+    Not,
+    Operator,
+    Or,
+    Scalar,
+    Where,
+    check_string,
+    format_where,
+    matches,
+    parse_where,
+)
+
+__all__ = [
+    "And", "Backend", "BackendError", "Capabilities", "CollectionExists", "CollectionNotFound",
+    "CollectionSpec", "Compare", "Corrupt", "DimensionMismatch", "Hit", "IndexSpec", "Metric",
+    "Modality", "Not", "Operator", "Or", "Page", "Record", "Scalar", "Unavailable", "Unsupported",
+    "Where", "format_where", "matches", "parse_where", "prepare_queries", "prepare_records",
+]  # fmt: skip
+
+Modality: TypeAlias = Literal["image", "text"]
+Metric: TypeAlias = Literal["cosine", "dot", "l2"]
+IndexKind: TypeAlias = Literal["auto", "flat", "hnsw", "ivf"]
+Quantization: TypeAlias = Literal["none", "half", "int8", "binary"]
+Vector: TypeAlias = NDArray[np.float32]
+
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
+METRICS: tuple[Metric, ...] = get_args(Metric)
+MAX_ID_BYTES = 512
+MAX_TEXT_BYTES = 65_535
+MAX_URI_BYTES = 8_192
+MAX_DIM = 16_384
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Record:
+    """One item of one modality: id, vector, text, where its bytes are, and metadata.
+
+    `vector` is float32 of shape (d,), or `None` on records read without vectors. `text` is the
+    passage of a text item, an image's caption or OCR words otherwise; keyword search reads it.
+    Metadata values are str, int, float, bool or a list of str, under portable field names.
+
+    Raises ValueError for an empty id or one over 512 bytes of UTF-8, NUL or lone surrogates in any
+    string, an unknown modality, a metadata field called ``modality``, or metadata over 64 KiB.
+    """
+
+    id: str
+    vector: Vector | None
+    modality: Modality = "image"
+    text: str | None = None
+    uri: str | None = None
+    metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.id, str) or not self.id:
+            raise ValueError(f"an id must be a non-empty string, not {self.id!r}")
+        check_string(self.id, f"id {self.id[:80]!r}", MAX_ID_BYTES)
+        if self.modality not in MODALITIES:
+            raise ValueError(f"record {self.id!r}: modality must be 'image' or 'text', not {self.modality!r}")
+        if self.text is not None:
+            check_string(self.text, f"record {self.id!r}: text", MAX_TEXT_BYTES)
+        if self.uri is not None:
+            check_string(self.uri, f"record {self.id!r}: uri", MAX_URI_BYTES)
+        if self.metadata:
+            check_metadata(self.id, self.metadata)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Record):
+            return NotImplemented
+        mine, theirs = self.vector, other.vector
+        same_vector = mine is theirs or (
+            mine is not None and theirs is not None and np.array_equal(np.asarray(mine), np.asarray(theirs))
+        )
+        return same_vector and (
+            (self.id, self.modality, self.text, self.uri) == (other.id, other.modality, other.text, other.uri)
+            and plain_metadata(self.metadata) == plain_metadata(other.metadata)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One result. Higher `score` is always better and means the same on every engine.
+
+    The score is the cosine in [-1, 1], the dot product, or minus the Euclidean distance; for keyword
+    search the engine's BM25. `exact` says that the whole result list it belongs to was found by an
+    exact scan, so nothing was missed.
+    """
+
+    id: str
+    score: float
+    modality: Modality
+    text: str | None
+    uri: str | None
+    metadata: Mapping[str, MetadataValue]
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSpec:
+    """How vectors are indexed: kind, quantization, and build parameters of that kind.
+
+    ``auto`` lets the engine choose by size. Parameters: ``m`` and ``ef_construction`` for hnsw,
+    ``nlist`` for ivf. A kind, quantization or parameter that an engine lacks raises `Unsupported`
+    at `create`.
+    """
+
+    kind: IndexKind = "auto"
+    quantization: Quantization = "none"
+    params: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(IndexKind):
+            raise ValueError(f"index kind must be one of {get_args(IndexKind)}, not {self.kind!r}")
+        if self.quantization not in get_args(Quantization):
+            raise ValueError(f"quantization must be one of {get_args(Quantization)}, not {self.quantization!r}")
+        known = {"hnsw": {"m", "ef_construction"}, "ivf": {"nlist"}}.get(self.kind, set())
+        for name, value in self.params.items():
+            if name not in known:
+                raise ValueError(f"index parameter {name!r} does not belong to {self.kind}; known: {sorted(known)}")
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65_536:
+                raise ValueError(f"index parameter {name} must be an integer from 1 to 65,536, not {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionSpec:
+    """What a collection is: name, vector length, metric, the encoder that filled it, and its index.
+
+    `encoder` is the fingerprint of model, weights and preprocessing; it is stored and given back by
+    `describe`, so that a search with another encoder can be refused.
+    """
+
+    name: str
+    dim: int
+    metric: Metric = "cosine"
+    encoder: str = ""
+    index: IndexSpec = field(default_factory=IndexSpec)
+
+    def __post_init__(self) -> None:
+        check_collection_name(self.name)
+        if isinstance(self.dim, bool) or not isinstance(self.dim, int) or not 1 <= self.dim <= MAX_DIM:
+            raise ValueError(f"dim must be an integer from 1 to {MAX_DIM}, not {self.dim!r}")
+        if self.metric not in METRICS:
+            raise ValueError(f"metric must be one of {METRICS}, not {self.metric!r}")
+        check_string(self.encoder, "the encoder fingerprint", MAX_TEXT_BYTES)
+
+    def to_json(self) -> str:
+        """The spec as one line of JSON, for an engine to store beside the collection."""
+        index = {"kind": self.index.kind, "quantization": self.index.quantization, "params": dict(self.index.params)}
+        fields = {"name": self.name, "dim": self.dim, "metric": self.metric, "encoder": self.encoder, "index": index}
+        return json.dumps(fields, ensure_ascii=False, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote. Raises `Corrupt` for anything else."""
+        try:
+            data = json.loads(text)
+            return cls(**{**data, "index": IndexSpec(**data["index"])})
+        except (ValueError, TypeError, KeyError) as error:
+            raise Corrupt(f"a stored collection description is not readable: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can do beyond the protocol's core; every `False` raises `Unsupported` when asked."""
+
+    keyword: bool
+    persistent: bool
+    server: bool
+    concurrent_writers: bool
+    effort: bool
+    metrics: frozenset[Metric] = frozenset(METRICS)
+    operators: frozenset[Operator] = frozenset(OPERATORS)
+    string_order: bool = True
+    index_kinds: frozenset[IndexKind] = frozenset({"auto", "flat"})
+    quantizations: frozenset[Quantization] = frozenset({"none"})
+    max_k: int | None = None
+    vector_tolerance: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A stretch of a scan: its records, and the cursor that continues after them."""
+
+    records: list[Record]
+    cursor: str
+
+
+class Backend:
+    """A vector database behind one interface: synchronous, thread-safe, a context manager.
+
+    `where` is a `Where` tree everywhere; JSON filters go through `parse_where` first. Errors are
+    `BackendError`s, ValueError for arguments that no engine could take.
+    """
+
+    capabilities: ClassVar[Capabilities]
+
+    @classmethod
+    def connect(cls, url: str) -> Self:
+        """Open the store that `url` names. Raises `Unavailable` with the address and what to start."""
+        raise NotImplementedError
+
+    def collections(self) -> list[str]:
+        """The names of all collections, sorted."""
+        raise NotImplementedError
+
+    def describe(self, name: str) -> CollectionSpec:
+        """The spec that `create` was given. Raises `CollectionNotFound`."""
+        raise NotImplementedError
+
+    def create(self, spec: CollectionSpec) -> None:
+        """Make an empty collection. Raises `CollectionExists`, or `Unsupported` for its index or metric."""
+        raise NotImplementedError
+
+    def drop(self, name: str) -> None:
+        """Remove a collection and all it holds; silent when it is not there."""
+        raise NotImplementedError
+
+    def upsert(self, name: str, records: Iterable[Record]) -> None:
+        """Store the records, replacing those whose id is there.
+
+        Durable and visible to `get`, `count` and `search` when it returns. Later records win over
+        earlier ones of the same id. All are checked first: ValueError or `DimensionMismatch` means
+        that none was stored.
+        """
+        raise NotImplementedError
+
+    def get(self, name: str, ids: Sequence[str], *, with_vectors: bool = False) -> list[Record]:
+        """The records of these ids, in the order of `ids`; missing ones are skipped."""
+        raise NotImplementedError
+
+    def delete(self, name: str, *, ids: Sequence[str] | None = None, where: Where | None = None) -> int:
+        """Delete by id or by filter; returns how many records went.
+
+        Give exactly one of the two, else ValueError. An empty `ids` deletes nothing; a filter that
+        says nothing (``{}``) is refused with ValueError: `drop` is the way to remove everything.
+        """
+        raise NotImplementedError
+
+    def count(self, name: str, where: Where | None = None) -> int:
+        """How many records there are, or match `where`; exact."""
+        raise NotImplementedError
+
+    def search(
+        self,
+        name: str,
+        vectors: ArrayLike,
+        k: int,
+        *,
+        where: Where | None = None,
+        effort: float | None = None,
+    ) -> list[list[Hit]]:
+        """The k best records for each query vector, best first, ties by id.
+
+        vectors: (q, d) float32. Returns q lists of min(k, matching) hits with recall@k >= 0.95 under
+        any filter; where the index cannot keep that promise the scan is exact and the hits say so.
+        `effort` in (0, 1] trades speed for recall; `None` is the engine's default, 1 its most thorough.
+        """
+        raise NotImplementedError
+
+    def search_text(self, name: str, query: str, k: int, *, where: Where | None = None) -> list[Hit]:
+        """The k best records by keyword (BM25 over `text`): those with at least one word of the query."""
+        raise NotImplementedError
+
+    def scan(
+        self, name: str, *, with_vectors: bool = True, cursor: str | None = None, batch: int = 1000
+    ) -> Iterator[Page]:
+        """Every record once, in pages of up to `batch`; a page's cursor resumes after it."""
+        raise NotImplementedError
+
+    def flush(self, name: str) -> None:
+        """Return when all writes are indexed, space of deleted records is given back where possible."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Release files, locks and connections; calling it twice is fine."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

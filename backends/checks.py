@@ -1,0 +1,152 @@
+"""The checks every backend makes before it touches storage, so that all refuse the same input alike."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from backends.errors import DimensionMismatch, Unsupported
+from backends.where import MetadataValue, Where, check_field_name, check_scalar, check_string, is_everything
+
+if TYPE_CHECKING:
+    from backends.base import Capabilities, CollectionSpec, Record
+
+MAX_METADATA_BYTES = 65_535
+COLLECTION_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}\Z")
+
+
+def check_collection_name(name: str) -> None:
+    """Raise ValueError unless `name` works on every engine: a letter, then up to 62 of ``A-Za-z0-9_-``."""
+    if not isinstance(name, str) or not COLLECTION_NAME.match(name):
+        raise ValueError(
+            f"collection name {name!r} is not usable: start with an ASCII letter, then up to 62 "
+            "letters, digits, '_' or '-'"
+        )
+
+
+def check_search(k: int, effort: float | None, capabilities: Capabilities) -> None:
+    """Raise ValueError for a k below 1 or an effort outside (0, 1], `Unsupported` for k beyond the engine."""
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+        raise ValueError(f"k must be a positive integer, not {k!r}")
+    if capabilities.max_k is not None and k > capabilities.max_k:
+        raise Unsupported(f"this engine returns at most {capabilities.max_k} hits a search, not {k}")
+    if effort is not None and not 0 < effort <= 1:
+        raise ValueError(f"effort must be in (0, 1], not {effort!r}")
+
+
+def check_selection(ids: Sequence[str] | None, where: Where | None) -> None:
+    """Raise ValueError unless exactly one of `ids` and a `where` that says something is given."""
+    if (ids is None) == (where is None):
+        raise ValueError("delete takes exactly one of ids and where; to remove everything use drop")
+    if isinstance(ids, str):
+        raise ValueError(f"ids must be a list of strings, not the string {ids!r}")
+    if where is not None and is_everything(where):
+        raise ValueError("delete refuses a filter that says nothing; to remove everything use drop")
+
+
+def plain_metadata(metadata: Mapping[str, MetadataValue]) -> dict[str, Any]:
+    """Metadata as a plain dict with lists, the one form in which engines return it."""
+    scalars = (str, int, float, bool)
+    return {key: value if isinstance(value, scalars) else list(value) for key, value in metadata.items()}
+
+
+def check_metadata(record_id: str, metadata: Mapping[str, MetadataValue]) -> None:
+    """Raise ValueError, naming record and field, for metadata that some engine could not store and filter."""
+    for key, value in metadata.items():
+        what = f"record {record_id!r}: metadata field {key!r}"
+        try:
+            check_field_name(key)
+        except ValueError as error:
+            raise ValueError(f"record {record_id!r}: {error}") from None
+        if key == "modality":
+            raise ValueError(f"{what} is reserved: 'modality' is a field of every record")
+        if isinstance(value, (list, tuple)):
+            for element in value:
+                if not isinstance(element, str):
+                    raise ValueError(f"{what} has an element {element!r}; lists hold strings only")
+                check_string(element, what)
+        elif isinstance(value, np.generic):
+            raise ValueError(f"{what} is a NumPy {type(value).__name__}: convert it with .item()")
+        else:
+            check_scalar(value, what)
+    size_bytes = len(json.dumps(plain_metadata(metadata), ensure_ascii=False).encode("utf-8"))
+    if size_bytes > MAX_METADATA_BYTES:
+        raise ValueError(f"record {record_id!r}: metadata has {size_bytes} bytes; the limit is {MAX_METADATA_BYTES}")
+
+
+def unit_length(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows scaled to unit length; rows within 1e-6 of it are left bit for bit as they are.
+
+    vectors: (n, d) float32. Leaving unit rows alone makes copying from store to store exact.
+    """
+    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
+    off = np.abs(norms - 1.0) > 1e-6
+    if not off.any():
+        return vectors
+    scaled = vectors.copy()
+    scaled[off] = (vectors[off].astype(np.float64) / norms[off, None]).astype(np.float32)
+    return scaled
+
+
+def _check_vectors(
+    vectors: NDArray[np.float32], spec: CollectionSpec, name_of: Callable[[int], str]
+) -> NDArray[np.float32]:
+    if not np.isfinite(vectors).all():
+        row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
+        raise ValueError(f"{name_of(row)} has NaN or infinite components")
+    if spec.metric == "cosine":
+        zero = ~vectors.any(axis=1)
+        if zero.any():
+            row = int(np.flatnonzero(zero)[0])
+            raise ValueError(f"{name_of(row)} is the zero vector, which has no cosine with anything")
+        return unit_length(vectors)
+    return vectors
+
+
+def prepare_records(records: Iterable[Record], spec: CollectionSpec) -> tuple[list[Record], NDArray[np.float32]]:
+    """Check records against the collection and return them, last of each id, with their vectors.
+
+    Returns the records and a C-contiguous (n, d) float32 array; for cosine the rows have unit length.
+    Raises `DimensionMismatch` or ValueError naming the first bad record, before anything is stored.
+    """
+    unique = {record.id: record for record in records}
+    kept = list(unique.values())
+    vectors = np.empty((len(kept), spec.dim), dtype=np.float32)
+    for row, record in enumerate(kept):
+        if record.vector is None:
+            raise ValueError(f"record {record.id!r} has no vector")
+        vector = np.asarray(record.vector)
+        if vector.shape != (spec.dim,):
+            raise DimensionMismatch(
+                f"record {record.id!r} has a vector of shape {vector.shape}; "
+                f"collection {spec.name!r} holds ({spec.dim},): was another encoder used?"
+            )
+        vectors[row] = vector
+    return kept, _check_vectors(vectors, spec, lambda row: f"record {kept[row].id!r}: its vector")
+
+
+def prepare_queries(vectors: ArrayLike, spec: CollectionSpec) -> NDArray[np.float32]:
+    """Check query vectors and return them as C-contiguous (q, d) float32, unit length for cosine."""
+    queries = np.ascontiguousarray(vectors, dtype=np.float32)
+    if queries.ndim != 2 or queries.shape[1] != spec.dim:
+        raise DimensionMismatch(
+            f"query vectors have shape {queries.shape}; collection {spec.name!r} takes (q, {spec.dim}): "
+            "was another encoder used?"
+        )
+    return _check_vectors(queries, spec, lambda row: f"query vector {row}")
+
+
+def check_index(spec: CollectionSpec, capabilities: Capabilities, engine: str) -> None:
+    """Raise `Unsupported` for a metric, index kind or quantization that the engine does not declare."""
+    for what, asked, known in (
+        ("metric", spec.metric, capabilities.metrics),
+        ("index kind", spec.index.kind, capabilities.index_kinds),
+        ("quantization", spec.index.quantization, capabilities.quantizations),
+    ):
+        if asked not in known:
+            raise Unsupported(f"{engine} has no {what} {asked!r}; it has {', '.join(sorted(known))}")

@@ -1,0 +1,31 @@
+"""The errors every backend raises, as one tree."""
+
+from __future__ import annotations
+
+
+class BackendError(Exception):
+    """What every backend raises: one line that says what was wrong, where, and what to do."""
+
+
+class CollectionExists(BackendError):
+    """`create` met a collection of that name."""
+
+
+class CollectionNotFound(BackendError):
+    """No collection of that name is there (any more)."""
+
+
+class DimensionMismatch(BackendError, ValueError):
+    """A vector's length differs from the collection's."""
+
+
+class Unsupported(BackendError):
+    """The engine cannot do this; nothing was done."""
+
+
+class Unavailable(BackendError):
+    """The engine does not answer, is locked by another process, or refused the credentials."""
+
+
+class Corrupt(BackendError):
+    """What is stored is damaged or of an unknown format; the message names the file or table."""

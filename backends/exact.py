@@ -1,0 +1,207 @@
+"""``exact://``: NumPy in memory. Every search is a full scan, so it is the oracle of every test."""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from backends.base import (
+    Backend,
+    Capabilities,
+    CollectionExists,
+    CollectionNotFound,
+    CollectionSpec,
+    Hit,
+    Metric,
+    Page,
+    Record,
+    Where,
+    matches,
+    prepare_queries,
+    prepare_records,
+)
+from backends.checks import check_index, check_search, check_selection, plain_metadata
+
+WORD = re.compile(r"\w+")
+BM25_K1, BM25_B = 1.2, 0.75
+
+
+def similarity(queries: NDArray[np.float32], vectors: NDArray[np.float32], metric: Metric) -> NDArray[np.float64]:
+    """Scores of every pair, higher better: cosine of unit rows, dot product, or minus the distance.
+
+    queries: (q, d), vectors: (n, d); returns (q, n) float64. Distances are computed from the
+    differences, not from ``|a|^2 - 2ab + |b|^2``, which loses all digits for near neighbours.
+    """
+    wide = vectors.astype(np.float64)
+    if metric != "l2":
+        scores: NDArray[np.float64] = queries.astype(np.float64) @ wide.T
+        return scores
+    rows = [-np.sqrt(((wide - query) ** 2).sum(axis=1)) for query in queries.astype(np.float64)]
+    return np.stack(rows) if rows else np.empty((0, len(vectors)))
+
+
+def words(text: str) -> list[str]:
+    """The words keyword search sees: runs of letters and digits, case and accents folded."""
+    plain = unicodedata.normalize("NFKD", text.casefold())
+    return WORD.findall("".join(c for c in plain if not unicodedata.combining(c)))
+
+
+@dataclass(slots=True)
+class _Collection:
+    spec: CollectionSpec
+    records: dict[str, Record] = field(default_factory=dict)
+
+
+class ExactBackend(Backend):
+    """NumPy brute force over records held in memory; forgotten when closed."""
+
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        keyword=True, persistent=False, server=False, concurrent_writers=False, effort=False
+    )
+
+    def __init__(self) -> None:
+        self._collections: dict[str, _Collection] = {}
+        self._lock = threading.RLock()
+
+    @classmethod
+    def connect(cls, url: str) -> Self:
+        """A new empty store; ``exact://`` takes no path and no options."""
+        if url != "exact://":
+            raise ValueError(f"exact:// lives in memory and takes nothing after it, got {url!r}")
+        return cls()
+
+    def collections(self) -> list[str]:
+        with self._lock:
+            return sorted(self._collections)
+
+    def _find(self, name: str) -> _Collection:
+        try:
+            return self._collections[name]
+        except KeyError:
+            raise CollectionNotFound(f"no collection {name!r} in exact://") from None
+
+    def describe(self, name: str) -> CollectionSpec:
+        with self._lock:
+            return self._find(name).spec
+
+    def create(self, spec: CollectionSpec) -> None:
+        check_index(spec, self.capabilities, "exact://")
+        with self._lock:
+            if spec.name in self._collections:
+                raise CollectionExists(f"collection {spec.name!r} is already in exact://")
+            self._collections[spec.name] = _Collection(spec)
+
+    def drop(self, name: str) -> None:
+        with self._lock:
+            self._collections.pop(name, None)
+
+    def upsert(self, name: str, records: Iterable[Record]) -> None:
+        with self._lock:
+            collection = self._find(name)
+            kept, vectors = prepare_records(records, collection.spec)
+            for record, vector in zip(kept, vectors, strict=True):
+                metadata = plain_metadata(record.metadata)
+                collection.records[record.id] = replace(record, vector=vector, metadata=metadata)
+
+    def get(self, name: str, ids: Sequence[str], *, with_vectors: bool = False) -> list[Record]:
+        with self._lock:
+            records = self._find(name).records
+            found = [records[i] for i in ids if i in records]
+        return found if with_vectors else [replace(record, vector=None) for record in found]
+
+    def _matching(self, name: str, where: Where | None) -> list[Record]:
+        return [r for r in self._find(name).records.values() if matches(where, r.metadata, r.modality)]
+
+    def delete(self, name: str, *, ids: Sequence[str] | None = None, where: Where | None = None) -> int:
+        check_selection(ids, where)
+        with self._lock:
+            records = self._find(name).records
+            doomed = [r.id for r in self._matching(name, where)] if ids is None else set(ids) & records.keys()
+            for record_id in doomed:
+                del records[record_id]
+            return len(doomed)
+
+    def count(self, name: str, where: Where | None = None) -> int:
+        with self._lock:
+            return len(self._matching(name, where))
+
+    def search(
+        self,
+        name: str,
+        vectors: ArrayLike,
+        k: int,
+        *,
+        where: Where | None = None,
+        effort: float | None = None,
+    ) -> list[list[Hit]]:
+        check_search(k, effort, self.capabilities)
+        with self._lock:
+            spec = self._find(name).spec
+            found = self._matching(name, where)
+        queries = prepare_queries(vectors, spec)
+        if not found:
+            return [[] for _ in queries]
+        stored = np.stack([record.vector for record in found if record.vector is not None])
+        results = []
+        for scores in similarity(queries, stored, spec.metric):
+            best = sorted(range(len(found)), key=lambda row: (-scores[row], found[row].id))[:k]
+            results.append([as_hit(found[row], float(scores[row])) for row in best])
+        return results
+
+    def search_text(self, name: str, query: str, k: int, *, where: Where | None = None) -> list[Hit]:
+        """BM25 as in Lucene (Robertson and Zaragoza 2009), statistics over the whole collection."""
+        check_search(k, None, self.capabilities)
+        with self._lock:
+            everything = self._matching(name, None)
+        texts = [Counter(words(record.text or "")) for record in everything]
+        wanted = set(words(query))
+        mean = sum(text.total() for text in texts) / max(1, len(texts)) or 1.0
+        frequency = {word: sum(word in text for text in texts) for word in wanted}
+        hits = []
+        for record, text in zip(everything, texts, strict=True):
+            if not wanted & text.keys() or not matches(where, record.metadata, record.modality):
+                continue
+            length = BM25_K1 * (1 - BM25_B + BM25_B * text.total() / mean)
+            score = sum(
+                math.log(1 + (len(texts) - frequency[word] + 0.5) / (frequency[word] + 0.5))
+                * text[word] * (BM25_K1 + 1) / (text[word] + length)
+                for word in wanted
+            )  # fmt: skip
+            hits.append(as_hit(record, score))
+        return sorted(hits, key=lambda hit: (-hit.score, hit.id))[:k]
+
+    def scan(
+        self, name: str, *, with_vectors: bool = True, cursor: str | None = None, batch: int = 1000
+    ) -> Iterator[Page]:
+        with self._lock:
+            self._find(name)
+        while True:
+            with self._lock:
+                later = sorted(i for i in self._find(name).records if cursor is None or i > cursor)[:batch]
+                page = self.get(name, later, with_vectors=with_vectors)
+            if not page:
+                return
+            cursor = page[-1].id
+            yield Page(page, cursor)
+
+    def flush(self, name: str) -> None:
+        with self._lock:
+            self._find(name)
+
+    def close(self) -> None:
+        with self._lock:
+            self._collections.clear()
+
+
+def as_hit(record: Record, score: float) -> Hit:
+    """A record with its score, as an exact hit."""
+    return Hit(record.id, score, record.modality, record.text, record.uri, record.metadata, exact=True)

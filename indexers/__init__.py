@@ -1,0 +1,1 @@
+"""From sources to items to vectors to a backend, resumably."""

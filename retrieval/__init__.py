@@ -1,0 +1,1 @@
+"""Encoders, search and relevance: words and pictures in one vector space."""

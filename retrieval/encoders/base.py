@@ -1,0 +1,54 @@
+"""What an encoder promises: images and texts in one vector space, at unit length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+ImageInput: TypeAlias = Image.Image | str | Path
+
+
+class EncoderError(Exception):
+    """An encoder cannot be had or used: one line that says why and what to do."""
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Puts images and texts into one space, where related ones have a high cosine.
+
+    `fingerprint` names architecture, weights, preprocessing and activation: two encoders with the
+    same fingerprint give the same vectors (up to rounding), two with different ones must never be
+    mixed in a collection. `name` is what a person wrote to choose it. Thread-safe.
+    """
+
+    @property
+    def name(self) -> str:
+        """What chose this encoder, e.g. ``compact`` or ``openclip:ViT-B-32/openai``."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the vector space; stored with every collection."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Length of the vectors."""
+        ...
+
+    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(n, dim) float32 rows of unit length, in the order given; n may be 0."""
+        ...
+
+    def encode_images(self, images: Sequence[ImageInput]) -> NDArray[np.float32]:
+        """(n, dim) float32 rows of unit length, in the order given; n may be 0.
+
+        Paths are decoded as `retrieval.images.load_image` does; raises its `ImageError` for a file
+        that is not a usable image.
+        """
+        ...
