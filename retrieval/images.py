@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import stat
 import threading
 import warnings
@@ -14,8 +13,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, TypeAlias, TypeVar, cast
 
-import numpy as np
-
 # Imported for their side effect too: each registers its format, so that which formats are read does not
 # depend on what else has been opened in the process.
 from PIL import (
@@ -23,7 +20,6 @@ from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
     Image,
-    ImageCms,
     Jpeg2KImagePlugin,
     JpegImagePlugin,
     MpoImagePlugin,
@@ -34,6 +30,8 @@ from PIL import (
     WebPImagePlugin,
 )
 from PIL.ImageFile import ImageFile
+
+from retrieval.colours import upright_rgb
 
 ImageSource: TypeAlias = Image.Image | str | Path | bytes
 T = TypeVar("T")
@@ -67,16 +65,6 @@ IMAGE_SUFFIXES = frozenset(
 )
 
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
-_ORIENTATION_TAG = 0x0112
-_TRANSPOSE = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 class ImageError(Exception):
@@ -104,12 +92,13 @@ def load_image(
     try:
         if isinstance(source, Image.Image):
             _check_size(source.size, max_pixels)
-            return _upright_rgb(source)
+            _ignore_pillow_warnings()
+            return upright_rgb(source)
         with _open_source(source, max_bytes) as file, _open_image(file) as image:
             _check_size(image.size, max_pixels)
             if target_size is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
                 image.draft(None, (target_size, target_size))
-            return _upright_rgb(image)
+            return upright_rgb(image)
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
     except MemoryError:
@@ -316,96 +305,3 @@ def _open_heif(file: IO[bytes]) -> ImageFile:
         return cast(ImageFile, HeifImageFile(file))
     except SyntaxError as error:
         raise ImageError(f"cannot be decoded: {_one_line(str(error))}") from None
-
-
-def _upright_rgb(image: Image.Image) -> Image.Image:
-    _ignore_pillow_warnings()
-    image.load()
-    colour, alpha = _split_alpha(image)
-    rgb = _to_srgb(colour, image.info.get("icc_profile"))
-    if alpha is not None:
-        white = Image.new("RGB", rgb.size, "white")
-        white.paste(rgb, mask=alpha)
-        rgb = white
-    # Read after decoding: the TIFF, AVIF and HEIF decoders turn the image themselves and then say so.
-    transpose = _TRANSPOSE.get(_orientation(image))
-    if transpose is not None:
-        rgb = rgb.transpose(transpose)
-    elif rgb is image:
-        rgb = rgb.copy()
-    # A second pass over this image must not turn or convert it again.
-    rgb.info.clear()
-    return rgb
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        value = image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:
-        # Damaged EXIF says nothing of the pixels, which are whole.
-        return 1
-    return value if isinstance(value, int) else 1
-
-
-def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """The colours, in a mode of 8-bit bands, and the opacity if the image has one."""
-    if image.mode.startswith(("I", "F")):
-        return _scale_to_8_bits(image)
-    if image.mode == "La":
-        image = image.convert("LA")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        grey = image.mode in ("L", "LA", "1")
-        return (rgba.getchannel("R") if grey else rgba.convert("RGB")), rgba.getchannel("A")
-    if image.mode == "P":
-        return image.convert("RGB"), None
-    if image.mode == "1":
-        return image.convert("L"), None
-    return image, None
-
-
-def _scale_to_8_bits(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Scale 16-bit, 32-bit and float greys, which Pillow's `convert` would clip at 255.
-
-    16-bit samples span 0..65535. The range of the wider types is not written in the file: it is taken as
-    0..1 (floats), 0..255 or 0..65535, the first that holds all values, else as what the values span.
-    """
-    values = np.asarray(image)
-    opaque = None
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        opaque = Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8))
-    numbers = values.astype(np.float32)
-    finite = np.isfinite(numbers)
-    low, high = float(numbers.min(where=finite, initial=np.inf)), float(numbers.max(where=finite, initial=-np.inf))
-    if not finite.all():
-        if low > high:
-            raise ImageError("has no finite sample")
-        numbers = np.nan_to_num(numbers, nan=low, posinf=high, neginf=low)
-    ranges = [65535.0] if image.mode.startswith("I;16") else [1.0] * (image.mode == "F") + [255.0, 65535.0]
-    if low >= 0 and high <= ranges[-1]:
-        low, high = 0.0, next(limit for limit in ranges if high <= limit)
-    numbers -= low
-    numbers *= 255.0 / max(high - low, 1e-30)
-    return Image.fromarray(np.rint(numbers).astype(np.uint8)), opaque
-
-
-def _to_srgb(image: Image.Image, icc_profile: object) -> Image.Image:
-    """Convert by the embedded ICC profile where it fits the image, else by Pillow's formulas."""
-    space = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}.get(image.mode)
-    if isinstance(icc_profile, bytes) and icc_profile and space:
-        try:
-            profile = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
-            fits = profile.profile.xcolor_space.strip() == space
-            if fits and not _IS_SRGB.match(profile.profile.profile_description or ""):
-                srgb = ImageCms.createProfile("sRGB")
-                converted = ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB")
-                if converted is not None:
-                    return converted
-        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-            # A damaged profile is no reason to lose the picture: its numbers are then taken as sRGB.
-            return image.convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-_IS_SRGB = re.compile(r"sRGB( IEC61966.*| built-in)?$|c2$")
