@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 THUMBNAIL_PX = 480
 QUERY_THUMBNAIL_PX = 240
+TEXT_THUMBNAIL_PX = 168
 MAX_SHOWN_CHARS = 600
 
 
@@ -118,8 +119,17 @@ def _card(hit: Hit, rank: int) -> dict[str, Any]:
         "link": path.absolute().as_uri() if path is not None else None,
         "metadata": [(name, _plain(value)) for name, value in sorted(hit.metadata.items())],
         "exact": hit.exact,
-        "thumbnail": make_thumbnail(path, THUMBNAIL_PX) if hit.modality == "image" and path is not None else None,
+        "thumbnail": _hit_thumbnail(hit, path) if path is not None else None,
     }
+
+
+def _hit_thumbnail(hit: Hit, path: Path) -> Thumbnail | None:
+    """The picture of an image, large; of a caption the picture that it describes, small."""
+    from retrieval.images import IMAGE_SUFFIXES
+
+    if hit.modality == "image":
+        return make_thumbnail(path, THUMBNAIL_PX)
+    return make_thumbnail(path, TEXT_THUMBNAIL_PX) if path.suffix.lower() in IMAGE_SUFFIXES else None
 
 
 def _plain(value: Any) -> str:
