@@ -80,15 +80,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             return result if isinstance(result, int) else 0
         except KeyboardInterrupt:
-            note("interrupted")
             return 130
         except BrokenPipeError:
             # Whoever read our output has gone, as `| head` does; the interpreter must not flush into the void.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
+            return 1
         except typer.Exit as stop:
             return stop.exit_code
-        except typer.Abort:
+        except SystemExit as stop:
+            # Typer's own answer to a reader that has gone.
+            return stop.code if isinstance(stop.code, int) else 1
+        except typer.Abort as abort:
+            if isinstance(abort.__cause__, KeyboardInterrupt):
+                return 130
             note("stopped: nothing was changed")
             return 1
         except Exception as error:

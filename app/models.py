@@ -33,11 +33,9 @@ def models(as_json: options.Json = False) -> None:
         for card, here in cards
     ]
     print_table(header, rows, right=("size", "Flickr30k", "COCO"))
-    note(
-        "Flickr30k and COCO: published zero-shot R@1 in %, text to image / image to text. Choose one with "
-        "--encoder NAME; weights that are not here are downloaded at the first use. Any other "
-        "openclip:MODEL/PRETRAINED works too, with PRETRAINED a tag of open_clip or a checkpoint file."
-    )
+    note("Flickr30k and COCO are published zero-shot R@1 in %, text to image / image to text.")
+    note("Choose with --encoder NAME. Weights that are not here are downloaded at the first use; any other")
+    note("openclip:MODEL/PRETRAINED works too, with PRETRAINED a tag that open_clip knows or a checkpoint file.")
 
 
 def card_object(card: ModelCard, here: bool) -> dict[str, Any]:

@@ -64,10 +64,17 @@ def load_named(name: str, settings: Settings) -> Encoder:
     """Load the encoder `name` and remember which fingerprint it has."""
     from retrieval.encoders import load_encoder
 
-    with waiting(f"loading encoder {name}"):
+    # A download shows its own progress, which a spinner would garble.
+    with waiting(f"loading encoder {name}") if _is_here(name) else contextlib.nullcontext():
         encoder = load_encoder(name, device=settings.device, precision=settings.precision)
     remember_encoder(encoder.fingerprint, encoder.name, settings.home)
     return encoder
+
+
+def _is_here(name: str) -> bool:
+    from retrieval.encoders.catalogue import CATALOGUE, installed
+
+    return any(card.name == name and installed(card) for card in CATALOGUE)
 
 
 @contextlib.contextmanager

@@ -162,8 +162,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, rig
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for number, column in enumerate(columns):
+        # The first column is what people copy.
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold", no_wrap=not number)
     for row in rows:
         table.add_row(*(Text(one_line(value)) for value in row))
     Console().print(table)
