@@ -166,6 +166,7 @@ def _build(checkpoint: Checkpoint, device: str, precision: str) -> tuple[Any, Ca
     """The model, its preprocessing, and the settings of the latter."""
     import open_clip
     import torch
+    from open_clip import transform
 
     text_config = dict(checkpoint.config["text_cfg"])
     overrides: dict[str, Any] = {}
@@ -191,7 +192,7 @@ def _build(checkpoint: Checkpoint, device: str, precision: str) -> tuple[Any, Ca
         # torch, safetensors and open_clip raise a dozen types for a file that is damaged or does not fit.
         raise EncoderError(_why_not_loaded(checkpoint, error)) from error
     settings = dict(model.visual.preprocess_cfg)
-    preprocess = open_clip.image_transform_v2(open_clip.PreprocessCfg(**settings), is_train=False)
+    preprocess = transform.image_transform_v2(transform.PreprocessCfg(**settings), is_train=False)
     return model.eval().requires_grad_(False), preprocess, settings
 
 
@@ -207,36 +208,38 @@ def _quiet_root_logger() -> Iterator[None]:
 
 
 def _why_not_loaded(checkpoint: Checkpoint, error: Exception) -> str:
+    """One line from the many that torch writes."""
     message = str(error)
     if "weights_only" in message or "Weights only load failed" in message:
-        kind = "TorchScript" if "TorchScript" in message else "pickled objects"
-        return f"{checkpoint.weights}: holds {kind}, which could run code: save its state dict as safetensors"
-    kinds = {"missing": "Missing key", "unexpected": "Unexpected key", "of another shape": "size mismatch for"}
-    found = [f"{name} {key}" for name, label in kinds.items() for key in _first_key(message, label)]
+        with checkpoint.weights.open("rb") as file:
+            pickled = file.read(2) in (b"PK", b"\x80\x02", b"\x80\x04")
+        if pickled:
+            return f"{checkpoint.weights}: holds objects that could run code: save its state dict as safetensors"
+        return f"{checkpoint.weights}: is not a file of weights"
+    patterns = {
+        "lacks": r'Missing key\(s\) in state_dict: "([^"]+)"',
+        "has besides": r'Unexpected key\(s\) in state_dict: "([^"]+)"',
+        "has in another shape": r"size mismatch for ([\w.]+)",
+    }
+    found = [f"{what} {match[1]}" for what, pattern in patterns.items() if (match := re.search(pattern, message))]
     if found:
-        return f"{checkpoint.weights} does not fit {checkpoint.source}: {'; '.join(found)}"
+        return f"{checkpoint.weights} does not fit {checkpoint.source}: it {', '.join(found)}"
     return f"{checkpoint.weights} cannot be loaded as {checkpoint.source}: {' '.join(message.split())[:300]}"
-
-
-def _first_key(message: str, label: str) -> list[str]:
-    match = re.search(
-        rf'{label}[^"\n]*?[:"] ?"?([\w.]+)' if label != "size mismatch for" else rf"{label} ([\w.]+)", message
-    )
-    return [match[1]] if match else []
 
 
 def _tokenizer(checkpoint: Checkpoint) -> Any:
     """As `open_clip.get_tokenizer`, but from files that `fetch_text_folder` has."""
     import open_clip
+    from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer
 
     text = checkpoint.config["text_cfg"]
     if not text.get("hf_tokenizer_name"):
         return open_clip.get_tokenizer(checkpoint.source)
     folder = fetch_text_folder(text["hf_tokenizer_name"])
     try:
-        return open_clip.HFTokenizer(
+        return HFTokenizer(
             str(folder),
-            context_length=text.get("context_length") or open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH,
+            context_length=text.get("context_length") or DEFAULT_CONTEXT_LENGTH,
             tokenizer_mode=text.get("tokenizer_mode"),
             **text.get("tokenizer_kwargs", {}),
         )

@@ -114,7 +114,13 @@ def fetch_text_folder(repository: str) -> Path:
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    if isinstance(error, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set"
+    text = str(error).partition("\n")[0].strip()[:200] or type(error).__name__
+    return text if isinstance(error, HfHubHTTPError) else f"no connection to {constants.ENDPOINT}: {text}"
 
 
 def _how_to_get(repository: str, names: Sequence[str], reason: str, *, every: bool = False) -> str:
