@@ -31,6 +31,7 @@ from backends.faiss_rows import (
     remove_rows,
     reported,
     rows_of_ids,
+    storable,
 )
 from backends.faiss_search import find, find_text, known_selection, read_hits
 from backends.faiss_snapshot import Floats, Snapshot, read_snapshot
@@ -103,7 +104,7 @@ class Collection:
 
     def get(self, ids: Sequence[str], with_vectors: bool) -> list[Record]:
         with self.reading() as (connection, snapshot):
-            items = items_by_id(connection, ids)
+            items = items_by_id(connection, storable(ids))
             return self._records(snapshot, [items[i] for i in ids if i in items], with_vectors)
 
     def _records(self, snapshot: Snapshot, rows: Sequence[Row], with_vectors: bool) -> list[Record]:
@@ -137,7 +138,7 @@ class Collection:
                 found = find(snapshot, queries, k, selection, effort)
                 connection = self.connections.take()
                 try:
-                    hits = read_hits(connection, snapshot, found, k)
+                    hits = read_hits(connection, snapshot, found, k, self.spec.metric == "cosine")
                 except sqlite3.Error:
                     with reported(self.connections.path):
                         raise
@@ -147,7 +148,7 @@ class Collection:
                     return hits
         with self.reading() as (connection, snapshot):
             found = find(snapshot, queries, k, snapshot.selection(connection, where), effort)
-            hits = read_hits(connection, snapshot, found, k)
+            hits = read_hits(connection, snapshot, found, k, self.spec.metric == "cosine")
         if hits is None:
             raise Corrupt(
                 f"{self.connections.path} and the vector files beside it disagree: restore both from a backup"
@@ -157,7 +158,7 @@ class Collection:
     def search_text(self, query: str, k: int, where: Where | None) -> list[Hit]:
         with self.reading() as (connection, snapshot):
             found = find_text(connection, snapshot, query, k, snapshot.selection(connection, where))
-            hits = read_hits(connection, snapshot, [found], k)
+            hits = read_hits(connection, snapshot, [found], k, False)
         if hits is None:
             raise Corrupt(f"{self.connections.path}: its keyword index names rows that are not there")
         return hits[0]
@@ -200,7 +201,7 @@ class Collection:
     def delete(self, ids: Sequence[str] | None, where: Where | None) -> int:
         with self._write() as (connection, snapshot):
             if ids is not None:
-                rows = sorted(rows_of_ids(connection, ids).values())
+                rows = sorted(rows_of_ids(connection, storable(ids)).values())
             else:
                 selection = snapshot.selection(connection, where)
                 rows = snapshot.rows[slice(None) if selection is None else selection.positions].tolist()
