@@ -56,10 +56,11 @@ def remove_stale(
         if record.id in expected:
             continue
         path = str(record.metadata.get("path", ""))
+        if path in spared or _below(path, unread):
+            continue
         if path in paths:
-            if path not in spared:
-                doomed.append(record.id)
-        elif source.whole and not _below(path, unread):
+            doomed.append(record.id)
+        elif source.whole:
             # Text items have no path: each counts by itself.
             (pruned if prune else missing).add(path or record.id)
             if prune:
