@@ -50,12 +50,14 @@ class Collection:
         if not path.exists():
             raise CollectionNotFound(f"no collection {folder.name!r} in {folder.parent}")
         self.connections = Connections(path)
-        with self.connections.transaction() as connection:
-            text = connection.execute("SELECT spec FROM state").fetchone()[0]
         try:
-            self.spec = CollectionSpec.from_json(text)
-        except Corrupt as error:
-            raise Corrupt(f"{path}: {error}") from error
+            with self.connections.transaction() as connection:
+                self.spec = CollectionSpec.from_json(connection.execute("SELECT spec FROM state").fetchone()[0])
+        except BaseException as error:
+            self.connections.close()
+            if isinstance(error, Corrupt) and str(path) not in str(error):
+                raise Corrupt(f"{path}: {error}") from error
+            raise
         self.files = VectorFiles(folder, self.spec.dim)
         self.writing = threading.RLock()
         self._snapshot: Snapshot | None = None
@@ -282,7 +284,8 @@ class Collection:
         with self.reading() as (_, snapshot):
             current = snapshot.index.description.file if snapshot.index is not None else None
             self.files.remove_except(snapshot.generation, current)
-        self._alone(lambda connection: connection.execute("PRAGMA incremental_vacuum").fetchall())
+        # `execute` would step the pragma once, which frees one page.
+        self._alone(lambda connection: connection.executescript("PRAGMA incremental_vacuum"))
         self._alone(lambda connection: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
 
     def drop(self) -> None:

@@ -30,8 +30,8 @@ COLUMNS = "row, id, modality, text, uri, metadata"
 _ITEMS = f"SELECT {COLUMNS} FROM items WHERE"  # noqa: S608 - constants
 _ITEMS_AT_VERSION = f"SELECT {COLUMNS}, (SELECT version FROM state) FROM items WHERE row"  # noqa: S608
 SCHEMA = f"""
-PRAGMA application_id = {APPLICATION_ID};
 PRAGMA auto_vacuum = INCREMENTAL;
+PRAGMA application_id = {APPLICATION_ID};
 PRAGMA journal_mode = WAL;
 CREATE TABLE state (
     one INTEGER PRIMARY KEY CHECK (one = 1), format INTEGER NOT NULL, spec TEXT NOT NULL,

@@ -79,7 +79,7 @@ def clustered(records: int, dim: int, seed: int, centres: Floats | None = None) 
     """Unit vectors about random centres, noise as strong as the centre, and the centres: (n, d), (c, d)."""
     rng = np.random.default_rng(seed)
     if centres is None:
-        centres = rng.standard_normal((max(8, records // 200), dim), dtype=np.float32)
+        centres = rng.standard_normal((max(8, records // 2_000), dim), dtype=np.float32)
     vectors = centres[rng.integers(0, len(centres), records)]
     vectors += rng.standard_normal((records, dim), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
