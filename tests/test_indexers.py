@@ -436,14 +436,12 @@ def test_an_unavailable_backend_stops_the_run_and_a_rerun_resumes(
 def test_a_ledger_that_is_none_is_refused_and_left_alone(world: World) -> None:
     image = world.image("a.png")
     before = image.read_bytes()
-    with pytest.raises(IndexingError, match="ledger .* is not usable"):
+    with pytest.raises(IndexingError, match=r"ledger .* is not usable"):
         world.index(ledger=image)
     assert image.read_bytes() == before
 
 
-def test_a_file_touched_just_before_it_was_read_is_read_again(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_touched_just_before_it_was_read_is_read_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     now_ns = time.time_ns()
     for module in ("files", "items"):
         monkeypatch.setattr(f"indexers.{module}.stamp_of", lambda status: Stamp(status.st_size, now_ns, now_ns, 1))
