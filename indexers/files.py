@@ -56,7 +56,8 @@ def check_regular(status: os.stat_result, limit_bytes: int) -> None:
 def read_bounded(path: Path, limit_bytes: int) -> tuple[bytes, Stamp]:
     """The whole content of a regular file, and its stamp. Raises `Unreadable`; never waits on a pipe."""
     try:
-        # Between a check and the open the path may become a pipe: O_NONBLOCK keeps even that from waiting.
+        check_regular(path.stat(), limit_bytes)
+        # Between that and the open the path may become a pipe: O_NONBLOCK keeps even that from waiting.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with os.fdopen(descriptor, "rb") as file:
             before = os.fstat(descriptor)

@@ -13,10 +13,11 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from backends.base import MAX_TEXT_BYTES, Record
+from backends.checks import plain_metadata
 from indexers.fields import Metadata
 from indexers.files import (
     MAX_IMAGE_BYTES,
@@ -202,4 +203,7 @@ def same_vector(stored: Record, planned: Planned, digest: str) -> bool:
 
 def same_record(stored: Record, planned: Planned) -> bool:
     """Whether all but the vector is stored as planned."""
-    return replace(stored, vector=None) == planned.record
+    record = planned.record
+    return (stored.modality, stored.text, stored.uri) == (record.modality, record.text, record.uri) and (
+        plain_metadata(stored.metadata) == record.metadata
+    )

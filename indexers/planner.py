@@ -123,18 +123,18 @@ class Planner:
         with self._tally.busy("check"):
             self._remember(self._reader.ledger, items)
             stored = {record.id: record for record in self._get(list(planned))}
+            current = {record_id for record_id, record in stored.items() if same_record(record, planned[record_id][0])}
             movable = [
                 record_id
                 for record_id, record in stored.items()
-                if not same_record(record, planned[record_id][0])
-                and same_vector(record, planned[record_id][0], planned[record_id][1].digest)
+                if record_id not in current and same_vector(record, planned[record_id][0], planned[record_id][1].digest)
             ]
             vectors = {record.id: record.vector for record in self._get(movable, with_vectors=True)}
         self.expected.update(planned)
         for item in items:
             if self._stopped():
                 return
-            self._plan(item, stored, vectors)
+            self._plan(item, stored, current, vectors)
             # Only digest and path are needed from now on.
             item.records = item.records[:0]
 
@@ -147,12 +147,13 @@ class Planner:
         if ledger is not None:
             ledger.put(self._reader.source.root, [item.fresh for item in items if item.fresh is not None])
 
-    def _plan(self, item: Item, stored: dict[str, Record], vectors: dict[str, Vector | None]) -> None:
+    def _plan(
+        self, item: Item, stored: dict[str, Record], current: set[str], vectors: dict[str, Vector | None]
+    ) -> None:
         embed: list[Planned] = []
         kept: list[Record] = []
         for planned in item.records:
-            old = stored.get(planned.record.id)
-            if old is not None and same_record(old, planned):
+            if planned.record.id in current:
                 continue
             vector = vectors.get(planned.record.id)
             if vector is None:

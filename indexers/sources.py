@@ -135,18 +135,22 @@ def locate(root: Path, folder: str, file: str) -> str:
     """
     if "://" in file:
         raise Unreadable("URLs are not fetched: download the file and name its path")
-    joined = os.path.normpath(root / folder / file)
+    top = str(root)
+    joined = os.path.normpath(os.path.join(top, folder, file))  # noqa: PTH118 - ten times faster, for every line
     try:
-        if not os.path.lexists(joined) and "\\" in file and os.sep == "/":
-            joined = os.path.normpath(root / folder / file.replace("\\", "/"))
-        if not Path(joined).is_relative_to(root) or not Path(joined).resolve().is_relative_to(root):
-            raise Unreadable(f"{file!r:.200} leads outside {display(str(root))}")
-        if not stat.S_ISREG(Path(joined).stat().st_mode):
+        if "\\" in file and os.sep == "/" and not os.path.lexists(joined):
+            joined = os.path.normpath(os.path.join(top, folder, file.replace("\\", "/")))  # noqa: PTH118
+        if not _inside(joined, top) or not _inside(os.path.realpath(joined), top):
+            raise Unreadable(f"{file!r:.200} leads outside {display(top)}")
+        if not stat.S_ISREG(os.stat(joined).st_mode):  # noqa: PTH116
             raise Unreadable(f"{file!r:.200} is not a file")
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = explain(error) if isinstance(error, (OSError, ValueError)) else str(error)
-        raise Unreadable(f"{file!r:.200}: {reason}") from None
-    return Path(joined).relative_to(root).as_posix()
+    except (OSError, ValueError) as error:
+        raise Unreadable(f"{file!r:.200}: {explain(error)}") from None
+    return os.path.relpath(joined, top).replace(os.sep, "/")
+
+
+def _inside(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
 def _from_manifest(root: Path, name: str, text: str, *, with_ids: bool) -> Listing:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import sqlite3
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from backends.base import CollectionSpec, Compare, IndexSpec, Unavailable
+from backends.base import CollectionSpec, Compare, IndexSpec, Record, Unavailable
 from backends.exact import ExactBackend
 from indexers import IndexingError, IndexReport, Progress, index
 from indexers.files import Stamp
@@ -436,14 +440,12 @@ def test_an_unavailable_backend_stops_the_run_and_a_rerun_resumes(
 def test_a_ledger_that_is_none_is_refused_and_left_alone(world: World) -> None:
     image = world.image("a.png")
     before = image.read_bytes()
-    with pytest.raises(IndexingError, match="ledger .* is not usable"):
+    with pytest.raises(IndexingError, match=r"ledger .* is not usable"):
         world.index(ledger=image)
     assert image.read_bytes() == before
 
 
-def test_a_file_touched_just_before_it_was_read_is_read_again(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_touched_just_before_it_was_read_is_read_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     now_ns = time.time_ns()
     for module in ("files", "items"):
         monkeypatch.setattr(f"indexers.{module}.stamp_of", lambda status: Stamp(status.st_size, now_ns, now_ns, 1))
@@ -456,3 +458,84 @@ def test_a_file_touched_just_before_it_was_read_is_read_again(
     world.image("a.bmp", "green")
     assert outcome(world.index()) == {"found": 1, "unchanged": 1}
     assert path.exists()
+
+
+def test_batches_are_bounded_by_decoded_size(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(6):
+        world.image(f"{number}.png", (number, 0, 0), (100, 100))
+    world.image("9.png", "white", (300, 300))
+    monkeypatch.setattr("indexers.planner.MAX_BATCH_BYTES", 2 * 100 * 100 * 3)
+    assert world.index().indexed == 7
+    assert world.encoder.calls == [2, 2, 2, 1]
+
+
+def test_encoders_state_how_small_jpegs_may_be_decoded_and_how_long_passages_are(world: World) -> None:
+    sizes: list[tuple[int, int]] = []
+
+    class Small(CountingEncoder):
+        decode_size, context_length = 50, 77
+
+        def encode_images(self, images: Sequence[Image.Image]) -> np.ndarray:
+            sizes.extend(image.size for image in images)
+            return super().encode_images(images)
+
+    world.encoder = Small()
+    world.image("a.jpg", "red", (800, 400))
+    world.image("b.png", "red", (800, 400))
+    world.write("c.txt", "word " * 100)
+    assert world.index().indexed == 3
+    assert sizes == [(100, 50), (800, 400)]
+    assert [len(text.split()) for text in world.encoder.texts] == [53, 47]
+
+
+def test_a_tighter_pixel_bound_holds_for_known_images_too(world: World, trusting: None) -> None:
+    world.image("a.png", size=(40, 30))
+    world.index()
+    report = world.index(max_pixels=1000)
+    assert [q.reason for q in report.quarantined] == ["has 40 x 30 pixels, more than the 1000 allowed"]
+    assert world.paths() == ["a.png"]
+
+
+def test_prune_forgets_lost_files_in_the_ledger(world: World) -> None:
+    world.image("a.png")
+    world.image("b.png", "blue")
+    world.index()
+    (world.root / "b.png").unlink()
+    world.index(prune=True)
+    assert world.ledger is not None
+    with contextlib.closing(sqlite3.connect(world.ledger)) as ledger:
+        assert ledger.execute("SELECT path FROM files").fetchall() == [(b"a.png",)]
+
+
+def test_a_file_that_changes_while_it_is_indexed_is_set_aside(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = world.image("a.png", "red")
+    get = ExactBackend.get
+
+    def changing(self: ExactBackend, *arguments: Any, **options: Any) -> list[Record]:
+        world.image("a.png", "blue")
+        return get(self, *arguments, **options)
+
+    # The backend is asked after hashing and before decoding.
+    monkeypatch.setattr(ExactBackend, "get", changing)
+    report = world.index()
+    assert [(q.path, q.reason) for q in report.quarantined] == [
+        ("a.png", "changed while it was being indexed: run again")
+    ]
+    assert world.records() == {}
+    assert path.exists()
+
+
+def test_records_that_an_engine_refuses_are_set_aside_one_by_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
+        world.image(f"{number}.png", (number, 0, 0))
+    upsert = ExactBackend.upsert
+
+    def picky(self: ExactBackend, name: str, records: list[Record]) -> None:
+        if any(record.metadata["path"] == "2.png" for record in records):
+            raise ValueError("this engine takes no twos")
+        upsert(self, name, records)
+
+    monkeypatch.setattr(ExactBackend, "upsert", picky)
+    report = world.index()
+    assert [(q.path, q.reason) for q in report.quarantined] == [("2.png", "this engine takes no twos")]
+    assert world.paths() == ["0.png", "1.png", "3.png"]
