@@ -19,7 +19,7 @@ from app import options
 from app.indexing import run, summary
 from app.opening import CommandError, encoder_for, open_backend, write_atomically
 from app.output import hit_object, note, place, print_hits, print_json, write
-from app.settings import Settings
+from app.settings import Settings, default_backend
 
 if TYPE_CHECKING:
     from app.page import Section
@@ -53,7 +53,7 @@ def demo(
     """
     settings = Settings.load({"device": device, "precision": precision, "k": k})
     folder = settings.home / "demo"
-    settings = replace(settings, backend=_store_url(folder), collection=COLLECTION)
+    settings = replace(settings, backend=default_backend(folder), collection=COLLECTION, batch_size=16)
     pictures = gather(folder / "pictures", stamps=STAMPS if stamps else None)
     from app.page import render
     from backends.base import IndexSpec
@@ -82,12 +82,6 @@ def demo(
         write(f"\nresults page: {page.absolute()}")
     if open_page and not webbrowser.open(page.absolute().as_uri()):
         note(f"note: no browser could be opened; open {page.absolute()} yourself")
-
-
-def _store_url(folder: Path) -> str:
-    from app.settings import default_backend
-
-    return default_backend(folder)
 
 
 def ask(retriever: Retriever, pictures: Path, k: int) -> Iterator[Section]:

@@ -128,16 +128,17 @@ def stop_on_interrupt() -> Iterator[threading.Event]:
 
 
 class PlainLines:
-    """Progress for logs: a line every ten seconds."""
+    """Progress for logs: a line every ten seconds in which something was finished."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()
+        self._done = 0
 
     def __call__(self, progress: Progress) -> None:
-        """Say how far it is, if the last line is long enough ago."""
+        """Say how far it is, if that is news and the last line is long enough ago."""
         now = time.monotonic()
-        if now - self._last >= PLAIN_LINE_EVERY_S:
-            self._last = now
+        if now - self._last >= PLAIN_LINE_EVERY_S and progress.done != self._done:
+            self._last, self._done = now, progress.done
             note(describe(progress))
 
 
