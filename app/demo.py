@@ -34,7 +34,7 @@ MAX_CAPTION_BYTES = 4096
 
 TEXT_QUERIES = ("a cup of coffee", "a cat looking at something", "a spacecraft ready for launch")
 LOOKUP = "photos/coffee.png"
-COMPOSED = (("photos/rocket.jpg", 1.0), ("a portrait of a person", 1.0), ("a launch pad", -0.5))
+COMPOSED = (("photos/rocket.jpg", 1.0), ("a person wearing a space suit", 1.0), ("a tower", -1.0))
 
 
 def demo(

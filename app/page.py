@@ -25,6 +25,7 @@ THUMBNAIL_PX = 480
 QUERY_THUMBNAIL_PX = 240
 TEXT_THUMBNAIL_PX = 168
 MAX_SHOWN_CHARS = 600
+MAX_LABEL_CHARS = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +92,22 @@ def _section(section: Section) -> dict[str, Any]:
     precision = ["exact search" if exact else "approximate search"] if cards else []
     return {
         "title": section.title,
+        "label": _label(section.parts),
         "parts": [_part(part) for part in section.parts],
         "facts": [count, *precision, *section.facts],
         "images": [card for card in cards if card["modality"] == "image"],
         "passages": [card for card in cards if card["modality"] != "image"],
     }
+
+
+def _label(parts: Sequence[Part]) -> str:
+    """A query in a few words, for the links at the top of the page."""
+    words = []
+    for number, part in enumerate(parts):
+        sign = "− " if part.weight < 0 else "+ " if number else ""
+        words.append(sign + (Path(part.text).name if part.image is not None else part.text))
+    label = " ".join(words)
+    return label if len(label) <= MAX_LABEL_CHARS else label[: MAX_LABEL_CHARS - 1] + "…"
 
 
 def _part(part: Part) -> dict[str, Any]:
