@@ -10,6 +10,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeAlias, TypeVar, cast
 
@@ -88,17 +89,39 @@ def load_image(
     Raises `ImageError` for whatever is not a regular readable file holding one whole image within those
     bounds. Never blocks on pipes or devices, never warns, and is safe to call from several threads.
     """
-    name = _describe(source)
-    try:
-        if isinstance(source, Image.Image):
+    if isinstance(source, Image.Image):
+        with _explained(_describe(source)):
             _check_size(source.size, max_pixels)
             _ignore_pillow_warnings()
             return upright_rgb(source)
-        with _open_source(source, max_bytes) as file, _open_image(file) as image:
-            _check_size(image.size, max_pixels)
-            if target_size is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
-                image.draft(None, (target_size, target_size))
-            return upright_rgb(image)
+    with open_image(source, max_pixels=max_pixels, max_bytes=max_bytes) as image:
+        if target_size is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
+            image.draft(None, (target_size, target_size))
+        return upright_rgb(image)
+
+
+@contextmanager
+def open_image(
+    source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
+) -> Iterator[ImageFile]:
+    """Open `source` for its header and metadata: no pixel is decoded until its `load` is called.
+
+    Bounds and errors are those of `load_image`, also for what is done with the image inside the block.
+    """
+    with (
+        _explained(_describe(source)),
+        _open_source(source, max_bytes) as file,
+        _open_image(file) as image,
+    ):
+        _check_size(image.size, max_pixels)
+        yield image
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Turn whatever opening and decoding raise into an `ImageError` that names the source."""
+    try:
+        yield
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
     except MemoryError:
