@@ -212,9 +212,9 @@ def crop_elongated(image: Image.Image, max_aspect: float = 8.0) -> Image.Image:
     the centre crop that follows such a resize shows only the middle anyway.
     """
     width, height = image.size
-    longest = max(1, round(min(width, height) * max_aspect))
-    if max(width, height) <= longest:
+    if max(width, height) <= min(width, height) * max_aspect:
         return image
+    longest = max(1, round(min(width, height) * max_aspect))
     left, top = max(0, (width - longest) // 2), max(0, (height - longest) // 2)
     return image.crop((left, top, left + min(width, longest), top + min(height, longest)))
 

@@ -143,7 +143,9 @@ def test_paths_and_broken_images(encoder: OpenClipEncoder, tmp_path: Path) -> No
     assert threading.active_count() <= threads
 
 
-def test_a_very_long_picture_does_not_eat_the_memory(encoder: OpenClipEncoder) -> None:
+@pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
+def test_a_very_long_picture_does_not_eat_the_memory(mode: str, folder: Path, tmp_path: Path) -> None:
+    encoder = described(folder, tmp_path / mode, {"resize_mode": mode})
     started = time.monotonic()
     assert encoder.encode_images([Image.new("RGB", (1, 2_000_000)), Image.new("RGB", (60_000, 1))]).shape == (2, 24)
     assert time.monotonic() - started < 2
@@ -286,6 +288,8 @@ BAD: dict[str, str] = {
     f"{MODEL}/FOLDER/half.safetensors": "cannot be loaded",
     f"{MODEL}/FOLDER/lacking.pt": "lacks visual.proj",
     f"{MODEL}/FOLDER/evil.pt": "could run code",
+    "hf-hub:../../etc": "is not the name of a hub repository",
+    "hf-hub:": "is not the name of a hub repository",
     "local-dir:FOLDER/absent": "open_clip_config.json: No such file",
     "local-dir:FOLDER/broken": "not the description of an open_clip model",
     "local-dir:FOLDER/bare": "has no weights: put open_clip_model.safetensors there",
