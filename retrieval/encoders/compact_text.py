@@ -109,8 +109,8 @@ class _MiniLM(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.words = nn.Embedding(30_522, DIM)
-        self.positions = nn.Embedding(512, DIM)
+        self.words = nn.Embedding(30_522, DIM, _weight=torch.empty(30_522, DIM))
+        self.positions = nn.Embedding(512, DIM, _weight=torch.empty(512, DIM))
         self.norm = nn.LayerNorm(DIM, eps=1e-12)
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(DIM, 12, 4 * DIM, 0.0, "gelu", layer_norm_eps=1e-12, batch_first=True)
