@@ -21,7 +21,7 @@ from urllib.parse import unquote
 from numpy.typing import ArrayLike
 
 from backends.base import Backend, Capabilities, CollectionSpec, Hit, Page, Record, Where
-from backends.checks import COLLECTION_NAME, check_index, check_search, check_selection
+from backends.checks import COLLECTION_NAME, check_batch, check_ids, check_index, check_search, check_selection
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Unavailable
 from backends.faiss_collection import Collection
 from backends.faiss_files import WriterLock, sync_folder
@@ -188,6 +188,7 @@ class FaissBackend(Backend):
         self._on(name, lambda collection: collection.upsert(batch))
 
     def get(self, name: str, ids: Sequence[str], *, with_vectors: bool = False) -> list[Record]:
+        check_ids(ids)
         return self._on(name, lambda collection: collection.get(ids, with_vectors))
 
     def delete(self, name: str, *, ids: Sequence[str] | None = None, where: Where | None = None) -> int:
@@ -220,7 +221,7 @@ class FaissBackend(Backend):
         self, name: str, *, with_vectors: bool = True, cursor: str | None = None, batch: int = 1000
     ) -> Iterator[Page]:
         """Every record once, in the order of ids, whatever is written meanwhile; cursors outlive the process."""
-        self._find(name)
+        check_batch(batch)
         while True:
             page = self._on(name, lambda collection, after=cursor: collection.page(after, batch, with_vectors))  # type: ignore[misc]
             if page is None:

@@ -31,6 +31,7 @@ from backends.faiss_rows import (
     remove_rows,
     reported,
     rows_of_ids,
+    storable,
 )
 from backends.faiss_search import find, find_text, known_selection, read_hits
 from backends.faiss_snapshot import Floats, Snapshot, read_snapshot
@@ -49,12 +50,14 @@ class Collection:
         if not path.exists():
             raise CollectionNotFound(f"no collection {folder.name!r} in {folder.parent}")
         self.connections = Connections(path)
-        with self.connections.transaction() as connection:
-            text = connection.execute("SELECT spec FROM state").fetchone()[0]
         try:
-            self.spec = CollectionSpec.from_json(text)
-        except Corrupt as error:
-            raise Corrupt(f"{path}: {error}") from error
+            with self.connections.transaction() as connection:
+                self.spec = CollectionSpec.from_json(connection.execute("SELECT spec FROM state").fetchone()[0])
+        except BaseException as error:
+            self.connections.close()
+            if isinstance(error, Corrupt) and str(path) not in str(error):
+                raise Corrupt(f"{path}: {error}") from error
+            raise
         self.files = VectorFiles(folder, self.spec.dim)
         self.writing = threading.RLock()
         self._snapshot: Snapshot | None = None
@@ -103,7 +106,7 @@ class Collection:
 
     def get(self, ids: Sequence[str], with_vectors: bool) -> list[Record]:
         with self.reading() as (connection, snapshot):
-            items = items_by_id(connection, ids)
+            items = items_by_id(connection, storable(ids))
             return self._records(snapshot, [items[i] for i in ids if i in items], with_vectors)
 
     def _records(self, snapshot: Snapshot, rows: Sequence[Row], with_vectors: bool) -> list[Record]:
@@ -137,7 +140,7 @@ class Collection:
                 found = find(snapshot, queries, k, selection, effort)
                 connection = self.connections.take()
                 try:
-                    hits = read_hits(connection, snapshot, found, k)
+                    hits = read_hits(connection, snapshot, found, k, self.spec.metric == "cosine")
                 except sqlite3.Error:
                     with reported(self.connections.path):
                         raise
@@ -147,7 +150,7 @@ class Collection:
                     return hits
         with self.reading() as (connection, snapshot):
             found = find(snapshot, queries, k, snapshot.selection(connection, where), effort)
-            hits = read_hits(connection, snapshot, found, k)
+            hits = read_hits(connection, snapshot, found, k, self.spec.metric == "cosine")
         if hits is None:
             raise Corrupt(
                 f"{self.connections.path} and the vector files beside it disagree: restore both from a backup"
@@ -157,7 +160,7 @@ class Collection:
     def search_text(self, query: str, k: int, where: Where | None) -> list[Hit]:
         with self.reading() as (connection, snapshot):
             found = find_text(connection, snapshot, query, k, snapshot.selection(connection, where))
-            hits = read_hits(connection, snapshot, [found], k)
+            hits = read_hits(connection, snapshot, [found], k, False)
         if hits is None:
             raise Corrupt(f"{self.connections.path}: its keyword index names rows that are not there")
         return hits[0]
@@ -200,7 +203,7 @@ class Collection:
     def delete(self, ids: Sequence[str] | None, where: Where | None) -> int:
         with self._write() as (connection, snapshot):
             if ids is not None:
-                rows = sorted(rows_of_ids(connection, ids).values())
+                rows = sorted(rows_of_ids(connection, storable(ids)).values())
             else:
                 selection = snapshot.selection(connection, where)
                 rows = snapshot.rows[slice(None) if selection is None else selection.positions].tolist()
@@ -281,7 +284,8 @@ class Collection:
         with self.reading() as (_, snapshot):
             current = snapshot.index.description.file if snapshot.index is not None else None
             self.files.remove_except(snapshot.generation, current)
-        self._alone(lambda connection: connection.execute("PRAGMA incremental_vacuum").fetchall())
+        # `execute` would step the pragma once, which frees one page.
+        self._alone(lambda connection: connection.executescript("PRAGMA incremental_vacuum"))
         self._alone(lambda connection: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
 
     def drop(self) -> None:

@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ COLUMNS = "row, id, modality, text, uri, metadata"
 _ITEMS = f"SELECT {COLUMNS} FROM items WHERE"  # noqa: S608 - constants
 _ITEMS_AT_VERSION = f"SELECT {COLUMNS}, (SELECT version FROM state) FROM items WHERE row"  # noqa: S608
 SCHEMA = f"""
-PRAGMA application_id = {APPLICATION_ID};
 PRAGMA auto_vacuum = INCREMENTAL;
+PRAGMA application_id = {APPLICATION_ID};
 PRAGMA journal_mode = WAL;
 CREATE TABLE state (
     one INTEGER PRIMARY KEY CHECK (one = 1), format INTEGER NOT NULL, spec TEXT NOT NULL,
@@ -51,7 +52,8 @@ CREATE VIRTUAL TABLE words USING fts5(
 );
 """
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-_decode = json.JSONDecoder().decode
+# The C scanner itself: what it is given was written by `_encode`, and `decode` around it takes as long again.
+_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 
 Row = tuple[int, str, Modality, str | None, str | None, str]
 Entry = tuple[str, str, str | int | float, int]
@@ -193,12 +195,17 @@ def remove_rows(connection: sqlite3.Connection, rows: Sequence[int]) -> None:
         entries: list[Entry] = []
         texts: list[tuple[int, str]] = []
         for row, _, modality, text, _, metadata in found:
-            entries.extend(field_entries(row, modality, _decode(metadata)))
+            entries.extend(field_entries(row, modality, metadata_of(metadata)))
             if text is not None:
                 texts.append((row, text))
         connection.executemany("DELETE FROM fields WHERE key = ? AND kind = ? AND value = ? AND row = ?", entries)
         connection.executemany("INSERT INTO words (words, rowid, text) VALUES ('delete', ?, ?)", texts)
         connection.executemany("DELETE FROM items WHERE row = ?", [(row[0],) for row in found])
+
+
+def storable(ids: Iterable[str]) -> list[str]:
+    """The ids that a record could have: SQLite cannot even be asked for a lone surrogate."""
+    return [i for i in ids if isinstance(i, str) and i.encode("utf-8", "ignore").decode("utf-8") == i]
 
 
 def rows_of_ids(connection: sqlite3.Connection, ids: Iterable[str]) -> dict[str, int]:
@@ -219,16 +226,19 @@ def items_by_id(connection: sqlite3.Connection, ids: Iterable[str]) -> dict[str,
 
 
 def items_by_row(connection: sqlite3.Connection, rows: Sequence[int]) -> tuple[int, dict[int, Row]]:
-    """The stored rows of these row numbers, and the collection's version as the same read saw it."""
-    version = -1
-    items: dict[int, Row] = {}
-    for chunk in _selected(connection, _ITEMS_AT_VERSION, rows):
-        for item in chunk:
-            items[item[0]] = item
-            if version not in (-1, item[6]):
-                return -1, items
-            version = item[6]
-    return version, items
+    """The stored rows of these row numbers, and the collection's version as the same reads saw it, else -1."""
+    if len(rows) <= CHUNK:
+        found = connection.execute(_items_at_version(len(rows)), rows).fetchall()
+    else:
+        found = [item for chunk in _selected(connection, _ITEMS_AT_VERSION, rows) for item in chunk]
+        if len({item[6] for item in found}) != 1:
+            return -1, {}
+    return found[0][6] if len(found) == len(rows) else -1, {item[0]: item for item in found}
+
+
+@lru_cache(maxsize=CHUNK)
+def _items_at_version(count: int) -> str:
+    return f"{_ITEMS_AT_VERSION} IN ({marks(count)})"
 
 
 def _selected(connection: sqlite3.Connection, select: str, values: Sequence[Any]) -> Iterator[list[Any]]:
@@ -244,7 +254,10 @@ def marks(count: int) -> str:
 
 def metadata_of(text: str) -> dict[str, MetadataValue]:
     """Metadata as stored in `items.metadata`."""
-    return _decode(text)  # type: ignore[no-any-return]
+    try:
+        return _scan(text, 0)[0]  # type: ignore[no-any-return]
+    except (ValueError, StopIteration):
+        raise sqlite3.DatabaseError(f"the metadata of a row is not JSON: {text[:80]!r}") from None
 
 
 def as_record(row: Row, vector: Any = None) -> Record:

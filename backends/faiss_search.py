@@ -118,8 +118,13 @@ def _merge(
     return _best(snapshot, query, k, labels, False)
 
 
-def read_hits(connection: sqlite3.Connection, snapshot: Snapshot, found: list[Found], k: int) -> list[list[Hit]] | None:
-    """The hits of what was found, ties by id; `None` when the collection is no longer at that version."""
+def read_hits(
+    connection: sqlite3.Connection, snapshot: Snapshot, found: list[Found], k: int, bounded: bool
+) -> list[list[Hit]] | None:
+    """The hits of what was found, ties by id; `None` when the collection is no longer at that version.
+
+    `bounded` says that scores are cosines.
+    """
     wanted: list[list[int]] = []
     for one in found:
         if len(one.positions) > k and not _break_tie(connection, snapshot, one, k):
@@ -132,7 +137,6 @@ def read_hits(connection: sqlite3.Connection, snapshot: Snapshot, found: list[Fo
     version, items = items_by_row(connection, rows)
     if version != snapshot.version:
         return None
-    bounded = snapshot.spec.metric == "cosine"
     results = []
     for one, rows in zip(found, wanted, strict=True):
         hits = []
