@@ -102,7 +102,7 @@ def truth_of(vectors: Floats, queries: Floats, k: int, allowed: NDArray[np.bool_
     rows = np.flatnonzero(allowed)
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(vectors[rows])
-    return [set(rows[found].tolist()) for found in index.search(queries, k)[1]]
+    return [set(rows[found[found >= 0]].tolist()) for found in index.search(queries, k)[1]]
 
 
 class RawSide:
