@@ -5,6 +5,8 @@ truth), ``vectors-<generation>.f32`` (the original float32 rows) and ``graph-*.f
 One open store writes at a time, any number of processes read, and readers see each commit at their
 next call. Searches below about 10,000 rows scan exactly; above it `flush` builds HNSW (int8 beyond a
 million), unless the spec says otherwise; rows written since the last flush are scanned and merged.
+Deleted rows are gone from every answer at once; `flush` rewrites the vector files without them when
+they are more than a fifth.
 """
 
 from __future__ import annotations
@@ -83,7 +85,11 @@ class FaissBackend(Backend):
             return action(collection)
         except CollectionNotFound:
             self._forget(name, collection)
-            return action(self._find(name))
+        except Unavailable:
+            # Closed under us by a `drop` in another thread: then the name tells what is there now.
+            if self._open.get(name) is collection:
+                raise
+        return action(self._find(name))
 
     def _forget(self, name: str, collection: Collection) -> None:
         with self._mutex:
@@ -162,6 +168,9 @@ class FaissBackend(Backend):
         # A damaged collection can be dropped too.
         with suppress(BackendError):
             collection = self._find(name)
+            if collection.is_dropped():
+                self._forget(name, collection)
+                collection = self._find(name)
         if collection is None:
             self._remove(name, None)
             return
@@ -210,12 +219,12 @@ class FaissBackend(Backend):
         effort: float | None = None,
     ) -> list[list[Hit]]:
         check_search(k, effort, self.capabilities)
-        return self._on(name, lambda collection: collection.search(vectors, k, where, effort))
+        return self._on(name, lambda collection: collection.search(vectors, int(k), where, effort))
 
     def search_text(self, name: str, query: str, k: int, *, where: Where | None = None) -> list[Hit]:
         """BM25 by SQLite FTS5; case and accents folded."""
         check_search(k, None, self.capabilities)
-        return self._on(name, lambda collection: collection.search_text(query, k, where))
+        return self._on(name, lambda collection: collection.search_text(query, int(k), where))
 
     def scan(
         self, name: str, *, with_vectors: bool = True, cursor: str | None = None, batch: int = 1000

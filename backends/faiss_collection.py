@@ -286,7 +286,7 @@ class Collection:
             self.files.remove_except(snapshot.generation, current)
         # `execute` would step the pragma once, which frees one page.
         self._alone(lambda connection: connection.executescript("PRAGMA incremental_vacuum"))
-        self._alone(lambda connection: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
+        self._alone(_truncate_log)
 
     def drop(self) -> None:
         """Mark the collection as dropped, which every process sees at its next call."""
@@ -304,3 +304,10 @@ class Collection:
         """Close the connections; maps go with the last search that uses them."""
         self.connections.close()
         self._snapshot = None
+
+
+def _truncate_log(connection: sqlite3.Connection) -> None:
+    # Steady readers can hold the log for as long as one waits; the next flush tries again.
+    connection.execute("PRAGMA busy_timeout = 500")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    connection.execute("PRAGMA busy_timeout = 30000")

@@ -148,12 +148,15 @@ class VectorFiles:
 
 
 def _write(path: Path, offset_bytes: int, values: NDArray[Any]) -> None:
+    is_new = not path.exists()
     # O_TRUNC is not among the flags: readers may have the committed part mapped.
     with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644), "r+b") as file:
         file.seek(offset_bytes)
         file.write(values.data)
         file.flush()
         os.fsync(file.fileno())
+    if is_new:
+        sync_folder(path.parent)
 
 
 def _map(path: Path, dtype: str, length: int) -> NDArray[Any]:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import faiss
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from backends.base import CollectionNotFound, CollectionSpec, Where
 from backends.errors import Corrupt
 from backends.faiss_files import VectorFiles
-from backends.faiss_index import LoadedIndex, load_index
+from backends.faiss_index import LoadedIndex, load_index, one_thread
 from backends.faiss_where import select
 
 Floats = NDArray[np.float32]
@@ -156,7 +155,7 @@ def scan_scores(queries: Floats, vectors: Floats, positions: Integers | None, me
             scores[:, part] = queries @ chosen.T
         return scores
     data = faiss.swig_ptr(vectors)
-    with _one_thread():
+    with one_thread():
         for query, out in zip(queries, scores, strict=True):
             pointers = faiss.swig_ptr(out), faiss.swig_ptr(query), data
             if positions is None:
@@ -166,21 +165,6 @@ def scan_scores(queries: Floats, vectors: Floats, positions: Integers | None, me
                 scan = faiss.fvec_L2sqr_by_idx if metric == "l2" else faiss.fvec_inner_products_by_idx
                 scan(*pointers, faiss.swig_ptr(positions), dim, 1, rows)
     return np.negative(scores, out=scores) if metric == "l2" else scores
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """OpenMP with one thread for the calling thread, and back.
-
-    FAISS opens a parallel region even for one query; waiting for a second thread that has nothing to
-    do took 17 ms at p99 on a busy machine. The setting is the calling thread's own, not the process's.
-    """
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
 
 
 def exact_scores(query: Floats, vectors: Floats, positions: Integers, metric: str) -> NDArray[np.float64]:

@@ -102,7 +102,7 @@ def truth_of(vectors: Floats, queries: Floats, k: int, allowed: NDArray[np.bool_
     rows = np.flatnonzero(allowed)
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(vectors[rows])
-    return [set(rows[found].tolist()) for found in index.search(queries, k)[1]]
+    return [set(rows[found[found >= 0]].tolist()) for found in index.search(queries, k)[1]]
 
 
 class RawSide:
@@ -120,6 +120,8 @@ class RawSide:
         self.index.own_fields = True
         self.k = k
         self.rows = sqlite3.connect(folder / "store.sqlite3", isolation_level=None)
+        # As much page cache as the adapter gives each of its connections.
+        self.rows.execute("PRAGMA cache_size = -16384")
         self.first = self.rows.execute("SELECT min(row) FROM items").fetchone()[0]
         marks = ",".join("?" * k)
         self.lookup = f"SELECT row, id, modality, text, uri, metadata FROM items WHERE row IN ({marks})"  # noqa: S608

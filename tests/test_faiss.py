@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -456,3 +457,16 @@ def test_searches_go_on_while_an_index_is_built(place: Path) -> None:
         thread.join(timeout=60)
         assert not failures
         assert searched > 0
+
+
+def test_the_benchmark_measures_both_sides(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.embedded", "--records", "3000", "--dim", "16", "--queries", "4"]
+    report = tmp_path / "report.json"
+    command += ["--repeats", "1", "--json", str(report)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    assert "| faiss:// | 0.1% |" in done.stdout
+    measured = json.loads(report.read_text())
+    ours = [timing for timing in measured["timings"] if timing["side"] == "sightline"]
+    assert [timing["where"] for timing in ours] == ["none", "10%", "1%", "0.1%"]
+    assert min(timing["recall"] for timing in ours) >= 0.9
+    assert measured["disk_bytes"]["vectors-1.f32"] == 3_000 * 16 * 4

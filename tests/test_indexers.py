@@ -469,6 +469,33 @@ def test_batches_are_bounded_by_decoded_size(world: World, monkeypatch: pytest.M
     assert world.encoder.calls == [2, 2, 2, 1]
 
 
+def test_only_jpegs_count_as_small_when_they_are_decoded_small(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indexers.planner.MAX_BATCH_BYTES", 100 * 100 * 3)
+    monkeypatch.setattr(CountingEncoder, "decode_size", 25, raising=False)
+    for number in range(4):
+        world.image(f"{number}.jpg", (number * 50, 0, 0), (100, 100))
+        world.image(f"{number}.png", (number * 50, 0, 0), (100, 100))
+    assert world.index().indexed == 8
+    assert world.encoder.calls == [1] * 8
+    world.backend.drop("photos")
+    for path in world.root.glob("*.png"):
+        path.unlink()
+    world.index()
+    assert world.encoder.calls == [4]
+
+
+def test_a_lost_file_is_found_even_if_a_new_one_fails(world: World) -> None:
+    world.image("a.png", "red")
+    world.image("b.png", "blue")
+    world.index()
+    (world.root / "b.png").unlink()
+    world.image("c.png", "green")
+    # As many records as the source should have, but not the same ones.
+    world.encoder.poison = (0, 128, 0)
+    assert outcome(world.index(prune=True)) == {"found": 2, "unchanged": 1, "pruned": 1}
+    assert world.paths() == ["a.png"]
+
+
 def test_encoders_state_how_small_jpegs_may_be_decoded_and_how_long_passages_are(world: World) -> None:
     sizes: list[tuple[int, int]] = []
 

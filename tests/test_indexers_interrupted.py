@@ -52,7 +52,8 @@ def test_one_image_that_breaks_the_encoder_does_not_lose_its_batch(tmp_path: Pat
         ("1/004.png", "the encoder failed on it: poisoned pixel")
     ]
     assert report.indexed == 10
-    # Nor are captions stored that belong to an image which is not there.
+    # Nor are captions embedded or stored that belong to an image which is not there.
+    assert "caption 4" not in encoder.texts
     assert not any("caption 4" in str(value) for value in everything(backend).values())
     healed = CountingEncoder()
     assert index(tmp_path, backend, healed, "c").indexed == 1
@@ -129,6 +130,23 @@ def test_stop_finishes_the_batch_in_hand_and_a_rerun_finishes_the_rest(tmp_path:
     whole = ExactBackend()
     index(tmp_path, whole, CountingEncoder(), "c", batch_size=5)
     assert everything(backend) == everything(whole)
+
+
+def test_a_batch_dropped_after_all_was_planned_counts_as_interrupted(tmp_path: Path) -> None:
+    tree(tmp_path, 10)
+    (tmp_path / "notes.md").unlink()
+    stop = threading.Event()
+
+    class Stopping(CountingEncoder):
+        def encode_images(self, images: Sequence[Image.Image]) -> np.ndarray:
+            # Time for the second and last batch to be queued.
+            time.sleep(0.5)
+            stop.set()
+            return super().encode_images(images)
+
+    report = index(tmp_path, ExactBackend(), Stopping(), "c", batch_size=5, stop=stop)
+    assert report.interrupted
+    assert report.indexed == 5
 
 
 def test_an_interrupted_run_removes_nothing(tmp_path: Path) -> None:
@@ -223,7 +241,8 @@ def test_ctrl_c_stores_the_batch_in_hand_and_reports(tmp_path: Path) -> None:
 
 def test_kill_9_at_any_moment_loses_nothing_and_embeds_only_what_is_missing(tmp_path: Path) -> None:
     root, url, ledger = tree(tmp_path / "root", 60), f"faiss://{tmp_path}/store", tmp_path / "ledger.db"
-    for batches in (1, 3, 2):
+    # When the fifth batch is embedded, the queues between have room only if the second is stored.
+    for batches in (1, 5, 2):
         child = start(url, root, ledger)
         read_batches(child, batches)
         time.sleep(0.013 * batches)

@@ -385,6 +385,24 @@ def test_content_under_an_id_of_ones_own_is_embedded_again_when_it_changes(
     assert backend.count("c") == 2
 
 
+def test_stdin_replaces_what_it_names_again_and_leaves_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    backend, encoder = ExactBackend(), CountingEncoder()
+    picture(tmp_path / "a.png", "red")
+    picture(tmp_path / "b.png", "blue")
+    lines = '{"path": "a.png"}\n{"path": "b.png"}\n{"text": "t"}'
+    index(open_source("-", stdin=io.StringIO(lines)), backend, encoder, "c")
+    picture(tmp_path / "a.png", "green")
+    report = index(open_source("-", stdin=io.StringIO('{"path": "a.png"}')), backend, encoder, "c")
+    assert (report.indexed, report.missing, report.pruned) == (1, 0, 0)
+    assert sorted(str(r.metadata.get("path")) for page in backend.scan("c") for r in page.records) == [
+        "None", "a.png", "b.png",
+    ]  # fmt: skip
+    assert encoder.images == [(255, 0, 0), (0, 0, 255), (0, 128, 0)]
+
+
 def test_what_cannot_be_a_source_says_so(tmp_path: Path) -> None:
     with pytest.raises(IndexingError, match="no such file"):
         open_source(tmp_path / "nowhere")
