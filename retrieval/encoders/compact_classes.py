@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.encoders.compact_text import SentenceEncoder
+from retrieval.encoders.devices import one_core_threads
 
 DATA_FILE = Path(__file__).with_name("compact_classes.npz")
 
@@ -46,8 +47,9 @@ def class_texts() -> tuple[list[str], list[list[str]]]:
 
 def embed_classes(texts: list[list[str]]) -> NDArray[np.float16]:
     """(n, 384) vectors of classes described by `texts`: normalised sums, rounded to half precision."""
-    encoder = SentenceEncoder()
-    sums = np.stack([encoder.encode(of_class).sum(axis=0) for of_class in texts])
+    with one_core_threads() as pool:
+        encoder = SentenceEncoder(pool)
+        sums = np.stack([encoder.encode(of_class).sum(axis=0) for of_class in texts])
     return (sums / np.linalg.norm(sums, axis=1, keepdims=True)).astype(np.float16)
 
 

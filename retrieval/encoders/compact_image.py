@@ -55,9 +55,6 @@ class ImageNetwork:
         stem, head = _fused(model._conv_stem, model._bn0), _fused(model._conv_head, model._bn1)
         network = nn.Sequential(*stem, nn.ReLU6(inplace=True), *blocks, *head, nn.ReLU6(inplace=True))
         self._network = network.eval().requires_grad_(False).to(self._device, dtype, memory_format=torch.channels_last)
-        # On CPU cores one image's views at a time are the fastest batch (larger activations only cause
-        # page faults), and an image's vector cannot depend on its neighbours.
-        self.images_per_call = 1 if self._device.type == "cpu" else 16
 
     def features(self, views: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(v, 1280) mean-pooled features of (v, 260, 260, 3) views."""
