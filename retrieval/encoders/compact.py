@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
 from functools import cached_property, lru_cache
@@ -105,7 +105,7 @@ class CompactEncoder:
             return pool.submit(tower.features, compact_image.cut_views(image)).result()
 
         on_cpu = self._device.type == "cpu"
-        work = on_a_core if on_cpu else compact_image.cut_views
+        work: Callable[[Image.Image], NDArray[Any]] = on_a_core if on_cpu else compact_image.cut_views
         results = map_images(images, work, target_size=compact_image.DECODE_PIXELS)
         usable = (_or_raise(result) for result in results)
         yield from usable if on_cpu else _in_batches(usable, tower)
