@@ -16,13 +16,15 @@ a caption per class of what its photographs show, counted twice       36.8/78.0/
 ridge map at weight 1 (chosen)                                        38.0/78.0/88.0  38/70/79
 ====================================================================  ==============  =============
 
-The filter costs a little recall and is kept because absent things then score lower: the best cosine of a
-caption exceeds that of an absent concept in 97.4% of pairs, without it in 96.0% (line 3 then: 97.8% and
-96.6%). Tried and left out: cutting the softmax to the top 5-100 classes (22.8-26.4 R@1); removing the top 1-3
-components (27.2-27.8); whitening in full (9.6); ridge alone (27.2) or with squared logits (29.4, but
-21 image to text); mirrored views (+0.2); pooling a larger feature map by cells instead of corner views
-(R@10 -2); other prompts ("there is a ...", "a person with a ..."; +-1). Around the chosen constants the
-figures move by about one point, so they are round numbers and not the best of a search.
+The class captions (compact_scenes.csv) were written from general knowledge of ImageNet's photographs; no
+caption of a measured set is among them. The filter costs a little recall and is kept because absent things
+then score lower: the best cosine of a caption exceeded that of an absent concept in 97.8% of pairs with it
+and in 96.6% without. Tried and left out: cutting the softmax to the top 5-100 classes (22.8-26.4 R@1);
+removing the top 1-3 components (27.2-27.8); whitening all 384 directions in full (9.6); the ridge map alone
+(27.2); squared logits for the softmax (29.4, but 21 image to text); mirrored views (+0.2); the cells of one
+larger feature map instead of corner views (R@5 -5); other prompts ("there is a ...", "a person with a ...":
+within 1). Around the chosen constants the figures move by about one point, so they are round numbers and
+not the best of a search.
 """
 
 from __future__ import annotations
@@ -93,13 +95,12 @@ class Space:
 def softmax(logits: Floats) -> Floats:
     """Softmax over the last axis."""
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    shares: Floats = powers / powers.sum(axis=-1, keepdims=True)
-    return shares
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True), dtype=np.float32)
 
 
 def _unit(vectors: Floats) -> Floats:
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return vectors / np.maximum(lengths, 1e-12)
+    return np.asarray(vectors / np.maximum(lengths, 1e-12), dtype=np.float32)
 
 
 def _spectral_filter(classes: Floats, settings: SpaceSettings) -> Floats:
