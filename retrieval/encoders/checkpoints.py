@@ -18,10 +18,7 @@ logger = logging.getLogger(__name__)
 _WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".npz")
 # Families trained with QuickGELU, as their files are called.
 _QUICK_GELU_FILES = re.compile(r"quick-?gelu|openai|dfn[25]b|metaclip", re.IGNORECASE)
-<<<<<<< HEAD
-=======
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
->>>>>>> main
 
 
 @dataclass(frozen=True)
@@ -48,11 +45,8 @@ def resolve(spec: str) -> Checkpoint:
     """
     if spec.startswith("hf-hub:"):
         repository = spec.removeprefix("hf-hub:")
-<<<<<<< HEAD
-=======
         if not _REPOSITORY.fullmatch(repository):
             raise EncoderError(f"{repository!r} is not the name of a hub repository: write hf-hub:ORGANISATION/NAME")
->>>>>>> main
         folder = fetch_file(repository, ["open_clip_config.json"]).parent
         fetch_file(repository, hub_files(f"{repository}/")[1])
         return _from_folder(folder)

@@ -6,17 +6,11 @@ import contextlib
 import hashlib
 import json
 import logging
-<<<<<<< HEAD
-import re
-import threading
-from collections.abc import Callable, Iterator, Sequence
-=======
 import math
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
->>>>>>> main
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,11 +57,7 @@ class OpenClipEncoder:
         self._model, self._preprocess, settings = _build(checkpoint, self.device, self.precision)
         self._tokenizer = _tokenizer(checkpoint)
         self.fingerprint = _fingerprint(checkpoint, settings)
-<<<<<<< HEAD
-        self._crops = settings["resize_mode"] == "shortest"
-=======
         self._max_aspect = _max_aspect(settings)
->>>>>>> main
         self._batch = _BATCH[self.device.partition(":")[0]]
         self._tokenizing = threading.Lock()
         self._said_cut = False
@@ -92,11 +82,7 @@ class OpenClipEncoder:
 
         Paths are decoded in threads as `retrieval.images.load_image` does; raises the first `ImageError`.
         """
-<<<<<<< HEAD
-        if isinstance(images, str | Image.Image):
-=======
         if isinstance(images, str | Path | Image.Image):
->>>>>>> main
             raise TypeError("encode_images takes a sequence of images")
         rows: list[NDArray[np.float32]] = []
         waiting: list[torch.Tensor] = []
@@ -116,11 +102,7 @@ class OpenClipEncoder:
         return self._stack(rows)
 
     def _prepare(self, image: Image.Image) -> torch.Tensor:
-<<<<<<< HEAD
-        tensor: torch.Tensor = self._preprocess(crop_elongated(image) if self._crops else image)
-=======
         tensor: torch.Tensor = self._preprocess(crop_elongated(image, self._max_aspect))
->>>>>>> main
         return tensor
 
     def _encode_tensors(self, tensors: list[torch.Tensor]) -> NDArray[np.float32]:
@@ -216,8 +198,6 @@ def _build(checkpoint: Checkpoint, device: str, precision: str) -> tuple[Any, Ca
     return model.eval().requires_grad_(False), preprocess, settings
 
 
-<<<<<<< HEAD
-=======
 def _max_aspect(preprocess: dict[str, Any]) -> float:
     """How long a picture may be against its width before a resize by this preprocessing goes wrong.
 
@@ -229,7 +209,6 @@ def _max_aspect(preprocess: dict[str, Any]) -> float:
     return {"shortest": 8.0, "longest": float(shortest)}.get(preprocess["resize_mode"], math.inf)
 
 
->>>>>>> main
 @contextlib.contextmanager
 def _quiet_root_logger() -> Iterator[None]:
     """Keep open_clip's calls of ``logging.info`` from setting up the root logger for the whole process."""
