@@ -17,6 +17,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/sightline demo
 
+serve: $(READY)
+	$(BIN)/sightline serve
+
 test: $(READY)
 	$(BIN)/python -m pytest
 

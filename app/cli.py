@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from app import demo, evaluating, indexing, models, searching, stored
+from app import demo, evaluating, indexing, models, searching, serving, stored
 from app.output import note
 
 EXIT_CODES = {
@@ -43,6 +43,7 @@ app.command("collections")(stored.collections)
 app.command("drop")(stored.drop)
 app.command("eval")(evaluating.evaluate_command)
 app.command("models")(models.models)
+app.command("serve")(serving.serve)
 app.command("demo")(demo.demo)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 from urllib.request import url2pathname
 
 if TYPE_CHECKING:
@@ -86,7 +87,10 @@ def local_path(uri: str | None) -> Path | None:
         return Path(uri)
     if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
         return None
-    return Path(url2pathname(unquote(parts.path) if sys.platform != "win32" else parts.path))
+    if sys.platform == "win32":
+        return Path(url2pathname(parts.path))
+    # Byte by byte, as the name may be in no encoding at all.
+    return Path(os.fsdecode(unquote_to_bytes(parts.path)))
 
 
 def place(uri: str | None) -> str:
