@@ -21,8 +21,8 @@ from app.settings import Settings
 if TYPE_CHECKING:
     from types import FrameType
 
-    from backends.base import Backend
-    from indexers import IndexReport, Progress
+    from backends.base import Backend, IndexSpec
+    from indexers import IndexReport, Progress, Source
     from retrieval.encoders import Encoder
 
 PLAIN_LINE_EVERY_S = 10.0
@@ -48,6 +48,9 @@ def index(
         str, typer.Option("--quantization", metavar="KIND", help="Of a new collection: none, half, int8 or binary.")
     ] = "none",
     prune: Annotated[bool, typer.Option("--prune", help="Remove items whose file has gone.")] = False,
+    prune_empty: Annotated[
+        bool, typer.Option("--prune-empty", help="Prune even where PATH has nothing left in it.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if a file had to be set aside.")] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -80,11 +83,20 @@ def index(
         model = encoder_for(settings, store, encoder)
         if is_new and model.name == "compact" and encoder is None:
             note(COMPACT_NOTE)
-        report = run(source, store, model, settings, prune=prune, spec=spec)
+        report = run(source, store, model, settings, prune=prune or prune_empty, prune_empty=prune_empty, spec=spec)
     finish(report, path, as_json=as_json, strict=strict)
 
 
-def run(source: Any, store: Backend, model: Encoder, settings: Settings, *, prune: bool, spec: Any) -> IndexReport:
+def run(
+    source: Source,
+    store: Backend,
+    model: Encoder,
+    settings: Settings,
+    *,
+    prune: bool,
+    prune_empty: bool = False,
+    spec: IndexSpec,
+) -> IndexReport:
     """Index `source` with a live progress line; the first Ctrl-C ends it after the running batch."""
     import indexers
 
@@ -97,6 +109,7 @@ def run(source: Any, store: Backend, model: Encoder, settings: Settings, *, prun
             settings.collection,
             ledger=settings.home / "ledger.sqlite",
             prune=prune,
+            prune_empty=prune_empty,
             batch_size=settings.batch_size,
             index=spec,
             progress=progress,

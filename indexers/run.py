@@ -144,7 +144,7 @@ class _Run:
         if stored:
             raise IndexingError(
                 f"{self._source.name} has nothing in it, but {stored} records came from it: is the disk mounted? "
-                "To remove them all, say so (prune_empty)"
+                "To remove them all, say so: prune_empty, or --prune-empty"
             )
 
     def embed(self, listing: Listing, ledger: Ledger | None, batch_size: int, max_pixels: int) -> None:

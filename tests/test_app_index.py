@@ -62,6 +62,17 @@ def test_prune_removes_what_has_gone(run: Run, photos: Path) -> None:
     assert not [hit for hit in texts if hit["uri"].endswith("blue.png")]
 
 
+def test_an_empty_folder_is_pruned_only_when_that_is_said(run: Run, photos: Path) -> None:
+    run("index", photos)
+    for path in photos.iterdir():
+        path.unlink()
+    refused = run("index", photos, "--prune")
+    assert refused.code == 1
+    assert refused.err.count("\n") == 1
+    assert run("index", photos, "--prune-empty", "--json").json["pruned"] == 3
+    assert run("search", "red", "--json").json == {"hits": []}
+
+
 def test_strict_makes_files_set_aside_count(run: Run, photos: Path) -> None:
     assert run("index", photos).code == 0
     assert run("index", photos, "--strict").code == 3

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage.data
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from benchmarks.encoders import main
 from retrieval.evaluation import EvaluationError, ranking_report, recall_report
 
 
@@ -83,3 +88,36 @@ def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ir_measures", None)
     with pytest.raises(EvaluationError, match=r"sightline\[eval\]"):
         recall_report([[1.0]], [0])
+
+
+def test_encoder_benchmark_measures_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = []
+    for index, name in enumerate(("chelsea", "coffee", "rocket")):
+        Image.fromarray(getattr(skimage.data, name)()).save(tmp_path / f"{index}.jpg")
+        rows.append({"file": f"{index}.jpg", "captions": [f"a photo of a {name}", name]})
+    rows[2] = {"file": "2.jpg", "caption": "a rocket on a launch pad"}
+    (tmp_path / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    figures = tmp_path / "figures.json"
+    assert main([str(tmp_path), "--device", "cpu", "--repeats", "1", "--json", str(figures)]) == 0
+    (result,) = json.loads(figures.read_text())["results"]
+    assert result["text_to_image"]["R@5"] == result["image_to_text"]["R@5"] == 100.0
+    assert min(result[rate] for rate in ("images_per_s", "texts_per_s", "peak_rss_bytes")) > 0
+    assert "| `compact` | " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ("", "holds no photographs"),
+        ("{", ":1: not JSON"),
+        ('{"caption": "a"}', ':1: needs "file"'),
+        ('{"file": "a.jpg", "caption": "a"}\n{"file": "b.jpg", "captions": []}', ':2: needs "captions"'),
+    ],
+)
+def test_encoder_benchmark_refuses_a_bad_manifest(
+    manifest: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "captions.jsonl").write_text(manifest)
+    assert main([str(tmp_path)]) == 1
+    assert message in capsys.readouterr().err
+    assert main([str(tmp_path / "nowhere")]) == 1

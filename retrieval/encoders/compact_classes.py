@@ -7,6 +7,7 @@ machine to machine, and a first search would wait for some thousand texts to be 
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import sys
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.encoders.compact_text import SentenceEncoder
+from retrieval.encoders.devices import one_core_threads
 
 DATA_FILE = Path(__file__).with_name("compact_classes.npz")
+SCENES_FILE = Path(__file__).with_name("compact_scenes.csv")
 
 
 @dataclass(frozen=True)
@@ -38,17 +41,34 @@ def class_texts() -> tuple[list[str], list[list[str]]]:
     wordnet = ImageNetInfo("imagenet-1k")
     labels = list(IMAGENET_CLASSNAMES)
     texts = [
-        [label, f"a photo of a {label}", wordnet.index_to_description(index, detailed=True)]
-        for index, label in enumerate(labels)
+        # The scene counts twice: it says what else such a photograph shows, in the words of a caption.
+        [label, f"a photo of a {label}", wordnet.index_to_description(index, detailed=True), scene, scene]
+        for index, (label, scene) in enumerate(zip(labels, _scenes(labels), strict=True))
     ]
     return labels, texts
 
 
+def _scenes(labels: list[str]) -> list[str]:
+    """One caption for each class: what a photograph of it usually shows, people and place included."""
+    scenes: dict[int, str] = {}
+    with SCENES_FILE.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            for index in range(int(row["first_class"]), int(row["last_class"]) + 1):
+                if index in scenes:
+                    raise ValueError(f"{SCENES_FILE.name}: class {index} has two scenes")
+                scenes[index] = row["scene"].format(label=labels[index])
+    if sorted(scenes) != list(range(len(labels))):
+        raise ValueError(f"{SCENES_FILE.name} does not give every class a scene")
+    return [scenes[index] for index in range(len(labels))]
+
+
 def embed_classes(texts: list[list[str]]) -> NDArray[np.float16]:
     """(n, 384) vectors of classes described by `texts`: normalised sums, rounded to half precision."""
-    encoder = SentenceEncoder()
-    sums = np.stack([encoder.encode(of_class).sum(axis=0) for of_class in texts])
-    return (sums / np.linalg.norm(sums, axis=1, keepdims=True)).astype(np.float16)
+    with one_core_threads() as pool:
+        encoder = SentenceEncoder(pool)
+        sums = np.stack([encoder.encode(of_class).sum(axis=0) for of_class in texts])
+    vectors: NDArray[np.float16] = (sums / np.linalg.norm(sums, axis=1, keepdims=True)).astype(np.float16)
+    return vectors
 
 
 def texts_digest(texts: list[list[str]]) -> str:

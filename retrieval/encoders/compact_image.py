@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,10 +55,9 @@ class ImageNetwork:
         blocks = [_Block(block) for block in model._blocks]
         stem, head = _fused(model._conv_stem, model._bn0), _fused(model._conv_head, model._bn1)
         network = nn.Sequential(*stem, nn.ReLU6(inplace=True), *blocks, *head, nn.ReLU6(inplace=True))
-        self._network = network.eval().requires_grad_(False).to(self._device, dtype, memory_format=torch.channels_last)
-        # On CPU cores one image's views at a time are the fastest batch (larger activations only cause
-        # page faults), and an image's vector cannot depend on its neighbours.
-        self.images_per_call = 1 if self._device.type == "cpu" else 16
+        self._network = (
+            network.eval().requires_grad_(False).to(self._device, dtype).to(memory_format=torch.channels_last)
+        )
 
     def features(self, views: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(v, 1280) mean-pooled features of (v, 260, 260, 3) views."""
@@ -90,7 +90,7 @@ def weights_file() -> Path:
 class _Block(nn.Module):
     """The package's inverted residual block in its inference form: a third of the time, the same output."""
 
-    def __init__(self, block: nn.Module) -> None:
+    def __init__(self, block: Any) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         if hasattr(block, "_expand_conv"):
@@ -107,7 +107,7 @@ class _Block(nn.Module):
         return outputs.add_(inputs) if self.residual else outputs
 
 
-def _fused(conv: nn.Module, norm: nn.Module) -> list[nn.Module]:
+def _fused(conv: Any, norm: Any) -> list[nn.Module]:
     """Fold batch norm into its convolution, and the padding too where it is the same on all sides."""
     folded = fuse_conv_bn_eval(conv, norm)
     left, right, top, bottom = getattr(conv.static_padding, "padding", (0, 0, 0, 0))

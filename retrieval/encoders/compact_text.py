@@ -10,6 +10,7 @@ import importlib.util
 import logging
 import threading
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,12 +42,13 @@ class SentenceEncoder:
 
     Wang et al., MiniLM (NeurIPS 2020), fine-tuned on sentence pairs; mean of the token states, normalised.
     Texts over 256 tokens are cut, and the log says so once. Raises `EncoderError` when the weights are
-    not there or not the ones this version was made for.
+    not there or not the ones this version was made for. Batches run in `pool`, see `one_core_threads`.
     """
 
-    def __init__(self, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, pool: Executor, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> None:
         from tokenizers import Tokenizer
 
+        self._pool = pool
         self._device = device or torch.device("cpu")
         folder = model_folder()
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -64,9 +66,10 @@ class SentenceEncoder:
         vectors = np.empty((len(texts), DIM), dtype=np.float32)
         # Texts of about one length share a batch, so that little of it is padding.
         order = sorted(range(len(texts)), key=lambda i: len(encodings[i].ids))
-        for start in range(0, len(order), _BATCH):
-            rows = order[start : start + _BATCH]
-            vectors[rows] = self._forward([encodings[i].ids for i in rows])
+        batches = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
+        outputs = self._pool.map(self._forward, ([encodings[i].ids for i in rows] for rows in batches))
+        for rows, output in zip(batches, outputs, strict=True):
+            vectors[rows] = output
         return vectors
 
     def _tokenize(self, text: str) -> Encoding:
@@ -109,8 +112,8 @@ class _MiniLM(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.words = nn.Embedding(30_522, DIM)
-        self.positions = nn.Embedding(512, DIM)
+        self.words = nn.Embedding(30_522, DIM, _weight=torch.empty(30_522, DIM))
+        self.positions = nn.Embedding(512, DIM, _weight=torch.empty(512, DIM))
         self.norm = nn.LayerNorm(DIM, eps=1e-12)
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(DIM, 12, 4 * DIM, 0.0, "gelu", layer_norm_eps=1e-12, batch_first=True)
