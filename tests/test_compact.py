@@ -16,7 +16,7 @@ from PIL import Image
 
 from retrieval.encoders import EncoderError, load_encoder
 from retrieval.encoders.base import Encoder
-from retrieval.encoders.compact import CompactEncoder, space_fingerprint
+from retrieval.encoders.compact import CompactEncoder, _in_batches, space_fingerprint
 from retrieval.encoders.compact_classes import class_texts, embed_classes, load_classes, texts_digest, write_classes
 from retrieval.encoders.compact_image import WEIGHTS_SHA256 as IMAGE_SHA256
 from retrieval.encoders.compact_image import ImageNetwork, cut_views, weights_file
@@ -226,6 +226,15 @@ def test_image_tower_is_efficientnet_lite2(photos: list[Image.Image]) -> None:
         expected = model(pixels).numpy()
     network = ImageNetwork()
     np.testing.assert_allclose(network.logits(network.features(views)), expected, atol=1e-3)
+
+
+def test_views_batched_for_a_gpu_come_back_by_image(photos: list[Image.Image]) -> None:
+    network = ImageNetwork()
+    views = [cut_views(photo) for photo in photos[:3]]
+    batched = list(_in_batches(iter(views), network, images_per_batch=2))
+    assert len(batched) == 3
+    for features, of_image in zip(batched, views, strict=True):
+        np.testing.assert_allclose(features, network.features(of_image), atol=1e-4)
 
 
 @pytest.mark.parametrize("device", ["tpu", "cuda:99", "meta"])

@@ -176,9 +176,11 @@ def _or_raise(result: NDArray[Any] | ImageError) -> NDArray[Any]:
     return result
 
 
-def _in_batches(views: Iterable[NDArray[np.uint8]], tower: compact_image.ImageNetwork) -> Iterator[NDArray[np.float32]]:
+def _in_batches(
+    views: Iterable[NDArray[np.uint8]], tower: compact_image.ImageNetwork, images_per_batch: int = _GPU_BATCH
+) -> Iterator[NDArray[np.float32]]:
     images = iter(views)
-    while batch := list(islice(images, _GPU_BATCH)):
+    while batch := list(islice(images, images_per_batch)):
         yield from tower.features(np.concatenate(batch)).reshape(len(batch), compact_image.VIEWS, -1)
 
 
