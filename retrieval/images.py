@@ -8,7 +8,7 @@ import stat
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, TypeAlias, TypeVar, cast
@@ -121,7 +121,7 @@ def decode_images(
     max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
     target_size: int | None = None,
-) -> Iterator[Image.Image | ImageError]:
+) -> Generator[Image.Image | ImageError, None, None]:
     """Decode `sources` in threads and yield, in their order, each one's image or the `ImageError` it met.
 
     Options are those of `load_image` and `map_images`.
@@ -146,7 +146,7 @@ def map_images(
     max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
     target_size: int | None = None,
-) -> Iterator[T | ImageError]:
+) -> Generator[T | ImageError, None, None]:
     """Decode `sources` and apply `function` in threads; yield results in order, or the `ImageError` met.
 
     What waits in memory is what `function` returns, so a resize there bounds it. threads defaults to the
@@ -165,7 +165,7 @@ def map_images(
             return error
         return function(image)
 
-    def results() -> Iterator[T | ImageError]:
+    def results() -> Generator[T | ImageError, None, None]:
         pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         pending: deque[Future[T | ImageError]] = deque()
         try:
@@ -189,9 +189,9 @@ def crop_elongated(image: Image.Image, max_aspect: float = 8.0) -> Image.Image:
     the centre crop that follows such a resize shows only the middle anyway.
     """
     width, height = image.size
-    longest = max(1, round(min(width, height) * max_aspect))
-    if max(width, height) <= longest:
+    if max(width, height) <= min(width, height) * max_aspect:
         return image
+    longest = max(1, round(min(width, height) * max_aspect))
     left, top = max(0, (width - longest) // 2), max(0, (height - longest) // 2)
     return image.crop((left, top, left + min(width, longest), top + min(height, longest)))
 

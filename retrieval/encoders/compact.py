@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -19,11 +20,13 @@ from retrieval.encoders import compact_image, compact_text
 from retrieval.encoders.base import ImageInput
 from retrieval.encoders.compact_classes import ClassVectors, load_classes
 from retrieval.encoders.compact_space import Space, SpaceSettings, softmax
-from retrieval.encoders.devices import one_core_threads, resolve_device, resolve_precision
+from retrieval.encoders.devices import choose_device, choose_precision
+from retrieval.encoders.threads import one_core_threads
 from retrieval.images import ImageError, map_images
 
 VERSION = 1
 _GPU_BATCH = 16
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class CompactEncoder:
@@ -41,8 +44,9 @@ class CompactEncoder:
     """
 
     def __init__(self, device: str = "auto", precision: str = "auto") -> None:
-        self._device = resolve_device(device)
-        self._dtype = resolve_precision(precision, self._device)
+        self._device = torch.device(choose_device(device))
+        chosen = choose_precision(precision, self._device.type)
+        self._dtype = _DTYPES["fp32" if precision == "auto" else chosen]
         self._lock = threading.RLock()
 
     @property
