@@ -16,14 +16,14 @@ from PIL import Image
 
 from retrieval.encoders import EncoderError, load_encoder
 from retrieval.encoders.base import Encoder
-from retrieval.encoders.compact import CompactEncoder, space_fingerprint
+from retrieval.encoders.compact import CompactEncoder, _in_batches, space_fingerprint
 from retrieval.encoders.compact_classes import class_texts, embed_classes, load_classes, texts_digest, write_classes
 from retrieval.encoders.compact_image import WEIGHTS_SHA256 as IMAGE_SHA256
 from retrieval.encoders.compact_image import ImageNetwork, cut_views, weights_file
 from retrieval.encoders.compact_space import SpaceSettings
 from retrieval.encoders.compact_text import WEIGHTS_SHA256 as TEXT_SHA256
 from retrieval.encoders.compact_text import SentenceEncoder, model_folder
-from retrieval.encoders.devices import choose_precision, one_core_threads
+from retrieval.encoders.threads import one_core_threads
 from retrieval.images import ImageError
 
 PHOTOS = {
@@ -228,7 +228,16 @@ def test_image_tower_is_efficientnet_lite2(photos: list[Image.Image]) -> None:
     np.testing.assert_allclose(network.logits(network.features(views)), expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("device", ["tpu", "cuda:99", "meta"])
+def test_views_batched_for_a_gpu_come_back_by_image(photos: list[Image.Image]) -> None:
+    network = ImageNetwork()
+    views = [cut_views(photo) for photo in photos[:3]]
+    batched = list(_in_batches(iter(views), network, images_per_batch=2))
+    assert len(batched) == 3
+    for features, of_image in zip(batched, views, strict=True):
+        np.testing.assert_allclose(features, network.features(of_image), atol=1e-4)
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:99", "meta", "cpu:1"])
 def test_a_device_that_is_not_there_is_refused(device: str) -> None:
     with pytest.raises(EncoderError, match=device):
         CompactEncoder(device=device)
@@ -237,9 +246,8 @@ def test_a_device_that_is_not_there_is_refused(device: str) -> None:
 def test_precisions(photos: list[Image.Image], image_vectors: np.ndarray) -> None:
     with pytest.raises(EncoderError, match="fp8"):
         CompactEncoder(device="cpu", precision="fp8")
-    with pytest.raises(EncoderError, match="is for GPUs"):
+    with pytest.raises(EncoderError, match="for GPUs"):
         CompactEncoder(device="cpu", precision="fp16")
-    assert choose_precision("auto", "cpu") == "fp32"
     half = CompactEncoder(device="cpu", precision="bf16")
     assert (half.encode_images(photos[1:2])[0] @ image_vectors[1]) > 0.98
     assert (half.encode_texts(["a cat"])[0] @ image_vectors[1]) > 0.3

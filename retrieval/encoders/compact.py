@@ -20,13 +20,13 @@ from retrieval.encoders import compact_image, compact_text
 from retrieval.encoders.base import ImageInput
 from retrieval.encoders.compact_classes import ClassVectors, load_classes
 from retrieval.encoders.compact_space import Space, SpaceSettings, softmax
-from retrieval.encoders.devices import choose_device, choose_precision, one_core_threads
+from retrieval.encoders.devices import choose_device, choose_precision
+from retrieval.encoders.threads import one_core_threads
 from retrieval.images import ImageError, map_images
 
 VERSION = 1
 _GPU_BATCH = 16
-
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class CompactEncoder:
@@ -44,9 +44,9 @@ class CompactEncoder:
     """
 
     def __init__(self, device: str = "auto", precision: str = "auto") -> None:
-        chosen = choose_device(device)
-        self._device = torch.device(chosen)
-        self._dtype = DTYPES[choose_precision("fp32" if precision == "auto" else precision, chosen)]
+        self._device = torch.device(choose_device(device))
+        chosen = choose_precision(precision, self._device.type)
+        self._dtype = _DTYPES["fp32" if precision == "auto" else chosen]
         self._lock = threading.RLock()
 
     @property
@@ -180,9 +180,11 @@ def _or_raise(result: NDArray[Any] | ImageError) -> NDArray[Any]:
     return result
 
 
-def _in_batches(views: Iterable[NDArray[np.uint8]], tower: compact_image.ImageNetwork) -> Iterator[NDArray[np.float32]]:
+def _in_batches(
+    views: Iterable[NDArray[np.uint8]], tower: compact_image.ImageNetwork, images_per_batch: int = _GPU_BATCH
+) -> Iterator[NDArray[np.float32]]:
     images = iter(views)
-    while batch := list(islice(images, _GPU_BATCH)):
+    while batch := list(islice(images, images_per_batch)):
         yield from tower.features(np.concatenate(batch)).reshape(len(batch), compact_image.VIEWS, -1)
 
 

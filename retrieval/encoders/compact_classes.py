@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.encoders.compact_text import SentenceEncoder
-from retrieval.encoders.devices import one_core_threads
+from retrieval.encoders.threads import one_core_threads
 
 DATA_FILE = Path(__file__).with_name("compact_classes.npz")
 SCENES_FILE = Path(__file__).with_name("compact_scenes.csv")

@@ -42,7 +42,7 @@ class SentenceEncoder:
 
     Wang et al., MiniLM (NeurIPS 2020), fine-tuned on sentence pairs; mean of the token states, normalised.
     Texts over 256 tokens are cut, and the log says so once. Raises `EncoderError` when the weights are
-    not there or not the ones this version was made for. Batches run in `pool`, see `one_core_threads`.
+    not there or not the ones this version was made for. On a CPU, batches run in `pool`, see `one_core_threads`.
     """
 
     def __init__(self, pool: Executor, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> None:
@@ -67,7 +67,8 @@ class SentenceEncoder:
         # Texts of about one length share a batch, so that little of it is padding.
         order = sorted(range(len(texts)), key=lambda i: len(encodings[i].ids))
         batches = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
-        outputs = self._pool.map(self._forward, ([encodings[i].ids for i in rows] for rows in batches))
+        run = self._pool.map if self._device.type == "cpu" else map
+        outputs = run(self._forward, ([encodings[i].ids for i in rows] for rows in batches))
         for rows, output in zip(batches, outputs, strict=True):
             vectors[rows] = output
         return vectors

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import re
-import threading
-from concurrent.futures import ThreadPoolExecutor, wait
 
 from retrieval.encoders.base import EncoderError
-from retrieval.images import available_cores
 
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 
@@ -46,27 +43,3 @@ def choose_precision(precision: str, device: str) -> str:
     if precision == "fp16" and device == "cpu":
         raise EncoderError("precision fp16 is for GPUs: use fp32 or bf16 on the CPU")
     return precision
-
-
-def one_core_threads() -> ThreadPoolExecutor:
-    """Start threads, one for each core that torch may use, in each of which torch computes on one core.
-
-    Small networks are run on several cores this way: with torch's own threads every layer ends in a
-    barrier, and one core that is busy elsewhere, with decoding for instance, holds up all of them.
-    """
-    import torch
-
-    cores = torch.get_num_threads()
-    workers = min(cores, available_cores())
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="encode")
-    everyone = threading.Barrier(workers)
-
-    def start() -> None:
-        # OpenMP keeps a thread's number of threads with that thread, set from torch's default on first use.
-        torch.get_num_threads()
-        torch.set_num_threads(1)
-        everyone.wait()
-
-    wait([pool.submit(start) for _ in range(workers)])
-    torch.set_num_threads(cores)  # the default again, for every other thread
-    return pool
