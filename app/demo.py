@@ -32,7 +32,7 @@ PACKAGES = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 MAX_CAPTION_BYTES = 4096
 
-TEXT_QUERIES = ("a cup of coffee", "a cat looking at something", "a spacecraft ready for launch")
+TEXT_QUERIES = ("a cup of coffee", "a cat looking at something", "a rocket on its launch pad")
 LOOKUP = "photos/coffee.png"
 COMPOSED = (("photos/rocket.jpg", 1.0), ("a person wearing a space suit", 1.0), ("a tower", -1.0))
 
