@@ -119,24 +119,19 @@ def print_hits(hits: Sequence[Hit], *, first_rank: int = 1) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("#", justify="right", style="dim")
-    table.add_column("score", justify="right", style="bold")
-    table.add_column("kind", style="cyan", no_wrap=True)
-    table.add_column("text", ratio=3, overflow="ellipsis", no_wrap=True)
-    table.add_column("path", ratio=3, overflow="fold")
-    table.add_column("id", style="dim", overflow="fold", ratio=2)
+    table = Table.grid(padding=(0, 2, 0, 0), expand=True)
+    table.add_column(justify="right", style="dim", no_wrap=True)
+    table.add_column(justify="right", style="bold", no_wrap=True)
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(ratio=1, overflow="ellipsis", no_wrap=True)
     for rank, hit in enumerate(hits, start=first_rank):
         path = local_path(hit.uri)
         link = Style(link=path.absolute().as_uri() if path is not None else None)
-        table.add_row(
-            str(rank),
-            f"{hit.score:.3f}",
-            hit.modality,
-            Text(one_line(hit.text or "")),
-            Text(one_line(shorten_home(place(hit.uri))), style=link),
-            Text(one_line(hit.id)),
-        )
+        text = one_line((hit.text or "").split("\n", 1)[0])
+        table.add_row(str(rank), f"{hit.score:.3f}", hit.modality, Text(text))
+        # The id first: a terminal that is too narrow cuts the path, which the link still holds.
+        below = Text.assemble(one_line(hit.id), "  ", (one_line(shorten_home(place(hit.uri))), link), style="dim")
+        table.add_row("", "", "", below)
     Console().print(table)
 
 
