@@ -14,12 +14,7 @@ from urllib.request import url2pathname
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rich.table import Table
-
     from backends.base import Hit, Record
-
-#: Columns of a terminal that the results take when their ids are left out.
-WIDTH_WITHOUT_ID = 84
 
 
 def one_line(text: object) -> str:
@@ -120,40 +115,24 @@ def print_hits(hits: Sequence[Hit], *, first_rank: int = 1) -> None:
             write("\t".join(one_line(value) for value in fields))
         return
     from rich.console import Console
-
-    console = Console()
-    console.print(hits_table(hits, first_rank, console.width))
-
-
-def hits_table(hits: Sequence[Hit], first_rank: int, width: int) -> Table:
-    """Results as a table of one line each, at most `width` columns wide; ids are shown where there is room."""
     from rich.style import Style
     from rich.table import Table
     from rich.text import Text
 
-    longest_id = max(len(one_line(hit.id)) for hit in hits)
-    with_ids = width >= WIDTH_WITHOUT_ID + longest_id
-    room = width - 22 - (longest_id + 2 if with_ids else 0)
-    longest_text = max(len(one_line(hit.text or "")) for hit in hits)
-    text_width = max(12, min(longest_text, room * 3 // 5))
-    path_width = max(12, room - text_width)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("#", justify="right", style="dim", no_wrap=True)
-    table.add_column("score", justify="right", style="bold", no_wrap=True)
-    table.add_column("kind", style="cyan", no_wrap=True)
-    table.add_column("text", overflow="ellipsis", no_wrap=True, max_width=text_width)
-    table.add_column("path", overflow="ellipsis", no_wrap=True, max_width=path_width)
-    if with_ids:
-        table.add_column("id", style="dim", no_wrap=True)
+    table = Table.grid(padding=(0, 2, 0, 0), expand=True)
+    table.add_column(justify="right", style="dim", no_wrap=True)
+    table.add_column(justify="right", style="bold", no_wrap=True)
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(ratio=1, overflow="ellipsis", no_wrap=True)
     for rank, hit in enumerate(hits, start=first_rank):
         path = local_path(hit.uri)
         link = Style(link=path.absolute().as_uri() if path is not None else None)
-        shown = one_line(shorten_home(place(hit.uri)))
-        # The end of a path says more than its beginning.
-        shown = shown if len(shown) <= path_width else "…" + shown[1 - path_width :]
-        cells = [str(rank), f"{hit.score:.3f}", hit.modality, Text(one_line(hit.text or "")), Text(shown, style=link)]
-        table.add_row(*cells, *([Text(one_line(hit.id))] if with_ids else []))
-    return table
+        text = one_line((hit.text or "").split("\n", 1)[0])
+        table.add_row(str(rank), f"{hit.score:.3f}", hit.modality, Text(text))
+        # The id first: a terminal that is too narrow cuts the path, which the link still holds.
+        below = Text.assemble(one_line(hit.id), "  ", (one_line(shorten_home(place(hit.uri))), link), style="dim")
+        table.add_row("", "", "", below)
+    Console().print(table)
 
 
 def shorten_home(path: str) -> str:

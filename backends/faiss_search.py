@@ -9,9 +9,7 @@ whatever it met (recall 0.20 at a 0.4% filter).
 from __future__ import annotations
 
 import math
-import re
 import sqlite3
-import unicodedata
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,12 +19,12 @@ from backends.base import Hit, Where
 from backends.faiss_index import LoadedIndex
 from backends.faiss_rows import ids_of_rows, items_by_row, metadata_of
 from backends.faiss_snapshot import Floats, Integers, Selection, Snapshot, exact_scores, scan_scores, within_reach
+from backends.words import words
 
 # Scores of a scan held at once, so that many queries over many rows stay in memory.
 SCAN_CELLS = 1 << 24
 # A quantized index is asked for more than k, and the originals decide among them.
 OVERSAMPLE = {"half": 2, "int8": 3}
-_WORD = re.compile(r"\w+")
 
 
 @dataclass(slots=True)
@@ -169,12 +167,6 @@ def _break_tie(connection: sqlite3.Connection, snapshot: Snapshot, found: Found,
     return True
 
 
-def words(text: str) -> list[str]:
-    """The words of a query: runs of letters, digits and underscores, case and accents folded, each once."""
-    plain = unicodedata.normalize("NFKD", text.casefold())
-    return list(dict.fromkeys(_WORD.findall("".join(c for c in plain if not unicodedata.combining(c)))))
-
-
 def find_text(
     connection: sqlite3.Connection, snapshot: Snapshot, query: str, k: int, selection: Selection | None
 ) -> Found:
@@ -182,7 +174,7 @@ def find_text(
 
     Words are quoted, so that nothing a user types is FTS5 syntax.
     """
-    match = " OR ".join(f'"{word}"' for word in words(query))
+    match = " OR ".join(f'"{word}"' for word in dict.fromkeys(words(query)))
     found: list[tuple[int, float]] = []
     if match:
         best = "SELECT rowid, -rank FROM words WHERE words MATCH ? ORDER BY rank LIMIT ?"

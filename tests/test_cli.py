@@ -290,25 +290,6 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
     assert error == ""
 
 
-@pytest.mark.parametrize("width", [60, 100, 160])
-def test_a_result_is_one_line_of_the_terminal(width: int) -> None:
-    from rich.console import Console
-
-    from app.output import hits_table
-    from backends.base import Hit
-
-    hits = [Hit("img-" + "0" * 32, 0.5, "image", "long \x1b[31m words " * 40, "/" + "deep/" * 60 + "a.png", {}, True)]
-    console = Console(width=width, record=True, file=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
-    console.print(hits_table(hits, 7, width))
-    console.file.close()
-    header, line = console.export_text().splitlines()
-    assert len(line.rstrip()) <= width
-    assert line.split()[:3] == ["7", "0.500", "image"]
-    assert line.count("…") == 2
-    assert "deep/a.png" in line
-    assert ("id" in header.split()) == ("0" * 32 in line) == (width > 120)
-
-
 def test_models_lists_the_encoders(run: Run) -> None:
     listed = run("models", "--json").json["models"]
     assert len(listed) > 10

@@ -24,7 +24,7 @@ from retrieval.encoders.compact_space import SpaceSettings
 from retrieval.encoders.compact_text import WEIGHTS_SHA256 as TEXT_SHA256
 from retrieval.encoders.compact_text import SentenceEncoder, model_folder
 from retrieval.encoders.threads import one_core_threads
-from retrieval.images import ImageError
+from retrieval.images import ImageError, load_image
 
 PHOTOS = {
     "astronaut": "a woman astronaut in an orange space suit",
@@ -260,3 +260,14 @@ def test_damaged_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("retrieval.encoders.compact_text.WEIGHTS_BYTES", 1)
     with pytest.raises(EncoderError, match="force-reinstall"):
         CompactEncoder(device="cpu").encode_texts(["a cat"])
+
+
+def test_files_decoded_ahead_give_the_same_vectors(
+    encoder: CompactEncoder, photos: list[Image.Image], tmp_path: Path
+) -> None:
+    large = photos[1].resize((3000, 2000))
+    large.save(tmp_path / "large.jpg", quality=95)
+    ahead = load_image(tmp_path / "large.jpg", target_size=encoder.decode_size)
+    assert ahead.width < large.width
+    by_path, decoded = encoder.encode_images([tmp_path / "large.jpg", ahead])
+    np.testing.assert_allclose(by_path, decoded, atol=1e-5)

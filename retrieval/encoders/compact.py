@@ -43,6 +43,9 @@ class CompactEncoder:
     Raises `EncoderError` for a device that is not there, or weights that cannot be used.
     """
 
+    context_length = compact_text.MAX_TOKENS
+    decode_size = compact_image.DECODE_PIXELS
+
     def __init__(self, device: str = "auto", precision: str = "auto") -> None:
         self._device = torch.device(choose_device(device))
         chosen = choose_precision(precision, self._device.type)

@@ -56,6 +56,7 @@ class OpenClipEncoder:
         self.dim = int(checkpoint.config["embed_dim"])
         self._model, self._preprocess, settings = _build(checkpoint, self.device, self.precision)
         self._tokenizer = _tokenizer(checkpoint)
+        self.context_length = int(self._tokenizer.context_length)
         self.fingerprint = _fingerprint(checkpoint, settings)
         self._max_aspect = _max_aspect(settings)
         self._batch = _BATCH[self.device.partition(":")[0]]
@@ -137,7 +138,7 @@ class OpenClipEncoder:
         return np.concatenate(rows) if rows else np.empty((0, self.dim), np.float32)
 
     def _tokenize(self, texts: Sequence[str]) -> torch.Tensor:
-        context = int(self._tokenizer.context_length)
+        context = self.context_length
         limit = context * _CHARACTERS_PER_TOKEN
         # White space is collapsed by the tokenizers too. Lone surrogates cannot be written as UTF-8.
         clean = [text if len(text) <= limit else " ".join(text.split())[:limit] for text in texts]
