@@ -13,7 +13,8 @@ from typing import Annotated
 
 import typer
 
-from app import demo, evaluating, indexing, models, searching, serving, stored
+from app import demo, evaluating, indexing, models, searching, serving, stored, transferring
+from app.engines import engines
 from app.output import note
 
 EXIT_CODES = {
@@ -41,6 +42,10 @@ app.command("lookup")(searching.lookup)
 app.command("show")(searching.show)
 app.command("collections")(stored.collections)
 app.command("drop")(stored.drop)
+app.command("copy")(transferring.copy)
+app.command("export")(transferring.export)
+app.command("import")(transferring.import_)
+app.add_typer(engines)
 app.command("eval")(evaluating.evaluate_command)
 app.command("models")(models.models)
 app.command("serve")(serving.serve)

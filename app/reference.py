@@ -31,6 +31,9 @@ object instead:
 | `show` | `{"id", "modality", "uri", "text", "metadata"}` |
 | `collections` | `{"backend", "collections": [{"name", "items", "dim", "metric", "encoder", "fingerprint"}]}` |
 | `drop` | `{"dropped", "items"}` |
+| `copy`, `import` | `{"written", "unchanged", "extra", "vector_error", "parity": {"queries", "k", "mean_overlap", "least_overlap", "score_difference"}, "seconds"}` |
+| `export` | `{"folder", "items"}` |
+| `engines` | `{"engines": [{"scheme", "url", "summary", "installed", "install", "server", "can"}]}` |
 | `models` | `{"models": [{"name", "summary", "dim", "parameters", "size_bytes", "languages", "licence", "flickr30k", "coco", "source", "installed"}]}` |
 | `demo` | `{"report", "page", "searches": [{"title", "terms", "hits"}]}` |
 
@@ -76,8 +79,12 @@ def _settings() -> str:
 
 
 def commands() -> dict[str, Any]:
-    """Every command by name."""
-    return dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    """Every command by name, those of a group behind it: ``engines``, ``engines up``."""
+    found: dict[str, Any] = {}
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        found[name] = command
+        found |= {f"{name} {sub}": each for sub, each in getattr(command, "commands", {}).items()}
+    return found
 
 
 def settings_flags() -> dict[str, str]:
