@@ -193,7 +193,24 @@ class CollectionSpec:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What an engine can do beyond the protocol's core; every `False` raises `Unsupported` when asked."""
+    """What an engine can do beyond the protocol's core; what it cannot raises `Unsupported` when asked.
+
+    The conformance suite tests both: what is declared works, what is not is refused.
+
+    - `keyword`: `search_text` works.
+    - `persistent`: what is stored outlives the handle and the process.
+    - `server`: the store is another process, shared with others, which may be away.
+    - `concurrent_writers`: several processes may write at once; otherwise the second one's call raises
+      `Unavailable`, and no one's data suffers.
+    - `effort`: the knob of `search` moves recall. An engine whose every search is exact declares
+      ``False`` and ignores the argument, once checked, since it could not change the result; an
+      approximate engine without such a knob raises `Unsupported` for any effort but ``None``.
+    - `metrics`, `index_kinds`, `quantizations`: what `create` takes.
+    - `operators`, `string_order`: the filters that are honoured; ordering strings by code point apart.
+    - `max_k`: the most hits a search returns, `None` where there is no limit.
+    - `vector_tolerance`: how far, absolutely and relatively, a component read back may be from the one
+      stored; 0 means the same bits.
+    """
 
     keyword: bool
     persistent: bool
@@ -296,7 +313,11 @@ class Backend:
     def scan(
         self, name: str, *, with_vectors: bool = True, cursor: str | None = None, batch: int = 1000
     ) -> Iterator[Page]:
-        """Every record once, in pages of up to `batch`; a page's cursor resumes after it."""
+        """Every record once, in pages of up to `batch`; a page's cursor resumes after it.
+
+        Records that are there from beginning to end are given exactly once, whatever is written
+        meanwhile; those that come or go may or may not be. Raises ValueError for a batch below 1.
+        """
         raise NotImplementedError
 
     def flush(self, name: str) -> None:
@@ -304,7 +325,7 @@ class Backend:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Release files, locks and connections; calling it twice is fine."""
+        """Release files, locks and connections; twice is fine, any other call then raises `BackendError`."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:

@@ -39,12 +39,24 @@ def check_search(k: int, effort: float | None, capabilities: Capabilities) -> No
         raise ValueError(f"effort must be in (0, 1], not {effort!r}")
 
 
+def check_batch(batch: int) -> None:
+    """Raise ValueError for a page size below 1, which would end a scan before its first record."""
+    if isinstance(batch, bool) or not isinstance(batch, (int, np.integer)) or batch < 1:
+        raise ValueError(f"batch must be a positive integer, not {batch!r}")
+
+
+def check_ids(ids: Sequence[str]) -> None:
+    """Raise ValueError for one string where a list of ids belongs: its letters would be taken for ids."""
+    if isinstance(ids, str):
+        raise ValueError(f"ids must be a list of strings, not the string {ids!r}")
+
+
 def check_selection(ids: Sequence[str] | None, where: Where | None) -> None:
     """Raise ValueError unless exactly one of `ids` and a `where` that says something is given."""
     if (ids is None) == (where is None):
         raise ValueError("delete takes exactly one of ids and where; to remove everything use drop")
-    if isinstance(ids, str):
-        raise ValueError(f"ids must be a list of strings, not the string {ids!r}")
+    if ids is not None:
+        check_ids(ids)
     if where is not None and is_everything(where):
         raise ValueError("delete refuses a filter that says nothing; to remove everything use drop")
 
@@ -126,13 +138,16 @@ def prepare_records(records: Iterable[Record], spec: CollectionSpec) -> tuple[li
                 f"record {record.id!r} has a vector of shape {vector.shape}; "
                 f"collection {spec.name!r} holds ({spec.dim},): was another encoder used?"
             )
-        vectors[row] = vector
+        # What float32 cannot hold becomes infinite here and is refused below, by name.
+        with np.errstate(over="ignore"):
+            vectors[row] = vector
     return kept, _check_vectors(vectors, spec, lambda row: f"record {kept[row].id!r}: its vector")
 
 
 def prepare_queries(vectors: ArrayLike, spec: CollectionSpec) -> NDArray[np.float32]:
     """Check query vectors and return them as C-contiguous (q, d) float32, unit length for cosine."""
-    queries = np.ascontiguousarray(vectors, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        queries = np.ascontiguousarray(vectors, dtype=np.float32)
     if queries.ndim != 2 or queries.shape[1] != spec.dim:
         raise DimensionMismatch(
             f"query vectors have shape {queries.shape}; collection {spec.name!r} takes (q, {spec.dim}): "

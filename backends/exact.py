@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from backends.base import (
     Backend,
+    BackendError,
     Capabilities,
     CollectionExists,
     CollectionNotFound,
@@ -27,7 +28,7 @@ from backends.base import (
     prepare_queries,
     prepare_records,
 )
-from backends.checks import check_index, check_search, check_selection, plain_metadata
+from backends.checks import check_batch, check_ids, check_index, check_search, check_selection, plain_metadata
 from backends.words import BM25_B, BM25_K1, words
 
 
@@ -61,6 +62,7 @@ class ExactBackend(Backend):
     def __init__(self) -> None:
         self._collections: dict[str, _Collection] = {}
         self._lock = threading.RLock()
+        self._closed = False
 
     @classmethod
     def connect(cls, url: str) -> Self:
@@ -71,9 +73,15 @@ class ExactBackend(Backend):
 
     def collections(self) -> list[str]:
         with self._lock:
+            self._check_open()
             return sorted(self._collections)
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BackendError("this exact:// store is closed, and what it held is gone: connect again")
+
     def _find(self, name: str) -> _Collection:
+        self._check_open()
         try:
             return self._collections[name]
         except KeyError:
@@ -86,12 +94,14 @@ class ExactBackend(Backend):
     def create(self, spec: CollectionSpec) -> None:
         check_index(spec, self.capabilities, "exact://")
         with self._lock:
+            self._check_open()
             if spec.name in self._collections:
                 raise CollectionExists(f"collection {spec.name!r} is already in exact://")
             self._collections[spec.name] = _Collection(spec)
 
     def drop(self, name: str) -> None:
         with self._lock:
+            self._check_open()
             self._collections.pop(name, None)
 
     def upsert(self, name: str, records: Iterable[Record]) -> None:
@@ -103,10 +113,10 @@ class ExactBackend(Backend):
                 collection.records[record.id] = replace(record, vector=vector, metadata=metadata)
 
     def get(self, name: str, ids: Sequence[str], *, with_vectors: bool = False) -> list[Record]:
+        check_ids(ids)
         with self._lock:
             records = self._find(name).records
-            found = [records[i] for i in ids if i in records]
-        return found if with_vectors else [replace(record, vector=None) for record in found]
+            return [_copy(records[i], with_vectors) for i in ids if i in records]
 
     def _matching(self, name: str, where: Where | None) -> list[Record]:
         return [r for r in self._find(name).records.values() if matches(where, r.metadata, r.modality)]
@@ -143,7 +153,7 @@ class ExactBackend(Backend):
         stored = np.stack([record.vector for record in found if record.vector is not None])
         results = []
         for scores in similarity(queries, stored, spec.metric):
-            best = sorted(range(len(found)), key=lambda row: (-scores[row], found[row].id))[:k]
+            best = sorted(_at_least_kth(scores, k), key=lambda row: (-scores[row], found[row].id))[:k]
             results.append([as_hit(found[row], float(scores[row])) for row in best])
         return results
 
@@ -172,8 +182,7 @@ class ExactBackend(Backend):
     def scan(
         self, name: str, *, with_vectors: bool = True, cursor: str | None = None, batch: int = 1000
     ) -> Iterator[Page]:
-        with self._lock:
-            self._find(name)
+        check_batch(batch)
         while True:
             with self._lock:
                 later = sorted(i for i in self._find(name).records if cursor is None or i > cursor)[:batch]
@@ -189,9 +198,24 @@ class ExactBackend(Backend):
 
     def close(self) -> None:
         with self._lock:
+            self._closed = True
             self._collections.clear()
+
+
+def _at_least_kth(scores: NDArray[np.float64], k: int) -> list[int]:
+    """Rows whose score is the k-th best or better: k of them, and all that tie with the last."""
+    if k >= len(scores):
+        return list(range(len(scores)))
+    kth = np.partition(scores, len(scores) - k)[len(scores) - k]
+    return np.flatnonzero(scores >= kth).tolist()
+
+
+def _copy(record: Record, with_vector: bool) -> Record:
+    """A record that the caller may change without changing the store."""
+    vector = record.vector.copy() if with_vector and record.vector is not None else None
+    return replace(record, vector=vector, metadata=plain_metadata(record.metadata))
 
 
 def as_hit(record: Record, score: float) -> Hit:
     """A record with its score, as an exact hit."""
-    return Hit(record.id, score, record.modality, record.text, record.uri, record.metadata, exact=True)
+    return Hit(record.id, score, record.modality, record.text, record.uri, plain_metadata(record.metadata), exact=True)

@@ -1,0 +1,68 @@
+"""The one suite that every engine passes: `BackendSuite`. Three lines run all of it on a new engine.
+
+In a test module of whoever writes the engine::
+
+    from backends.conformance import BackendSuite
+
+    class TestMine(BackendSuite):
+        url = "mine:///{dir}"
+
+``{dir}`` becomes a fresh directory. An engine that is not in `backends.SCHEMES` names its class with
+``engine = MyBackend``. A server's suite overrides `place`, which starts it or skips with the reason,
+and, to have the server rather than the writing process killed, `crash`. `sizes` makes the costly
+checks smaller or larger, `seed` varies what is generated.
+
+The rule of the suite: every result is compared with ``exact://``. What an engine cannot do is declared
+in its `Capabilities`, and the suite then checks that it raises `Unsupported`; so a gap that was
+declared and has since closed fails until the declaration goes.
+"""
+
+from __future__ import annotations
+
+try:
+    import hypothesis  # noqa: F401
+    import pytest
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"backends.conformance needs {error.name}: install it with pip install 'sightline[test]'", name=error.name
+    ) from error
+
+CHECKS = (
+    "collections", "filters", "hostile", "indexes", "keyword", "lifetime", "promise", "records", "scanning",
+    "searching", "threads",
+)  # fmt: skip
+# pytest shows the two sides of a failed assertion only in modules it was told of before their import.
+pytest.register_assert_rewrite("backends.conformance.twin", *(f"backends.conformance.{name}" for name in CHECKS))
+
+from backends.conformance.collections import CollectionChecks  # noqa: E402
+from backends.conformance.filters import FilterChecks  # noqa: E402
+from backends.conformance.hostile import HostileChecks  # noqa: E402
+from backends.conformance.indexes import IndexChecks  # noqa: E402
+from backends.conformance.keyword import KeywordChecks  # noqa: E402
+from backends.conformance.lifetime import LifetimeChecks  # noqa: E402
+from backends.conformance.promise import PromiseChecks  # noqa: E402
+from backends.conformance.records import RecordChecks  # noqa: E402
+from backends.conformance.scanning import ScanChecks  # noqa: E402
+from backends.conformance.searching import SearchChecks  # noqa: E402
+from backends.conformance.store import Sizes, Store, Suite  # noqa: E402
+from backends.conformance.threads import ThreadChecks  # noqa: E402
+from backends.conformance.twin import Twin  # noqa: E402
+
+__all__ = ["BackendSuite", "Sizes", "Store", "Twin"]
+
+
+class BackendSuite(
+    CollectionChecks,
+    RecordChecks,
+    SearchChecks,
+    FilterChecks,
+    KeywordChecks,
+    HostileChecks,
+    ScanChecks,
+    IndexChecks,
+    PromiseChecks,
+    ThreadChecks,
+    LifetimeChecks,
+    Suite,
+):
+    """Every check there is, over the engine that `url` names. Subclass it as ``class TestMine(BackendSuite)``."""

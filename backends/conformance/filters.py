@@ -1,0 +1,193 @@
+"""Checks of filters: random trees against the oracle, each operator, the corners of the meaning, limits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+from backends.base import And, Compare, Not, Operator, Or, Record, Unsupported, Where
+from backends.conformance import strategies
+from backends.conformance.samples import some, vectors
+from backends.conformance.store import Store
+from backends.conformance.twin import Twin
+from backends.where import OPERATORS, ORDERINGS
+
+TREES_A_ROUND = 30
+SHAPES_A_ROUND = 25
+EXAMPLES: dict[str, Any] = {"in": (1, "en"), "nin": (1, "en"), "exists": True}
+
+CORNERS: tuple[dict[str, Any], ...] = (
+    {}, {"v": 0}, {"v": 1}, {"v": 1.0}, {"v": True}, {"v": False}, {"v": "1"}, {"v": "true"}, {"v": ""}, {"v": []},
+    {"v": ["1"]}, {"v": ["a", "b"]}, {"v": ["a"]}, {"v": "a"}, {"v": "A"}, {"v": -1}, {"v": 1.5}, {"v": 2},
+    {"v": 2**53}, {"v": 2**53 + 1}, {"v": 2**63 - 1}, {"v": -(2**63)}, {"v": 1e300}, {"v": 1e-300}, {"v": "a "},
+    {"v": "~"}, {"v": "～"}, {"v": "😀"}, {"v": "é"}, {"v": "e\u0301"}, {"v": "z"}, {"v": "Z"}, {"v": "ä"},
+    {"v": '["a"]'}, {"v": "None"}, {"w": 1}, {"V": 1}, {"v": [""]}, {"v": ["it's", 'say "x"', "a\\b", "%", "_"]},
+)  # fmt: skip
+VALUES: tuple[Any, ...] = (
+    0, 1, 1.0, 1.5, -1, 2**53, 2**53 + 1, float(2**53), 2**63 - 1, -(2**63), 1e300, 1e-300, -1e300, True, False, "1",
+    "true", "", "a", "A", "a ", "b", "it's", 'say "x"', "a\\b", "%", "_", "~", "～", "😀", "é", "e\u0301", "Z", "ä",
+    '["a"]', "None",
+)  # fmt: skip
+
+
+def asks_for_string_order(where: Where) -> bool:
+    """Whether the tree compares strings by order."""
+    if isinstance(where, Compare):
+        return where.op in ORDERINGS and isinstance(where.value, str)
+    return any(asks_for_string_order(c) for c in ((where.clause,) if isinstance(where, Not) else where.clauses))
+
+
+def same_ids(twin: Twin, where: Where) -> None:
+    """Both find the same; the message shows the metadata that was decided wrongly."""
+    k = len(CORNERS)
+    (found,) = twin.backend.search(twin.name, np.ones((1, 8)), k, where=where)
+    (wanted,) = twin.oracle.search(twin.name, np.ones((1, 8)), k, where=where)
+    by_id = {record.id: record.metadata for record in twin.oracle.get(twin.name, [f"r{i:05}" for i in range(k)])}
+    wrong = {hit.id for hit in found} ^ {hit.id for hit in wanted}
+    assert not wrong, f"{where} decides wrongly on {[by_id[i] for i in sorted(wrong)]}"
+
+
+def refused(store: Store, name: str, where: Where) -> None:
+    """`where` raises `Unsupported` from every method, wherever it stands in a tree."""
+    for tree in (where, Not(where), And((Compare("w", "exists", True), where)), Or((where, where))):
+        with pytest.raises(Unsupported):
+            store.backend.count(name, tree)
+        with pytest.raises(Unsupported):
+            store.backend.search(name, np.ones((1, 8)), 3, where=tree)
+        with pytest.raises(Unsupported):
+            store.backend.delete(name, where=tree)
+
+
+class FilterChecks:
+    """Filters mean on this engine what `backends.where.matches` says."""
+
+    def test_random_filters_agree_with_the_oracle(self, store: Store) -> None:
+        rounds = -(-store.sizes.filter_trees // TREES_A_ROUND)
+        k = min(store.sizes.records, store.capabilities.max_k or store.sizes.records)
+        query = vectors(1, 8, 7)
+        tried = []
+
+        @seed(store.seed)
+        @settings(
+            max_examples=rounds,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate, Phase.shrink],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(
+            st.lists(strategies.metadata(), min_size=SHAPES_A_ROUND, max_size=SHAPES_A_ROUND),
+            st.lists(strategies.filters(store.capabilities), min_size=TREES_A_ROUND, max_size=TREES_A_ROUND),
+        )
+        def agree(shapes: list[Any], trees: list[Where]) -> None:
+            twin = store.twin()
+            records = some(store.sizes.records, metadata=shapes)
+            twin.upsert(records)
+            for where in trees:
+                tried.append(twin.same_count(where))
+                twin.same_hits(query, k, where)
+                twin.same_hits(query, 3, where)
+            for where in trees[::10]:
+                if twin.oracle.count(twin.name, where) < len(records):
+                    twin.delete(where=where)
+                    twin.same_records()
+                    twin.upsert(records)
+            store.backend.drop(twin.name)
+
+        agree()
+        assert len(tried) >= store.sizes.filter_trees
+        assert sum(0 < n < store.sizes.records for n in tried) >= 0.2 * len(tried), "the filters select too little"
+
+    @pytest.mark.parametrize("op", OPERATORS)
+    def test_each_operator_on_every_kind_of_value(self, store: Store, op: Operator) -> None:
+        twin = store.twin()
+        twin.upsert(some(len(CORNERS), metadata=CORNERS))
+        if op not in store.capabilities.operators:
+            refused(store, twin.name, Compare("v", op, EXAMPLES.get(op, "a" if op == "contains" else 1)))
+            return
+        operands: tuple[Any, ...] = VALUES
+        if op == "exists":
+            operands = (True, False)
+        elif op in ("in", "nin"):
+            operands = ((), *((value,) for value in VALUES), (1, "a"), (True, 0, "b"), VALUES)
+        elif op in ORDERINGS:
+            operands = tuple(value for value in VALUES if not isinstance(value, bool))
+        for operand in operands:
+            where = Compare("v", op, operand)
+            if asks_for_string_order(where) and not store.capabilities.string_order:
+                continue
+            for tree in (where, Not(where)):
+                twin.same_count(tree)
+                same_ids(twin, tree)
+        twin.same_count(Compare("nowhere", op, operands[0]))
+
+    def test_string_order_is_by_code_point_or_refused(self, store: Store) -> None:
+        words = ("", "A", "Z", "a", "b", "~", "ä", "é", "e\u0301", "\ud7ff", "\ue000", "～", "\uffff", "😀", "a ", "aa")
+        twin = store.twin()
+        twin.upsert(some(len(words), metadata=[{"w": word} for word in words]))
+        for op in sorted(ORDERINGS & store.capabilities.operators):
+            for word in words:
+                where = Compare("w", op, word)  # type: ignore[arg-type]
+                if store.capabilities.string_order:
+                    twin.same_count(where)
+                else:
+                    refused(store, twin.name, where)
+
+    def test_modality_is_a_field(self, store: Store) -> None:
+        twin = store.twin()
+        twin.upsert(some(30))
+        questions: tuple[tuple[Operator, Any], ...] = (
+            ("eq", "text"),
+            ("ne", "text"),
+            ("in", ("image", "x")),
+            ("nin", ("image",)),
+            ("exists", True),
+        )
+        for op, value in questions:
+            if op in store.capabilities.operators:
+                where = Compare("modality", op, value)
+                twin.same_count(where)
+                twin.same_hits(vectors(2, 8), 30, where)
+                twin.same_hits(vectors(2, 8), 30, Not(where))
+
+    def test_metadata_fields_are_not_the_engine_s_columns(self, store: Store) -> None:
+        names = (
+            "id", "ID", "_id", "pk", "rowid", "oid", "vector", "embedding", "text", "uri", "metadata", "payload",
+            "score", "distance", "select", "order", "group", "null", "true", "key", "value", "name", "type", "class",
+            "properties", "record_id", "document", "data", "json", "x" * 64, "_", "__", "a1", "A1",
+        )  # fmt: skip
+        twin = store.twin()
+        twin.upsert(some(len(names), metadata=[{name: "r00000", "w": i} for i, name in enumerate(names)]))
+        twin.same_records()
+        for name in names:
+            assert twin.same_count(Compare(name, "eq", "r00000")) == 1
+            assert twin.same_count(Compare(name, "exists", True)) == 1
+            twin.same_hits(vectors(1, 8), 3, Compare(name, "eq", "r00000"))
+
+    def test_filters_as_large_as_allowed(self, store: Store) -> None:
+        twin = store.twin()
+        twin.upsert(some(50))
+        deep: Where = Compare("n", "gte", 10)
+        for level in range(30):
+            deep = Not(deep) if level % 2 else And((deep, Compare("n", "lt", 45)))
+        wide = Or(tuple(Compare("n", "eq", i) for i in range(20, 4_000)))
+        many = Compare("n", "in", tuple(range(30, 4_000)))
+        long = Compare("lang", "ne", "x" * 60_000)
+        for where in (deep, wide, And((Compare("n", "lt", 40), wide)), many, Not(many), long):
+            twin.same_count(where)
+            twin.same_hits(vectors(1, 8), 50, where)
+
+    def test_a_filter_is_applied_before_the_cut_to_k(self, store: Store) -> None:
+        twin = store.twin()
+        rows = vectors(200, 8, 3)
+        query = np.ones((1, 8), np.float32)
+        order = np.argsort(rows @ query[0] / np.linalg.norm(rows, axis=1))
+        records = [Record(f"p{rank:03}", rows[i], metadata={"rank": rank}) for rank, i in enumerate(order.tolist())]
+        twin.upsert(records)
+        for worst in (1, 3, 20):
+            (hits,) = twin.same_hits(query, 10, Compare("rank", "lt", worst))
+            assert len(hits) == min(10, worst)

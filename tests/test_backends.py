@@ -1,0 +1,9 @@
+"""The conformance suite over every engine."""
+
+from __future__ import annotations
+
+from backends.conformance import BackendSuite
+
+
+class TestExact(BackendSuite):
+    url = "exact://"
