@@ -24,6 +24,7 @@ from backends.base import (
     CollectionExists,
     CollectionNotFound,
     CollectionSpec,
+    DimensionMismatch,
     Hit,
     Page,
     Record,
@@ -92,7 +93,7 @@ class PostgresBackend(Backend):
         def attempt(connection: Connection) -> T:
             try:
                 return work(connection, self._find(connection, name))
-            except errors.UndefinedTable:
+            except (errors.UndefinedTable, DimensionMismatch):
                 return work(connection, self._find(connection, name, fresh=True))
 
         return self._database.run(attempt)

@@ -58,17 +58,17 @@ def prepare(database: Database) -> Installed:
     or too old, the encoding is not UTF-8, or the schema is of a newer Sightline.
     """
     with database.connect() as connection:
+        encoding = connection.info.parameter_status("server_encoding")
+        if encoding != "UTF8":
+            raise Unavailable(f"{database.address} has encoding {encoding}: create a database with ENCODING 'UTF8'")
         try:
             if _version(connection) != len(_MIGRATIONS) or _find_extension(connection) is None:
                 with connection.transaction():
                     connection.execute("SELECT pg_advisory_xact_lock(%s)", [_MIGRATION_LOCK])
                     _migrate(connection, database.address)
             installed = _find_extension(connection)
-            encoding = connection.info.parameter_status("server_encoding")
         except psycopg.Error as error:
             raise explain(error, database.address) from error
-    if encoding != "UTF8":
-        raise Unavailable(f"{database.address} has encoding {encoding}: create a database with ENCODING 'UTF8'")
     if installed is None or installed.version < MIN_VERSION:
         has = "no pgvector" if installed is None else f"pgvector {'.'.join(map(str, installed.version))}"
         raise Unavailable(f"{database.address} has {has}; 0.5 or later is needed: ALTER EXTENSION vector UPDATE")

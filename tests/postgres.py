@@ -36,6 +36,7 @@ class Server:
             settings.write(_SETTINGS.format(folder=self.data, port=self.port))
         (self.data / "pg_hba.conf").write_text(_ACCESS)
         self._databases = 0
+        self._clean = ""
         self.start()
         with self.admin() as connection:
             connection.execute(f"CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'")
@@ -51,10 +52,19 @@ class Server:
         )
 
     def start(self) -> None:
-        self._control("-l", "pg/log", "start")
+        for attempt in range(10):
+            try:
+                self._control("-l", "pg/log", "start")
+            except subprocess.CalledProcessError:
+                # After a kill its shared memory is released a moment later.
+                if attempt == 9:
+                    raise AssertionError((self.data / "log").read_text()[-2000:]) from None
+                time.sleep(0.3)
+            else:
+                return
 
-    def stop(self) -> None:
-        self._control("-m", "fast", "stop")
+    def stop(self, mode: str = "fast") -> None:
+        self._control("-m", mode, "stop")
 
     def kill(self) -> None:
         """End the server as ``kill -9`` does, and wait until its processes are gone."""
@@ -80,6 +90,17 @@ class Server:
             with self.admin(name) as connection:
                 connection.execute("CREATE EXTENSION vector")
         return name
+
+    def clean(self) -> str:
+        """The name of one database with the extension, owned by the ordinary user, without Sightline's schema."""
+        if not self._clean:
+            self._clean = self.database()
+        with self.admin(self._clean) as connection:
+            connection.execute("DROP SCHEMA IF EXISTS sightline CASCADE")
+        return self._clean
+
+    def admin_url(self, database: str) -> str:
+        return f"postgresql://postgres@/{database}?host={self.data}&port={self.port}"
 
     def url(self, database: str, password: str = QUOTED) -> str:
         return f"postgresql://{USER}:{password}@127.0.0.1:{self.port}/{database}"
