@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -121,34 +122,47 @@ class Searcher:
             raise AssertionError("an indexed collection has a layout")
         text, filtering = where_sql(where)
         candidates = k * (1 if where is None else _FILTERED_FACTOR) + _EXTRA[layout.quantization] * (k + 8)
-        ordering = layout.ordering(collection)
-        statement = (
-            f"SELECT {COLUMNS}, vector FROM (SELECT {COLUMNS}, vector FROM {collection.table} WHERE {text} "  # noqa: S608
-            f"ORDER BY {ordering} LIMIT {candidates}) s ORDER BY vector {collection.distance} %s LIMIT {k}"
-        )
+        ordering, distance = layout.ordering(collection), f"vector {collection.distance} %s"
+        value, values = _value(collection, distance)
+        if candidates == k:
+            before, after = values, 1
+            statement = f"SELECT {COLUMNS}, {value} FROM {collection.table} WHERE {text} ORDER BY {ordering} LIMIT {k}"  # noqa: S608
+        else:
+            before, after = values, 2
+            statement = (
+                f"SELECT {COLUMNS}, {value} FROM (SELECT {COLUMNS}, vector FROM {collection.table} WHERE {text} "  # noqa: S608
+                f"ORDER BY {ordering} LIMIT {candidates}) s ORDER BY {distance} LIMIT {k}"
+            )
         settings = {}
         if layout.method == "ivfflat":
             settings["ivfflat.probes"] = str(probes(effort or DEFAULT_EFFORT, collection.lists))
         elif effort is not None:
             settings["hnsw.ef_search"] = str(ef_search(effort))
-        found = _fetch(connection, statement, [[*filtering, query, query] for query in queries], settings)
-        return [
-            _hits(rows, query, collection.spec.metric, exact=False) for rows, query in zip(found, queries, strict=True)
-        ]
+        params = [[*[query] * before, *filtering, *[query] * after] for query in queries]
+        found = _fetch(connection, statement, params, settings)
+        return [_hits(rows, q, collection.spec.metric, exact=False) for rows, q in zip(found, queries, strict=True)]
 
     def _scan(
         self, connection: Connection, collection: Collection, queries: NDArray[np.float32], k: int, where: Where | None
     ) -> list[list[Hit]]:
         """Every matching row compared. Adding 0 makes the expression one that no index can answer."""
         text, filtering = where_sql(where)
-        statement = (
-            f"SELECT {COLUMNS}, vector FROM {collection.table} WHERE {text} "  # noqa: S608
-            f"ORDER BY (vector {collection.distance} %s) + 0, id LIMIT {k}"
-        )
-        found = _fetch(connection, statement, [[*filtering, query] for query in queries], {})
-        return [
-            _hits(rows, query, collection.spec.metric, exact=True) for rows, query in zip(found, queries, strict=True)
-        ]
+        distance = f"(vector {collection.distance} %s) + 0"
+        value, values = _value(collection, distance)
+        ordering = "value" if values else distance
+        statement = f"SELECT {COLUMNS}, {value} FROM {collection.table} WHERE {text} ORDER BY {ordering}, id LIMIT {k}"  # noqa: S608
+        params = [[*[query] * values, *filtering, *[query] * (1 - values)] for query in queries]
+        found = _fetch(connection, statement, params, {})
+        return [_hits(rows, q, collection.spec.metric, exact=True) for rows, q in zip(found, queries, strict=True)]
+
+
+def _value(collection: Collection, distance: str) -> tuple[str, int]:
+    """The column that scores are made of, and how often it takes the query: the distance, or the vector itself.
+
+    pgvector sums in float32. Of unit vectors that is right to about 1e-6; of others it may be far off,
+    so those are fetched and scored here.
+    """
+    return (f"{distance} AS value", 1) if collection.spec.metric == "cosine" else ("vector AS value", 0)
 
 
 def _fetch(
@@ -160,7 +174,8 @@ def _fetch(
         return [connection.cursor(binary=True).execute(query, batches[0]).fetchall()]
     found: list[list[Row]] = []
     for start in range(0, len(batches), _PIPELINED):
-        with connection.pipeline(), connection.transaction():
+        # Settings last as long as the transaction; without any there is nothing to keep together.
+        with connection.pipeline(), connection.transaction() if settings else nullcontext():
             if settings:
                 names = ", ".join(["set_config(%s, %s, true)"] * len(settings))
                 connection.execute(f"SELECT {names}".encode(), [part for item in settings.items() for part in item])
@@ -172,18 +187,16 @@ def _fetch(
 
 
 def _hits(rows: Sequence[Row], query: NDArray[np.float32], metric: Metric, *, exact: bool) -> list[Hit]:
-    """Rows as hits, scored in float64 from their vectors: pgvector sums in float32. Best first, ties by id."""
-    if not rows:
-        return []
-    wide = np.stack([row[5] for row in rows]).astype(np.float64)
-    if metric == "l2":
-        scores = -np.sqrt(((wide - query) ** 2).sum(axis=1))
+    """Rows as hits, best first, ties by id; the last column is what `_value` says."""
+    scores: list[float]
+    if metric == "cosine":
+        scores = [min(1.0, max(-1.0, -row[5])) for row in rows]
+    elif rows:
+        wide = np.stack([row[5] for row in rows]).astype(np.float64)
+        scores = (-np.sqrt(((wide - query) ** 2).sum(axis=1)) if metric == "l2" else wide @ query).tolist()
     else:
-        scores = wide @ query.astype(np.float64)
-    hits = [
-        Hit(row[0], score, row[1], row[2], row[3], row[4], exact)
-        for row, score in zip(rows, scores.tolist(), strict=True)
-    ]
+        scores = []
+    hits = [Hit(row[0], score, row[1], row[2], row[3], row[4], exact) for row, score in zip(rows, scores, strict=True)]
     hits.sort(key=lambda hit: (-hit.score, hit.id))
     return hits
 

@@ -49,6 +49,7 @@ _CONFIGURATION = """
 listen_addresses = ''
 unix_socket_directories = '{sockets}'
 unix_socket_permissions = 0700
+shared_buffers = 256MB
 fsync = on
 full_page_writes = on
 synchronous_commit = on
