@@ -34,7 +34,18 @@ from backends.base import (
 )
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection
 from backends.pgvector_connection import Connection, Database, parse_url
-from backends.pgvector_index import MAX_HALF, Collection, build, check_layout, find, layout_of, maintain, wants_build
+from backends.pgvector_index import (
+    MAX_HALF,
+    Collection,
+    build,
+    check_layout,
+    drop_index,
+    find,
+    layout_of,
+    maintain,
+    rebuild_is_faster,
+    wants_build,
+)
 from backends.pgvector_rows import write
 from backends.pgvector_schema import create_table, prepare, table_name
 from backends.pgvector_search import SETTINGS, Searcher, search_text
@@ -213,10 +224,13 @@ class PostgresBackend(Backend):
         def work(connection: Connection, _: Collection) -> None:
             collection = self._find(connection, name, fresh=True)
             rows = _count(connection, collection, None)
+            if rebuild_is_faster(connection, collection, rows):
+                drop_index(connection, collection)
+            maintain(connection, collection)
+            collection = self._find(connection, name, fresh=True)
             if wants_build(collection, rows):
                 build(connection, collection, rows)
-            maintain(connection, collection)
-            self._find(connection, name, fresh=True)
+                self._find(connection, name, fresh=True)
 
         self._run(name, work)
 

@@ -103,8 +103,14 @@ class Database:
             timeout=self._timeout_s,
             reconnect_timeout=self._timeout_s,
             name="sightline",
-            open=True,
+            open=False,
         )
+        try:
+            # Without waiting, the first user would not find the first connection and have a second made.
+            self._pool.open(wait=True, timeout=self._timeout_s)
+        except psycopg.Error as error:
+            self._pool.close()
+            raise explain(error, self.address) from error
 
     def _configure(self, connection: Connection) -> None:
         dumper = type("VectorDumper", (_VectorDumper,), {"oid": self._vector_oid})

@@ -123,18 +123,19 @@ def in_turns(
     return cost_of(work, measured[1:])
 
 
-def raw_of(url: str, backend: Backend, spec: CollectionSpec) -> Raw:
-    """The engine's own client beside an open backend. Raises ValueError for an engine without one."""
+def raw_of(url: str) -> Callable[[Backend, CollectionSpec], Raw]:
+    """What opens the engine's own client beside an open backend. Raises ValueError for an engine without one."""
     scheme = url.partition("://")[0]
     if scheme not in RAW:
         raise ValueError(f"no raw client is written for {scheme!r}; there are {', '.join(RAW)}")
     module, _, name = RAW[scheme].partition(":")
-    raw: Raw = getattr(importlib.import_module(module), name)(backend, spec)
-    return raw
+    opened: Callable[[Backend, CollectionSpec], Raw] = getattr(importlib.import_module(module), name)
+    return opened
 
 
 def measure(url: str, records: int, dim: int, k: int, queries: int, rounds: int, upserted: int) -> list[Cost]:
     """Fill both sides and time them. The collection ``bench_adapter`` is made anew and dropped."""
+    open_raw = raw_of(url)
     stored, asked, fresh = made(records, dim, 1), made(queries, dim, 1)[:queries], made(upserted, dim, 2)
     rows = np.stack([np.asarray(record.vector) for record in asked])
     rows = (rows + 0.02 * np.random.default_rng(4).standard_normal(rows.shape)).astype(np.float32)
@@ -146,7 +147,7 @@ def measure(url: str, records: int, dim: int, k: int, queries: int, rounds: int,
         for one in (spec, second):
             backend.drop(one.name)
             backend.create(one)
-        raw = raw_of(url, backend, spec)
+        raw = open_raw(backend, spec)
         try:
             backend.upsert(NAME, stored)
             backend.flush(NAME)

@@ -446,3 +446,30 @@ def test_an_index_scan_that_ends_short_is_followed_by_an_exact_one(backend: Post
     )
     (hits,) = twin.same_hits(rows[:1], 20, Compare("far", "eq", True), recall=1.0)
     assert all(hit.exact for hit in hits)
+
+
+def test_flush_builds_the_graph_anew_after_many_deletes(server: Server) -> None:
+    name = server.clean()
+
+    def graph(connection: Connection) -> object:
+        return connection.execute("SELECT 'sightline.c1_vector'::regclass::oid").fetchone()
+
+    with PostgresBackend.connect(server.url(name)) as backend:
+        twin = Twin(backend, CollectionSpec("photos", 8, index=IndexSpec("hnsw")))
+        twin.upsert(some(1_000))
+        backend.flush("photos")
+        first = backend._database.run(graph)
+        backend.delete("photos", ids=["r00001"])
+        twin.oracle.delete("photos", ids=["r00001"])
+        deleted_and_flushed(backend, "photos")
+        assert backend._database.run(graph) == first
+        twin.delete(where=Compare("n", "lt", 200))
+        deleted_and_flushed(backend, "photos")
+        assert backend._database.run(graph) != first
+        twin.same_hits(vectors(5, 8), 10)
+
+
+def deleted_and_flushed(backend: PostgresBackend, name: str) -> None:
+    """Flush once PostgreSQL has counted the dead rows, which it does with a second's delay."""
+    backend._database.run(lambda connection: connection.execute("SELECT pg_stat_force_next_flush()"))
+    backend.flush(name)
