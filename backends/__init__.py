@@ -29,6 +29,18 @@ class Engine:
 SCHEMES: dict[str, Engine] = {
     "exact": Engine("backends.exact:ExactBackend", None, "exact://", "NumPy in memory, the oracle of every test"),
     "faiss": Engine("backends.faiss:FaissBackend", None, "faiss:///dir", "FAISS and SQLite in a folder, the default"),
+    "pgvector-embedded": Engine(
+        "backends.pgvector_embedded:EmbeddedPostgresBackend",
+        "pgvector-embedded",
+        "pgvector-embedded:///dir",
+        "PostgreSQL and pgvector in a folder, run from a Python package",
+    ),
+    "postgresql": Engine(
+        "backends.pgvector:PostgresBackend",
+        "pgvector",
+        "postgresql://user@host:5432/database",
+        "any PostgreSQL server with pgvector",
+    ),
 }
 
 
