@@ -51,8 +51,12 @@ def ef_search(effort: float) -> int:
 
 
 def probes(effort: float, lists: int) -> int:
-    """IVF lists to look into: the cube of the effort, 27% of them at the default."""
-    return max(1, min(lists, math.ceil(lists * effort**3)))
+    """IVF lists to look into: the cube of the effort, 27% at the default, and up to a dozen more.
+
+    The dozen is for small collections, whose few lists cut every neighbourhood: without it the recall at
+    31 lists was 0.92 for some of pgvector's random clusterings.
+    """
+    return max(1, min(lists, math.ceil(lists * effort**3 + 12 * effort)))
 
 
 class Searcher:
