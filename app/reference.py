@@ -1,7 +1,8 @@
-"""Writes docs/cli.md, the reference of the command line: ``python -m app.reference``."""
+"""Writes docs/cli.md and the README's table of engines: ``python -m app.reference``."""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
@@ -10,10 +11,13 @@ from typing import Any
 
 import typer
 
+import backends
 from app.cli import EXIT_CODES, app
 from app.settings import CONFIG_NAME, Settings, variable
 
 PAGE = Path("docs/cli.md")
+README = Path("README.md")
+ENGINES = re.compile(r"(?<=<!-- engines -->\n).*?(?=<!-- /engines -->)", re.DOTALL)
 WIDTH = 100
 HEAD = """# The command line
 
@@ -110,11 +114,34 @@ def _commands() -> Iterator[str]:
         yield f"## sightline {name}\n\n```text\n{help_text(command, f'sightline {name}')}\n```\n"
 
 
+def engine_table() -> str:
+    """The README's table of engines: what each declares, which the conformance suite holds it to."""
+    lines = [
+        "| URL | what it is | keyword search | several writers | order of texts | indexes | quantization | k at most |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for scheme, engine in backends.SCHEMES.items():
+        can = backends.load(scheme).capabilities
+        cells = (
+            f"`{engine.example}`", engine.summary, *map(_yes, (can.keyword, can.concurrent_writers, can.string_order)),
+            ", ".join(sorted(can.index_kinds - {"auto"})), ", ".join(sorted(can.quantizations - {"none"})) or "–",
+            f"{can.max_k:,}" if can.max_k else "any",
+        )  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "–"
+
+
 def main() -> int:
-    """Write the page below the current folder."""
+    """Write both below the current folder."""
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(reference(), encoding="utf-8")
-    sys.stderr.write(f"wrote {PAGE}\n")
+    text = README.read_text(encoding="utf-8")
+    README.write_text(ENGINES.sub(lambda _: engine_table(), text), encoding="utf-8")
+    sys.stderr.write(f"wrote {PAGE} and the engines in {README}\n")
     return 0
 
 

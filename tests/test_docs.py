@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from app.cli import EXIT_CODES
-from app.reference import PAGE, commands, reference
+from app.reference import ENGINES, PAGE, commands, engine_table, reference
 from app.settings import Settings, variable
 
 ROOT = Path(__file__).parent.parent
@@ -45,6 +45,11 @@ def runnable(text: str) -> list[Block]:
 def test_reference_is_up_to_date() -> None:
     written = (ROOT / PAGE).read_text(encoding="utf-8")
     assert written == reference(), "docs/cli.md is stale: run python -m app.reference"
+
+
+def test_the_readmes_table_of_engines_is_up_to_date() -> None:
+    written = ENGINES.findall(README.read_text(encoding="utf-8"))
+    assert written == [engine_table()], "README.md is stale: run python -m app.reference"
 
 
 def test_every_command_and_flag_is_in_the_reference() -> None:
