@@ -29,6 +29,13 @@ class Engine:
 SCHEMES: dict[str, Engine] = {
     "exact": Engine("backends.exact:ExactBackend", None, "exact://", "NumPy in memory, the oracle of every test"),
     "faiss": Engine("backends.faiss:FaissBackend", None, "faiss:///dir", "FAISS and SQLite in a folder, the default"),
+    "qdrant": Engine("backends.qdrant:QdrantBackend", "qdrant", "qdrant://host:6333", "a Qdrant server"),
+    "qdrant-edge": Engine(
+        "backends.qdrant_edge:QdrantEdgeBackend", "qdrant-edge", "qdrant-edge:///dir", "Qdrant's engine in process"
+    ),
+    "qdrant-local": Engine(
+        "backends.qdrant:QdrantLocalBackend", "qdrant", "qdrant-local://", "the local mode of Qdrant's client, for tests"
+    ),
 }
 
 

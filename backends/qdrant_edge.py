@@ -1,0 +1,375 @@
+"""``qdrant-edge:///dir``: Qdrant's own engine in process, from the package `qdrant-edge-py`.
+
+Each collection is a sub-folder: ``collection.json`` (its spec) and ``shard`` (Qdrant's files). One
+open store at a time has the folder. Every write goes through Qdrant's write-ahead log and is flushed
+to the disk before the call returns. `flush` builds the HNSW index; until then searches scan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+from uuid import uuid4
+
+import qdrant_edge as qe
+
+from backends.base import Capabilities, CollectionSpec
+from backends.checks import COLLECTION_NAME
+from backends.errors import BackendError, CollectionExists, CollectionNotFound, Corrupt, Unavailable
+from backends.locks import FolderLock
+from backends.qdrant_payload import DENSE, SPARSE, STORED, TOKENS
+from backends.qdrant_store import Floats, Found, Plan, Point, QdrantStore, Row
+from backends.urls import folder_of
+
+SPEC, SHARD = "collection.json", "shard"
+NEW, DROPPED = ".new-", ".dropped-"
+RULE = "Qdrant's engine lets one process at a time open a folder; close that one, or run a Qdrant server"
+DISTANCES = {"cosine": qe.Distance.Dot, "dot": qe.Distance.Dot, "l2": qe.Distance.Euclid}
+
+
+class EdgeDialect:
+    """The filter classes of `qdrant_edge`."""
+
+    def has_any(self, keywords: Sequence[str]) -> Any:
+        return qe.FieldCondition(key=TOKENS, match=qe.MatchAny(any=list(keywords)))
+
+    def between(self, key: str, **bounds: float) -> Any:
+        return qe.FieldCondition(key=key, range=qe.RangeFloat(**bounds))
+
+    def one_of(self, point_ids: Sequence[str]) -> Any:
+        return qe.HasIdCondition(set(point_ids))
+
+    def combine(self, must: Sequence[Any] = (), should: Sequence[Any] = (), must_not: Sequence[Any] = ()) -> Any:
+        return qe.Filter(must=list(must) or None, should=list(should) or None, must_not=list(must_not) or None)
+
+
+@dataclass(slots=True)
+class _Collection:
+    spec: CollectionSpec
+    folder: Path
+    shard: Any
+    keys: set[str]
+    writer: threading.RLock = field(default_factory=threading.RLock)
+
+
+class EdgeEngine:
+    """The shards of one folder. A shard takes calls from any thread; writes to one are made one after another."""
+
+    dialect = EdgeDialect()
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = FolderLock(folder, RULE)
+        self._mutex = threading.RLock()
+        self._open: dict[str, _Collection] = {}
+        self._closed = False
+        self._lock.acquire()
+        for leftover in folder.iterdir():
+            if leftover.name.startswith((NEW, DROPPED)):
+                shutil.rmtree(leftover, ignore_errors=True)
+
+    @contextmanager
+    def _reported(self, what: str) -> Iterator[None]:
+        """Turn what the engine raises into `BackendError`s that name the folder."""
+        try:
+            yield
+        except (BackendError, ValueError, TypeError, OverflowError, MemoryError):
+            raise
+        except Exception as error:
+            raise self._as_backend_error(what, str(error)) from error
+        except BaseException as error:
+            # pyo3 raises a BaseException where Rust panics.
+            if type(error).__name__ != "PanicException":
+                raise
+            raise self._as_backend_error(what, str(error)) from error
+
+    def _as_backend_error(self, what: str, message: str) -> BackendError:
+        message = " ".join(message.split())
+        if "not initialized" in message:
+            return CollectionNotFound(f"{what} in {self.folder} was dropped or closed meanwhile")
+        if "No space left" in message or "StorageFull" in message or "Disk quota" in message:
+            return Unavailable(f"{what}: the disk of {self.folder} is full: make room and try again")
+        if "WouldBlock" in message:
+            return Unavailable(f"{what} in {self.folder} is open in another process: {RULE}")
+        return BackendError(f"{what} in {self.folder}: Qdrant says {message}")
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BackendError(f"the store qdrant-edge://{self.folder} is closed: connect again")
+
+    def _find(self, name: str) -> _Collection:
+        found = self._open.get(name)
+        if found is not None:
+            return found
+        with self._mutex:
+            self._check_open()
+            if name not in self._open:
+                self._open[name] = self._load(name)
+            return self._open[name]
+
+    def _load(self, name: str) -> _Collection:
+        folder = self._folder(name)
+        try:
+            spec = CollectionSpec.from_json((folder / SPEC).read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            raise CollectionNotFound(f"no collection {name!r} in {self.folder}") from None
+        except UnicodeDecodeError as error:
+            raise Corrupt(f"{folder / SPEC} is damaged: {error}") from error
+        except OSError as error:
+            raise Unavailable(f"cannot read {folder / SPEC}: {error.strerror or error}") from error
+        if not (folder / SHARD).is_dir():
+            raise Corrupt(f"{folder} has lost its {SHARD} folder: restore it from a backup")
+        with self._reported(f"collection {name!r}"):
+            shard = qe.EdgeShard.load(str(folder / SHARD))
+            return _Collection(spec, folder, shard, set(shard.info().payload_schema))
+
+    def _folder(self, name: str) -> Path:
+        if not isinstance(name, str) or not COLLECTION_NAME.match(name):
+            raise CollectionNotFound(f"no collection {name!r} in {self.folder}")
+        # Names that differ by case only must not meet where file names ignore it.
+        if name == name.lower():
+            return self.folder / name
+        return self.folder / f"{name.lower()}.{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+
+    def names(self) -> list[str]:
+        self._check_open()
+        found = []
+        try:
+            folders = [path for path in self.folder.iterdir() if not path.name.startswith(".")]
+        except OSError as error:
+            raise Unavailable(f"cannot read {self.folder}: {error.strerror or error}") from error
+        for folder in folders:
+            with suppress(OSError, UnicodeDecodeError, Corrupt):
+                found.append(CollectionSpec.from_json((folder / SPEC).read_text(encoding="utf-8")).name)
+        return found
+
+    def spec(self, name: str) -> CollectionSpec:
+        return self._find(name).spec
+
+    def create(self, spec: CollectionSpec) -> None:
+        with self._mutex:
+            self._check_open()
+            target = self._folder(spec.name)
+            if target.exists():
+                raise CollectionExists(f"collection {spec.name!r} is already in {self.folder}")
+            unfinished = self.folder / f"{NEW}{uuid4().hex}"
+            try:
+                (unfinished / SHARD).mkdir(parents=True)
+                with self._reported(f"creating {spec.name!r}"):
+                    shard = qe.EdgeShard.create(str(unfinished / SHARD), _config(spec))
+                    shard.update(qe.UpdateOperation.create_field_index(TOKENS, qe.KeywordIndexParams()))
+                    shard.flush()
+                    shard.close()
+                _write_through(unfinished / SPEC, spec.to_json())
+                unfinished.rename(target)
+                _sync_folder(self.folder)
+            except OSError as error:
+                raise Unavailable(f"cannot create {target}: {error.strerror or error}") from error
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
+
+    def drop(self, name: str) -> None:
+        with self._mutex:
+            self._check_open()
+            opened = self._open.pop(name, None)
+            try:
+                folder = self._folder(name)
+            except CollectionNotFound:
+                return
+            if opened is not None:
+                with opened.writer:
+                    opened.shard.close()
+            dropped = self.folder / f"{DROPPED}{uuid4().hex}"
+            try:
+                folder.rename(dropped)
+            except FileNotFoundError:
+                return
+            except OSError as error:
+                raise Unavailable(f"cannot remove {folder}: {error.strerror or error}") from error
+            _sync_folder(self.folder)
+            shutil.rmtree(dropped, ignore_errors=True)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[None]:
+        collection = self._find(name)
+        with collection.writer:
+            yield
+            with self._reported(f"writing to {name!r}"):
+                collection.shard.flush()
+
+    def _update(self, name: str, operation: Any) -> None:
+        with self._reported(f"writing to {name!r}"):
+            self._find(name).shard.update(operation)
+
+    def upsert(self, name: str, points: Sequence[Point]) -> None:
+        prepared = []
+        for point, vector, weights, payload in points:
+            named: dict[str, Any] = {DENSE: vector}
+            if weights:
+                named[SPARSE] = qe.SparseVector(list(weights), list(weights.values()))
+            prepared.append(qe.Point(point, named, payload))
+        self._update(name, qe.UpdateOperation.upsert_points(prepared))
+
+    def retrieve(self, name: str, ids: Sequence[str], payload: bool, vectors: bool) -> list[Row]:
+        with self._reported(f"reading {name!r}"):
+            wanted = list(STORED) if payload else False
+            return [_row(r) for r in self._find(name).shard.retrieve(list(ids), wanted, [DENSE] if vectors else False)]
+
+    def delete_ids(self, name: str, ids: Sequence[str]) -> None:
+        self._update(name, qe.UpdateOperation.delete_points(list(ids)))
+
+    def delete_where(self, name: str, condition: Any) -> None:
+        self._update(name, qe.UpdateOperation.delete_points_by_filter(condition))
+
+    def count(self, name: str, condition: Any | None) -> int:
+        with self._reported(f"counting {name!r}"):
+            return int(self._find(name).shard.count(qe.CountRequest(exact=True, filter=condition)))
+
+    def estimate(self, name: str, condition: Any | None) -> int | None:
+        with self._reported(f"counting {name!r}"):
+            shard = self._find(name).shard
+            if condition is None:
+                return int(shard.info().points_count)
+            return int(shard.count(qe.CountRequest(exact=False, filter=condition)))
+
+    def scroll(self, name: str, start: str | None, limit: int, condition: Any | None, vectors: bool) -> list[Row]:
+        request = qe.ScrollRequest(
+            offset=start, limit=limit, filter=condition,
+            with_payload=list(STORED), with_vector=[DENSE] if vectors else False,
+        )  # fmt: skip
+        with self._reported(f"reading {name!r}"):
+            rows, _ = self._find(name).shard.scroll(request)
+            return [_row(row) for row in rows]
+
+    def search(self, name: str, queries: Floats, limit: int, condition: Any | None, plan: Plan) -> list[list[Found]]:
+        collection = self._find(name)
+        params = _search_params(collection.spec, plan, condition is not None)
+        requests = [
+            qe.QueryRequest(
+                limit=limit, query=qe.Query.Nearest(query, using=DENSE), filter=condition,
+                params=params, with_payload=list(STORED),
+            )
+            for query in queries
+        ]  # fmt: skip
+        with self._reported(f"searching {name!r}"):
+            if len(requests) == 1:
+                return [_found(collection.shard.query(requests[0]))]
+            return [_found(points) for points in collection.shard.query_batch(qe.QueryBatchRequest(requests))]
+
+    def search_words(self, name: str, indices: list[int], limit: int, condition: Any | None) -> list[Found]:
+        query = qe.Query.Nearest(qe.SparseVector(indices, [1.0] * len(indices)), using=SPARSE)
+        request = qe.QueryRequest(limit=limit, query=query, filter=condition, with_payload=list(STORED))
+        with self._reported(f"searching {name!r}"):
+            return _found(self._find(name).shard.query(request))
+
+    def index(self, name: str, keys: set[str]) -> None:
+        collection = self._find(name)
+        if keys <= collection.keys:
+            return
+        with collection.writer:
+            for key in sorted(keys - collection.keys):
+                self._update(name, qe.UpdateOperation.create_field_index(key, qe.IntegerIndexParams()))
+                collection.keys.add(key)
+
+    def flush(self, name: str) -> None:
+        shard = self._find(name).shard
+        with self._reported(f"indexing {name!r}"):
+            shard.optimize()
+            shard.flush()
+
+    def close(self) -> None:
+        with self._mutex:
+            self._closed = True
+            while self._open:
+                _, collection = self._open.popitem()
+                with collection.writer, suppress(Exception):
+                    collection.shard.close()
+            self._lock.release()
+
+
+class QdrantEdgeBackend(QdrantStore):
+    """Qdrant's engine in process, its files in a folder that one process at a time has open."""
+
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        keyword=True,
+        persistent=True,
+        server=False,
+        concurrent_writers=False,
+        effort=True,
+        index_kinds=frozenset({"auto", "flat", "hnsw"}),
+        quantizations=frozenset({"none", "int8", "binary"}),
+    )
+
+    @classmethod
+    def connect(cls, url: str) -> Self:
+        """Open the folder that the URL names, ``qdrant-edge:///abs/dir`` or ``qdrant-edge://./relative/dir``.
+
+        The folder is made if need be. ValueError for a URL of another form, `Unavailable` when another
+        store has the folder open or it cannot be written.
+        """
+        return cls(EdgeEngine(folder_of(url, "qdrant-edge")))
+
+
+def _config(spec: CollectionSpec) -> Any:
+    index = spec.index
+    graph = qe.HnswIndexConfig(
+        m=0 if index.kind == "flat" else index.params.get("m", 16),
+        ef_construct=index.params.get("ef_construction", 100),
+        full_scan_threshold=10_000,
+    )
+    quantized: Any = None
+    if index.quantization == "int8":
+        quantized = qe.ScalarQuantizationConfig(qe.ScalarType.Int8, quantile=0.99, always_ram=True)
+    elif index.quantization == "binary":
+        quantized = qe.BinaryQuantizationConfig(always_ram=True)
+    dense = qe.EdgeVectorParams(spec.dim, DISTANCES[spec.metric], hnsw_config=graph, quantization_config=quantized)
+    return qe.EdgeConfig(
+        vectors={DENSE: dense},
+        sparse_vectors={SPARSE: qe.EdgeSparseVectorParams(modifier=qe.Modifier.Idf)},
+        # Asked for by name, the graph is built however few vectors there are.
+        optimizers=qe.EdgeOptimizersConfig(indexing_threshold=1 if index.kind == "hnsw" else None),
+        wal_enabled=True,
+    )
+
+
+def _search_params(spec: CollectionSpec, plan: Plan, filtered: bool) -> Any:
+    if plan.exact:
+        return qe.SearchParams(exact=True, quantization=qe.QuantizationSearchParams(ignore=True))
+    oversampling = {"int8": 2.0, "binary": 4.0}.get(spec.index.quantization)
+    return qe.SearchParams(
+        hnsw_ef=plan.ef,
+        quantization=qe.QuantizationSearchParams(rescore=True, oversampling=oversampling) if oversampling else None,
+        acorn=qe.AcornSearchParams(enable=True, max_selectivity=1.0) if filtered else None,
+    )
+
+
+def _row(record: Any) -> Row:
+    vector = record.vector
+    return str(record.id), record.payload or {}, vector[DENSE] if vector else None
+
+
+def _found(points: Sequence[Any]) -> list[Found]:
+    return [(point.score, point.payload) for point in points]
+
+
+def _write_through(path: Path, text: str) -> None:
+    with path.open("x", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "nt":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
