@@ -34,7 +34,10 @@ SCHEMES: dict[str, Engine] = {
         "backends.qdrant_edge:QdrantEdgeBackend", "qdrant-edge", "qdrant-edge:///dir", "Qdrant's engine in process"
     ),
     "qdrant-local": Engine(
-        "backends.qdrant:QdrantLocalBackend", "qdrant", "qdrant-local://", "the local mode of Qdrant's client, for tests"
+        "backends.qdrant:QdrantLocalBackend",
+        "qdrant",
+        "qdrant-local://",
+        "the local mode of Qdrant's client, for tests",
     ),
 }
 

@@ -1,8 +1,11 @@
 """``qdrant-edge:///dir``: Qdrant's own engine in process, from the package `qdrant-edge-py`.
 
 Each collection is a sub-folder: ``collection.json`` (its spec) and ``shard`` (Qdrant's files). One
-open store at a time has the folder. Every write goes through Qdrant's write-ahead log and is flushed
-to the disk before the call returns. `flush` builds the HNSW index; until then searches scan.
+open store at a time has the folder. `flush` builds the HNSW index; until then searches scan.
+
+A write returns when Qdrant's write-ahead log is on the disk. Qdrant itself leaves that to the operating
+system, and its `flush` writes every segment and payload index through: 0.2 to 1.3 s a call in
+measurements, where the log takes 0.006 to 0.03 s. A killed process replays the log when it opens again.
 """
 
 from __future__ import annotations
@@ -28,9 +31,11 @@ from backends.qdrant_payload import DENSE, SPARSE, STORED, TOKENS
 from backends.qdrant_store import Floats, Found, Plan, Point, QdrantStore, Row
 from backends.urls import folder_of
 
-SPEC, SHARD = "collection.json", "shard"
+SPEC, SHARD, LOG = "collection.json", "shard", "wal"
 NEW, DROPPED = ".new-", ".dropped-"
 RULE = "Qdrant's engine lets one process at a time open a folder; close that one, or run a Qdrant server"
+# Opening after a crash replays about this many bytes of vectors at most, a few seconds' work.
+REPLAYED_BYTES = 128 << 20
 DISTANCES = {"cosine": qe.Distance.Dot, "dot": qe.Distance.Dot, "l2": qe.Distance.Euclid}
 
 
@@ -57,6 +62,21 @@ class _Collection:
     shard: Any
     keys: set[str]
     writer: threading.RLock = field(default_factory=threading.RLock)
+    logged_bytes: int = 0
+
+    def secure(self) -> None:
+        """See to it that what was written is on the disk, in the log or in its final place."""
+        if self.logged_bytes > REPLAYED_BYTES:
+            self.settle()
+        else:
+            log = self.folder / SHARD / LOG
+            for path in (*log.iterdir(), log):
+                sync(path)
+
+    def settle(self) -> None:
+        """Write everything to its final place and forget the log."""
+        self.shard.flush()
+        self.logged_bytes = 0
 
 
 class EdgeEngine:
@@ -82,6 +102,8 @@ class EdgeEngine:
             yield
         except (BackendError, ValueError, TypeError, OverflowError, MemoryError):
             raise
+        except OSError as error:
+            raise Unavailable(f"{what} in {self.folder}: {error.strerror or error}") from error
         except Exception as error:
             raise self._as_backend_error(what, str(error)) from error
         except BaseException as error:
@@ -165,11 +187,10 @@ class EdgeEngine:
                 with self._reported(f"creating {spec.name!r}"):
                     shard = qe.EdgeShard.create(str(unfinished / SHARD), _config(spec))
                     shard.update(qe.UpdateOperation.create_field_index(TOKENS, qe.KeywordIndexParams()))
-                    shard.flush()
                     shard.close()
                 _write_through(unfinished / SPEC, spec.to_json())
                 unfinished.rename(target)
-                _sync_folder(self.folder)
+                sync(self.folder)
             except OSError as error:
                 raise Unavailable(f"cannot create {target}: {error.strerror or error}") from error
             finally:
@@ -193,7 +214,7 @@ class EdgeEngine:
                 return
             except OSError as error:
                 raise Unavailable(f"cannot remove {folder}: {error.strerror or error}") from error
-            _sync_folder(self.folder)
+            sync(self.folder)
             shutil.rmtree(dropped, ignore_errors=True)
 
     @contextmanager
@@ -202,7 +223,7 @@ class EdgeEngine:
         with collection.writer:
             yield
             with self._reported(f"writing to {name!r}"):
-                collection.shard.flush()
+                collection.secure()
 
     def _update(self, name: str, operation: Any) -> None:
         with self._reported(f"writing to {name!r}"):
@@ -216,6 +237,7 @@ class EdgeEngine:
                 named[SPARSE] = qe.SparseVector(list(weights), list(weights.values()))
             prepared.append(qe.Point(point, named, payload))
         self._update(name, qe.UpdateOperation.upsert_points(prepared))
+        self._find(name).logged_bytes += sum(vector.nbytes for _, vector, _, _ in points)
 
     def retrieve(self, name: str, ids: Sequence[str], payload: bool, vectors: bool) -> list[Row]:
         with self._reported(f"reading {name!r}"):
@@ -279,10 +301,10 @@ class EdgeEngine:
                 collection.keys.add(key)
 
     def flush(self, name: str) -> None:
-        shard = self._find(name).shard
+        collection = self._find(name)
         with self._reported(f"indexing {name!r}"):
-            shard.optimize()
-            shard.flush()
+            collection.shard.optimize()
+            collection.settle()
 
     def close(self) -> None:
         with self._mutex:
@@ -366,10 +388,12 @@ def _write_through(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
-    if os.name != "nt":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    if os.name == "nt" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -23,10 +23,10 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 import numpy as np
 
-from backends.base import MetadataValue, Record, Scalar
+from backends.base import Record, Scalar
 from backends.checks import plain_metadata
 from backends.errors import Corrupt
-from backends.where import kind_of
+from backends.where import MetadataValue, kind_of
 from backends.words import BM25_B, BM25_K1, words
 
 DENSE, SPARSE = "vector", "words"

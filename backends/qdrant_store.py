@@ -41,7 +41,7 @@ DEFAULT_EF, FILTERED_EF = 200, 256
 
 Floats = NDArray[np.float32]
 Point = tuple[str, Floats, dict[int, float] | None, dict[str, Any]]
-Row = tuple[str, dict[str, Any], Sequence[float] | None]
+Row = tuple[str, dict[str, Any], Sequence[float] | Floats | None]
 Found = tuple[float, dict[str, Any]]
 
 
@@ -56,7 +56,10 @@ class Plan:
 class Engine(Protocol):
     """One Qdrant: points in and out. Every call raises `BackendError`s, `CollectionNotFound` among them."""
 
-    dialect: Dialect
+    @property
+    def dialect(self) -> Dialect:
+        """The filter classes of its client."""
+        ...
 
     def names(self) -> list[str]:
         """The names of all collections that Sightline made, in any order."""
