@@ -206,7 +206,8 @@ class Capabilities:
       ``False`` and ignores the argument, once checked, since it could not change the result; an
       approximate engine without such a knob raises `Unsupported` for any effort but ``None``.
     - `metrics`, `index_kinds`, `quantizations`: what `create` takes.
-    - `operators`, `string_order`: the filters that are honoured; ordering strings by code point apart.
+    - `operators`: the comparisons that are honoured; every engine has ``eq``, ``in`` and the orderings
+      of numbers, and `And`, `Or` and `Not`. `string_order`: strings can be ordered, by code point.
     - `max_k`: the most hits a search returns, `None` where there is no limit.
     - `vector_tolerance`: how far, absolutely and relatively, a component read back may be from the one
       stored; 0 means the same bits.

@@ -23,8 +23,9 @@ from backends.base import (
 )
 from backends.conformance.samples import some
 from backends.conformance.store import Store
-from backends.where import OPERATORS
+from backends.where import OPERATORS, ORDERINGS
 
+CORE_OPERATORS = {"eq", "in", *ORDERINGS}
 ON_A_COLLECTION: dict[str, Callable[[Backend, str], Any]] = {
     "describe": lambda backend, name: backend.describe(name),
     "upsert": lambda backend, name: backend.upsert(name, some(1)),
@@ -56,7 +57,7 @@ class CollectionChecks:
         declared = store.capabilities
         assert declared.metrics <= set(METRICS)
         assert declared.metrics
-        assert declared.operators <= set(OPERATORS)
+        assert CORE_OPERATORS <= declared.operators <= set(OPERATORS)
         assert "auto" in declared.index_kinds
         assert declared.index_kinds <= set(get_args(IndexKind))
         assert "none" in declared.quantizations

@@ -82,7 +82,7 @@ class RecordChecks:
         assert twin.same_count() == 30
         twin.same_get(["r00007"])
         assert store.backend.search(twin.name, -axis[:1], 1)[0][0].id == "r00007"
-        for where in (Compare("only_old", "exists", True), Compare("tags", "eq", "o"), Compare("tags", "eq", "q")):
+        for where in (Compare("only_old", "eq", "x"), Compare("tags", "eq", "o"), Compare("tags", "eq", "q")):
             twin.same_count(where)
             twin.same_hits(axis[:2], 30, where)
         twin.same_hits(axis[:2], 40)

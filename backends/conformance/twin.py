@@ -31,6 +31,12 @@ def in_order(hits: Sequence[Hit]) -> bool:
     return keys == sorted(keys) and len({hit.id for hit in hits}) == len(hits)
 
 
+def score_tolerance(backend: Backend, score: float) -> float:
+    """How far a score may be from the true one: 1e-4 of it, more where vectors are stored with less precision."""
+    storage = backend.capabilities.vector_tolerance
+    return (SCORE_TOLERANCE + storage) * max(1.0, abs(score))
+
+
 class Twin:
     """A collection of the engine under test, compared with the same records in ``exact://``."""
 
@@ -119,11 +125,11 @@ class Twin:
             self.same_score(hit, by_id[hit.id].score)
         if not hits:
             return 1.0
-        slack = self.tolerance(truth[expected - 1].score)
+        kth = truth[expected - 1].score - SCORE_TOLERANCE * max(1.0, abs(truth[expected - 1].score))
         if hits[0].exact:
             for hit, best in zip(hits, truth, strict=False):
                 assert abs(by_id[hit.id].score - best.score) <= self.tolerance(best.score), f"{hit.id!r} stands wrongly"
-        return sum(by_id[hit.id].score >= truth[expected - 1].score - slack for hit in hits) / expected
+        return sum(by_id[hit.id].score >= kth for hit in hits) / expected
 
     def same_score(self, hit: Hit, expected: float) -> None:
         """The score means the same as the oracle's."""
@@ -133,6 +139,5 @@ class Twin:
         assert hit.score == pytest.approx(expected, rel=0, abs=allowed), f"score of {hit.id!r}"
 
     def tolerance(self, score: float) -> float:
-        """How far a score may be from the oracle's: 1e-4 of it, more where vectors are stored with less."""
-        storage = self.backend.capabilities.vector_tolerance * math.sqrt(self.spec.dim)
-        return (SCORE_TOLERANCE + storage) * max(1.0, abs(score))
+        """How far a score may be from the oracle's."""
+        return score_tolerance(self.backend, score)

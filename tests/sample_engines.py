@@ -1,0 +1,381 @@
+"""Engines to try the conformance suite on: a durable one, the least capable one allowed, and broken ones."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import time
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+from urllib.parse import urlsplit
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from backends.base import And, Capabilities, Compare, Not, Or, Record, Unavailable, Unsupported, Where
+from backends.exact import ExactBackend
+from backends.where import ORDERINGS, fields_of
+
+
+class DurableBackend(ExactBackend):
+    """``exact://`` kept in a folder: one pickle a collection, replaced whole by every write, one opener at a time."""
+
+    capabilities: ClassVar[Capabilities] = replace(ExactBackend.capabilities, persistent=True)
+
+    @classmethod
+    def connect(cls, url):
+        backend = cls()
+        backend.folder = Path(urlsplit(url).path)
+        backend.lock = FileLock(backend.folder / "lock")
+        try:
+            backend.lock.acquire(timeout=0)
+        except Timeout:
+            raise Unavailable(f"{url} is open in another process: close it there first") from None
+        for file in backend.folder.glob("*.pickle"):
+            collection = pickle.loads(file.read_bytes())
+            backend._collections[collection.spec.name] = collection
+        return backend
+
+    def save(self, name):
+        target = self.folder / f"{name.encode().hex()}.pickle"
+        if name not in self._collections:
+            target.unlink(missing_ok=True)
+            return
+        with target.with_suffix(".new").open("wb") as file:
+            pickle.dump(self._collections[name], file)
+            file.flush()
+            os.fsync(file.fileno())
+        target.with_suffix(".new").replace(target)
+
+    def create(self, spec):
+        with self._lock:
+            super().create(spec)
+            self.save(spec.name)
+
+    def drop(self, name):
+        with self._lock:
+            super().drop(name)
+            self.save(name)
+
+    def upsert(self, name, records):
+        with self._lock:
+            super().upsert(name, records)
+            self.save(name)
+
+    def delete(self, name, *, ids=None, where=None):
+        with self._lock:
+            gone = super().delete(name, ids=ids, where=where)
+            self.save(name)
+            return gone
+
+    def close(self):
+        super().close()
+        self.lock.release()
+
+
+class SavesLater(DurableBackend):
+    """Acknowledges writes that are not saved until the next one."""
+
+    def upsert(self, name, records):
+        with self._lock:
+            self.save(name)
+            ExactBackend.upsert(self, name, records)
+
+
+class ForgetsToLock(DurableBackend):
+    """Lets a second process open the folder, and each overwrites what the other saved."""
+
+    @classmethod
+    def connect(cls, url):
+        backend = super().connect.__func__(cls, url)
+        backend.lock.release()
+        return backend
+
+
+class DeniesPersistence(DurableBackend):
+    """Is persistent and declares that it is not."""
+
+    capabilities = replace(DurableBackend.capabilities, persistent=False)
+
+
+class LimitedBackend(ExactBackend):
+    """The least that an engine may do: approximate, half precision, at most 200 hits, no words, few operators."""
+
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        keyword=False, persistent=False, server=False, concurrent_writers=False, effort=True,
+        metrics=frozenset({"cosine"}), operators=frozenset({"eq", "in", "gt", "gte", "lt", "lte"}),
+        string_order=False, max_k=200, vector_tolerance=1e-3,
+    )  # fmt: skip
+
+    def honour(self, where: Where | None) -> None:
+        if isinstance(where, Compare):
+            if where.op not in self.capabilities.operators:
+                raise Unsupported(f"no operator {where.op}")
+            if where.op in ORDERINGS and isinstance(where.value, str):
+                raise Unsupported("strings have no order here")
+        elif isinstance(where, Not):
+            self.honour(where.clause)
+        elif isinstance(where, (And, Or)):
+            for clause in where.clauses:
+                self.honour(clause)
+
+    def upsert(self, name, records):
+        super().upsert(name, records)
+        for record in self._collections[name].records.values():
+            record.vector[:] = record.vector.astype(np.float16)
+
+    def delete(self, name, *, ids=None, where=None):
+        self.honour(where)
+        return super().delete(name, ids=ids, where=where)
+
+    def count(self, name, where=None):
+        self.honour(where)
+        return super().count(name, where)
+
+    def search(self, name, vectors, k, *, where=None, effort=None):
+        self.honour(where)
+        answers = super().search(name, vectors, k, where=where, effort=effort)
+        missed = 1 if self.misses(effort) else 0
+        deeper = super().search(name, vectors, k + missed, where=where) if k < self.capabilities.max_k else answers
+        return [
+            [replace(hit, exact=False) for hit in (deep if len(deep) <= k else deep[missed:])]
+            for deep in (deeper if missed else answers)
+        ]
+
+    def misses(self, effort):
+        return effort is not None and effort < 0.5
+
+    def search_text(self, name, query, k, *, where=None):
+        raise Unsupported("no keyword search")
+
+
+class TiresWithEffort(LimitedBackend):
+    """Finds less the harder it tries."""
+
+    def misses(self, effort):
+        return effort is not None and effort > 0.5
+
+
+class NeedsNoEffort(LimitedBackend):
+    """Is approximate, declares no effort, and takes it all the same."""
+
+    capabilities = replace(LimitedBackend.capabilities, effort=False)
+
+
+class DropsFilters(ExactBackend):
+    def search(self, name, vectors, k, *, where=None, effort=None):
+        return super().search(name, vectors, k, effort=effort)
+
+
+class DropsOneOperator(ExactBackend):
+    def _matching(self, name, where):
+        return super()._matching(name, None if isinstance(where, Compare) and where.op == "nin" else where)
+
+
+class PostFilters(ExactBackend):
+    def search(self, name, vectors, k, *, where=None, effort=None):
+        passed = {record.id for record in self._matching(name, where)}
+        return [[hit for hit in hits if hit.id in passed] for hits in super().search(name, vectors, 5 * k)]
+
+
+class OneHitShort(ExactBackend):
+    def search(self, name, vectors, k, *, where=None, effort=None):
+        return [hits[: max(1, k - 1)] for hits in super().search(name, vectors, k, where=where, effort=effort)]
+
+
+class InvertsScores(ExactBackend):
+    def search(self, name, vectors, k, *, where=None, effort=None):
+        answers = super().search(name, vectors, k, where=where, effort=effort)
+        return [[replace(hit, score=1 - hit.score) for hit in hits] for hits in answers]
+
+
+class WorstFirst(ExactBackend):
+    def search(self, name, vectors, k, *, where=None, effort=None):
+        return [hits[::-1] for hits in super().search(name, vectors, k, where=where, effort=effort)]
+
+
+class ClaimsToBeExact(ExactBackend):
+    def search(self, name, vectors, k, *, where=None, effort=None):
+        return [
+            hits if len(hits) <= k else hits[: k - 1] + hits[k:]
+            for hits in super().search(name, vectors, k + 1, where=where, effort=effort)
+        ]
+
+
+class LosesAWrite(ExactBackend):
+    def upsert(self, name, records):
+        kept = list(records)
+        super().upsert(name, kept[:-1] if len(kept) > 4 else kept)
+
+
+class StoresTheGoodOnes(ExactBackend):
+    def upsert(self, name, records):
+        for record in records:
+            super().upsert(name, [record])
+
+
+class TrueIsOne(ExactBackend):
+    def _matching(self, name, where):
+        if (
+            isinstance(where, Compare)
+            and where.op == "eq"
+            and where.value in (0, 1)
+            and not isinstance(where.value, str)
+        ):
+            return [r for r in super()._matching(name, None) if r.metadata.get(where.field) == where.value]
+        return super()._matching(name, where)
+
+
+class IgnoresLists(ExactBackend):
+    def _matching(self, name, where):
+        fields = fields_of(where) if where is not None else ()
+        found = super()._matching(name, where)
+        return [r for r in found if not any(isinstance(r.metadata.get(field), list) for field in fields)]
+
+
+class NotOfMissingIsFalse(ExactBackend):
+    def _matching(self, name, where):
+        found = super()._matching(name, where)
+        return [r for r in found if where.clause.field in r.metadata] if isinstance(where, Not) else found
+
+
+class EmptyMeansAll(ExactBackend):
+    def delete(self, name, *, ids=None, where=None):
+        if ids is not None and not ids:
+            return super().delete(name, where=Not(Or(())))
+        return super().delete(name, ids=ids, where=where)
+
+
+class CountsWhatWasAsked(ExactBackend):
+    def delete(self, name, *, ids=None, where=None):
+        gone = super().delete(name, ids=ids, where=where)
+        return gone if ids is None else len(ids)
+
+
+class StillFindsTheDeleted(ExactBackend):
+    """Answers searches from what it read a moment ago."""
+
+    snapshot = (0.0, None)
+
+    def search(self, name, vectors, k, *, where=None, effort=None):
+        read_at, before = self.snapshot
+        if before is None or time.monotonic() - read_at > 0.2:
+            before = ExactBackend()
+            before.create(self.describe(name))
+            with self._lock:
+                before.upsert(name, self._collections[name].records.values())
+            self.snapshot = (time.monotonic(), before)
+        return before.search(name, vectors, k, where=where, effort=effort)
+
+
+class TiesAsTheyCome(ExactBackend):
+    def search(self, name, vectors, k, *, where=None, effort=None):
+        place = {record.id: i for i, record in enumerate(self._matching(name, None))}
+        answers = super().search(name, vectors, k, where=where, effort=effort)
+        return [sorted(hits, key=lambda hit: (-hit.score, place[hit.id])) for hits in answers]
+
+
+class NormalizesIds(ExactBackend):
+    def upsert(self, name, records):
+        super().upsert(name, [replace(r, id=unicodedata.normalize("NFC", r.id)) for r in records])
+
+
+class ForgetsTheEncoder(ExactBackend):
+    def describe(self, name):
+        return replace(super().describe(name), encoder="")
+
+
+class IntegersBecomeFloats(ExactBackend):
+    def upsert(self, name, records):
+        super().upsert(name, [replace(r, metadata={k: self.widen(v) for k, v in r.metadata.items()}) for r in records])
+
+    def widen(self, value):
+        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class MergesMetadata(ExactBackend):
+    def upsert(self, name, records):
+        for record in records:
+            old = self._find(name).records.get(record.id)
+            merged = {**(old.metadata if old else {}), **record.metadata}
+            super().upsert(name, [replace(record, metadata=merged)])
+
+
+class SkipsAtPageEnds(ExactBackend):
+    def scan(self, name, *, with_vectors=True, cursor=None, batch=1000):
+        for page in super().scan(name, with_vectors=with_vectors, cursor=cursor, batch=batch):
+            yield replace(page, records=page.records[:-1] or page.records, cursor=page.cursor)
+
+
+class IgnoresTheCursor(ExactBackend):
+    def scan(self, name, *, with_vectors=True, cursor=None, batch=1000):
+        return super().scan(name, with_vectors=with_vectors, batch=batch)
+
+
+class NeedsAllWords(ExactBackend):
+    def search_text(self, name, query, k, *, where=None):
+        hits = super().search_text(name, query, k, where=where)
+        return [hit for hit in hits if all(word.lower() in (hit.text or "") for word in query.split())]
+
+
+class ChokesOnQuotes(ExactBackend):
+    def search_text(self, name, query, k, *, where=None):
+        if query.count('"') % 2:
+            raise RuntimeError("fts5: syntax error")
+        return super().search_text(name, query, k, where=where)
+
+
+class EveryWordWeighsTheSame(ExactBackend):
+    def search_text(self, name, query, k, *, where=None):
+        hits = super().search_text(name, query, 10**6, where=where)
+        return [replace(hit, score=1.0) for hit in sorted(hits, key=lambda hit: hit.id)][:k]
+
+
+class SharesItsObjects(ExactBackend):
+    def get(self, name, ids: Sequence[str], *, with_vectors=False) -> list[Record]:
+        return [self._find(name).records[i] for i in ids if i in self._find(name).records]
+
+
+class WorksWhenClosed(ExactBackend):
+    def close(self):
+        self._collections.clear()
+
+
+class HidesKeyword(ExactBackend):
+    capabilities = replace(ExactBackend.capabilities, keyword=False)
+
+
+class HidesAnOperator(ExactBackend):
+    capabilities = replace(ExactBackend.capabilities, operators=ExactBackend.capabilities.operators - {"contains"})
+
+
+class HidesStringOrder(ExactBackend):
+    capabilities = replace(ExactBackend.capabilities, string_order=False)
+
+
+class HidesItsMetrics(ExactBackend):
+    capabilities = replace(ExactBackend.capabilities, metrics=frozenset({"cosine"}))
+
+    def create(self, spec):
+        super().create(replace(spec, metric="cosine"))
+
+
+class BoastsOfAnIndex(ExactBackend):
+    capabilities = replace(ExactBackend.capabilities, index_kinds=frozenset({"auto", "flat", "hnsw"}))
+
+    def search(self, name, vectors, k, *, where=None, effort=None):
+        answers = super().search(name, vectors, k, where=where, effort=effort)
+        if self.describe(name).index.kind != "hnsw":
+            return answers
+        deeper = super().search(name, vectors, 2 * k, where=where, effort=effort)
+        return [[replace(hit, exact=False) for hit in hits[-k:]] for hits in deeper]
+
+
+class AcceptsAnyIndex(ExactBackend):
+    def create(self, spec):
+        asked = spec.index
+        super().create(replace(spec, index=type(asked)()))
+        self._collections[spec.name].spec = spec
