@@ -33,6 +33,7 @@ PREFIX, SPEC = "sightline_", "sightline"
 OLDEST = (1, 16)
 CONNECT_TIMEOUT_S, TIMEOUT_S = 10, 60
 QUERIES = 100
+# Cosine vectors have unit length already; by dot product Qdrant leaves their bits alone.
 DISTANCES = {"cosine": models.Distance.DOT, "dot": models.Distance.DOT, "l2": models.Distance.EUCLID}
 # Left alone, a gRPC channel may wait two minutes before it tries a restarted server again.
 GRPC_OPTIONS = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 1000}

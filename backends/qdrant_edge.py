@@ -27,6 +27,7 @@ from backends.base import Capabilities, CollectionSpec
 from backends.checks import COLLECTION_NAME
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Corrupt, Unavailable
 from backends.locks import FolderLock
+from backends.qdrant_edge_config import EdgeDialect, config_of, params_of
 from backends.qdrant_payload import DENSE, SPARSE, STORED, TOKENS
 from backends.qdrant_store import Floats, Found, Plan, Point, QdrantStore, Row
 from backends.urls import folder_of
@@ -36,23 +37,9 @@ NEW, DROPPED = ".new-", ".dropped-"
 RULE = "Qdrant's engine lets one process at a time open a folder; close that one, or run a Qdrant server"
 # Opening after a crash replays about this many bytes of vectors at most, a few seconds' work.
 REPLAYED_BYTES = 128 << 20
-DISTANCES = {"cosine": qe.Distance.Dot, "dot": qe.Distance.Dot, "l2": qe.Distance.Euclid}
-
-
-class EdgeDialect:
-    """The filter classes of `qdrant_edge`."""
-
-    def has_any(self, keywords: Sequence[str]) -> Any:
-        return qe.FieldCondition(key=TOKENS, match=qe.MatchAny(any=list(keywords)))
-
-    def between(self, key: str, **bounds: float) -> Any:
-        return qe.FieldCondition(key=key, range=qe.RangeFloat(**bounds))
-
-    def one_of(self, point_ids: Sequence[str]) -> Any:
-        return qe.HasIdCondition(set(point_ids))
-
-    def combine(self, must: Sequence[Any] = (), should: Sequence[Any] = (), must_not: Sequence[Any] = ()) -> Any:
-        return qe.Filter(must=list(must) or None, should=list(should) or None, must_not=list(must_not) or None)
+# The engine maps its files and grows them by 32 MiB. On a full disk the system ends the process (SIGBUS)
+# instead of giving an error, so writes stop while there is room left for each kind of file to grow.
+RESERVE_BYTES = 128 << 20
 
 
 @dataclass(slots=True)
@@ -181,11 +168,12 @@ class EdgeEngine:
             target = self._folder(spec.name)
             if target.exists():
                 raise CollectionExists(f"collection {spec.name!r} is already in {self.folder}")
+            self._check_room(0)
             unfinished = self.folder / f"{NEW}{uuid4().hex}"
             try:
                 (unfinished / SHARD).mkdir(parents=True)
                 with self._reported(f"creating {spec.name!r}"):
-                    shard = qe.EdgeShard.create(str(unfinished / SHARD), _config(spec))
+                    shard = qe.EdgeShard.create(str(unfinished / SHARD), config_of(spec))
                     shard.update(qe.UpdateOperation.create_field_index(TOKENS, qe.KeywordIndexParams()))
                     shard.close()
                 _write_through(unfinished / SPEC, spec.to_json())
@@ -225,11 +213,26 @@ class EdgeEngine:
             with self._reported(f"writing to {name!r}"):
                 collection.secure()
 
+    def _check_room(self, needed_bytes: int) -> None:
+        """Raise `Unavailable` where the disk has less than this and the reserve left."""
+        try:
+            free_bytes = shutil.disk_usage(self.folder).free
+        except OSError as error:
+            raise Unavailable(f"cannot use the folder {self.folder}: {error.strerror or error}") from error
+        if free_bytes < needed_bytes + RESERVE_BYTES:
+            raise Unavailable(
+                f"the disk of {self.folder} is full: {free_bytes >> 20} MiB are left and this needs "
+                f"{(needed_bytes + RESERVE_BYTES) >> 20}; make room and try again"
+            )
+
     def _update(self, name: str, operation: Any) -> None:
         with self._reported(f"writing to {name!r}"):
             self._find(name).shard.update(operation)
 
     def upsert(self, name: str, points: Sequence[Point]) -> None:
+        size_bytes = sum(vector.nbytes for _, vector, _, _ in points)
+        # Once for the log and once for the storage, with as much again for payloads and indexes.
+        self._check_room(4 * size_bytes)
         prepared = []
         for point, vector, weights, payload in points:
             named: dict[str, Any] = {DENSE: vector}
@@ -237,7 +240,7 @@ class EdgeEngine:
                 named[SPARSE] = qe.SparseVector(list(weights), list(weights.values()))
             prepared.append(qe.Point(point, named, payload))
         self._update(name, qe.UpdateOperation.upsert_points(prepared))
-        self._find(name).logged_bytes += sum(vector.nbytes for _, vector, _, _ in points)
+        self._find(name).logged_bytes += size_bytes
 
     def retrieve(self, name: str, ids: Sequence[str], payload: bool, vectors: bool) -> list[Row]:
         with self._reported(f"reading {name!r}"):
@@ -272,7 +275,7 @@ class EdgeEngine:
 
     def search(self, name: str, queries: Floats, limit: int, condition: Any | None, plan: Plan) -> list[list[Found]]:
         collection = self._find(name)
-        params = _search_params(collection.spec, plan, condition is not None)
+        params = params_of(collection.spec, plan, condition is not None)
         requests = [
             qe.QueryRequest(
                 limit=limit, query=qe.Query.Nearest(query, using=DENSE), filter=condition,
@@ -302,6 +305,8 @@ class EdgeEngine:
 
     def flush(self, name: str) -> None:
         collection = self._find(name)
+        # Segments are written anew before the old ones go.
+        self._check_room(2 * collection.spec.dim * 4 * int(collection.shard.info().points_count))
         with self._reported(f"indexing {name!r}"):
             collection.shard.optimize()
             collection.settle()
@@ -337,39 +342,6 @@ class QdrantEdgeBackend(QdrantStore):
         store has the folder open or it cannot be written.
         """
         return cls(EdgeEngine(folder_of(url, "qdrant-edge")))
-
-
-def _config(spec: CollectionSpec) -> Any:
-    index = spec.index
-    graph = qe.HnswIndexConfig(
-        m=0 if index.kind == "flat" else index.params.get("m", 16),
-        ef_construct=index.params.get("ef_construction", 100),
-        full_scan_threshold=10_000,
-    )
-    quantized: Any = None
-    if index.quantization == "int8":
-        quantized = qe.ScalarQuantizationConfig(qe.ScalarType.Int8, quantile=0.99, always_ram=True)
-    elif index.quantization == "binary":
-        quantized = qe.BinaryQuantizationConfig(always_ram=True)
-    dense = qe.EdgeVectorParams(spec.dim, DISTANCES[spec.metric], hnsw_config=graph, quantization_config=quantized)
-    return qe.EdgeConfig(
-        vectors={DENSE: dense},
-        sparse_vectors={SPARSE: qe.EdgeSparseVectorParams(modifier=qe.Modifier.Idf)},
-        # Asked for by name, the graph is built however few vectors there are.
-        optimizers=qe.EdgeOptimizersConfig(indexing_threshold=1 if index.kind == "hnsw" else None),
-        wal_enabled=True,
-    )
-
-
-def _search_params(spec: CollectionSpec, plan: Plan, filtered: bool) -> Any:
-    if plan.exact:
-        return qe.SearchParams(exact=True, quantization=qe.QuantizationSearchParams(ignore=True))
-    oversampling = {"int8": 2.0, "binary": 4.0}.get(spec.index.quantization)
-    return qe.SearchParams(
-        hnsw_ef=plan.ef,
-        quantization=qe.QuantizationSearchParams(rescore=True, oversampling=oversampling) if oversampling else None,
-        acorn=qe.AcornSearchParams(enable=True, max_selectivity=1.0) if filtered else None,
-    )
 
 
 def _row(record: Any) -> Row:

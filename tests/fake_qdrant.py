@@ -258,7 +258,9 @@ class Collections(Servicer, q.CollectionsServicer):
         return q.CollectionOperationResponse(result=done)
 
     def Delete(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return q.CollectionOperationResponse(result=self._call(context, lambda: self.local.drop(request.collection_name)))
+        return q.CollectionOperationResponse(
+            result=self._call(context, lambda: self.local.drop(request.collection_name))
+        )
 
 
 class Points(Servicer, q.PointsServicer):
