@@ -235,7 +235,8 @@ class EdgeEngine:
         self._check_room(4 * size_bytes)
         prepared = []
         for point, vector, weights, payload in points:
-            named: dict[str, Any] = {DENSE: vector}
+            # The bindings take a list in half the time of an array.
+            named: dict[str, Any] = {DENSE: vector.tolist()}
             if weights:
                 named[SPARSE] = qe.SparseVector(list(weights), list(weights.values()))
             prepared.append(qe.Point(point, named, payload))
@@ -278,7 +279,7 @@ class EdgeEngine:
         params = params_of(collection.spec, plan, condition is not None)
         requests = [
             qe.QueryRequest(
-                limit=limit, query=qe.Query.Nearest(query, using=DENSE), filter=condition,
+                limit=limit, query=qe.Query.Nearest(query.tolist(), using=DENSE), filter=condition,
                 params=params, with_payload=list(STORED),
             )
             for query in queries

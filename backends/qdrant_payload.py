@@ -6,7 +6,7 @@ A point's id is the UUIDv5 of the record's id. Its payload:
 - ``metadata``: one JSON string. Qdrant parses payload numbers with `serde_json`, whose default parser
   is off by one unit in the last place for about a third of all doubles, and a string is not;
 - ``has``: keywords that equality filters look for, see `tokens`;
-- ``order``: per field, integers below 2^53 that order as the values do, see `number_key`, `string_key`.
+- ``order``: integers below 2^53 that order as the values of a field do, see `number_key`, `string_key`.
 
 Vectors are ``vector`` (dense) and ``words`` (sparse, the term-frequency part of BM25).
 """
@@ -17,7 +17,8 @@ import json
 import struct
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from hashlib import blake2b
+from functools import lru_cache
+from hashlib import blake2b, sha1
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
@@ -48,8 +49,10 @@ _decode = json.JSONDecoder().decode
 
 
 def point_id(record_id: str) -> str:
-    """The UUID of a record's point."""
-    return str(uuid5(NAMESPACE, record_id))
+    """The UUID of a record's point: version 5 (RFC 9562), as `uuid.uuid5` makes it, in a third of its time."""
+    digest = sha1(NAMESPACE.bytes + record_id.encode(), usedforsecurity=False).digest()
+    text = (digest[:6] + bytes((digest[6] & 0x0F | 0x50, digest[7], digest[8] & 0x3F | 0x80)) + digest[9:16]).hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def id_after(uuid: str) -> str | None:
@@ -112,19 +115,19 @@ def string_key(value: str) -> list[int]:
 
 
 def order_path(field: str, kind: str, position: int) -> str:
-    """The payload key of one integer of a field's order: ``order.year.n0``."""
-    return f"{ORDER}.{field}.{kind}{position}"
+    """The payload key of one integer of a field's order: ``order.year-n0``."""
+    return f"{ORDER}.{field}-{kind}{position}"
 
 
-def _order(metadata: Mapping[str, Any]) -> dict[str, dict[str, int]]:
-    keys: dict[str, dict[str, int]] = {}
+def _order(metadata: Mapping[str, Any]) -> dict[str, int]:
+    # One flat object: an object for each field costs the bindings half as much again for the whole payload.
+    keys: dict[str, int] = {}
     for field, value in metadata.items():
-        if isinstance(value, (list, bool)):
-            continue
         if isinstance(value, str):
-            keys[field] = {f"s{i}": part for i, part in enumerate(string_key(value))}
-        else:
-            keys[field] = dict(zip(("n0", "n1"), number_key(value), strict=True))
+            for i, part in enumerate(string_key(value)):
+                keys[f"{field}-s{i}"] = part
+        elif not isinstance(value, (list, bool)):
+            keys[f"{field}-n0"], keys[f"{field}-n1"] = number_key(value)
     return keys
 
 
@@ -165,6 +168,7 @@ def record_of(payload: Mapping[str, Any], vector: Any = None) -> Record:
         raise Corrupt(f"a point's payload is not one that Sightline wrote: {error}") from error
 
 
+@lru_cache(maxsize=65_536)
 def word_index(word: str) -> int:
     """The dimension of a word in the sparse vector: 32 bits of BLAKE2b."""
     return int.from_bytes(blake2b(word.encode(), digest_size=4).digest(), "big")

@@ -33,7 +33,7 @@ from tests import fake_qdrant
 from tests.fake_qdrant import FakeQdrant, Refusal
 
 # Local mode, which the fake answers from, filters in Python, record by record.
-SIZES = Sizes(crowd=1_500, wide=2_000, indexed=800, kills=2)
+SIZES = Sizes(crowd=1_000, wide=2_000, indexed=800, kills=2)
 
 
 class TestQdrantLocal(BackendSuite):
@@ -232,7 +232,7 @@ def test_index_and_search_parameters_reach_the_server(fake: FakeQdrant, prefer_g
         assert high.acorn is not None
         assert high.acorn.enable is True
         assert full.exact is True
-        assert set(fake.local.info("sightline_c").payload_schema) == {"has", "order.year.n0", "order.year.n1"}
+        assert set(fake.local.info("sightline_c").payload_schema) == {"has", "order.year-n0", "order.year-n1"}
 
 
 @pytest.mark.parametrize(
