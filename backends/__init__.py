@@ -41,6 +41,16 @@ SCHEMES: dict[str, Engine] = {
         "postgresql://user@host:5432/database",
         "any PostgreSQL server with pgvector",
     ),
+    "qdrant": Engine("backends.qdrant:QdrantBackend", "qdrant", "qdrant://host:6333", "a Qdrant server"),
+    "qdrant-edge": Engine(
+        "backends.qdrant_edge:QdrantEdgeBackend", "qdrant-edge", "qdrant-edge:///dir", "Qdrant's engine in process"
+    ),
+    "qdrant-local": Engine(
+        "backends.qdrant:QdrantLocalBackend",
+        "qdrant",
+        "qdrant-local://",
+        "the local mode of Qdrant's client, for tests",
+    ),
 }
 
 
