@@ -85,7 +85,7 @@ class Compare:
         what = f"the value of {self.field} ${self.op}"
         if self.op not in OPERATORS:
             known = ", ".join("$" + op for op in OPERATORS)
-            raise ValueError(f"unknown operator {self.op!r} on field {self.field!r}; known are {known}")
+            raise ValueError(f"unknown operator '${self.op}' on field {self.field!r}; known are {known}")
         if self.op in ("in", "nin"):
             if isinstance(self.value, str) or not isinstance(self.value, Sequence):
                 raise ValueError(f"{what} must be a list of values, not {self.value!r}")
