@@ -6,12 +6,14 @@ session of its own, and outlives the command that started it until `down`.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -31,10 +33,14 @@ class ServerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How a server process is started: its command, what is added to the environment, its working folder."""
+    """How a server process is started: its command, what is added to the environment, and its working folder.
+
+    Without `cwd` it works in the server's own folder.
+    """
 
     argv: list[str]
     env: Mapping[str, str]
+    cwd: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +112,61 @@ def _weaviate_launch(folder: Path) -> Launch:
     return Launch([binary, "--scheme", "http", "--host", "127.0.0.1", "--port", "8080"], env)
 
 
+def _milvus_missing() -> str | None:
+    if importlib.util.find_spec("milvus") is not None:
+        return None
+    return "the package milvus is not here: pip install 'milvus==2.3.5' (Linux x86-64 and macOS)"
+
+
+def _milvus_launch(folder: Path) -> Launch:
+    # The wheel's own `default_server` starts a child that ends with its parent; what it prepares is used as it is.
+    # Importing it is cheap, but it is no dependency: whoever has no local Milvus needs none of it.
+    import milvus
+
+    base = folder / "data"
+    # Without an address of their own, its parts register under the machine's first public one.
+    local = {f"{part}.ip": "127.0.0.1" for part in _MILVUS_PARTS}
+    config = milvus.MilvusServerConfig(data_dir=str(base))
+    for key, value in local.items():
+        config.set(key, value)
+    config.resolve()
+    milvus._initialize_data_files(config.base_data_dir)
+    libraries = os.pathsep.join(filter(None, [str(base / "bin"), os.environ.get("LD_LIBRARY_PATH")]))
+    env = {
+        "DEPLOY_MODE": "STANDALONE",
+        "DYLD_LIBRARY_PATH" if sys.platform == "darwin" else "LD_LIBRARY_PATH": libraries,
+        "METRICS_PORT": "9091",
+        "MILVUS_RUN_DIR": str(base / "run"),
+    }
+    return Launch([str(base / "bin" / "milvus"), "run", "standalone"], env, base)
+
+
+def _milvus_ready() -> bool:
+    # healthz is true before the proxy takes calls.
+    if not answers("http://127.0.0.1:9091/healthz"):
+        return False
+    from pymilvus import MilvusClient, MilvusException
+
+    try:
+        client = MilvusClient("http://127.0.0.1:19530", timeout=2, dedicated=True)
+    except MilvusException:
+        return False
+    try:
+        client.list_collections(timeout=5)
+    except MilvusException:
+        return False
+    finally:
+        client.close()
+    return True
+
+
+_MILVUS_PARTS = ("rootCoord", "proxy", "queryCoord", "queryNode", "indexNode", "dataCoord", "dataNode")
+_MILVUS_PORTS = (19530, 19529, 9091, 2379, 2380, 53100, 19531, 21123, 22930, 21121, 13333, 21124)
+
 SERVERS: dict[str, Server] = {
+    "milvus": Server(
+        "milvus", "milvus://127.0.0.1:19530", _MILVUS_PORTS, _milvus_missing, _milvus_launch, _milvus_ready
+    ),
     "weaviate": Server(
         "weaviate",
         "weaviate://127.0.0.1:8080?grpc=50051",
@@ -206,7 +266,7 @@ def _start(server: Server, folder: Path) -> Running:
     launch = server.launch(folder)
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
-            launch.argv, cwd=folder, env={**os.environ, **launch.env}, stdin=subprocess.DEVNULL, stdout=log,
+            launch.argv, cwd=launch.cwd or folder, env={**os.environ, **launch.env}, stdin=subprocess.DEVNULL, stdout=log,
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     saved = {"pid": process.pid, "created": psutil.Process(process.pid).create_time(), "url": server.url}
