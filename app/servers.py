@@ -115,7 +115,7 @@ def _weaviate_launch(folder: Path) -> Launch:
 def _milvus_missing() -> str | None:
     if importlib.util.find_spec("milvus") is not None:
         return None
-    return "the package milvus is not here: pip install 'milvus==2.3.5' (Linux x86-64 and macOS)"
+    return "the package milvus is not here: pip install 'sightline[milvus-server]' (Linux on x86-64)"
 
 
 def _milvus_launch(folder: Path) -> Launch:
@@ -136,7 +136,6 @@ def _milvus_launch(folder: Path) -> Launch:
         "DEPLOY_MODE": "STANDALONE",
         "DYLD_LIBRARY_PATH" if sys.platform == "darwin" else "LD_LIBRARY_PATH": libraries,
         "METRICS_PORT": "9091",
-
         "MILVUS_RUN_DIR": str(base / "run"),
     }
     return Launch([str(base / "bin" / "milvus"), "run", "standalone"], env, base)
@@ -282,8 +281,8 @@ def _start(server: Server, folder: Path) -> Running:
     launch = server.launch(folder)
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
-            launch.argv, cwd=launch.cwd or folder, env={**os.environ, **launch.env}, stdin=subprocess.DEVNULL, stdout=log,
-            stderr=subprocess.STDOUT, start_new_session=True,
+            launch.argv, cwd=launch.cwd or folder, env={**os.environ, **launch.env}, stdin=subprocess.DEVNULL,
+            stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     saved = {"pid": process.pid, "created": psutil.Process(process.pid).create_time(), "url": server.url}
     temporary = folder / "pid.json.tmp"

@@ -29,9 +29,7 @@ class Engine:
 SCHEMES: dict[str, Engine] = {
     "exact": Engine("backends.exact:ExactBackend", None, "exact://", "NumPy in memory, the oracle of every test"),
     "faiss": Engine("backends.faiss:FaissBackend", None, "faiss:///dir", "FAISS and SQLite in a folder, the default"),
-    "milvus": Engine(
-        "backends.milvus:MilvusBackend", "milvus", "milvus://host:19530", "a Milvus server, 2.3 or later"
-    ),
+    "milvus": Engine("backends.milvus:MilvusBackend", "milvus", "milvus://host:19530", "a Milvus server, 2.3 or later"),
     "milvus-lite": Engine(
         "backends.milvus:MilvusLiteBackend", "milvus-lite", "milvus-lite:///dir", "Milvus Lite in process, in a folder"
     ),

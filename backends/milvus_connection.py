@@ -31,7 +31,9 @@ _UNLOADED = re.compile(
     r"|not in state|load segment|recovering|server is not (ready|serving)|state code",
     re.IGNORECASE,
 )
-_AWAY = re.compile(r"unavailable|deadline|fail(ed)? connecting|connection refused|retry timeout|rpc error", re.IGNORECASE)
+_AWAY = re.compile(
+    r"unavailable|deadline|fail(ed)? connecting|connection refused|retry timeout|rpc error", re.IGNORECASE
+)
 _TOO_LARGE = re.compile(r"larger than max|exceeds? the max ?output|resource_?exhausted", re.IGNORECASE)
 _DENIED = re.compile(r"auth|password|permission|privilege|token", re.IGNORECASE)
 _FULL = re.compile(r"no space left|disk quota|memory quota|quota exhausted", re.IGNORECASE)
