@@ -127,7 +127,10 @@ def _milvus_launch(folder: Path) -> Launch:
     config = milvus.MilvusServerConfig(data_dir=str(base))
     for key, value in _MILVUS_SETTINGS.items():
         config.set(key, value)
-    config.resolve()
+    # Not its `resolve`, which tries every port, leaves the sockets open, and takes another port than the one of
+    # our table where the last server's connections still linger.
+    config.resolve_storage()
+    config.write_config()
     settings = base / "configs" / "milvus.yaml"
     settings.write_text(settings.read_text("utf-8").replace("queryCoord:\n", _MILVUS_QUERY_COORD, 1), "utf-8")
     milvus._initialize_data_files(config.base_data_dir)
@@ -167,6 +170,8 @@ _MILVUS_SETTINGS = {
     # In milliseconds. A single node's parts may look for news more often than a cluster's.
     "proxy.timeTickInterval": 50,
     "queryCoord.distPullInterval": 100,
+    # In seconds. A server that was killed has its successor wait until its parts' leases end.
+    "common.session.ttl": 5,
 }
 # What the wheel's template lacks; without it a built index is taken into use after up to ten seconds.
 _MILVUS_QUERY_COORD = """queryCoord:

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, Self
 
 from numpy.typing import ArrayLike
@@ -122,12 +123,15 @@ class MilvusBackend(Backend):
             return
         with opened.lock:
             for batch in batches(rows, opened.spec.dim):
-                if self._lite is not None:
-                    # Lite's upsert keeps the old row's dynamic fields; its insert replaces all of it.
-                    self._shelf.call(opened, lambda client, b=batch: client.insert(opened.stored, b))
-                else:
-                    self._shelf.call(opened, lambda client, b=batch: client.upsert(opened.stored, b, timeout=CALL_S))
+                self._shelf.call(opened, partial(self._store, opened.stored, batch))
             self._written(opened, len(rows))
+
+    def _store(self, stored: str, batch: list[dict[str, Any]], client: MilvusClient) -> None:
+        if self._lite is None:
+            client.upsert(stored, batch, timeout=CALL_S)
+        else:
+            # Lite's upsert keeps the old row's dynamic fields; its insert replaces all of it.
+            client.insert(stored, batch)
 
     def _written(self, opened: Opened, n: int) -> None:
         """Wait until what was written is seen by every reader."""
@@ -187,7 +191,7 @@ class MilvusBackend(Backend):
                 doomed = [row["id"] for page in self.pages(name, selection, ["id"]) for row in page]
             for start in range(0, len(doomed), IDS_PER_REQUEST):
                 selection = id_in(doomed[start : start + IDS_PER_REQUEST])
-                self._shelf.call(opened, lambda client, s=selection: client.delete(opened.stored, filter=s))
+                self._shelf.call(opened, partial(_remove, opened.stored, selection))
             if doomed:
                 self._written(opened, len(doomed))
         return len(doomed)
@@ -252,7 +256,9 @@ class MilvusBackend(Backend):
             return []
         selection = expression(where, self._dialect)
         index = self._shelf.index_now(opened)
-        return search(self, Ask(name, opened.spec.metric, index, queries, int(k), selection, effort))
+        return search(
+            self, Ask(name, opened.spec.metric, index, queries, int(k), selection, effort, self._lite is not None)
+        )
 
     def nearest(self, ask: Ask, queries: Floats, limit: int, params: dict[str, int], fields: list[str]) -> list[Any]:
         """Milvus's hits for each query."""
@@ -354,6 +360,10 @@ class MilvusLiteBackend(MilvusBackend):
         lite, self._lite = self._lite, None
         if lite is not None:
             lite.release()
+
+
+def _remove(stored: str, selection: str, client: MilvusClient) -> None:
+    client.delete(stored, filter=selection)
 
 
 def _usable(ids: Sequence[str]) -> list[str]:

@@ -45,6 +45,8 @@ class TooLarge(BackendError):
 
 def first_line(error: BaseException) -> str:
     """One line of what the client says, without the expression it repeats."""
+    if isinstance(error, grpc.RpcError):
+        return f"{error.code().name}: {str(error.details())[:300]}"
     text = error.message if isinstance(error, MilvusException) else str(error)
     text = str(text).split("\n")[0].removeprefix("cannot parse expression: ")
     return text if len(text) <= 300 else f"{text[:140]} ... {text[-140:]}"

@@ -1,9 +1,0 @@
-"""``milvus-lite://``: the conformance suite."""
-
-from __future__ import annotations
-
-from backends.conformance import BackendSuite
-
-
-class TestMilvusLite(BackendSuite):
-    url = "milvus-lite:///{dir}"
