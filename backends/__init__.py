@@ -51,6 +51,10 @@ SCHEMES: dict[str, Engine] = {
         "qdrant-local://",
         "the local mode of Qdrant's client, for tests",
     ),
+    "milvus": Engine("backends.milvus:MilvusBackend", "milvus", "milvus://host:19530", "a Milvus server, 2.3 or later"),
+    "milvus-lite": Engine(
+        "backends.milvus:MilvusLiteBackend", "milvus-lite", "milvus-lite:///dir", "Milvus Lite in process, in a folder"
+    ),
 }
 
 
