@@ -24,7 +24,7 @@ from backends.checks import COLLECTION_NAME
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Unavailable
 from backends.qdrant_errors import as_backend_error
 from backends.qdrant_payload import DENSE, SPARSE, STORED, TOKENS
-from backends.qdrant_store import Floats, Found, Plan, Point, QdrantStore, Row
+from backends.qdrant_store import OVERSAMPLING, Floats, Found, Plan, Point, QdrantStore, Row
 from backends.urls import ServerUrl, server_of
 
 KEY_VARIABLE = "SIGHTLINE_QDRANT_API_KEY"
@@ -360,7 +360,13 @@ def _vector_params(spec: CollectionSpec) -> models.VectorParams:
         scalar = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99, always_ram=True)
         quantized = models.ScalarQuantization(scalar=scalar)
     elif index.quantization == "binary":
-        quantized = models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True))
+        quantized = models.BinaryQuantization(
+            binary=models.BinaryQuantizationConfig(
+                always_ram=True,
+                encoding=models.BinaryQuantizationEncoding.TWO_BITS,
+                query_encoding=models.BinaryQuantizationQueryEncoding.SCALAR8BITS,
+            )
+        )
     graph = models.HnswConfigDiff(
         m=0 if index.kind == "flat" else index.params.get("m"), ef_construct=index.params.get("ef_construction")
     )
@@ -372,7 +378,7 @@ def _vector_params(spec: CollectionSpec) -> models.VectorParams:
 def _search_params(spec: CollectionSpec, plan: Plan, filtered: bool) -> models.SearchParams:
     if plan.exact:
         return models.SearchParams(exact=True, quantization=models.QuantizationSearchParams(ignore=True))
-    oversampling = {"int8": 2.0, "binary": 4.0}.get(spec.index.quantization)
+    oversampling = OVERSAMPLING.get(spec.index.quantization)
     return models.SearchParams(
         hnsw_ef=plan.ef,
         quantization=models.QuantizationSearchParams(rescore=True, oversampling=oversampling) if oversampling else None,

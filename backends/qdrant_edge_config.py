@@ -9,7 +9,7 @@ import qdrant_edge as qe
 
 from backends.base import CollectionSpec
 from backends.qdrant_payload import DENSE, SPARSE, TOKENS
-from backends.qdrant_store import Plan
+from backends.qdrant_store import OVERSAMPLING, Plan
 
 # Cosine vectors have unit length already; by dot product the engine leaves their bits alone.
 DISTANCES = {"cosine": qe.Distance.Dot, "dot": qe.Distance.Dot, "l2": qe.Distance.Euclid}
@@ -43,7 +43,11 @@ def config_of(spec: CollectionSpec) -> Any:
     if index.quantization == "int8":
         quantized = qe.ScalarQuantizationConfig(qe.ScalarType.Int8, quantile=0.99, always_ram=True)
     elif index.quantization == "binary":
-        quantized = qe.BinaryQuantizationConfig(always_ram=True)
+        quantized = qe.BinaryQuantizationConfig(
+            always_ram=True,
+            encoding=qe.BinaryQuantizationEncoding.TwoBits,
+            query_encoding=qe.BinaryQuantizationQueryEncoding.Scalar8Bits,
+        )
     dense = qe.EdgeVectorParams(spec.dim, DISTANCES[spec.metric], hnsw_config=graph, quantization_config=quantized)
     return qe.EdgeConfig(
         vectors={DENSE: dense},
@@ -58,7 +62,7 @@ def params_of(spec: CollectionSpec, plan: Plan, filtered: bool) -> Any:
     """How the engine is to search."""
     if plan.exact:
         return qe.SearchParams(exact=True, quantization=qe.QuantizationSearchParams(ignore=True))
-    oversampling = {"int8": 2.0, "binary": 4.0}.get(spec.index.quantization)
+    oversampling = OVERSAMPLING.get(spec.index.quantization)
     return qe.SearchParams(
         hnsw_ef=plan.ef,
         quantization=qe.QuantizationSearchParams(rescore=True, oversampling=oversampling) if oversampling else None,

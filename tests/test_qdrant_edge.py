@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends import connect
+from backends import connect, qdrant_store
 from backends.base import BackendError, CollectionSpec, Compare, Corrupt, IndexSpec, Not, Record, Unavailable
 from backends.conformance import BackendSuite, Sizes, Twin
 from backends.conformance.samples import clustered, vectors
@@ -97,12 +97,12 @@ def test_doubles_come_back_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_flush_builds_the_graph_and_searches_stay_true(tmp_path: Path) -> None:
-    rows = clustered(6_000, 256, 5)
+    rows = clustered(6_000, 512, 5)
     queries = rows[::600] + 0.01
     with connect(url_of(tmp_path)) as backend:
         for quantization in ("none", "int8", "binary"):
             name = f"c-{quantization}"
-            twin = Twin(backend, CollectionSpec(name, 256, index=IndexSpec("hnsw", quantization, {"m": 16})))  # type: ignore[arg-type]
+            twin = Twin(backend, CollectionSpec(name, 512, index=IndexSpec("hnsw", quantization, {"m": 16})))  # type: ignore[arg-type]
             twin.upsert(Record(f"r{i:05}", row, metadata={"i": i}) for i, row in enumerate(rows))
             backend.flush(name)
             graphs = list((tmp_path / name).rglob("graph.bin")) + list((tmp_path / name).rglob("links*.bin"))
@@ -113,6 +113,32 @@ def test_flush_builds_the_graph_and_searches_stay_true(tmp_path: Path) -> None:
             assert whole[0][0].exact
             assert twin.same_hits(queries, 10, Compare("i", "lt", 30), recall=1.0)[0][0].exact
             backend.drop(name)
+
+
+def test_on_a_real_graph_effort_moves_recall_and_filters_keep_their_promise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The conformance crowd is too small for a graph: Qdrant builds none, and walks none, below 10,000 KB of vectors.
+    rows = clustered(6_000, 512, 5)
+    queries = np.concatenate([rows[::600], -rows[::600]]) + np.float32(0.01)
+    with connect(url_of(tmp_path)) as backend:
+        twin = Twin(backend, CollectionSpec("c", 512, index=IndexSpec("hnsw")))
+        twin.upsert(Record(f"r{i:05}", row, metadata={"i": i}) for i, row in enumerate(rows))
+        backend.flush("c")
+        truth = [{hit.id for hit in hits} for hits in twin.oracle.search("c", queries, 10)]
+        recalls = []
+        for effort in (0.01, 0.4, 0.7, 1.0):
+            answers = backend.search("c", queries, 10, effort=effort)
+            recalls.append(
+                np.mean([len(t & {h.id for h in hits}) / 10 for t, hits in zip(truth, answers, strict=True)])
+            )
+        assert recalls == sorted(recalls)
+        assert recalls[0] < 0.97, "too easy to show anything"
+        assert recalls[-1] == 1.0
+        monkeypatch.setattr(qdrant_store, "FILTERED_SCAN_BYTES", 0)
+        for share in (0.95, 0.5, 0.01, 0.001):
+            found = twin.same_hits(queries, 10, Compare("i", "lt", int(6_000 * share)))
+            assert share < 0.01 or not found[0][0].exact
 
 
 def test_a_folder_belongs_to_one_store_at_a_time(tmp_path: Path) -> None:
