@@ -6,12 +6,14 @@ session of its own, and outlives the command that started it until `down`.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -31,10 +33,14 @@ class ServerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How a server process is started: its command, what is added to the environment, its working folder."""
+    """How a server process is started: its command, what is added to the environment, and its working folder.
+
+    Without `cwd` it works in the server's own folder.
+    """
 
     argv: list[str]
     env: Mapping[str, str]
+    cwd: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +112,81 @@ def _weaviate_launch(folder: Path) -> Launch:
     return Launch([binary, "--scheme", "http", "--host", "127.0.0.1", "--port", "8080"], env)
 
 
+def _milvus_missing() -> str | None:
+    if importlib.util.find_spec("milvus") is not None:
+        return None
+    return "the package milvus is not here: pip install 'sightline[milvus-server]' (Linux on x86-64)"
+
+
+def _milvus_launch(folder: Path) -> Launch:
+    # The wheel's own `default_server` starts a child that ends with its parent; what it prepares is used as it is.
+    # Importing it is cheap, but it is no dependency: whoever has no local Milvus needs none of it.
+    import milvus
+
+    base = folder / "data"
+    config = milvus.MilvusServerConfig(data_dir=str(base))
+    for key, value in _MILVUS_SETTINGS.items():
+        config.set(key, value)
+    # Not its `resolve`, which tries every port, leaves the sockets open, and takes another port than the one of
+    # our table where the last server's connections still linger.
+    config.resolve_storage()
+    config.write_config()
+    settings = base / "configs" / "milvus.yaml"
+    settings.write_text(settings.read_text("utf-8").replace("queryCoord:\n", _MILVUS_QUERY_COORD, 1), "utf-8")
+    milvus._initialize_data_files(config.base_data_dir)
+    libraries = os.pathsep.join(filter(None, [str(base / "bin"), os.environ.get("LD_LIBRARY_PATH")]))
+    env = {
+        "DEPLOY_MODE": "STANDALONE",
+        "DYLD_LIBRARY_PATH" if sys.platform == "darwin" else "LD_LIBRARY_PATH": libraries,
+        "METRICS_PORT": "9091",
+        "MILVUS_RUN_DIR": str(base / "run"),
+    }
+    return Launch([str(base / "bin" / "milvus"), "run", "standalone"], env, base)
+
+
+def _milvus_ready() -> bool:
+    # healthz is true before the proxy takes calls.
+    if not answers("http://127.0.0.1:9091/healthz"):
+        return False
+    from pymilvus import MilvusClient, MilvusException
+
+    try:
+        client = MilvusClient("http://127.0.0.1:19530", timeout=2, dedicated=True)
+    except MilvusException:
+        return False
+    try:
+        client.list_collections(timeout=5)
+    except MilvusException:
+        return False
+    finally:
+        client.close()
+    return True
+
+
+_MILVUS_PARTS = ("rootCoord", "proxy", "queryCoord", "queryNode", "indexNode", "dataCoord", "dataNode")
+_MILVUS_SETTINGS = {
+    # Without an address of their own, its parts register under the machine's first public one.
+    **{f"{part}.ip": "127.0.0.1" for part in _MILVUS_PARTS},
+    # In milliseconds. A single node's parts may look for news more often than a cluster's.
+    "proxy.timeTickInterval": 50,
+    "queryCoord.distPullInterval": 100,
+    # In seconds. A server that was killed has its successor wait until its parts' leases end.
+    "common.session.ttl": 5,
+}
+# What the wheel's template lacks; without it a built index is taken into use after up to ten seconds.
+_MILVUS_QUERY_COORD = """queryCoord:
+  checkChannelInterval: 200
+  checkSegmentInterval: 200
+  checkIndexInterval: 1000
+  leaderViewUpdateInterval: 1
+  UpdateNextTargetInterval: 1
+"""
+_MILVUS_PORTS = (19530, 19529, 9091, 2379, 2380, 53100, 19531, 21123, 22930, 21121, 13333, 21124)
+
 SERVERS: dict[str, Server] = {
+    "milvus": Server(
+        "milvus", "milvus://127.0.0.1:19530", _MILVUS_PORTS, _milvus_missing, _milvus_launch, _milvus_ready
+    ),
     "weaviate": Server(
         "weaviate",
         "weaviate://127.0.0.1:8080?grpc=50051",
@@ -206,8 +286,8 @@ def _start(server: Server, folder: Path) -> Running:
     launch = server.launch(folder)
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
-            launch.argv, cwd=folder, env={**os.environ, **launch.env}, stdin=subprocess.DEVNULL, stdout=log,
-            stderr=subprocess.STDOUT, start_new_session=True,
+            launch.argv, cwd=launch.cwd or folder, env={**os.environ, **launch.env}, stdin=subprocess.DEVNULL,
+            stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     saved = {"pid": process.pid, "created": psutil.Process(process.pid).create_time(), "url": server.url}
     temporary = folder / "pid.json.tmp"

@@ -41,6 +41,20 @@ SCHEMES: dict[str, Engine] = {
         "postgresql://user@host:5432/database",
         "any PostgreSQL server with pgvector",
     ),
+    "qdrant": Engine("backends.qdrant:QdrantBackend", "qdrant", "qdrant://host:6333", "a Qdrant server"),
+    "qdrant-edge": Engine(
+        "backends.qdrant_edge:QdrantEdgeBackend", "qdrant-edge", "qdrant-edge:///dir", "Qdrant's engine in process"
+    ),
+    "qdrant-local": Engine(
+        "backends.qdrant:QdrantLocalBackend",
+        "qdrant",
+        "qdrant-local://",
+        "the local mode of Qdrant's client, for tests",
+    ),
+    "milvus": Engine("backends.milvus:MilvusBackend", "milvus", "milvus://host:19530", "a Milvus server, 2.3 or later"),
+    "milvus-lite": Engine(
+        "backends.milvus:MilvusLiteBackend", "milvus-lite", "milvus-lite:///dir", "Milvus Lite in process, in a folder"
+    ),
 }
 
 

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Self, TypeVar
-from urllib.parse import unquote
 
 from numpy.typing import ArrayLike
 
@@ -26,10 +25,15 @@ from backends.base import Backend, Capabilities, CollectionSpec, Hit, Page, Reco
 from backends.checks import COLLECTION_NAME, check_batch, check_ids, check_index, check_search, check_selection
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Unavailable
 from backends.faiss_collection import Collection
-from backends.faiss_files import WriterLock, sync_folder
+from backends.faiss_files import sync_folder
 from backends.faiss_rows import STORE, create_store
+from backends.locks import FolderLock
+from backends.urls import folder_of
 
 NEW, DROPPED = ".new-", ".dropped-"
+ONE_WRITER = (
+    "one store at a time writes to a faiss:// folder (any number may read); close that one, or write through it"
+)
 T = TypeVar("T")
 
 
@@ -48,7 +52,7 @@ class FaissBackend(Backend):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._lock = WriterLock(folder)
+        self._lock = FolderLock(folder, ONE_WRITER)
         self._open: dict[str, Collection] = {}
         self._mutex = threading.RLock()
         self._closed = False
@@ -60,7 +64,7 @@ class FaissBackend(Backend):
         The folder is made when the first collection is. Percent escapes are decoded. ValueError for a
         URL of another form, `Unavailable` when the path is not a folder.
         """
-        folder = _folder_of(url)
+        folder = folder_of(url, "faiss")
         if folder.exists() and not folder.is_dir():
             raise Unavailable(f"{folder} is a file; faiss:// keeps its collections in a folder")
         return cls(folder)
@@ -253,25 +257,3 @@ class FaissBackend(Backend):
             with collection.writing:
                 collection.close()
         self._lock.release()
-
-
-def _folder_of(url: str) -> Path:
-    """The folder a faiss:// URL names. Raises ValueError saying which form to use."""
-    scheme, separator, rest = url.partition("://")
-    path, _, options = rest.partition("?")
-    if scheme != "faiss" or not separator:
-        raise ValueError(f"{url!r} is no faiss:// URL: write faiss:///absolute/dir or faiss://./relative/dir")
-    if options:
-        raise ValueError(f"{url!r}: faiss:// takes no options, got {options!r} (a '?' in a path is written %3F)")
-    if "#" in path:
-        raise ValueError(f"{url!r}: a '#' in a path is written %23")
-    path = unquote(path, errors="strict")
-    if "\x00" in path:
-        raise ValueError(f"{url!r}: a path cannot contain NUL")
-    if os.name == "nt" and path[2:3] == ":":
-        path = path.removeprefix("/")
-    elif path.strip("/") == "" or path.split("/")[0] not in ("", ".", ".."):
-        raise ValueError(
-            f"{url!r} does not name a folder: write faiss:///absolute/dir (three slashes) or faiss://./relative/dir"
-        )
-    return Path(path)

@@ -1,4 +1,4 @@
-"""Files of a ``faiss://`` folder: the writer's lock, the append-only vector files, durable renames.
+"""Files of a ``faiss://`` folder: the append-only vector files, durable renames.
 
 `vectors-<generation>.f32` holds the original rows, raw little-endian float32, one after another;
 `rows-<generation>.i64` holds the SQLite row number of each. What counts of them is what SQLite has
@@ -9,68 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from backends.errors import Corrupt, Unavailable
+from backends.errors import Corrupt
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
-
-
-class WriterLock:
-    """The right to write to one folder, held by one open store in one process until it is released.
-
-    An operating system lock on ``writer.lock``, so a killed holder frees it; ``writer.pid`` beside it
-    only names the holder in messages.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "writer.lock"
-        self._pid_path = folder / "writer.pid"
-        self._lock: FileLock | None = None
-        self._mutex = threading.Lock()
-
-    def acquire(self) -> bool:
-        """Take the lock unless it is held already; whether it was taken now. Raises `Unavailable`."""
-        with self._mutex:
-            if self._lock is not None:
-                return False
-            try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                lock = FileLock(self.path, blocking=False, thread_local=False)
-                lock.acquire()
-            except Timeout:
-                raise Unavailable(
-                    f"{self.path} is locked by {self._holder()}: one store at a time writes to a faiss:// "
-                    "folder (any number may read); close that one, or write through it"
-                ) from None
-            except OSError as error:
-                raise Unavailable(f"cannot write to {self.path.parent}: {error.strerror or error}") from error
-            self._lock = lock
-            self._pid_path.write_text(f"{os.getpid()}\n", encoding="ascii")
-            return True
-
-    def _holder(self) -> str:
-        try:
-            pid = int(self._pid_path.read_text(encoding="ascii"))
-        except (OSError, ValueError):
-            return "another process"
-        return f"another store in this process (pid {pid})" if pid == os.getpid() else f"process {pid}"
-
-    def release(self) -> None:
-        """Give the lock back; silent when it is not held."""
-        with self._mutex:
-            if self._lock is not None:
-                self._pid_path.unlink(missing_ok=True)
-                self._lock.release()
-                self._lock = None
 
 
 def sync_folder(folder: Path) -> None:

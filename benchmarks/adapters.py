@@ -29,6 +29,7 @@ from backends.base import Backend, CollectionSpec, IndexSpec, Record
 RAW = {
     "pgvector-embedded": "benchmarks.raw_pgvector:RawPgvector",
     "postgresql": "benchmarks.raw_pgvector:RawPgvector",
+    "qdrant-edge": "benchmarks.raw_qdrant:RawQdrantEdge",
 }
 NAME = "bench_adapter"
 BATCH = 100

@@ -136,7 +136,7 @@ def test_a_second_writer_learns_the_lock_file_and_the_holder(place: Path) -> Non
         with connect(url) as backend:
             with pytest.raises(Unavailable) as told:
                 backend.upsert("c", [Record("a", np.ones(3, np.float32))])
-            assert str(place / "writer.lock") in str(told.value)
+            assert str(place / "sightline.lock") in str(told.value)
             assert f"process {holder.pid}" in str(told.value)
             assert backend.count("c") == 0
             holder.kill()
@@ -301,7 +301,7 @@ def test_leftovers_of_a_killed_writer_go(place: Path) -> None:
             backend.count("c")
         backend.create(CollectionSpec("c", DIM))
         assert backend.count("c") == 0
-        assert {path.name for path in place.iterdir()} == {"c", "writer.lock", "writer.pid"}
+        assert {path.name for path in place.iterdir()} == {"c", "sightline.lock", "sightline.pid"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,377 @@
+"""``milvus://`` and ``milvus-lite://``: the Milvus server and its Lite in process, by one client."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, ClassVar, Self
+
+from numpy.typing import ArrayLike
+from pymilvus import MilvusClient
+
+from backends.base import (
+    Backend,
+    Capabilities,
+    CollectionSpec,
+    Hit,
+    Page,
+    Record,
+    Unsupported,
+    Where,
+    prepare_queries,
+    prepare_records,
+)
+from backends.checks import check_batch, check_ids, check_index, check_search, check_selection
+from backends.milvus_collections import Collections, Opened
+from backends.milvus_connection import CALL_S, Connection, LiteServer, TooLarge
+from backends.milvus_rows import (
+    STORED,
+    batches,
+    hit_of,
+    record_of,
+    row_of,
+    words_of,
+)
+from backends.milvus_schema import WORDS_VECTOR
+from backends.milvus_search import MAX_LIMIT, Ask, Floats, search
+from backends.milvus_where import NOTHING, Dialect, all_of, expression, id_in, quote
+from backends.urls import folder_of, server_of
+from backends.where import check_string
+
+REMEDY = "start it with: sightline engines up milvus, or check host and port"
+PAGE_BYTES = 16 << 20
+IDS_PER_REQUEST = 1_000
+# Lite reads what it has not flushed row by row in Python, 20 times as slow as what it has.
+LITE_FLUSH_ROWS = 1_000
+
+
+class MilvusBackend(Backend):
+    """Collections in a Milvus server, 2.3 or later.
+
+    Reads are at consistency level ``Bounded``, which never waits; instead every write waits until the
+    server's search nodes have it (up to 200 ms), so that it is visible to all handles when it returns.
+    """
+
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        keyword=False,
+        persistent=True,
+        server=True,
+        concurrent_writers=True,
+        effort=True,
+        index_kinds=frozenset({"auto", "flat", "hnsw", "ivf"}),
+        quantizations=frozenset({"none", "int8"}),
+        max_k=MAX_LIMIT,
+    )
+
+    def __init__(self, connection: Connection, dialect: Dialect, lite: LiteServer | None, keyword: bool) -> None:
+        self._connection, self._dialect, self._lite = connection, dialect, lite
+        self._shelf = Collections(connection, lite, keyword)
+        if keyword != self.capabilities.keyword:
+            # What a class cannot know of its server, the instance says.
+            self.capabilities = replace(self.capabilities, keyword=keyword)  # type: ignore[misc]
+
+    @classmethod
+    def connect(cls, url: str) -> Self:
+        """Open ``milvus://host[:19530][?database=x&token=user:password&secure=true&timeout=60]``.
+
+        The token may come from the environment, SIGHTLINE_MILVUS_TOKEN, instead. `timeout` bounds each
+        call, in seconds.
+        """
+        parts = server_of(url, "milvus", 19530, ("token", "database", "secure", "timeout"))
+        token = parts.options.get("token") or os.environ.get("SIGHTLINE_MILVUS_TOKEN", "")
+        host = parts.address.removeprefix("milvus://")
+        connection = Connection(
+            f"{'https' if parts.flag('secure', False) else 'http'}://{host}",
+            parts.address,
+            REMEDY,
+            token=token,
+            database=parts.options.get("database", ""),
+            timeout_s=parts.number("timeout", int(CALL_S), 86_400),
+        )
+        # Unknown versions are taken for new ones. BM25 came with 2.5, and so did unknown truth values: what a
+        # comparison with a missing key was false before.
+        new = connection.release >= (2, 5) or connection.release == (0, 0)
+        return cls(connection, Dialect(guarded=new, lists_as_text=False), None, keyword=new)
+
+    # Collections
+
+    def collections(self) -> list[str]:
+        return self._shelf.names()
+
+    def describe(self, name: str) -> CollectionSpec:
+        self._shelf.forget(name)
+        return self._shelf.find(name).spec
+
+    def create(self, spec: CollectionSpec) -> None:
+        check_index(spec, self.capabilities, "Milvus")
+        self._shelf.create(spec)
+
+    def drop(self, name: str) -> None:
+        self._shelf.drop(name)
+
+    # Records
+
+    def upsert(self, name: str, records: Iterable[Record]) -> None:
+        opened = self._shelf.find(name)
+        kept, vectors = prepare_records(records, opened.spec)
+        keyword = self.capabilities.keyword
+        rows = [row_of(r, v, self._dialect, keyword) for r, v in zip(kept, vectors, strict=True)]
+        if not rows:
+            return
+        with opened.lock:
+            for batch in batches(rows, opened.spec.dim):
+                self._shelf.call(opened, partial(self._store, opened.stored, batch))
+            self._written(opened, len(rows))
+
+    def _store(self, stored: str, batch: list[dict[str, Any]], client: MilvusClient) -> None:
+        if self._lite is None:
+            client.upsert(stored, batch, timeout=CALL_S)
+        else:
+            # Lite's upsert keeps the old row's dynamic fields; its insert replaces all of it.
+            client.insert(stored, batch)
+
+    def _written(self, opened: Opened, n: int) -> None:
+        """Wait until what was written is seen by every reader."""
+        if self._lite is None:
+            # Not ``Session``, which waits for the client's last write alone: 2.3 tells it no time of a delete.
+            self._shelf.call(
+                opened,
+                lambda client: client.query(
+                    opened.stored, filter=NOTHING, output_fields=["id"], limit=1, consistency_level="Strong"
+                ),
+            )
+            return
+        opened.unflushed += n
+        if opened.unflushed >= LITE_FLUSH_ROWS:
+            self._shelf.flush(opened)
+
+    def rows(self, name: str, ids: list[str], fields: list[str]) -> list[dict[str, Any]]:
+        """The rows of these ids, in any order."""
+        opened, found = self._shelf.find(name), []
+        step, start = IDS_PER_REQUEST, 0
+        while start < len(ids):
+            selection = id_in(ids[start : start + step])
+            try:
+                found += self._query(opened, selection, fields)
+            except TooLarge:
+                if step == 1:
+                    raise
+                step = max(1, step // 8)
+            else:
+                start += step
+        return found
+
+    def _query(self, opened: Opened, selection: str, fields: list[str], **options: Any) -> list[dict[str, Any]]:
+        return self._shelf.read(
+            opened,
+            lambda client, level: client.query(
+                opened.stored, filter=selection, output_fields=fields, consistency_level=level, **options
+            ),
+        )
+
+    def get(self, name: str, ids: Sequence[str], *, with_vectors: bool = False) -> list[Record]:
+        check_ids(ids)
+        self._shelf.find(name)
+        wanted = _usable(ids)
+        fields = ["id", *STORED, "vector"] if with_vectors else ["id", *STORED]
+        found = {row["id"]: record_of(row) for row in self.rows(name, wanted, fields)}
+        return [found[i] for i in ids if i in found]
+
+    def delete(self, name: str, *, ids: Sequence[str] | None = None, where: Where | None = None) -> int:
+        check_selection(ids, where)
+        opened = self._shelf.find(name)
+        with opened.lock:
+            if ids is not None:
+                doomed = [row["id"] for row in self.rows(name, _usable(ids), ["id"])]
+            else:
+                selection = expression(where, self._dialect)
+                doomed = [row["id"] for page in self.pages(name, selection, ["id"]) for row in page]
+            for start in range(0, len(doomed), IDS_PER_REQUEST):
+                selection = id_in(doomed[start : start + IDS_PER_REQUEST])
+                self._shelf.call(opened, partial(_remove, opened.stored, selection))
+            if doomed:
+                self._written(opened, len(doomed))
+        return len(doomed)
+
+    def count(self, name: str, where: Where | None = None) -> int:
+        return self.count_matching(name, expression(where, self._dialect))
+
+    def count_matching(self, name: str, selection: str) -> int:
+        """How many rows match an expression."""
+        opened = self._shelf.find(name)
+        if self._lite is not None and selection:
+            return len(self._query(opened, selection, ["id"]))
+        return int(self._query(opened, selection, ["count(*)"])[0]["count(*)"])
+
+    def pages(
+        self, name: str, selection: str, fields: list[str], batch: int = MAX_LIMIT, after: str = ""
+    ) -> Iterator[list[dict[str, Any]]]:
+        """All rows that match, in the order of their ids, in pages of up to `batch`."""
+        opened = self._shelf.find(name)
+        limit = min(batch, MAX_LIMIT)
+        if "vector" in fields:
+            limit = max(1, min(limit, PAGE_BYTES // (4 * opened.spec.dim)))
+        while True:
+            parts = [part for part in (selection, f"(id > {quote(after)})" if after else "") if part]
+            try:
+                # What an iterator asks: the first rows by id, over all segments.
+                page = self._query(opened, all_of(parts), fields, limit=limit, iterator="True")
+            except TooLarge:
+                if limit == 1:
+                    raise
+                limit = max(1, limit // 8)
+                continue
+            if not page:
+                return
+            page.sort(key=lambda row: row["id"])
+            after = page[-1]["id"]
+            yield page
+
+    def scan(
+        self, name: str, *, with_vectors: bool = True, cursor: str | None = None, batch: int = 1000
+    ) -> Iterator[Page]:
+        check_batch(batch)
+        fields = ["id", *STORED, "vector"] if with_vectors else ["id", *STORED]
+        for page in self.pages(name, "", fields, batch, cursor or ""):
+            yield Page([record_of(row) for row in page], page[-1]["id"])
+
+    # Search
+
+    def search(
+        self,
+        name: str,
+        vectors: ArrayLike,
+        k: int,
+        *,
+        where: Where | None = None,
+        effort: float | None = None,
+    ) -> list[list[Hit]]:
+        check_search(k, effort, self.capabilities)
+        opened = self._shelf.find(name)
+        queries = prepare_queries(vectors, opened.spec)
+        if not len(queries):
+            return []
+        selection = expression(where, self._dialect)
+        index = self._shelf.index_now(opened)
+        return search(
+            self, Ask(name, opened.spec.metric, index, queries, int(k), selection, effort, self._lite is not None)
+        )
+
+    def nearest(self, ask: Ask, queries: Floats, limit: int, params: dict[str, int], fields: list[str]) -> list[Any]:
+        """Milvus's hits for each query."""
+        opened = self._shelf.find(ask.name)
+
+        def work(client: MilvusClient, level: str) -> list[Any]:
+            found: list[Any] = client.search(
+                opened.stored, list(queries), filter=ask.expression, limit=limit, output_fields=fields,
+                search_params={"params": params}, anns_field="vector", consistency_level=level,
+            )  # fmt: skip
+            return found
+
+        try:
+            answers = self._shelf.read(opened, work)
+        except TooLarge:
+            if len(queries) > 1:
+                middle = len(queries) // 2
+                return [
+                    hits
+                    for half in (queries[:middle], queries[middle:])
+                    for hits in self.nearest(ask, half, limit, params, fields)
+                ]
+            if fields == ["id"]:
+                raise
+            (found,) = self.nearest(ask, queries, limit, params, ["id"])
+            rows = {row["id"]: row for row in self.rows(ask.name, [hit["id"] for hit in found], ["id", *fields])}
+            return [[{**hit, "entity": rows[hit["id"]]} for hit in found if hit["id"] in rows]]
+        return answers
+
+    def search_text(self, name: str, query: str, k: int, *, where: Where | None = None) -> list[Hit]:
+        if not self.capabilities.keyword:
+            self._connection.check_open()
+            raise Unsupported(
+                f"Milvus {self._connection.version} has no keyword search: it came with 2.5, and Milvus Lite has it"
+            )
+        check_search(k, None, self.capabilities)
+        opened = self._shelf.find(name)
+        # Twice the same word weighs no more, and stray text is not parsed: Milvus gets words only.
+        wanted = " ".join(dict.fromkeys(words_of(query).split()))
+        if not wanted:
+            return []
+        (found,) = self._shelf.read(
+            opened,
+            lambda client, level: client.search(
+                opened.stored, [wanted], filter=expression(where, self._dialect), limit=int(k),
+                output_fields=STORED, anns_field=WORDS_VECTOR, consistency_level=level,
+            ),
+        )  # fmt: skip
+        # Lite gives the score with a minus before it.
+        hits = [hit_of(hit["id"], hit["entity"], abs(hit["distance"]), True) for hit in found]
+        return sorted(hits, key=lambda hit: (-hit.score, hit.id))
+
+    # Upkeep
+
+    def flush(self, name: str) -> None:
+        """Seal and index everything; a collection of kind ``auto`` that has outgrown scanning gets a graph.
+
+        While that graph is built, searches by any handle wait.
+        """
+        opened = self._shelf.find(name)
+        self._shelf.flush(opened)
+        if self._shelf.outgrown(opened, self.count_matching(name, "")):
+            self._shelf.make_graph(opened)
+        self._shelf.await_index(opened)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class MilvusLiteBackend(MilvusBackend):
+    """Milvus Lite in this process, its data in one folder; one process at a time."""
+
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        keyword=True,
+        persistent=True,
+        server=False,
+        concurrent_writers=False,
+        effort=True,
+        index_kinds=frozenset({"auto", "flat", "hnsw", "ivf"}),
+        quantizations=frozenset({"none", "int8"}),
+        max_k=MAX_LIMIT,
+    )
+
+    @classmethod
+    def connect(cls, url: str) -> Self:
+        """Open ``milvus-lite:///dir``; the folder is made where there is none."""
+        lite = LiteServer.of(folder_of(url, "milvus-lite"))
+        try:
+            connection = Connection(
+                f"http://127.0.0.1:{lite.port}", f"milvus-lite://{lite.folder}", "this is a fault of Milvus Lite"
+            )
+        except BaseException:
+            lite.release()
+            raise
+        return cls(connection, Dialect(guarded=True, lists_as_text=True), lite, keyword=True)
+
+    def close(self) -> None:
+        super().close()
+        lite, self._lite = self._lite, None
+        if lite is not None:
+            lite.release()
+
+
+def _remove(stored: str, selection: str, client: MilvusClient) -> None:
+    client.delete(stored, filter=selection)
+
+
+def _usable(ids: Sequence[str]) -> list[str]:
+    """The ids that can name a record, each once."""
+    found = []
+    for record_id in dict.fromkeys(ids):
+        with contextlib.suppress(ValueError):
+            check_string(record_id, "id", 512)
+            if record_id:
+                found.append(record_id)
+    return found

@@ -1,0 +1,198 @@
+"""The collections of one Milvus: named, made, loaded, indexed, dropped."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from pymilvus import MilvusClient, MilvusException
+
+from backends.base import CollectionSpec, IndexSpec
+from backends.errors import BackendError, CollectionExists, CollectionNotFound, Unavailable
+from backends.milvus_connection import CALL_S, POLL_S, Connection, LiteServer
+from backends.milvus_rows import description_of, own_name, spec_of, stored_name
+from backends.milvus_schema import FLAT, Index, index_of, index_params, schema_of
+
+T = TypeVar("T")
+
+# Where a graph pays: a scan of this many bytes takes a server of two cores about 30 ms.
+GRAPH_BYTES = 256 << 20
+REFRESH_S = 1.0
+INDEX_STALLED_S = 300.0
+
+
+@dataclass(slots=True)
+class Opened:
+    """A collection that this handle has used: its spec, and the index it had when last asked."""
+
+    spec: CollectionSpec
+    stored: str
+    index: Index = FLAT
+    asked: float = -REFRESH_S
+    # Whether this handle has read it at the level that waits for all that was written before.
+    synced: bool = False
+    unflushed: int = 0
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+
+class Collections:
+    """What a handle knows of its collections. `lite` is there where Milvus Lite serves them."""
+
+    def __init__(self, connection: Connection, lite: LiteServer | None, keyword: bool) -> None:
+        self.connection, self.lite, self.keyword = connection, lite, keyword
+        self._opened: dict[str, Opened] = {}
+
+    def names(self) -> list[str]:
+        """The names of those that Sightline made."""
+        names = []
+        for stored in self.connection.call("", lambda client: client.list_collections()):
+            name = own_name(stored)
+            if name is not None:
+                with contextlib.suppress(CollectionNotFound):
+                    self.find(name)
+                    names.append(name)
+        return sorted(names)
+
+    def find(self, name: str) -> Opened:
+        """The collection, known or asked for. Raises `CollectionNotFound`."""
+        self.connection.check_open()
+        opened = self._opened.get(name)
+        if opened is None:
+            stored = stored_name(name)
+            spec = spec_of(self.connection.call(name, lambda client: client.describe_collection(stored)))
+            if spec is None:
+                raise CollectionNotFound(
+                    f"no collection {name!r}: {stored!r} in {self.connection.address} was not made by Sightline"
+                )
+            opened = Opened(spec, stored)
+            if self.lite is not None:
+                opened.lock = self.lite.locks.setdefault(name, opened.lock)
+            opened = self._opened.setdefault(name, opened)
+        return opened
+
+    def forget(self, name: str) -> None:
+        """Ask again next time."""
+        self._opened.pop(name, None)
+
+    def call(self, opened: Opened, work: Callable[[MilvusClient], T]) -> T:
+        """Do `work`; where the collection is not loaded, load it and wait."""
+        try:
+            return self.connection.call(opened.spec.name, work, lambda: self._load(opened))
+        except BackendError:
+            # It may have been dropped, and made again as another one.
+            self.forget(opened.spec.name)
+            raise
+
+    def read(self, opened: Opened, work: Callable[[MilvusClient, str], T]) -> T:
+        """Do `work` at a consistency level that shows all acknowledged writes.
+
+        A writer waits until its writes are visible, so ``Bounded``, which waits for nothing younger than
+        five seconds, is enough; but not where a server that died is still catching up with its log, nor
+        for what a killed writer left in flight, hence ``Strong`` for the first read.
+        """
+        found = self.call(opened, lambda client: work(client, "Bounded" if opened.synced else "Strong"))
+        opened.synced = True
+        return found
+
+    def create(self, spec: CollectionSpec) -> None:
+        """Make a collection. Raises `CollectionExists`, `Unsupported`."""
+        index = index_of(spec.index, self.lite is not None)
+        stored, call = stored_name(spec.name), self.connection.call
+        if call(spec.name, lambda client: client.has_collection(stored)):
+            raise CollectionExists(f"collection {spec.name!r} is already in {self.connection.address}")
+        schema = schema_of(spec, self.keyword, self.lite is not None)
+        # Lite forgets descriptions, and the server promises nothing of properties that are not its own.
+        properties = {"sightline": description_of(spec)} if self.lite is not None else {}
+        call(spec.name, lambda client: client.create_collection(stored, schema=schema, properties=properties))
+        opened = Opened(spec, stored)
+        try:
+            self._build(opened, index)
+            self._load(opened)
+        except BackendError:
+            self.drop(spec.name)
+            raise
+
+    def _build(self, opened: Opened, index: Index) -> None:
+        params = index_params(opened.spec, index, self.keyword)
+        self.connection.call(
+            opened.spec.name, lambda client: client.create_index(opened.stored, params, sync=False, timeout=CALL_S)
+        )
+
+    def _load(self, opened: Opened) -> None:
+        """Ask for the collection to be loaded; where its creator was killed before, give it its index."""
+        opened.synced = False
+
+        def load(client: MilvusClient) -> None:
+            # Whatever is wrong, the call that needed it loaded says so.
+            with contextlib.suppress(MilvusException):
+                if not client.list_indexes(opened.stored, field_name="vector"):
+                    self._build(opened, index_of(opened.spec.index, self.lite is not None))
+                client.load_collection(opened.stored, _async=True, timeout=CALL_S)
+
+        self.connection.call(opened.spec.name, load)
+
+    def drop(self, name: str) -> None:
+        """Drop it; silent when it is not there."""
+        try:
+            opened = self.find(name)
+            self.connection.call(name, lambda client: client.drop_collection(opened.stored))
+        except CollectionNotFound:
+            return
+        finally:
+            self.forget(name)
+
+    def index_now(self, opened: Opened) -> Index:
+        """The index that the collection has; `flush`, here or elsewhere, may have made a graph of ``auto``."""
+        spec = opened.spec.index
+        if spec.kind != "auto" or spec.quantization != "none" or self.lite is not None:
+            return index_of(spec, self.lite is not None)
+        if time.monotonic() - opened.asked >= REFRESH_S:
+            said = self.call(opened, lambda client: client.describe_index(opened.stored, "vector")) or {}
+            opened.index = Index(said.get("index_type", FLAT.type), {})
+            opened.asked = time.monotonic()
+        return opened.index
+
+    def flush(self, opened: Opened) -> None:
+        """Seal what was written; in Lite, what it then reads 20 times as fast."""
+        self.call(opened, lambda client: client.flush(opened.stored, timeout=CALL_S))
+        opened.unflushed = 0
+
+    def outgrown(self, opened: Opened, rows: int) -> bool:
+        """Whether a collection of kind ``auto`` is searched by scanning, but large enough for a graph."""
+        size_bytes = 4 * rows * opened.spec.dim
+        return (
+            self.lite is None
+            and opened.spec.index == IndexSpec()
+            and size_bytes > GRAPH_BYTES
+            and self.index_now(opened) == FLAT
+        )
+
+    def make_graph(self, opened: Opened) -> None:
+        """Give it an HNSW index. Until that is built, calls of all handles wait."""
+        with opened.lock:
+            self.call(opened, lambda client: client.release_collection(opened.stored))
+            self.call(opened, lambda client: client.drop_index(opened.stored, "vector"))
+            self._build(opened, index_of(IndexSpec("hnsw"), False))
+            opened.asked = -REFRESH_S
+            self._load(opened)
+
+    def await_index(self, opened: Opened) -> None:
+        """Return when all sealed rows are indexed."""
+        least, since = -1, time.monotonic()
+        while True:
+            said = self.call(opened, lambda client: client.describe_index(opened.stored, "vector")) or {}
+            pending = int(said.get("pending_index_rows", 0))
+            if pending == 0:
+                return
+            if least < 0 or pending < least:
+                least, since = pending, time.monotonic()
+            if time.monotonic() - since > INDEX_STALLED_S:
+                raise Unavailable(
+                    f"{self.connection.address} has not indexed {pending} rows of {opened.spec.name!r} for "
+                    f"{INDEX_STALLED_S:.0f} s: look at its index nodes' logs"
+                )
+            time.sleep(POLL_S)

@@ -1,0 +1,188 @@
+"""Connections to Milvus: the client, Milvus Lite's server in process, and errors as `BackendError`s."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import grpc
+from pymilvus import MilvusClient, MilvusException
+
+from backends.errors import BackendError, CollectionNotFound, Unavailable
+
+T = TypeVar("T")
+
+# The client logs every error it raises, with its stack and the filter, and we raise it again in our words.
+logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+
+CONNECT_S, CALL_S = 10.0, 60.0
+POLL_S = 0.1
+NOT_FOUND = {4, 100}
+# What the server says while a collection is being loaded, or again after the node that held it has died.
+_UNLOADED = re.compile(
+    r"not loaded|not fully loaded|no available shard|shard (leader|delegator)|channel not (found|available)"
+    r"|delegator \d+ for channel|node (offline|not (found|match))|no replica|not ready|NodeNotFound"
+    r"|not in state|load segment|recovering|server is not (ready|serving)|state code",
+    re.IGNORECASE,
+)
+_AWAY = re.compile(
+    r"unavailable|deadline|fail(ed)? connecting|connection refused|retry timeout|rpc error", re.IGNORECASE
+)
+_TOO_LARGE = re.compile(r"larger than max|exceeds? the max ?output|resource_?exhausted", re.IGNORECASE)
+_DENIED = re.compile(r"auth|password|permission|privilege|token", re.IGNORECASE)
+_FULL = re.compile(r"no space left|disk quota|memory quota|quota exhausted", re.IGNORECASE)
+
+
+class TooLarge(BackendError):
+    """An answer does not fit in one message: ask for less at once."""
+
+
+def first_line(error: BaseException) -> str:
+    """One line of what the client says, without the expression it repeats."""
+    if isinstance(error, grpc.RpcError):
+        return f"{error.code().name}: {str(error.details())[:300]}"
+    text = error.message if isinstance(error, MilvusException) else str(error)
+    text = str(text).split("\n")[0].removeprefix("cannot parse expression: ")
+    return text if len(text) <= 300 else f"{text[:140]} ... {text[-140:]}"
+
+
+@dataclass(slots=True)
+class LiteServer:
+    """Milvus Lite's own server, serving one folder on a free loopback port of this process."""
+
+    folder: Path
+    grpc_server: Any
+    database: Any
+    port: int
+    handles: int = 0
+    # Lite takes one writer a collection at a time, from all handles of the process.
+    locks: dict[str, threading.RLock] = field(default_factory=dict)
+
+    open_servers: ClassVar[dict[Path, LiteServer]] = {}
+    mutex: ClassVar[threading.Lock] = threading.Lock()
+
+    @classmethod
+    def of(cls, folder: Path) -> LiteServer:
+        """The server of a folder, started by the first handle. Raises `Unavailable`."""
+        from milvus_lite.adapter.grpc.server import start_server_in_thread
+        from milvus_lite.exceptions import DataDirLockedError, MilvusLiteError
+
+        folder = folder.absolute()
+        with cls.mutex:
+            server = cls.open_servers.get(folder)
+            if server is None:
+                try:
+                    folder.mkdir(parents=True, exist_ok=True)
+                    server = cls(folder, *start_server_in_thread(str(folder), "127.0.0.1", 0))
+                except DataDirLockedError:
+                    raise Unavailable(
+                        f"{folder} is in use by another process: Milvus Lite allows one at a time; close it there, "
+                        "or serve several with a Milvus server and milvus://"
+                    ) from None
+                except (OSError, MilvusLiteError) as error:
+                    raise Unavailable(f"cannot open the folder {folder} as Milvus Lite: {first_line(error)}") from error
+                cls.open_servers[folder] = server
+            server.handles += 1
+            return server
+
+    def release(self) -> None:
+        """Give one handle back; the last one stops the server and frees the folder."""
+        with self.mutex:
+            self.handles -= 1
+            if self.handles:
+                return
+            del self.open_servers[self.folder]
+            self.grpc_server.stop(grace=5).wait()
+            self.database.close()
+
+
+class Connection:
+    """A client and its address; `call` turns what it raises into `BackendError`s.
+
+    `address` is fit for messages: it holds no token. `timeout_s` bounds each call, with its retries and
+    the wait for a collection that is being loaded.
+    """
+
+    def __init__(
+        self, uri: str, address: str, remedy: str, *, token: str = "", database: str = "", timeout_s: float = CALL_S
+    ) -> None:
+        self.address, self.timeout_s, self._remedy = address, timeout_s, remedy
+        self._closed = False
+        try:
+            # A channel of our own, since the client shares one among equal addresses and closing is for all.
+            self._client = MilvusClient(
+                uri, token=token, db_name=database, timeout=min(CONNECT_S, timeout_s), dedicated=True
+            )
+        except (MilvusException, grpc.RpcError) as error:
+            raise self._translated(error, "") from None
+        try:
+            self.version = str(self.call("", lambda client: client.get_server_version()))
+        except BackendError:
+            self.close()
+            raise
+
+    def check_open(self) -> None:
+        """Raise BackendError once closed."""
+        if self._closed:
+            raise BackendError(f"this store on {self.address} is closed: connect again")
+
+    @property
+    def release(self) -> tuple[int, int]:
+        """Major and minor version of the server; (0, 0) for one that says something else."""
+        found = re.match(r"v?(\d+)\.(\d+)", self.version)
+        return (int(found[1]), int(found[2])) if found else (0, 0)
+
+    def call(self, name: str, work: Callable[[MilvusClient], T], revive: Callable[[], None] | None = None) -> T:
+        """Do `work` with the client; where the collection `name` is not loaded, `revive` it and wait.
+
+        Raises `CollectionNotFound`, `Unavailable` or another `BackendError`.
+        """
+        deadline = time.monotonic() + self.timeout_s
+        while True:
+            self.check_open()
+            try:
+                return work(self._client)
+            except (MilvusException, grpc.RpcError, ValueError) as error:
+                if self._closed:
+                    continue
+                if isinstance(error, ValueError) and "closed channel" not in str(error):
+                    raise
+                if revive is None or time.monotonic() > deadline or not self._unloaded(error):
+                    raise self._translated(error, name) from None
+            revive()
+            time.sleep(POLL_S)
+
+    def _unloaded(self, error: BaseException) -> bool:
+        return isinstance(error, MilvusException) and (
+            error.code in (101, 106, 503) or bool(_UNLOADED.search(str(error.message)))
+        ) and error.code not in NOT_FOUND  # fmt: skip
+
+    def _translated(self, error: BaseException, name: str) -> BackendError:
+        said = first_line(error)
+        code = error.code if isinstance(error, MilvusException) else None
+        if code in NOT_FOUND or "can't find collection" in said:
+            return CollectionNotFound(f"no collection {name!r} in {self.address}")
+        if _TOO_LARGE.search(said):
+            return TooLarge(f"{self.address}: an answer is larger than a message may be: {said}")
+        if _FULL.search(said):
+            return Unavailable(f"{self.address} has no room left: {said}; free disk or memory there")
+        if _DENIED.search(said):
+            return Unavailable(
+                f"{self.address} refused the credentials: {said}; "
+                "set SIGHTLINE_MILVUS_TOKEN to user:password or an API key"
+            )
+        if isinstance(error, grpc.RpcError) or not isinstance(code, int) or code == 2 or _AWAY.search(said):
+            return Unavailable(f"{self.address} does not answer: {said}; {self._remedy}")
+        return BackendError(f"{self.address} failed{f' on collection {name!r}' if name else ''}: {said}")
+
+    def close(self) -> None:
+        """Close the channel; calls under way end with `BackendError`."""
+        if not self._closed:
+            self._closed = True
+            self._client.close()

@@ -1,0 +1,130 @@
+"""How a record is stored in Milvus, and back; how collections are named and described.
+
+Milvus's columns are ``id`` (primary key), ``vector``, ``modality``, ``text``, ``uri``, ``payload`` and the
+dynamic fields of `backends.milvus_where`. ``payload`` is one digit, 1 for no text plus 2 for no uri,
+since 2.3 has no nulls; then the metadata as JSON, as it was given.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from backends.base import CollectionSpec, Hit, Record
+from backends.checks import plain_metadata
+from backends.errors import Corrupt, Unsupported
+from backends.milvus_where import Dialect
+from backends.where import MetadataValue
+from backends.words import words
+
+PREFIX = "sightline_"
+MARK = "sightline:1:"
+MAX_DYNAMIC_BYTES = 65_536
+MAX_VARCHAR_BYTES = 65_535
+BATCH_ROWS, BATCH_BYTES = 5_000, 16 << 20
+STORED = ["modality", "text", "uri", "payload"]
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_decode = json.JSONDecoder().decode
+
+
+def stored_name(name: str) -> str:
+    """The Milvus collection of one of ours: Milvus takes no hyphens, so ``_`` is ``__`` and ``-`` is ``_d``."""
+    return PREFIX + name.replace("_", "__").replace("-", "_d")
+
+
+def own_name(stored: str) -> str | None:
+    """The name behind `stored_name`, `None` for a collection that is not ours."""
+    if not stored.startswith(PREFIX):
+        return None
+    return re.sub("_(.)", lambda pair: "-" if pair[1] == "d" else "_", stored[len(PREFIX) :])
+
+
+def description_of(spec: CollectionSpec) -> str:
+    """What is stored with a collection to know it by."""
+    return MARK + spec.to_json()
+
+
+def spec_of(description: Mapping[str, Any]) -> CollectionSpec | None:
+    """The spec in what Milvus says of a collection; `None` where Sightline did not make it."""
+    for text in (description.get("properties", {}).get("sightline", ""), description.get("description", "")):
+        if text.startswith(MARK):
+            return CollectionSpec.from_json(text.removeprefix(MARK))
+    return None
+
+
+def words_of(text: str) -> str:
+    """The words of a text as the BM25 function takes them: folded, between single spaces, cut to what fits."""
+    joined = " ".join(words(text))
+    return joined.encode()[:MAX_VARCHAR_BYTES].decode(errors="ignore") if len(joined) > 16_000 else joined
+
+
+def row_of(record: Record, vector: Any, dialect: Dialect, keyword: bool) -> dict[str, Any]:
+    """The row of a record. Raises `Unsupported` where its metadata is more than Milvus filters."""
+    metadata = plain_metadata(record.metadata) if record.metadata else {}
+    missing = (record.text is None) + 2 * (record.uri is None)
+    payload = f"{missing}{_encode(metadata)}" if metadata else str(missing)
+    row = {
+        "id": record.id,
+        "vector": vector,
+        "modality": record.modality,
+        "text": record.text or "",
+        "uri": record.uri or "",
+        "payload": payload,
+    }
+    if keyword:
+        row["words"] = words_of(record.text or "")
+    dynamic = dialect.fields(metadata)
+    # A field's key takes at most 15 bytes, and its JSON at least 8, of which the value is part.
+    if len(payload) > MAX_DYNAMIC_BYTES // 6 and not dialect.lists_as_text:
+        size_bytes = len(_encode(dynamic).encode())
+        if size_bytes > MAX_DYNAMIC_BYTES:
+            raise Unsupported(
+                f"record {record.id!r}: its metadata takes {size_bytes} bytes in the form that Milvus filters, "
+                f"which is limited to {MAX_DYNAMIC_BYTES}: use fewer fields"
+            )
+    row.update(dynamic)
+    return row
+
+
+def batches(rows: list[dict[str, Any]], dim: int) -> Iterator[list[dict[str, Any]]]:
+    """Rows in batches that one request takes."""
+    batch: list[dict[str, Any]] = []
+    size_bytes = 0
+    for row in rows:
+        # Text counts up to three bytes a character; the dynamic fields are about as long as the payload.
+        row_bytes = 4 * dim + 3 * (2 * len(row["text"]) + len(row["uri"]) + 3 * len(row["payload"])) + 600
+        if batch and (len(batch) >= BATCH_ROWS or size_bytes + row_bytes > BATCH_BYTES):
+            yield batch
+            batch, size_bytes = [], 0
+        batch.append(row)
+        size_bytes += row_bytes
+    if batch:
+        yield batch
+
+
+def _parts(row: Mapping[str, Any]) -> tuple[str | None, str | None, dict[str, MetadataValue]]:
+    try:
+        payload = row["payload"]
+        missing = int(payload[0])
+        metadata = _decode(payload[1:]) if len(payload) > 1 else {}
+        return None if missing & 1 else row["text"], None if missing & 2 else row["uri"], metadata
+    except (KeyError, IndexError, ValueError) as error:
+        raise Corrupt(f"row {row.get('id')!r} is not one that Sightline wrote: {error}") from error
+
+
+def record_of(row: Mapping[str, Any]) -> Record:
+    """The record of a row, with its vector where the row has it."""
+    text, uri, metadata = _parts(row)
+    vector = np.array(row["vector"], np.float32) if "vector" in row else None
+    return Record(row["id"], vector, row["modality"], text, uri, metadata)
+
+
+def hit_of(record_id: str, row: Mapping[str, Any], score: float, exact: bool) -> Hit:
+    """The hit of a row."""
+    text, uri, metadata = _parts(row)
+    return Hit(record_id, score, row["modality"], text, uri, metadata, exact)

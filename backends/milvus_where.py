@@ -1,0 +1,208 @@
+"""Filters in Milvus's expression language, exact on every version by what is stored beside the metadata.
+
+Milvus compares JSON numbers as doubles, mixes integers with floats, and disagrees between versions on
+what a missing key makes of ``not``. So a filter never looks at the metadata itself. Each field has a
+dynamic key holding a string that sorts as the value does:
+
+- ``v`` + name: ``b0``/``b1`` for a boolean, ``n`` + `number_key` for a number, ``s`` + the string;
+- ``l`` + name: the elements of a list, after a 0 that makes the empty list present. Milvus Lite reads
+  JSON lists row by row in Python, which takes 20 times as long as its columns, so there it is one
+  string of the elements' hashes, searched with ``like``.
+
+Every atom is true or false, never unknown, so `Not` is ``not``.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+from backends.where import ORDERINGS, And, Compare, Not, Or, Scalar, Where, kind_of
+
+SYMBOLS = {"eq": "==", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+# 64 characters in the order of their code points, none of which JSON or Milvus escapes.
+DIGITS = "-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz"
+KEY_DIGITS = 11
+AFTER = {"b": "c", "n": "o", "s": "t"}
+EVERYTHING, NOTHING = '(id != "")', '(id == "")'
+_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+
+
+def quote(text: str) -> str:
+    """A string literal that the server and Lite both read back unchanged."""
+    return '"' + text.translate(_ESCAPES) + '"'
+
+
+def id_in(ids: Sequence[str]) -> str:
+    """The expression that selects these primary keys."""
+    return f"id in [{','.join(map(quote, ids))}]"
+
+
+def number_key(value: float) -> str:
+    """A string that sorts, by code point, as 64-bit integers and doubles do by value; equal for equal ones.
+
+    The bits of the largest double that is not above `value`, made to sort as an unsigned integer, in 11
+    digits of six bits without trailing zeros; then, for an integer beyond 2^53 only, what is left over.
+    """
+    base = float(value) + 0.0
+    if isinstance(value, int) and int(base) > value:
+        base = math.nextafter(base, -math.inf)
+    left_over = value - int(base) if isinstance(value, int) else 0
+    (bits,) = struct.unpack(">Q", struct.pack(">d", base))
+    ordered = (bits ^ (0xFFFF_FFFF_FFFF_FFFF if bits >> 63 else 1 << 63)) << 2
+    key = "".join(DIGITS[ordered >> shift & 63] for shift in range(60, -1, -6))
+    if left_over:
+        return f"{key}{DIGITS[left_over >> 6]}{DIGITS[left_over & 63]}"
+    return key.rstrip(DIGITS[0])
+
+
+def scalar_key(value: Scalar) -> str:
+    """What is stored for a value that is no list."""
+    kind = kind_of(value)
+    if kind == "s":
+        return f"s{value}"
+    return f"b{int(value)}" if kind == "b" else f"n{number_key(value)}"  # type: ignore[arg-type]
+
+
+def _hash(element: str) -> str:
+    return blake2b(element.encode(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How one Milvus wants expressions.
+
+    `guarded`: a comparison with a missing key is unknown, so each stands behind ``exists``; where it is
+    False the comparison is false, and ``exists`` cannot be combined with ``and`` (2.3). `lists_as_text`:
+    lists are strings of hashes.
+    """
+
+    guarded: bool
+    lists_as_text: bool
+
+    def fields(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
+        """The dynamic fields that make a record's metadata findable."""
+        found: dict[str, Any] = {}
+        for field, value in metadata.items():
+            if not isinstance(value, list):
+                found["v" + field] = scalar_key(value)
+            elif self.lists_as_text:
+                found["l" + field] = "".join(f" {_hash(element)}" for element in dict.fromkeys(value))
+            else:
+                found["l" + field] = [0, *dict.fromkeys(value)]
+        return found
+
+    def _atom(self, key: str, *comparisons: str) -> str:
+        parts = (f"exists {key}", *comparisons) if self.guarded else comparisons
+        return f"({' and '.join(parts)})"
+
+    def _has_scalar(self, field: str) -> str:
+        key = f'$meta["v{field}"]'
+        return self._atom(key) if self.guarded else self._atom(key, f'{key} >= ""')
+
+    def _has_list(self, field: str) -> str:
+        key = f'$meta["l{field}"]'
+        return self._atom(key) if self.lists_as_text else self._atom(key, f"json_contains({key}, 0)")
+
+    def _list_holds(self, field: str, wanted: Sequence[str]) -> str:
+        key = f'$meta["l{field}"]'
+        if self.lists_as_text:
+            return self._atom(key, any_of([f"{key} like {quote(f'% {_hash(value)}%')}" for value in wanted]))
+        return self._atom(key, f"json_contains_any({key}, [{','.join(map(quote, wanted))}])")
+
+    def _scalar_is(self, field: str, wanted: Sequence[Scalar]) -> str:
+        key = f'$meta["v{field}"]'
+        literals = [quote(scalar_key(value)) for value in wanted]
+        if len(literals) == 1:
+            return self._atom(key, f"{key} == {literals[0]}")
+        if self.lists_as_text:
+            return self._atom(key, any_of([f"{key} == {literal}" for literal in literals]))
+        return self._atom(key, f"{key} in [{','.join(literals)}]")
+
+    def compare(self, clause: Compare) -> str:
+        """One comparison of a metadata field."""
+        field, op, value = clause.field, clause.op, clause.value
+        if op in ORDERINGS:
+            key, kind = f'$meta["v{field}"]', kind_of(value)
+            other_end = f"{key} < {quote(AFTER[kind])}" if op in ("gt", "gte") else f"{key} >= {quote(kind)}"
+            return self._atom(key, f"{key} {SYMBOLS[op]} {quote(scalar_key(value))}", other_end)
+        if op == "exists":
+            present = any_of([self._has_scalar(field), self._has_list(field)])
+            return present if value else f"(not {present})"
+        if op == "contains":
+            return self._list_holds(field, [value]) if isinstance(value, str) else NOTHING
+        if op in ("ne", "nin"):
+            positive: Any = Compare(field, "eq" if op == "ne" else "in", value)
+            return all_of([self.compare(Compare(field, "exists", True)), f"(not {self.compare(positive)})"])
+        wanted = list(dict.fromkeys((kind_of(v), v) for v in (value if op == "in" else (value,))))
+        if not wanted:
+            return NOTHING
+        parts = [self._scalar_is(field, [v for _, v in wanted])]
+        if strings := [v for kind, v in wanted if kind == "s"]:
+            parts.append(self._list_holds(field, strings))
+        return any_of(parts)
+
+
+def _combine(word: str, parts: Sequence[str]) -> str:
+    # Balanced, because the server's own parsers nest no deeper than about a hundred levels.
+    if len(parts) == 1:
+        return parts[0]
+    middle = len(parts) // 2
+    return f"({_combine(word, parts[:middle])} {word} {_combine(word, parts[middle:])})"
+
+
+def any_of(parts: Sequence[str]) -> str:
+    """The disjunction."""
+    return _combine("or", parts) if parts else NOTHING
+
+
+def all_of(parts: Sequence[str]) -> str:
+    """The conjunction."""
+    return _combine("and", parts) if parts else EVERYTHING
+
+
+def _modality(clause: Compare) -> str:
+    # Always present and always a string, so the rest of the meaning is decided here.
+    op, value = clause.op, clause.value
+    if op in ("ne", "nin"):
+        return f"(not {_modality(Compare(clause.field, 'eq' if op == 'ne' else 'in', value))})"
+    if op == "exists":
+        return EVERYTHING if value else NOTHING
+    if op == "in":
+        strings = [quote(v) for v in value if isinstance(v, str)]
+        return f"(modality in [{','.join(strings)}])" if strings else NOTHING
+    if op == "contains" or not isinstance(value, str):
+        return NOTHING
+    return f"(modality {SYMBOLS[op]} {quote(value)})"
+
+
+def _merge(clauses: Sequence[Where]) -> list[Where]:
+    """Clauses of an `Or` with the equalities on one field made one ``in``: thousands of terms are slow to parse."""
+    wanted: dict[str, list[Scalar]] = {}
+    rest: list[Where] = []
+    for clause in clauses:
+        if isinstance(clause, Compare) and clause.op in ("eq", "in"):
+            wanted.setdefault(clause.field, []).extend(clause.value if clause.op == "in" else (clause.value,))
+        else:
+            rest.append(clause)
+    return [*(Compare(field, "in", tuple(values)) for field, values in wanted.items()), *rest]
+
+
+def expression(where: Where | None, dialect: Dialect) -> str:
+    """The filter in Milvus's language, "" where it selects everything by saying nothing."""
+    return "" if where is None else _translate(where, dialect.compare)
+
+
+def _translate(where: Where, compare: Callable[[Compare], str]) -> str:
+    if isinstance(where, Compare):
+        return _modality(where) if where.field == "modality" else compare(where)
+    if isinstance(where, Not):
+        return f"(not {_translate(where.clause, compare)})"
+    if isinstance(where, And):
+        return all_of([_translate(clause, compare) for clause in where.clauses])
+    assert isinstance(where, Or)
+    return any_of([_translate(clause, compare) for clause in _merge(where.clauses)])
