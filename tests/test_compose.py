@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -97,7 +100,32 @@ def test_the_head_names_urls_that_are_served() -> None:
         assert url.port in published(SCHEMES[url.scheme])
 
 
-def test_qdrants_health_check_is_sound_bash() -> None:
-    *_, script = SERVICES["qdrant"]["healthcheck"]["test"]
-    done = subprocess.run(["bash", "-n", "-c", script.replace("$$", "$")], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+@pytest.mark.skipif(shutil.which("bash") is None, reason="the check is written in bash")
+@pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False), (None, False)])
+def test_qdrants_health_check_asks_whether_it_is_ready(status: int | None, healthy: bool) -> None:
+    asked: list[str] = []
+
+    class Qdrant(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(status or 500)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    kind, *command = SERVICES["qdrant"]["healthcheck"]["test"]
+    assert kind == "CMD"
+    with HTTPServer(("127.0.0.1", 0), Qdrant) as server:
+        *words, script = [word.replace("$$", "$").replace("6333", str(server.server_port)) for word in command]
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        if status is None:
+            server.server_close()
+        else:
+            thread.start()
+        done = subprocess.run([*words, script], capture_output=True, timeout=20, check=False)
+        if status is not None:
+            server.shutdown()
+            thread.join()
+    assert (done.returncode == 0) is healthy
+    assert asked == ([] if status is None else ["/readyz"])
