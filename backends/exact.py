@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
 import threading
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,9 +29,7 @@ from backends.base import (
     prepare_records,
 )
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection, plain_metadata
-
-WORD = re.compile(r"\w+")
-BM25_K1, BM25_B = 1.2, 0.75
+from backends.words import BM25_B, BM25_K1, words
 
 
 def similarity(queries: NDArray[np.float32], vectors: NDArray[np.float32], metric: Metric) -> NDArray[np.float64]:
@@ -48,12 +44,6 @@ def similarity(queries: NDArray[np.float32], vectors: NDArray[np.float32], metri
         return scores
     rows = [-np.sqrt(((wide - query) ** 2).sum(axis=1)) for query in queries.astype(np.float64)]
     return np.stack(rows) if rows else np.empty((0, len(vectors)))
-
-
-def words(text: str) -> list[str]:
-    """The words keyword search sees: runs of letters and digits, case and accents folded."""
-    plain = unicodedata.normalize("NFKD", text.casefold())
-    return WORD.findall("".join(c for c in plain if not unicodedata.combining(c)))
 
 
 @dataclass(slots=True)
