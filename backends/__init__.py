@@ -29,6 +29,9 @@ class Engine:
 SCHEMES: dict[str, Engine] = {
     "exact": Engine("backends.exact:ExactBackend", None, "exact://", "NumPy in memory, the oracle of every test"),
     "faiss": Engine("backends.faiss:FaissBackend", None, "faiss:///dir", "FAISS and SQLite in a folder, the default"),
+    "weaviate": Engine(
+        "backends.weaviate:WeaviateBackend", "weaviate", "weaviate://host:8080?grpc=50051", "a Weaviate server"
+    ),
 }
 
 

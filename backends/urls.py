@@ -1,0 +1,101 @@
+"""Backend URLs: the folder or the server, and the options, that they name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
+def folder_of(url: str, scheme: str) -> Path:
+    """The folder of ``scheme:///absolute/dir`` or ``scheme://./relative/dir``; percent escapes are decoded.
+
+    Raises ValueError saying which form to use.
+    """
+    found, separator, rest = url.partition("://")
+    path, _, options = rest.partition("?")
+    if found != scheme or not separator:
+        raise ValueError(f"{url!r} is no {scheme}:// URL: write {scheme}:///absolute/dir or {scheme}://./relative/dir")
+    if options:
+        raise ValueError(f"{url!r}: {scheme}:// takes no options, got {options!r} (a '?' in a path is written %3F)")
+    if "#" in path:
+        raise ValueError(f"{url!r}: a '#' in a path is written %23")
+    path = unquote(path, errors="strict")
+    if "\x00" in path:
+        raise ValueError(f"{url!r}: a path cannot contain NUL")
+    if os.name == "nt" and path[2:3] == ":":
+        path = path.removeprefix("/")
+    elif path.strip("/") == "" or path.split("/")[0] not in ("", ".", ".."):
+        raise ValueError(
+            f"{url!r} does not name a folder: write {scheme}:///absolute/dir (three slashes) "
+            f"or {scheme}://./relative/dir"
+        )
+    return Path(path)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerUrl:
+    """A server's host, port, options and key. `repr` and `address` leave out options and key, which may be secret."""
+
+    scheme: str
+    host: str
+    port: int
+    options: dict[str, str]
+    key: str | None = None
+
+    @property
+    def address(self) -> str:
+        """``scheme://host:port``, fit for messages."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+    def __repr__(self) -> str:
+        return f"ServerUrl({self.address})"
+
+    def flag(self, name: str, default: bool) -> bool:
+        """A yes-or-no option."""
+        value = self.options.get(name, "").lower()
+        if value and value not in TRUE + FALSE:
+            raise ValueError(f"{self.address}: option {name} must be true or false, not {value!r}")
+        return value in TRUE if value else default
+
+    def number(self, name: str, default: int, highest: int = 65_535) -> int:
+        """A positive whole number."""
+        value = self.options.get(name)
+        if value is None:
+            return default
+        if not (value.isascii() and value.isdigit() and 1 <= int(value) <= highest):
+            raise ValueError(f"{self.address}: option {name} must be a number from 1 to {highest}, not {value!r}")
+        return int(value)
+
+
+def server_of(url: str, scheme: str, port: int, known: Collection[str], *, keyed: bool = False) -> ServerUrl:
+    """The parts of ``scheme://host[:port][?option=value&...]``; `port` where the URL names none.
+
+    With `keyed` a key may stand before the host: ``scheme://:KEY@host`` (percent-escaped where it must be).
+
+    Raises ValueError for another form or an option that is not `known`; the message does not repeat
+    values of options, nor a user and password.
+    """
+    form = f"{scheme}://host:{port}"
+    try:
+        parts = urlsplit(url)
+        found_port = parts.port
+        options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+    except ValueError:
+        raise ValueError(f"this {scheme}:// URL cannot be read: write {form}?option=value") from None
+    if parts.scheme != scheme or not parts.hostname:
+        raise ValueError(f"this URL names no {scheme} server: write {form}")
+    key = unquote(parts.password or parts.username or "") or None
+    if not keyed and (parts.username is not None or parts.password is not None):
+        raise ValueError(f"{scheme}:// takes no user and password in the URL: write {form}")
+    if parts.path.strip("/") or parts.fragment:
+        raise ValueError(f"{scheme}:// takes nothing between the port and the options: write {form}")
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ValueError(f"{scheme}:// has no option {unknown[0]!r}; it has {', '.join(sorted(known))}")
+    return ServerUrl(scheme, parts.hostname, port if found_port is None else found_port, options, key)
