@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 import backends
 from backends import SCHEMES, connect
@@ -74,6 +74,7 @@ def test_records_as_large_as_allowed() -> None:
     assert record.modality == "text"
 
 
+@settings(deadline=None)
 @given(strategies.ids().filter(lambda i: len(i.encode()) <= 512), strategies.texts(), strategies.metadata())
 def test_usable_records_are_accepted(record_id: str, text: str, metadata: Any) -> None:
     record = Record(record_id, None, "text", text, text[:1000], metadata)

@@ -6,7 +6,7 @@ import itertools
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.base import And, Compare, Not, Or, format_where, matches, parse_where
@@ -202,6 +202,7 @@ def test_every_operator_is_false_on_a_missing_field(op: Any) -> None:
     assert not matches(Compare("nowhere", op, value), BOOK, "image")
 
 
+@settings(deadline=None)
 @given(FILTERS, strategies.metadata(), st.sampled_from(["image", "text"]))
 def test_a_tree_and_its_json_mean_the_same(where: Any, metadata: Any, modality: str) -> None:
     again = parse_where(format_where(where))
@@ -210,6 +211,7 @@ def test_a_tree_and_its_json_mean_the_same(where: Any, metadata: Any, modality: 
     assert fields_of(again) == fields_of(where)
 
 
+@settings(deadline=None)
 @given(FILTERS, FILTERS, strategies.metadata())
 def test_connectives_are_those_of_logic(left: Any, right: Any, metadata: Any) -> None:
     def true(where: Any) -> bool:

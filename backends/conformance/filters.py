@@ -46,7 +46,7 @@ def random_shapes(number: int) -> list[list[Any]]:
     drawn: list[list[Any]] = []
 
     @seed(number)
-    @settings(max_examples=COLLECTIONS + 1, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=COLLECTIONS + 1, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(strategies.metadata(), min_size=SHAPES, max_size=SHAPES))
     def draw(shapes: list[Any]) -> None:
         drawn.append(shapes)

@@ -107,7 +107,11 @@ class Store:
     def ask(self, task: str, url: str, name: str, *arguments: str) -> dict[str, Any]:
         """Run `child` to its end and return the JSON object it printed last."""
         process = self.child(task, url, name, *arguments)
-        out, err = process.communicate(timeout=CHILD_TIMEOUT_S)
+        try:
+            out, err = process.communicate(timeout=CHILD_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, err = process.communicate()
         assert process.returncode == 0, f"the second process ended with {process.returncode}: {err[-2000:]}"
         answer: dict[str, Any] = json.loads(out.splitlines()[-1])
         return answer
