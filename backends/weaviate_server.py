@@ -43,10 +43,11 @@ class WeaviateServer:
     """One server, reached by gRPC and REST; thread-safe. Lost connections come back by themselves."""
 
     def __init__(self, url: ServerUrl) -> None:
+        self.url = url
         self.address = url.address
         self._timeout_s = url.number("timeout", CONNECT_S, 3600)
-        key = url.key or os.environ.get(KEY_VARIABLE) or None
-        bearer = f"Bearer {key}" if key else None
+        self.key = url.key or os.environ.get(KEY_VARIABLE) or None
+        bearer = f"Bearer {self.key}" if self.key else None
         if bearer is not None and not (bearer.isascii() and bearer.isprintable()):
             raise ValueError(f"the API key for {self.address} has characters that no key has")
         https = url.flag("https", False)
@@ -154,7 +155,7 @@ class WeaviateServer:
 
     def call(self, method: str, request: Any, *, timeout_s: float = QUERY_S, retry: bool = True) -> Any:
         """One gRPC call. Waits for a server that starts again, unless not to `retry` what may have been done."""
-        return self._result(method, request, self._start(method, request, timeout_s), timeout_s, retry=retry)
+        return self._answered(lambda: self._ask(method, request, timeout_s), method, request, timeout_s, retry=retry)
 
     def calls(
         self,
@@ -175,35 +176,42 @@ class WeaviateServer:
                 started.append((request, self._start(method, request, timeout_s)))
                 if len(started) >= window:
                     first, future = started.popleft()
-                    yield self._result(method, first, future, timeout_s, renew=renew)
+                    yield self._answered(future.result, method, first, timeout_s, renew=renew)
             while started:
                 first, future = started.popleft()
-                yield self._result(method, first, future, timeout_s, renew=renew)
+                yield self._answered(future.result, method, first, timeout_s, renew=renew)
         finally:
             for _, future in started:
                 future.cancel()
 
-    def _start(self, method: str, request: Any, timeout_s: float) -> Any:
+    def _ask(self, method: str, request: Any, timeout_s: float) -> Any:
         self.check_open()
-        stub: Callable[..., Any] = getattr(self._stub, method)
         try:
-            return stub.future(request, timeout=timeout_s, metadata=self._metadata)  # type: ignore[attr-defined]
+            return getattr(self._stub, method)(request, timeout=timeout_s, metadata=self._metadata)
         except ValueError:  # closed between the check and the call
             self.check_open()
             raise
 
-    def _result(
+    def _start(self, method: str, request: Any, timeout_s: float) -> Any:
+        self.check_open()
+        try:
+            return getattr(self._stub, method).future(request, timeout=timeout_s, metadata=self._metadata)
+        except ValueError:
+            self.check_open()
+            raise
+
+    def _answered(
         self,
+        answer: Callable[[], Any],
         method: str,
         request: Any,
-        future: Any,
         timeout_s: float,
         *,
         retry: bool = True,
         renew: Callable[[Any], None] | None = None,
     ) -> Any:
         try:
-            return future.result()
+            return answer()
         except grpc.FutureCancelledError:
             self.check_open()
             raise
@@ -214,7 +222,7 @@ class WeaviateServer:
         if renew is not None:
             renew(request)
         try:
-            return self._start(method, request, timeout_s).result()
+            return self._ask(method, request, timeout_s)
         except grpc.RpcError as error:
             raise self._meaning(error, timeout_s) from None
 
