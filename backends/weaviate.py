@@ -15,6 +15,7 @@ from backends.base import (
     Backend,
     Capabilities,
     CollectionSpec,
+    DimensionMismatch,
     Hit,
     Page,
     Record,
@@ -95,7 +96,7 @@ class WeaviateBackend(Backend):
         if known is not None:
             try:
                 return task(known)
-            except Refused:
+            except (Refused, DimensionMismatch):
                 if self._read(name) == known:
                     raise
         return task(self._read(name))
@@ -202,7 +203,9 @@ class WeaviateBackend(Backend):
         request = batch_delete_pb2.BatchDeleteRequest(collection=stored.class_name, filters=filters)
         reply = self._server.call("BatchDelete", request, timeout_s=WRITE_S, retry=False)
         if reply.failed:
-            raise self._server.refused(f"{reply.failed} records were not deleted")
+            shards = self._server.rest("GET", f"/schema/{stored.class_name}/shards") or ()
+            why = "a shard is read-only" if any(s.get("status") == "READONLY" for s in shards) else "no reason given"
+            raise self._server.refused(f"{reply.failed} deletions failed: {why}")
         return int(reply.successful)
 
     def count(self, name: str, where: Where | None = None) -> int:
