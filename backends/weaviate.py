@@ -12,6 +12,8 @@ from weaviate.proto.v1 import batch_delete_pb2, batch_pb2
 from backends import weaviate_mend as mend
 from backends import weaviate_schema as schema
 from backends.base import (
+    MAX_TEXT_BYTES,
+    MAX_URI_BYTES,
     Backend,
     Capabilities,
     CollectionSpec,
@@ -24,7 +26,7 @@ from backends.base import (
     prepare_queries,
     prepare_records,
 )
-from backends.checks import check_batch, check_ids, check_index, check_search, check_selection
+from backends.checks import MAX_METADATA_BYTES, check_batch, check_ids, check_index, check_search, check_selection
 from backends.weaviate_objects import (
     check_cursor,
     new_stamp,
@@ -44,7 +46,8 @@ from backends.weaviate_where import Translator, by_id, everything
 
 T = TypeVar("T")
 BATCH, BATCH_BYTES, BATCH_WINDOW = 500, 8 << 20, 2
-PAGE_BYTES = 32 << 20
+# An answer may have 100 MiB; a record without its vector has at most this much: text, uri and metadata.
+PAGE_BYTES, RECORD_BYTES = 96 << 20, MAX_TEXT_BYTES + MAX_URI_BYTES + MAX_METADATA_BYTES + 4096
 
 
 class WeaviateBackend(Backend):
@@ -269,7 +272,7 @@ class WeaviateBackend(Backend):
     def flush(self, name: str) -> None:
         """Return when all writes are indexed.
 
-        Records that a crash has left stored but not indexed are indexed, in collections of up to 100,000;
+        Records that a crash has left stored but not indexed are indexed, in collections of up to 25,000;
         in larger ones they are when they are upserted again.
         """
         mend.flush(self._server, self._read(name))
@@ -280,9 +283,6 @@ class WeaviateBackend(Backend):
 
 
 def _page(spec: CollectionSpec, wanted: int, with_vectors: bool) -> int:
-    """How many records a page may have so that an answer stays well below gRPC's limit.
-
-    Text, uri and metadata reach 140 KB at worst, but rarely all; the limit is 100 MB.
-    """
-    row_bytes = 32_768 + (4 * spec.dim if with_vectors else 0)
+    """How many records a page may have so that an answer stays below gRPC's limit whatever they hold."""
+    row_bytes = RECORD_BYTES + (4 * spec.dim if with_vectors else 0)
     return max(1, min(wanted, PAGE_BYTES // row_bytes))

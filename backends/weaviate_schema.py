@@ -19,10 +19,10 @@ from backends.words import BM25_B, BM25_K1
 
 CLASS_PREFIX = "Sightline_"
 MAX_NUMBERS = 64
-EF_MIN, EF_FACTOR, EF_MAX = 100, 8, 4096
+EF_MIN, EF_FACTOR, EF_MAX = 256, 8, 4096
 # Below this many matching records Weaviate scans them all instead of walking the graph.
 FLAT_CUTOFF = 40_000
-M_RANGE, EF_CONSTRUCTION_LEAST = (4, 2047), 4
+M_RANGE, EF_CONSTRUCTION, EF_CONSTRUCTION_LEAST = (4, 2047), 256, 4
 _DISTANCES = {"cosine": "cosine", "dot": "dot", "l2": "l2-squared"}
 
 
@@ -90,6 +90,7 @@ def _index_config(spec: CollectionSpec) -> dict[str, Any]:
     if spec.index.kind == "flat":
         return config
     config |= {"ef": -1, "dynamicEfMin": EF_MIN, "dynamicEfFactor": EF_FACTOR, "dynamicEfMax": EF_MAX}
+    config["efConstruction"] = EF_CONSTRUCTION
     config |= {"flatSearchCutoff": FLAT_CUTOFF, "filterStrategy": "acorn"}
     m, ef_construction = spec.index.params.get("m"), spec.index.params.get("ef_construction")
     if m is not None:

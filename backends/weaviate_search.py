@@ -1,7 +1,8 @@
 """Searching a collection on Weaviate: how far to look, what is exact, and ties.
 
 Weaviate has no knob per query, but the size of its candidate list (ef) is eight times the number of hits
-asked for, so `effort` asks for more hits and keeps the best k. What a filter leaves below 40,000 records
+asked for and at least 256, so a high `effort` asks for more hits and keeps the best k; a low one cannot
+make it look less far. What a filter leaves below 40,000 records
 it scans in full; small collections are searched that way without a filter too, through one that selects
 everything.
 """
@@ -19,7 +20,7 @@ from backends import weaviate_mend as mend
 from backends.base import Hit
 from backends.weaviate_objects import hit_of, vector_of
 from backends.weaviate_requests import count_request, having_words, near, search_request
-from backends.weaviate_schema import EF_FACTOR, FLAT_CUTOFF, Stored
+from backends.weaviate_schema import EF_FACTOR, EF_MIN, FLAT_CUTOFF, Stored
 from backends.weaviate_server import WeaviateServer
 from backends.weaviate_where import everything
 from backends.words import words
@@ -30,7 +31,8 @@ MAX_K = 10_000
 SCAN_BYTES = 2 << 20
 # A count this old is still good to say that a collection is small: others cannot add FLAT_CUTOFF / 2 in that time.
 COUNT_AGE_S = 2.0
-FILTERED_EF, BINARY_EF = 256, 1024
+BINARY_EF = 1024
+LEAST_EF, EFFORT_RANGE = 16, 256
 ATTEMPTS = 4
 PAUSE_S = 0.1
 
@@ -70,7 +72,7 @@ class Searcher:
                 condition = everything()
             # Half, so that what is being written meanwhile does not cross the line.
             exact = plain and condition is not True and size <= FLAT_CUTOFF // 2
-        limit = min(MAX_K, k + 1 if exact else max(k, self._limit(stored, condition, effort)))
+        limit = min(MAX_K, k + 1 if exact else max(k, self._limit(stored, effort)))
         requests = [self._near(stored, query, limit, condition) for query in queries]
         # A future costs a lone query a tenth of a millisecond.
         ask = self._server.calls if len(requests) > 1 else self._one
@@ -82,6 +84,8 @@ class Searcher:
                 continue
             if exact:
                 found = self._with_ties(stored, query, k, limit, condition, found)
+            else:
+                found = found[:k]
             scores = [_score(spec.metric, result.metadata.distance) for result in found]
             answers.append(_best(found, scores, k, exact=exact))
         return answers
@@ -89,13 +93,11 @@ class Searcher:
     def _one(self, method: str, requests: list[Any]) -> list[Any]:
         return [self._server.call(method, request) for request in requests]
 
-    def _limit(self, stored: Stored, condition: Any, effort: float | None) -> int:
-        least = BINARY_EF if stored.spec.index.quantization == "binary" else 0
-        if effort is None:
-            ef = max(least, 0 if condition is True else FILTERED_EF)
-        else:
-            ef = max(least, round(16 * 64**effort))
-        return math.ceil(ef / EF_FACTOR)
+    def _limit(self, stored: Stored, effort: float | None) -> int:
+        ef = 0 if effort is None else round(LEAST_EF * EFFORT_RANGE**effort)
+        if stored.spec.index.quantization == "binary":
+            ef = max(ef, BINARY_EF)
+        return math.ceil(ef / EF_FACTOR) if ef > EF_MIN else 0
 
     def _near(self, stored: Stored, query: Floats, limit: int, condition: Any, *, vectors: bool = False) -> Any:
         return search_request(stored, vectors=vectors, condition=condition, limit=limit, **near(stored, query))

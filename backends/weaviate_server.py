@@ -15,7 +15,7 @@ from typing import Any
 
 import grpc
 import httpx
-from weaviate.proto.v1 import weaviate_pb2_grpc
+from weaviate.proto.v1 import health_weaviate_pb2, weaviate_pb2_grpc
 
 from backends.errors import BackendError, Unavailable
 from backends.urls import ServerUrl, server_of
@@ -29,6 +29,7 @@ CONNECT_S, QUERY_S, WRITE_S = 10, 60, 300
 RETURN_FACTOR = 2
 MESSAGE_BYTES = 104_858_000
 WINDOW = 8
+POLL_S = 0.1
 
 
 class Refused(BackendError):
@@ -55,13 +56,17 @@ class WeaviateServer:
         self._rest = httpx.Client(
             base_url=f"{'https' if https else 'http'}://{host}:{url.port}/v1",
             headers={"Authorization": bearer} if bearer else {},
-            timeout=httpx.Timeout(QUERY_S, connect=self._timeout_s),
             # A local server is not reached through the proxy that the environment may name.
             trust_env=url.host not in ("127.0.0.1", "localhost", "::1"),
         )
         self._metadata = (("authorization", bearer),) if bearer else ()
         self._channel = _channel(f"{host}:{url.number('grpc', GRPC_PORT)}", url.flag("grpc_https", https))
         self._stub = weaviate_pb2_grpc.WeaviateStub(self._channel)
+        self._health = self._channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=health_weaviate_pb2.WeaviateHealthCheckRequest.SerializeToString,
+            response_deserializer=health_weaviate_pb2.WeaviateHealthCheckResponse.FromString,
+        )
         self._closed = False
         self._lock = threading.Lock()
 
@@ -78,7 +83,7 @@ class WeaviateServer:
 
     def check(self) -> None:
         """Raise `Unavailable` unless the server answers both ways, takes the key, and is recent enough."""
-        version = str((self.rest("GET", "/meta") or {}).get("version", ""))
+        version = str((self.rest("GET", "/meta", timeout_s=self._timeout_s) or {}).get("version", ""))
         numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
         if numbers < OLDEST:
             wanted = ".".join(map(str, OLDEST))
@@ -100,33 +105,38 @@ class WeaviateServer:
         return Unavailable(f"Weaviate at {self.address} refuses the API key: set {KEY_VARIABLE} to one of its keys")
 
     def _wait(self, timeout_s: float) -> None:
+        """Wait until the server answers by gRPC."""
+        self.check_open()
         try:
-            grpc.channel_ready_future(self._channel).result(timeout=timeout_s)
-        except grpc.FutureTimeoutError:
-            self.check_open()
-            raise self._away(f"no gRPC within {timeout_s:.0f} s") from None
+            self._health(health_weaviate_pb2.WeaviateHealthCheckRequest(), timeout=timeout_s, wait_for_ready=True)
         except ValueError:  # the channel is closed
             self.check_open()
             raise
+        except grpc.RpcError as error:
+            if error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE):
+                raise self._away(f"no gRPC within {timeout_s:.0f} s") from None
+            raise self._meaning(error, timeout_s) from None
 
-    def rest(self, method: str, path: str, body: Any = None) -> Any:
+    def rest(self, method: str, path: str, body: Any = None, *, timeout_s: float = QUERY_S) -> Any:
         """The JSON answer of a REST call, `None` for 404. Raises `Unavailable`, or what `refused` makes of it."""
         deadline = time.monotonic() + RETURN_FACTOR * self._timeout_s
         while True:
             self.check_open()
             try:
-                response = self._rest.request(method, path, json=body)
+                response = self._rest.request(
+                    method, path, json=body, timeout=httpx.Timeout(timeout_s, connect=self._timeout_s)
+                )
             except httpx.TransportError as error:
                 # A server that starts again is waited for; one that never was there is not.
                 if time.monotonic() > deadline or (method == "GET" and path == "/meta"):
                     raise self._away(str(error) or type(error).__name__) from None
-                time.sleep(0.1)
+                time.sleep(POLL_S)
                 continue
             except RuntimeError:
                 self.check_open()
                 raise
             if response.status_code == 503 and time.monotonic() < deadline:
-                time.sleep(0.1)
+                time.sleep(POLL_S)
                 continue
             return self._answer(response)
 
@@ -154,7 +164,7 @@ class WeaviateServer:
         return Refused(f"Weaviate at {self.address} refuses: {line}", line)
 
     def call(self, method: str, request: Any, *, timeout_s: float = QUERY_S, retry: bool = True) -> Any:
-        """One gRPC call. Waits for a server that starts again, unless not to `retry` what may have been done."""
+        """One gRPC call. Waits for a server that starts again, and sends it again unless not to `retry`."""
         return self._answered(lambda: self._ask(method, request, timeout_s), method, request, timeout_s, retry=retry)
 
     def calls(
@@ -218,13 +228,18 @@ class WeaviateServer:
         except grpc.RpcError as error:
             if error.code() != grpc.StatusCode.UNAVAILABLE or not retry or self._closed:
                 raise self._meaning(error, timeout_s) from None
-        self._wait(RETURN_FACTOR * self._timeout_s)
-        if renew is not None:
-            renew(request)
-        try:
-            return self._ask(method, request, timeout_s)
-        except grpc.RpcError as error:
-            raise self._meaning(error, timeout_s) from None
+        deadline = time.monotonic() + RETURN_FACTOR * self._timeout_s
+        while True:
+            self._wait(max(0.1, deadline - time.monotonic()))
+            if renew is not None:
+                renew(request)
+            try:
+                return self._ask(method, request, timeout_s)
+            except grpc.RpcError as error:
+                # A server that has just started may answer and not yet be ready.
+                if error.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() > deadline:
+                    raise self._meaning(error, timeout_s) from None
+            time.sleep(POLL_S)
 
     def _meaning(self, error: Any, timeout_s: float) -> BackendError:
         code, text = error.code(), str(error.details())
@@ -236,6 +251,8 @@ class WeaviateServer:
             return Unavailable(f"Weaviate at {self.address} gave no answer within {timeout_s:.0f} s: is it overloaded?")
         if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
             return self._denied()
+        if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return BackendError(f"an answer of Weaviate at {self.address} would be over 100 MB: ask for fewer records")
         return self.refused(text)
 
     def close(self) -> None:
