@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: setup demo test check format serve lock clean
+.PHONY: setup demo test engines check format serve lock clean
 
 setup: $(READY)
 
@@ -20,8 +20,17 @@ demo: $(READY)
 serve: $(READY)
 	$(BIN)/sightline serve
 
-test: $(READY)
+test: engines
 	$(BIN)/python -m pytest
+
+# Weaviate's server is a Go program in no other package: about four minutes the first time.
+WEAVIATE := github.com/weaviate/weaviate/cmd/weaviate-server@v1.39.0
+
+engines: $(READY)
+	@if [ -x $(BIN)/weaviate-server ]; then :; \
+	elif command -v go >/dev/null; then \
+	  echo "building Weaviate's server"; GOBIN=$(abspath $(BIN)) CGO_ENABLED=0 go install $(WEAVIATE); \
+	else echo "no go here: weaviate:// will not be tested"; fi
 
 check: $(READY)
 	$(BIN)/ruff format --check .

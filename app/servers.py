@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -18,7 +19,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -48,7 +49,8 @@ class Server:
     """One server that can be run from packages: its URL as a backend, its ports, and how to start it.
 
     `missing` says what to install where it cannot be started, `launch` prepares its folder and gives
-    the command, `ready` says whether it answers.
+    the command, `ready` says whether it answers. `environment` gives what a client's environment needs:
+    the key that the server in this folder asks for.
     """
 
     name: str
@@ -57,16 +59,21 @@ class Server:
     missing: Callable[[], str | None]
     launch: Callable[[Path], Launch]
     ready: Callable[[], bool]
+    environment: Callable[[Path], Mapping[str, str]] = lambda folder: {}
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server that `up` started and that still runs."""
+    """A server that `up` started and that still runs.
+
+    `environment` is what a client's environment needs beside the URL. It may hold a key, so it is not shown.
+    """
 
     name: str
     url: str
     pid: int
     log: Path
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def answers(url: str) -> bool:
@@ -80,7 +87,9 @@ def answers(url: str) -> bool:
 
 def _weaviate_binary() -> str | None:
     go = Path(os.environ.get("GOBIN") or Path(os.environ.get("GOPATH") or Path.home() / "go") / "bin")
-    return shutil.which("weaviate-server") or shutil.which("weaviate-server", path=str(go))
+    # make engines puts it beside this environment's Python.
+    places = os.pathsep.join([str(Path(sys.prefix) / "bin"), os.environ.get("PATH", ""), str(go)])
+    return shutil.which("weaviate-server", path=places)
 
 
 def _weaviate_missing() -> str | None:
@@ -89,9 +98,32 @@ def _weaviate_missing() -> str | None:
     return "the program weaviate-server is not here: install Go 1.26 or later, then run make engines"
 
 
+def _weaviate_environment(folder: Path) -> dict[str, str]:
+    try:
+        return {"SIGHTLINE_WEAVIATE_API_KEY": (folder / "key").read_text("ascii").strip()}
+    except FileNotFoundError:
+        return {}
+
+
+def _make_key(file: Path) -> str:
+    """The random key in `file`, made if it is not there; only its owner can read it."""
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return file.read_text("ascii").strip()
+    with os.fdopen(descriptor, "w") as stream:
+        key = secrets.token_urlsafe(32)
+        stream.write(key)
+    return key
+
+
 def _weaviate_launch(folder: Path) -> Launch:
+    # The gRPC port and 7947 listen on every interface whatever --host says, hence the key.
     env = {
-        "AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED": "true",
+        "AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED": "false",
+        "AUTHENTICATION_APIKEY_ALLOWED_KEYS": _make_key(folder / "key"),
+        "AUTHENTICATION_APIKEY_ENABLED": "true",
+        "AUTHENTICATION_APIKEY_USERS": "sightline",
         "CLUSTER_ADVERTISE_ADDR": "127.0.0.1",
         "CLUSTER_BIND_ADDR": "127.0.0.1",
         "CLUSTER_DATA_BIND_PORT": "7947",
@@ -194,6 +226,7 @@ SERVERS: dict[str, Server] = {
         _weaviate_missing,
         _weaviate_launch,
         lambda: answers("http://127.0.0.1:8080/v1/.well-known/ready"),
+        _weaviate_environment,
     ),
 }
 
@@ -217,7 +250,7 @@ def running(name: str, home: Path) -> Running | None:
             return None
     except (OSError, ValueError, KeyError, psutil.NoSuchProcess):
         return None
-    return Running(name, server.url, process.pid, folder / "log")
+    return Running(name, server.url, process.pid, folder / "log", server.environment(folder))
 
 
 def up(name: str, home: Path, *, timeout_s: float = START_S) -> Running:
@@ -294,7 +327,7 @@ def _start(server: Server, folder: Path) -> Running:
     temporary.write_text(json.dumps(saved), "utf-8")
     temporary.replace(folder / "pid.json")
     _reap(process)
-    return Running(server.name, server.url, process.pid, folder / "log")
+    return Running(server.name, server.url, process.pid, folder / "log", server.environment(folder))
 
 
 def _reap(process: subprocess.Popen[bytes]) -> None:

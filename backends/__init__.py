@@ -55,6 +55,9 @@ SCHEMES: dict[str, Engine] = {
     "milvus-lite": Engine(
         "backends.milvus:MilvusLiteBackend", "milvus-lite", "milvus-lite:///dir", "Milvus Lite in process, in a folder"
     ),
+    "weaviate": Engine(
+        "backends.weaviate:WeaviateBackend", "weaviate", "weaviate://host:8080?grpc=50051", "a Weaviate server"
+    ),
 }
 
 

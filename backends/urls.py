@@ -39,12 +39,13 @@ def folder_of(url: str, scheme: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class ServerUrl:
-    """A server's host, port and options. Its `repr` and `address` hold no option, for options may be secret."""
+    """A server's host, port, options and key. `repr` and `address` leave out options and key, which may be secret."""
 
     scheme: str
     host: str
     port: int
     options: dict[str, str]
+    key: str | None = None
 
     @property
     def address(self) -> str:
@@ -72,8 +73,10 @@ class ServerUrl:
         return int(value)
 
 
-def server_of(url: str, scheme: str, port: int, known: Collection[str]) -> ServerUrl:
+def server_of(url: str, scheme: str, port: int, known: Collection[str], *, keyed: bool = False) -> ServerUrl:
     """The parts of ``scheme://host[:port][?option=value&...]``; `port` where the URL names none.
+
+    With `keyed` a key may stand before the host: ``scheme://:KEY@host`` (percent-escaped where it must be).
 
     Raises ValueError for another form or an option that is not `known`; the message does not repeat
     values of options, nor a user and password.
@@ -87,11 +90,12 @@ def server_of(url: str, scheme: str, port: int, known: Collection[str]) -> Serve
         raise ValueError(f"this {scheme}:// URL cannot be read: write {form}?option=value") from None
     if parts.scheme != scheme or not parts.hostname:
         raise ValueError(f"this URL names no {scheme} server: write {form}")
-    if parts.username is not None or parts.password is not None:
+    key = unquote(parts.password or parts.username or "") or None
+    if not keyed and (parts.username is not None or parts.password is not None):
         raise ValueError(f"{scheme}:// takes no user and password in the URL: write {form}")
     if parts.path.strip("/") or parts.fragment:
         raise ValueError(f"{scheme}:// takes nothing between the port and the options: write {form}")
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(f"{scheme}:// has no option {unknown[0]!r}; it has {', '.join(sorted(known))}")
-    return ServerUrl(scheme, parts.hostname, port if found_port is None else found_port, options)
+    return ServerUrl(scheme, parts.hostname, port if found_port is None else found_port, options, key)

@@ -30,6 +30,7 @@ RAW = {
     "pgvector-embedded": "benchmarks.raw_pgvector:RawPgvector",
     "postgresql": "benchmarks.raw_pgvector:RawPgvector",
     "qdrant-edge": "benchmarks.raw_qdrant:RawQdrantEdge",
+    "weaviate": "benchmarks.raw_weaviate:RawWeaviate",
 }
 NAME = "bench_adapter"
 BATCH = 100

@@ -22,7 +22,8 @@ SKIPPED: dict[str, str] = {}
 def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home of its own for each test, and no settings from outside."""
     for name in list(os.environ):
-        if name.startswith("SIGHTLINE_") and name != "SIGHTLINE_TEST_REQUIRE":
+        # The key of the session's own server is not a setting.
+        if name.startswith("SIGHTLINE_") and name not in ("SIGHTLINE_TEST_REQUIRE", "SIGHTLINE_WEAVIATE_API_KEY"):
             monkeypatch.delenv(name)
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("SIGHTLINE_HOME", str(home / "data"))

@@ -92,3 +92,16 @@ def test_what_is_missing_and_unknown_is_said(port, tmp_path, monkeypatch):
         up("small", tmp_path)
     with pytest.raises(ServerError, match="weaviate"):
         find("oracle")
+
+
+def test_weaviate_s_key_is_kept_made_once_and_not_shown(tmp_path):
+    file = tmp_path / "key"
+    key = servers._make_key(file)
+    assert len(key) >= 32
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert servers._make_key(file) == key
+    environment = servers.SERVERS["weaviate"].environment(tmp_path)
+    assert environment == {"SIGHTLINE_WEAVIATE_API_KEY": key}
+    running = servers.Running("weaviate", "weaviate://127.0.0.1:8080", 1, tmp_path / "log", environment)
+    assert key not in repr(running)
+    assert servers.SERVERS["weaviate"].environment(tmp_path / "elsewhere") == {}

@@ -1,0 +1,288 @@
+"""``weaviate://host:port``: collections as classes of a Weaviate server, 1.33 or later."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, ClassVar, Self, TypeVar
+
+from numpy.typing import ArrayLike
+from weaviate.proto.v1 import batch_delete_pb2, batch_pb2
+
+from backends import weaviate_mend as mend
+from backends import weaviate_schema as schema
+from backends.base import (
+    MAX_TEXT_BYTES,
+    MAX_URI_BYTES,
+    Backend,
+    Capabilities,
+    CollectionSpec,
+    DimensionMismatch,
+    Hit,
+    Page,
+    Record,
+    Unsupported,
+    Where,
+    prepare_queries,
+    prepare_records,
+)
+from backends.checks import MAX_METADATA_BYTES, check_batch, check_ids, check_index, check_search, check_selection
+from backends.weaviate_objects import (
+    check_cursor,
+    new_stamp,
+    number_properties,
+    object_id,
+    object_ids,
+    object_of,
+    record_of,
+    size_bytes,
+    stamp_anew,
+)
+from backends.weaviate_requests import search_request
+from backends.weaviate_schema import Stored
+from backends.weaviate_search import MAX_K, Searcher
+from backends.weaviate_server import WRITE_S, Refused, WeaviateServer
+from backends.weaviate_where import Translator, by_id, everything
+
+T = TypeVar("T")
+BATCH, BATCH_BYTES, BATCH_WINDOW = 500, 8 << 20, 2
+# An answer may have 100 MiB; a record without its vector has at most this much: text, uri and metadata.
+PAGE_BYTES, RECORD_BYTES = 96 << 20, MAX_TEXT_BYTES + MAX_URI_BYTES + MAX_METADATA_BYTES + 4096
+
+
+class WeaviateBackend(Backend):
+    """Records on a Weaviate server, searched by its HNSW or flat index and its BM25.
+
+    URL: ``weaviate://[:KEY@]host[:8080][?grpc=50051&https=false&grpc_https=false&timeout=10]``; the API key
+    also from SIGHTLINE_WEAVIATE_API_KEY. On a server with ASYNC_INDEXING a search sees what was written
+    when `flush` has returned, on others at once.
+    """
+
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        keyword=True,
+        persistent=True,
+        server=True,
+        concurrent_writers=True,
+        effort=True,
+        index_kinds=frozenset({"auto", "flat", "hnsw"}),
+        quantizations=frozenset({"none", "int8", "binary"}),
+        max_k=MAX_K,
+    )
+
+    def __init__(self, server: WeaviateServer) -> None:
+        self._server = server
+        self._stored: dict[str, Stored] = {}
+        self._schema_lock = threading.Lock()
+        self._searcher = Searcher(server)
+
+    @classmethod
+    def connect(cls, url: str) -> Self:
+        """Reach the server that `url` names. Raises `Unavailable` with the address and what to start."""
+        return cls(WeaviateServer.connect(url))
+
+    def collections(self) -> list[str]:
+        return schema.list_all(self._server)
+
+    def describe(self, name: str) -> CollectionSpec:
+        return self._read(name).spec
+
+    def _read(self, name: str) -> Stored:
+        """The collection as the server has it now."""
+        self._stored.pop(name, None)
+        self._stored[name] = stored = schema.read(self._server, name)
+        return stored
+
+    def _with(self, name: str, task: Callable[[Stored], T]) -> T:
+        """Do `task` with what is known of the collection; if that is out of date, once more with the truth."""
+        self._server.check_open()
+        known = self._stored.get(name)
+        if known is not None:
+            try:
+                return task(known)
+            except (Refused, DimensionMismatch):
+                if self._read(name) == known:
+                    raise
+        return task(self._read(name))
+
+    def create(self, spec: CollectionSpec) -> None:
+        check_index(spec, self.capabilities, "Weaviate")
+        schema.create(self._server, spec)
+
+    def drop(self, name: str) -> None:
+        self._stored.pop(name, None)
+        schema.drop(self._server, name)
+
+    def upsert(self, name: str, records: Iterable[Record]) -> None:
+        # Always asked for anew: Weaviate would make up a class for records of one that has been dropped.
+        stored = self._read(name)
+        kept, vectors = prepare_records(records, stored.spec)
+        if not kept:
+            return
+        numbers = number_properties(kept)
+        if not stored.numbers.issuperset(numbers.values()):
+            with self._schema_lock:
+                self._stored[name] = stored = schema.add_numbers(self._server, stored, numbers.values())
+        numbers = {field: prop for field, prop in numbers.items() if prop in stored.numbers}
+
+        def requests() -> Iterator[batch_pb2.BatchObjectsRequest]:
+            batch: list[batch_pb2.BatchObject] = []
+            weight, stamp = 0, new_stamp()
+            for record, vector in zip(kept, vectors, strict=True):
+                batch.append(object_of(record, vector, stamp, stored.class_name, stored.vector_name, numbers))
+                weight += size_bytes(record) + vector.nbytes
+                if len(batch) == BATCH or weight > BATCH_BYTES:
+                    yield batch_pb2.BatchObjectsRequest(objects=batch)
+                    batch, weight = [], 0
+            if batch:
+                yield batch_pb2.BatchObjectsRequest(objects=batch)
+
+        self._searcher.written(name)
+        for reply in self._server.calls(
+            "BatchObjects", requests(), window=BATCH_WINDOW, timeout_s=WRITE_S, renew=stamp_anew
+        ):
+            if reply.errors:
+                raise self._server.refused(f"{len(reply.errors)} records were not stored: {reply.errors[0].error}")
+        mend.settle(self._server, stored, [object_id(record.id) for record in kept[-BATCH_WINDOW * BATCH :]])
+
+    def get(self, name: str, ids: Sequence[str], *, with_vectors: bool = False) -> list[Record]:
+        check_ids(ids)
+        objects = object_ids(ids)
+
+        def read(stored: Stored) -> list[Record]:
+            found: dict[str, Record] = {}
+            wanted = list(dict.fromkeys(objects.values()))
+            size = _page(stored.spec, BATCH, with_vectors)
+            for start in range(0, len(wanted), size):
+                part = wanted[start : start + size]
+                request = search_request(stored, vectors=with_vectors, limit=len(part), condition=by_id(part))
+                for result in self._server.call("Search", request).results:
+                    record = record_of(result, with_vector=with_vectors)
+                    found[record.id] = record
+            return [found[i] for i in ids if i in objects and i in found]
+
+        if not objects:
+            self._read(name)
+            return []
+        return self._with(name, read)
+
+    def _translator(self, stored: Stored) -> Translator:
+        def longer(condition: Any) -> list[tuple[str, Any]]:
+            request = search_request(stored, limit=MAX_K, condition=condition)
+            results = self._server.call("Search", request).results
+            if len(results) == MAX_K:
+                raise Unsupported(
+                    f"{MAX_K:,} or more strings begin with the same 48 bytes as the one to compare with, "
+                    "too many for Weaviate to order: compare with a shorter string"
+                )
+            return [(result.metadata.id, record_of(result, with_vector=False).metadata) for result in results]
+
+        return Translator(stored.numbers, longer)
+
+    def delete(self, name: str, *, ids: Sequence[str] | None = None, where: Where | None = None) -> int:
+        check_selection(ids, where)
+        self._searcher.written(name)
+        if ids is None:
+            return self._with(name, lambda stored: self._delete_where(stored, where))
+        objects = list(dict.fromkeys(object_ids(ids).values()))
+        if not objects:
+            self._read(name)
+            return 0
+        parts = [objects[start : start + BATCH] for start in range(0, len(objects), BATCH)]
+        return sum(self._with(name, lambda stored, part=part: self._delete(stored, by_id(part))) for part in parts)  # type: ignore[misc]
+
+    def _delete_where(self, stored: Stored, where: Where | None) -> int:
+        condition = self._translator(stored).filter(where)
+        if condition is False:
+            self._read(stored.spec.name)
+            return 0
+        n = 0
+        # One call deletes at most what the server's QUERY_MAXIMUM_RESULTS says, 10,000 unless changed.
+        while deleted := self._delete(stored, condition):
+            n += deleted
+        return n
+
+    def _delete(self, stored: Stored, condition: Any) -> int:
+        filters = everything() if condition is True else condition
+        request = batch_delete_pb2.BatchDeleteRequest(collection=stored.class_name, filters=filters)
+        reply = self._server.call("BatchDelete", request, timeout_s=WRITE_S, retry=False)
+        if reply.failed:
+            shards = self._server.rest("GET", f"/schema/{stored.class_name}/shards") or ()
+            why = "a shard is read-only" if any(s.get("status") == "READONLY" for s in shards) else "no reason given"
+            raise self._server.refused(f"{reply.failed} deletions failed: {why}")
+        return int(reply.successful)
+
+    def count(self, name: str, where: Where | None = None) -> int:
+        return self._with(name, lambda stored: self._count(stored, self._translator(stored).filter(where)))
+
+    def _count(self, stored: Stored, condition: Any) -> int:
+        if condition is False:
+            self._read(stored.spec.name)
+            return 0
+        return self._searcher.count(stored, condition)
+
+    def search(
+        self,
+        name: str,
+        vectors: ArrayLike,
+        k: int,
+        *,
+        where: Where | None = None,
+        effort: float | None = None,
+    ) -> list[list[Hit]]:
+        check_search(k, effort, self.capabilities)
+
+        def run(stored: Stored) -> list[list[Hit]]:
+            queries = prepare_queries(vectors, stored.spec)
+            condition = self._translator(stored).filter(where)
+            if condition is False or not len(queries):
+                self._read(name)
+                return [[] for _ in queries]
+            return self._searcher.search(stored, queries, int(k), condition, effort)
+
+        return self._with(name, run)
+
+    def search_text(self, name: str, query: str, k: int, *, where: Where | None = None) -> list[Hit]:
+        check_search(k, None, self.capabilities)
+
+        def run(stored: Stored) -> list[Hit]:
+            condition = self._translator(stored).filter(where)
+            if condition is False:
+                self._read(name)
+                return []
+            return self._searcher.search_text(stored, query, int(k), condition)
+
+        return self._with(name, run)
+
+    def scan(
+        self, name: str, *, with_vectors: bool = True, cursor: str | None = None, batch: int = 1000
+    ) -> Iterator[Page]:
+        check_batch(batch)
+        after = check_cursor(cursor, name)
+        self._read(name)
+
+        def read(stored: Stored) -> Any:
+            limit = _page(stored.spec, int(batch), with_vectors)
+            request = search_request(stored, vectors=with_vectors, limit=limit, after=after)
+            return self._server.call("Search", request).results
+
+        while results := self._with(name, read):
+            after = results[-1].metadata.id
+            yield Page([record_of(result, with_vector=with_vectors) for result in results], after)
+
+    def flush(self, name: str) -> None:
+        """Return when all writes are indexed.
+
+        Records that a crash has left stored but not indexed are indexed, in collections of up to 25,000;
+        in larger ones they are when they are upserted again.
+        """
+        mend.flush(self._server, self._read(name))
+
+    def close(self) -> None:
+        self._server.close()
+        self._stored.clear()
+
+
+def _page(spec: CollectionSpec, wanted: int, with_vectors: bool) -> int:
+    """How many records a page may have so that an answer stays below gRPC's limit whatever they hold."""
+    row_bytes = RECORD_BYTES + (4 * spec.dim if with_vectors else 0)
+    return max(1, min(wanted, PAGE_BYTES // row_bytes))

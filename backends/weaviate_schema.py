@@ -1,0 +1,183 @@
+"""Collections as Weaviate classes: their names, their settings, and the spec they carry.
+
+A class of ours is named by `class_name` and has the spec's JSON as its description; whatever else is on
+the server is not ours. Properties ``n_FIELD`` are added when a field first holds a number, for the first
+`MAX_NUMBERS` fields: each is an index of its own, and adding one takes Weaviate some 20 ms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from backends.base import CollectionSpec
+from backends.errors import BackendError, CollectionExists, CollectionNotFound, Corrupt, Unsupported
+from backends.weaviate_objects import HAS, NUMBER_PREFIX, STAMP, STORED, WORDS, fold_case
+from backends.weaviate_server import Refused, WeaviateServer
+from backends.words import BM25_B, BM25_K1
+
+CLASS_PREFIX = "Sightline_"
+MAX_NUMBERS = 64
+EF_MIN, EF_FACTOR, EF_MAX = 256, 8, 4096
+# Below this many matching records Weaviate scans them all instead of walking the graph.
+FLAT_CUTOFF = 40_000
+M_RANGE, EF_CONSTRUCTION, EF_CONSTRUCTION_LEAST = (4, 2047), 256, 4
+_DISTANCES = {"cosine": "cosine", "dot": "dot", "l2": "l2-squared"}
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A collection as it is on the server: spec, class, vector, and the properties that hold numbers.
+
+    The vector's name says all of the spec that a search depends on, so that a collection made anew with
+    another spec refuses a search made for the old one.
+    """
+
+    spec: CollectionSpec
+    class_name: str
+    vector_name: str
+    numbers: frozenset[str]
+
+
+def class_name(name: str) -> str:
+    """The class of a collection."""
+    return CLASS_PREFIX + fold_case(name)
+
+
+def vector_name(spec: CollectionSpec) -> str:
+    """The name of a class's one vector."""
+    return f"{spec.metric}_{spec.dim}_{spec.index.kind}_{spec.index.quantization}"
+
+
+def _text(name: str, **indexes: bool) -> dict[str, Any]:
+    tokenization = "whitespace" if name == WORDS else "field"
+    plain = {"indexFilterable": False, "indexSearchable": False}
+    return {"name": name, "dataType": ["text"], "tokenization": tokenization, **plain, **indexes}
+
+
+def class_of(spec: CollectionSpec) -> dict[str, Any]:
+    """The class for a spec, as the REST interface takes it. Raises `Unsupported` for what Weaviate cannot build."""
+    properties = [_text(name) for name in STORED]
+    properties.append(_text(WORDS, indexSearchable=True))
+    properties.append({**_text(HAS, indexFilterable=True), "dataType": ["text[]"]})
+    kind = "flat" if spec.index.kind == "flat" else "hnsw"
+    return {
+        "class": class_name(spec.name),
+        "description": spec.to_json(),
+        "properties": properties,
+        "invertedIndexConfig": {"bm25": {"k1": BM25_K1, "b": BM25_B}, "stopwords": {"preset": "none"}},
+        "vectorConfig": {
+            vector_name(spec): _vector(kind, _index_config(spec)),
+            STAMP: _vector("flat", {"distance": "l2-squared", "skipDefaultQuantization": True}),
+        },
+    }
+
+
+def _vector(kind: str, config: dict[str, Any]) -> dict[str, Any]:
+    return {"vectorizer": {"none": {}}, "vectorIndexType": kind, "vectorIndexConfig": config}
+
+
+def _index_config(spec: CollectionSpec) -> dict[str, Any]:
+    config: dict[str, Any] = {"distance": _DISTANCES[spec.metric]}
+    if spec.index.quantization == "none":
+        config["skipDefaultQuantization"] = True
+    elif spec.index.quantization == "int8":
+        # Rotational quantization needs no training, unlike sq, which stays off below 100,000 records.
+        config["rq"] = {"enabled": True, "bits": 8}
+    else:
+        config["bq"] = {"enabled": True}
+    if spec.index.kind == "flat":
+        return config
+    config |= {"ef": -1, "dynamicEfMin": EF_MIN, "dynamicEfFactor": EF_FACTOR, "dynamicEfMax": EF_MAX}
+    config["efConstruction"] = EF_CONSTRUCTION
+    config |= {"flatSearchCutoff": FLAT_CUTOFF, "filterStrategy": "acorn"}
+    m, ef_construction = spec.index.params.get("m"), spec.index.params.get("ef_construction")
+    if m is not None:
+        if not M_RANGE[0] <= m <= M_RANGE[1]:
+            raise Unsupported(f"Weaviate takes an m from {M_RANGE[0]} to {M_RANGE[1]}, not {m}")
+        config["maxConnections"] = m
+    if ef_construction is not None:
+        if ef_construction < EF_CONSTRUCTION_LEAST:
+            raise Unsupported(f"Weaviate takes an ef_construction from {EF_CONSTRUCTION_LEAST}, not {ef_construction}")
+        config["efConstruction"] = ef_construction
+    return config
+
+
+def _stored(found: dict[str, Any]) -> Stored | None:
+    """The collection that a class is, `None` when it is not ours."""
+    if not found["class"].startswith(CLASS_PREFIX):
+        return None
+    try:
+        spec = CollectionSpec.from_json(found.get("description") or "")
+    except Corrupt:
+        return None
+    if class_name(spec.name) != found["class"]:
+        return None
+    names = {prop["name"] for prop in found.get("properties") or ()}
+    if not {*STORED, WORDS, HAS} <= names:
+        return None
+    numbers = frozenset(n for n in names if n.startswith(NUMBER_PREFIX))
+    return Stored(spec, found["class"], vector_name(spec), numbers)
+
+
+def list_all(server: WeaviateServer) -> list[str]:
+    """The names of all collections, sorted."""
+    classes = (server.rest("GET", "/schema") or {}).get("classes") or ()
+    return sorted(found.spec.name for found in map(_stored, classes) if found is not None)
+
+
+def read(server: WeaviateServer, name: str) -> Stored:
+    """The collection as it is now. Raises `CollectionNotFound`."""
+    raw = server.rest("GET", f"/schema/{class_name(name)}")
+    found = _stored(raw) if raw is not None else None
+    if found is None:
+        raise CollectionNotFound(f"no collection {name!r} in {server.address}")
+    return found
+
+
+def create(server: WeaviateServer, spec: CollectionSpec) -> None:
+    """Make an empty collection. Raises `CollectionExists`."""
+    wanted = class_of(spec)
+    if server.rest("GET", f"/schema/{wanted['class']}") is not None:
+        raise CollectionExists(f"collection {spec.name!r} is already in {server.address}")
+    try:
+        server.rest("POST", "/schema", wanted)
+    except Refused as error:
+        if "already exists" in error.text:
+            raise CollectionExists(f"collection {spec.name!r} is already in {server.address}") from None
+        raise
+
+
+def drop(server: WeaviateServer, name: str) -> None:
+    """Remove a collection; silent when it is not there. Refuses a class that is not ours."""
+    try:
+        found = read(server, name)
+    except CollectionNotFound:
+        return
+    server.rest("DELETE", f"/schema/{found.class_name}")
+
+
+def add_numbers(server: WeaviateServer, stored: Stored, names: Collection[str]) -> Stored:
+    """The collection with these number properties too, as far as there is room for more."""
+    room = MAX_NUMBERS - len(stored.numbers)
+    missing = sorted(set(names) - stored.numbers)[: max(0, room)]
+    if not missing:
+        return stored
+    for name in missing:
+        wanted = {
+            "name": name,
+            "dataType": ["number"],
+            "indexFilterable": False,
+            "indexSearchable": False,
+            "indexRangeFilters": True,
+        }
+        try:
+            server.rest("POST", f"/schema/{stored.class_name}/properties", wanted)
+        except Refused as error:
+            if "already exists" not in error.text and "already in use" not in error.text:
+                raise
+    found = read(server, stored.spec.name)
+    if not set(missing) <= found.numbers:
+        raise BackendError(f"{server.address} did not keep the new properties of collection {stored.spec.name!r}")
+    return found

@@ -1,0 +1,169 @@
+"""Searching a collection on Weaviate: how far to look, what is exact, and ties.
+
+Weaviate has no knob per query, but the size of its candidate list (ef) is eight times the number of hits
+asked for and at least 256, so a high `effort` asks for more hits and keeps the best k; a low one cannot
+make it look less far. What a filter leaves below 40,000 records
+it scans in full; small collections are searched that way without a filter too, through one that selects
+everything.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends import weaviate_mend as mend
+from backends.base import Hit
+from backends.weaviate_objects import hit_of, vector_of
+from backends.weaviate_requests import count_request, having_words, near, search_request
+from backends.weaviate_schema import EF_FACTOR, EF_MIN, FLAT_CUTOFF, Stored
+from backends.weaviate_server import WeaviateServer
+from backends.weaviate_where import everything
+from backends.words import words
+
+Floats = NDArray[np.float32]
+MAX_K = 10_000
+# Up to here scanning everything is quicker than, or as quick as, walking the graph.
+SCAN_BYTES = 2 << 20
+# A count this old is still good to say that a collection is small: others cannot add FLAT_CUTOFF / 2 in that time.
+COUNT_AGE_S = 2.0
+BINARY_EF = 1024
+LEAST_EF, EFFORT_RANGE = 16, 256
+ATTEMPTS = 4
+PAUSE_S = 0.1
+
+
+class Searcher:
+    """Vector and keyword search, and counting, over one connection."""
+
+    def __init__(self, server: WeaviateServer) -> None:
+        self._server = server
+        self._counts: dict[str, tuple[float, int]] = {}
+
+    def written(self, name: str) -> None:
+        """Forget the size of a collection that is about to change."""
+        self._counts.pop(name, None)
+
+    def count(self, stored: Stored, condition: Any) -> int:
+        """How many records match, exactly."""
+        return int(self._server.call("Aggregate", count_request(stored, condition)).single_result.objects_count)
+
+    def _size(self, stored: Stored) -> int:
+        now = time.monotonic()
+        since, size = self._counts.get(stored.spec.name, (-math.inf, 0))
+        if now - since > COUNT_AGE_S:
+            size = self.count(stored, True)
+            self._counts[stored.spec.name] = (now, size)
+        return size
+
+    def search(self, stored: Stored, queries: Floats, k: int, condition: Any, effort: float | None) -> list[list[Hit]]:
+        """The k best for each query."""
+        spec = stored.spec
+        plain = spec.index.quantization == "none"
+        if spec.index.kind == "flat":
+            exact = plain
+        else:
+            size = self._size(stored)
+            if condition is True and size * spec.dim * 4 <= SCAN_BYTES:
+                condition = everything()
+            # Half, so that what is being written meanwhile does not cross the line.
+            exact = plain and condition is not True and size <= FLAT_CUTOFF // 2
+        limit = min(MAX_K, k + 1 if exact else max(k, self._limit(stored, effort)))
+        requests = [self._near(stored, query, limit, condition) for query in queries]
+        # A future costs a lone query a tenth of a millisecond.
+        ask = self._server.calls if len(requests) > 1 else self._one
+        answers = []
+        for query, reply in zip(queries, ask("Search", requests), strict=True):
+            found = reply.results
+            if len(found) < limit:
+                answers.append(self._fewer(stored, query, k, limit, condition, exact=exact))
+                continue
+            if exact:
+                found = self._with_ties(stored, query, k, limit, condition, found)
+            else:
+                found = found[:k]
+            scores = [_score(spec.metric, result.metadata.distance) for result in found]
+            answers.append(_best(found, scores, k, exact=exact))
+        return answers
+
+    def _one(self, method: str, requests: list[Any]) -> list[Any]:
+        return [self._server.call(method, request) for request in requests]
+
+    def _limit(self, stored: Stored, effort: float | None) -> int:
+        ef = 0 if effort is None else round(LEAST_EF * EFFORT_RANGE**effort)
+        if stored.spec.index.quantization == "binary":
+            ef = max(ef, BINARY_EF)
+        return math.ceil(ef / EF_FACTOR) if ef > EF_MIN else 0
+
+    def _near(self, stored: Stored, query: Floats, limit: int, condition: Any, *, vectors: bool = False) -> Any:
+        return search_request(stored, vectors=vectors, condition=condition, limit=limit, **near(stored, query))
+
+    def _fewer(self, stored: Stored, query: Floats, k: int, limit: int, condition: Any, *, exact: bool) -> list[Hit]:
+        """The k best where fewer were found than asked for.
+
+        Either there are no more; or a graph has lost its way; or some were deleted or replaced while
+        Weaviate searched: it leaves those out but not their distances, which then stand beside the wrong
+        objects. So the scores are computed here.
+        """
+        asked, missing = condition, set[str]()
+        for attempt in range(ATTEMPTS):
+            found = self._server.call("Search", self._near(stored, query, limit, condition, vectors=True)).results
+            n = self.count(stored, asked)
+            if len(found) >= min(limit if exact else k, n):
+                break
+            limit = MAX_K
+            if condition is True and n < FLAT_CUTOFF // 2:
+                condition = everything()
+            before, missing = missing, mend.ids(self._server, stored, asked, MAX_K)
+            missing.difference_update(result.metadata.id for result in found)
+            if missing and missing == before and n <= MAX_K:
+                # Not in passing: a crash has left them out of the index.
+                mend.index_again(self._server, stored, missing)
+            time.sleep(PAUSE_S * attempt)
+        scores = [_similarity(stored.spec.metric, query, vector_of(result)) for result in found]
+        return _best(found, scores, k, exact=exact and len(found) >= min(limit, n))
+
+    def _with_ties(self, stored: Stored, query: Floats, k: int, limit: int, condition: Any, found: Any) -> Any:
+        """What was found and all that are as good as the k-th, so that the lowest ids among them can be taken."""
+        while len(found) == limit < MAX_K and found[limit - 1].metadata.distance == found[k - 1].metadata.distance:
+            limit = min(MAX_K, 4 * limit)
+            found = self._server.call("Search", self._near(stored, query, limit, condition)).results
+        return found
+
+    def search_text(self, stored: Stored, query: str, k: int, condition: Any) -> list[Hit]:
+        """The k best by BM25; those with at least one word of the query."""
+        wanted = " ".join(dict.fromkeys(words(query)))
+        if not wanted:
+            return []
+        limit = min(MAX_K, k + 1)
+        while True:
+            request = search_request(stored, condition=condition, limit=limit, **having_words(wanted))
+            found = self._server.call("Search", request).results
+            cut = len(found) == limit < MAX_K and found[limit - 1].metadata.score == found[k - 1].metadata.score
+            if not cut:
+                break
+            limit = min(MAX_K, 4 * limit)
+        return _best(found, [result.metadata.score for result in found], k, exact=True)
+
+
+def _best(found: Any, scores: list[float], k: int, *, exact: bool) -> list[Hit]:
+    hits = [hit_of(result, score, exact=exact) for result, score in zip(found, scores, strict=True)]
+    hits.sort(key=lambda hit: (-hit.score, hit.id))
+    return hits[:k]
+
+
+def _score(metric: str, distance: float) -> float:
+    if metric == "cosine":
+        return min(1.0, max(-1.0, 1.0 - distance))
+    return -distance if metric == "dot" else 0.0 - math.sqrt(max(0.0, distance))
+
+
+def _similarity(metric: str, query: Floats, vector: Floats) -> float:
+    if metric == "l2":
+        return 0.0 - float(np.linalg.norm(query.astype(np.float64) - vector))
+    product = float(query.astype(np.float64) @ vector)
+    return product if metric == "dot" else min(1.0, max(-1.0, product))
