@@ -45,6 +45,9 @@ def _missing() -> str | None:
 
 def url() -> str:
     """The URL of the running server, started again if it was killed."""
+    if "milvus" not in os.environ.get("SIGHTLINE_TEST_REQUIRE", "").split(","):
+        # Its suite takes longer than all the others together.
+        pytest.skip("the Milvus server is tested where SIGHTLINE_TEST_REQUIRE names milvus")
     if reason := _missing():
         unavailable(reason)
     return up("milvus", home()).url
