@@ -41,7 +41,7 @@ from backends.weaviate_objects import (
 from backends.weaviate_requests import search_request
 from backends.weaviate_schema import Stored
 from backends.weaviate_search import MAX_K, Searcher
-from backends.weaviate_server import WRITE_S, Refused, WeaviateServer
+from backends.weaviate_server import UNKNOWN_CLASS, WRITE_S, Refused, WeaviateServer
 from backends.weaviate_where import Translator, by_id, everything
 
 T = TypeVar("T")
@@ -99,8 +99,8 @@ class WeaviateBackend(Backend):
         if known is not None:
             try:
                 return task(known)
-            except (Refused, DimensionMismatch):
-                if self._read(name) == known:
+            except (Refused, DimensionMismatch) as error:
+                if self._read(name) == known and UNKNOWN_CLASS not in str(error):
                     raise
         return task(self._read(name))
 

@@ -30,6 +30,7 @@ RETURN_FACTOR = 2
 MESSAGE_BYTES = 104_858_000
 WINDOW = 8
 POLL_S = 0.1
+UNKNOWN_CLASS = "could not find class"
 
 
 class Refused(BackendError):
@@ -105,8 +106,9 @@ class WeaviateServer:
         return Unavailable(f"Weaviate at {self.address} refuses the API key: set {KEY_VARIABLE} to one of its keys")
 
     def _wait(self, timeout_s: float) -> None:
-        """Wait until the server answers by gRPC."""
+        """Wait until the server answers by gRPC and has loaded its schema."""
         self.check_open()
+        deadline = time.monotonic() + timeout_s
         try:
             self._health(health_weaviate_pb2.WeaviateHealthCheckRequest(), timeout=timeout_s, wait_for_ready=True)
         except ValueError:  # the channel is closed
@@ -116,6 +118,24 @@ class WeaviateServer:
             if error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE):
                 raise self._away(f"no gRPC within {timeout_s:.0f} s") from None
             raise self._meaning(error, timeout_s) from None
+        while not self._ready():
+            if time.monotonic() > deadline:
+                raise self._away(f"not ready within {timeout_s:.0f} s")
+            time.sleep(POLL_S)
+
+    def _ready(self) -> bool:
+        """Whether the server has loaded its schema; one that starts answers earlier, and knows no class."""
+        self.check_open()
+        try:
+            return self._rest.get("/.well-known/ready", timeout=self._timeout_s).is_success
+        except httpx.TransportError:
+            return False
+
+    def _passes(self, error: Any) -> bool:
+        """Whether an error is one of a server that is away or starts, and the call was not carried out in full."""
+        if error.code() == grpc.StatusCode.UNAVAILABLE:
+            return True
+        return UNKNOWN_CLASS in str(error.details()) and not self._ready()
 
     def rest(self, method: str, path: str, body: Any = None, *, timeout_s: float = QUERY_S) -> Any:
         """The JSON answer of a REST call, `None` for 404. Raises `Unavailable`, or what `refused` makes of it."""
@@ -135,7 +155,8 @@ class WeaviateServer:
             except RuntimeError:
                 self.check_open()
                 raise
-            if response.status_code == 503 and time.monotonic() < deadline:
+            early = response.status_code == 503 or (response.status_code == 404 and not self._ready())
+            if early and time.monotonic() < deadline:
                 time.sleep(POLL_S)
                 continue
             return self._answer(response)
@@ -226,7 +247,7 @@ class WeaviateServer:
             self.check_open()
             raise
         except grpc.RpcError as error:
-            if error.code() != grpc.StatusCode.UNAVAILABLE or not retry or self._closed:
+            if self._closed or not retry or not self._passes(error):
                 raise self._meaning(error, timeout_s) from None
         deadline = time.monotonic() + RETURN_FACTOR * self._timeout_s
         while True:
@@ -237,7 +258,7 @@ class WeaviateServer:
                 return self._ask(method, request, timeout_s)
             except grpc.RpcError as error:
                 # A server that has just started may answer and not yet be ready.
-                if error.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() > deadline:
+                if time.monotonic() > deadline or not self._passes(error):
                     raise self._meaning(error, timeout_s) from None
             time.sleep(POLL_S)
 
