@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: setup demo test check format serve clean
+.PHONY: setup demo test check format serve lock clean
 
 setup: $(READY)
 
@@ -16,6 +16,9 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/sightline demo
+
+serve: $(READY)
+	$(BIN)/sightline serve
 
 test: $(READY)
 	$(BIN)/python -m pytest
@@ -30,6 +33,16 @@ check: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Pins what a fresh set-up takes today; run it, then make test, then commit.
+lock:
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --upgrade pip
+	build/lock/bin/python -m pip install --quiet --editable '.[test]'
+	head -n 1 constraints.txt > build/constraints.txt
+	build/lock/bin/python -m pip freeze --exclude-editable >> build/constraints.txt
+	mv build/constraints.txt constraints.txt
+	rm -rf build/lock
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -6,18 +6,20 @@ import base64
 import binascii
 import hashlib
 import io
+from collections.abc import Sequence
 from enum import IntEnum
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import unquote_to_bytes, urlsplit
 
 from fastapi import FastAPI, File, Form, Query, Request, UploadFile
 from fastapi.responses import HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from app.http_guard import BodyLimit, SecurityHeaders, install_problem_handlers
+from app.output import local_path
 from backends.base import Backend, BackendError, CollectionNotFound, Hit, Modality, Unsupported
 from retrieval.encoders.base import Encoder
 from retrieval.images import ImageError, load_image
@@ -141,21 +143,15 @@ def _picture(data: bytes) -> Any:
     return load_image(data, max_pixels=MAX_PIXELS)
 
 
-def file_of(uri: str | None) -> Path | None:
-    """The local file that a ``file://`` URI names, whatever bytes are in the name; None for anything else."""
-    if uri is None:
-        return None
-    parts = urlsplit(uri)
-    if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
-        return None
-    return Path(unquote_to_bytes(parts.path).decode("utf-8", "surrogateescape"))
-
-
-def create_app(backend: Backend, encoder: Encoder, collection: str) -> FastAPI:
+def create_app(
+    backend: Backend, encoder: Encoder, collection: str, *, hosts: Sequence[str] = ("127.0.0.1", "localhost")
+) -> FastAPI:
     """The service over `backend`, searching with `encoder`, `collection` being the default one.
 
     Every error is an RFC 9457 problem document. Bodies are bounded to 32 MiB, images to 50 million
     pixels. Images leave the service only as thumbnails of stored items, decoded and encoded anew.
+    `hosts` are the names a request's Host header may give, ``*`` for any: a web page that makes its own
+    domain point here (DNS rebinding) is refused.
     """
     app = FastAPI(title="Sightline", version="1", docs_url=None, redoc_url=None)
     retrievers: dict[str, Retriever] = {}
@@ -215,7 +211,7 @@ def create_app(backend: Backend, encoder: Encoder, collection: str) -> FastAPI:
     ) -> Response:
         """A JPEG of the item's image that fits into `size` x `size` pixels."""
         item = retriever(collection).get(item_id)
-        path = file_of(item.uri)
+        path = local_path(item.uri)
         if path is None or item.modality != "image":
             raise ItemNotFound(f"item {item_id!r} has no local image file")
         return _thumbnail(path, size, request.headers.get("if-none-match"))
@@ -239,6 +235,7 @@ def create_app(backend: Backend, encoder: Encoder, collection: str) -> FastAPI:
 
     app.mount("/static", StaticFiles(packages=[("app", "static")]), name="static")
     app.add_middleware(BodyLimit, limit_bytes=MAX_BODY_BYTES)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
     app.add_middleware(SecurityHeaders)
     install_problem_handlers(
         app,

@@ -29,6 +29,28 @@ class Engine:
 SCHEMES: dict[str, Engine] = {
     "exact": Engine("backends.exact:ExactBackend", None, "exact://", "NumPy in memory, the oracle of every test"),
     "faiss": Engine("backends.faiss:FaissBackend", None, "faiss:///dir", "FAISS and SQLite in a folder, the default"),
+    "pgvector-embedded": Engine(
+        "backends.pgvector_embedded:EmbeddedPostgresBackend",
+        "pgvector-embedded",
+        "pgvector-embedded:///dir",
+        "PostgreSQL and pgvector in a folder, run from a Python package",
+    ),
+    "postgresql": Engine(
+        "backends.pgvector:PostgresBackend",
+        "pgvector",
+        "postgresql://user@host:5432/database",
+        "any PostgreSQL server with pgvector",
+    ),
+    "qdrant": Engine("backends.qdrant:QdrantBackend", "qdrant", "qdrant://host:6333", "a Qdrant server"),
+    "qdrant-edge": Engine(
+        "backends.qdrant_edge:QdrantEdgeBackend", "qdrant-edge", "qdrant-edge:///dir", "Qdrant's engine in process"
+    ),
+    "qdrant-local": Engine(
+        "backends.qdrant:QdrantLocalBackend",
+        "qdrant",
+        "qdrant-local://",
+        "the local mode of Qdrant's client, for tests",
+    ),
     "milvus": Engine("backends.milvus:MilvusBackend", "milvus", "milvus://host:19530", "a Milvus server, 2.3 or later"),
     "milvus-lite": Engine(
         "backends.milvus:MilvusLiteBackend", "milvus-lite", "milvus-lite:///dir", "Milvus Lite in process, in a folder"

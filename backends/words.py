@@ -12,5 +12,7 @@ BM25_K1, BM25_B = 1.2, 0.75
 
 def words(text: str) -> list[str]:
     """The words keyword search sees: runs of letters and digits, case and accents folded."""
+    if text.isascii():
+        return WORD.findall(text.lower())
     plain = unicodedata.normalize("NFKD", text.casefold())
     return WORD.findall("".join(c for c in plain if not unicodedata.combining(c)))

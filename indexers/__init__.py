@@ -1,1 +1,10 @@
 """From sources to items to vectors to a backend, resumably."""
+
+from __future__ import annotations
+
+from indexers.progress import Progress
+from indexers.report import IndexingError, IndexReport, Quarantined
+from indexers.run import index
+from indexers.sources import Source, open_source
+
+__all__ = ["IndexReport", "IndexingError", "Progress", "Quarantined", "Source", "index", "open_source"]

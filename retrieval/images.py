@@ -8,8 +8,9 @@ import stat
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeAlias, TypeVar, cast
 
@@ -88,17 +89,39 @@ def load_image(
     Raises `ImageError` for whatever is not a regular readable file holding one whole image within those
     bounds. Never blocks on pipes or devices, never warns, and is safe to call from several threads.
     """
-    name = _describe(source)
-    try:
-        if isinstance(source, Image.Image):
+    if isinstance(source, Image.Image):
+        with _explained(_describe(source)):
             _check_size(source.size, max_pixels)
             _ignore_pillow_warnings()
             return upright_rgb(source)
-        with _open_source(source, max_bytes) as file, _open_image(file) as image:
-            _check_size(image.size, max_pixels)
-            if target_size is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
-                image.draft(None, (target_size, target_size))
-            return upright_rgb(image)
+    with open_image(source, max_pixels=max_pixels, max_bytes=max_bytes) as image:
+        if target_size is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
+            image.draft(None, (target_size, target_size))
+        return upright_rgb(image)
+
+
+@contextmanager
+def open_image(
+    source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
+) -> Iterator[ImageFile]:
+    """Open `source` for its header and metadata: no pixel is decoded until its `load` is called.
+
+    Bounds and errors are those of `load_image`, also for what is done with the image inside the block.
+    """
+    with (
+        _explained(_describe(source)),
+        _open_source(source, max_bytes) as file,
+        _open_image(file) as image,
+    ):
+        _check_size(image.size, max_pixels)
+        yield image
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Turn whatever opening and decoding raise into an `ImageError` that names the source."""
+    try:
+        yield
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
     except MemoryError:
@@ -121,7 +144,7 @@ def decode_images(
     max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
     target_size: int | None = None,
-) -> Iterator[Image.Image | ImageError]:
+) -> Generator[Image.Image | ImageError, None, None]:
     """Decode `sources` in threads and yield, in their order, each one's image or the `ImageError` it met.
 
     Options are those of `load_image` and `map_images`.
@@ -146,7 +169,7 @@ def map_images(
     max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
     target_size: int | None = None,
-) -> Iterator[T | ImageError]:
+) -> Generator[T | ImageError, None, None]:
     """Decode `sources` and apply `function` in threads; yield results in order, or the `ImageError` met.
 
     What waits in memory is what `function` returns, so a resize there bounds it. threads defaults to the
@@ -165,7 +188,7 @@ def map_images(
             return error
         return function(image)
 
-    def results() -> Iterator[T | ImageError]:
+    def results() -> Generator[T | ImageError, None, None]:
         pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         pending: deque[Future[T | ImageError]] = deque()
         try:
@@ -189,9 +212,9 @@ def crop_elongated(image: Image.Image, max_aspect: float = 8.0) -> Image.Image:
     the centre crop that follows such a resize shows only the middle anyway.
     """
     width, height = image.size
-    longest = max(1, round(min(width, height) * max_aspect))
-    if max(width, height) <= longest:
+    if max(width, height) <= min(width, height) * max_aspect:
         return image
+    longest = max(1, round(min(width, height) * max_aspect))
     left, top = max(0, (width - longest) // 2), max(0, (height - longest) // 2)
     return image.crop((left, top, left + min(width, longest), top + min(height, longest)))
 

@@ -7,3 +7,7 @@ from backends.conformance import BackendSuite
 
 class TestExact(BackendSuite):
     url = "exact://"
+
+
+class TestFaiss(BackendSuite):
+    url = "faiss:///{dir}"

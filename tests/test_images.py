@@ -455,7 +455,7 @@ def test_decode_images_takes_no_more_than_the_window_ahead() -> None:
     for yielded in range(1, 20):
         assert isinstance(next(results), Image.Image)
         assert taken <= yielded + 5
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     assert threading.active_count() == before
 
 

@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 from PIL import Image
 
-from app.service import MAX_BODY_BYTES, create_app, file_of
+from app.service import MAX_BODY_BYTES, create_app
 from backends import connect
 from backends.base import CollectionSpec, Record
 from tests.test_search import COLOURS, ColourEncoder, picture
@@ -157,6 +157,5 @@ def test_the_page_and_its_parts_come_with_security_headers(client):
     is_problem(client.get("/static/..%2f..%2fpyproject.toml"), 404)
 
 
-@pytest.mark.parametrize("uri", [None, "https://example.org/a.png", "file://server/a.png", "data:image/png;base64,"])
-def test_only_local_files_are_opened(uri):
-    assert file_of(uri) is None
+def test_a_name_that_another_domain_points_here_is_refused(client):
+    assert client.get("/healthz", headers={"Host": "evil.example"}).status_code == 400

@@ -51,7 +51,7 @@ def test_json_becomes_a_tree(data: Any, tree: Any) -> None:
         (None, "must be an object"),
         ([], "must be an object"),
         ("a", "must be an object"),
-        ({"a": {"$foo": 1}}, r"unknown operator 'foo' on field 'a'; known are \$eq"),
+        ({"a": {"$foo": 1}}, r"unknown operator '\$foo' on field 'a'; known are \$eq"),
         ({"a": {"gte": 1}}, r"where\.a\.gte: expected an operator such as \$eq"),
         ({"a": {"b": 1}}, "nested fields do not exist"),
         ({"a": {}}, r"where\.a is empty"),

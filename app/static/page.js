@@ -42,7 +42,9 @@ function show(hit) {
   image.loading = "lazy";
   image.alt = caption;
   image.src = `/v1/items/${encodeURIComponent(hit.id)}/image?size=640`;
-  if (hit.metadata.width && hit.metadata.height) item.style.flexBasis = `${Math.round(220 * hit.metadata.width / hit.metadata.height)}px`;
+  // Widths in proportion to the pictures' own, so that a row is filled with next to no cropping.
+  const ratio = Math.min(3, Math.max(0.5, hit.metadata.width / hit.metadata.height || 1));
+  item.style.flex = `${ratio} 1 ${Math.round(220 * ratio)}px`;
   button.append(image);
   button.addEventListener("click", () => start({ similar: hit.id, label: `like ${caption}` }));
   const words = element("figcaption", caption);

@@ -1,0 +1,34 @@
+"""The flags that commands share, declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Backend = Annotated[str | None, typer.Option("--backend", metavar="URL", help="Vector database, e.g. faiss:///dir.")]
+Collection = Annotated[str | None, typer.Option("--collection", metavar="NAME", help="Collection to work on.")]
+Encoder = Annotated[
+    str | None,
+    typer.Option("--encoder", metavar="NAME", help="compact or openclip:MODEL/PRETRAINED; see sightline models."),
+]
+Device = Annotated[str | None, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")]
+Precision = Annotated[str | None, typer.Option("--precision", metavar="NAME", help="auto, fp32, fp16 or bf16.")]
+K = Annotated[int | None, typer.Option("--k", metavar="N", help="How many results.")]
+WhereJson = Annotated[
+    str | None,
+    typer.Option("--where", metavar="JSON", help='Only items that match, e.g. \'{"year": {"$gte": 1990}}\'.'),
+]
+ModalityName = Annotated[
+    str | None,
+    typer.Option("--modality", metavar="KIND", help="image, text or any. Default: images, or texts if none match."),
+]
+Offset = Annotated[int, typer.Option("--offset", metavar="N", help="Skip this many results.")]
+Effort = Annotated[
+    float | None,
+    typer.Option("--effort", metavar="X", help="Search effort over 0 to 1: speed against recall."),
+]
+Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a self-contained results page.")]
+Open = Annotated[bool, typer.Option("--open", help="Open the results page in the browser.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

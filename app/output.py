@@ -1,0 +1,169 @@
+"""What reaches a person: results on stdout, notes on stderr, tables for terminals and tab-separated lines for pipes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import unicodedata
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.request import url2pathname
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from backends.base import Hit, Record
+
+
+def one_line(text: object) -> str:
+    """`text` on one line without control characters, which could drive a terminal."""
+    printable = "".join(" " if unicodedata.category(c) in {"Cc", "Zl", "Zp", "Cs"} else c for c in str(text))
+    return " ".join(printable.split())
+
+
+def note(text: object) -> None:
+    """Say something that is not a result: one line on stderr."""
+    sys.stderr.write(one_line(text) + "\n")
+    sys.stderr.flush()
+
+
+def print_json(value: object) -> None:
+    """Write one JSON object to stdout, readable by people and programs; not-a-number becomes null."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_without_nan(value), ensure_ascii=False, indent=2, allow_nan=False)
+    write(text)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))) else value
+
+
+def write(text: str) -> None:
+    """Write a line to stdout, whatever its encoding can hold."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+
+
+def hit_object(hit: Hit) -> dict[str, Any]:
+    """A hit as the JSON object that `search`, `similar` and `lookup` print."""
+    return {
+        "id": hit.id,
+        "score": hit.score,
+        "modality": hit.modality,
+        "uri": hit.uri,
+        "text": hit.text,
+        "metadata": dict(hit.metadata),
+        "exact": hit.exact,
+    }
+
+
+def record_object(record: Record) -> dict[str, Any]:
+    """A stored item as the JSON object that `show` prints."""
+    return {
+        "id": record.id,
+        "modality": record.modality,
+        "uri": record.uri,
+        "text": record.text,
+        "metadata": dict(record.metadata),
+    }
+
+
+def local_path(uri: str | None) -> Path | None:
+    """The file that `uri` names on this machine; None for a remote address or no uri."""
+    from pathlib import Path
+
+    if not uri:
+        return None
+    parts = urlsplit(uri) if "://" in uri else None
+    if parts is None:
+        return Path(uri)
+    if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
+        return None
+    if sys.platform == "win32":
+        return Path(url2pathname(parts.path))
+    # Byte by byte, as the name may be in no encoding at all.
+    return Path(os.fsdecode(unquote_to_bytes(parts.path)))
+
+
+def place(uri: str | None) -> str:
+    """Where an item's bytes are, as a person reads it: a path, or the address."""
+    path = local_path(uri)
+    return str(path) if path is not None else uri or ""
+
+
+def is_terminal() -> bool:
+    """Whether results go to a person's terminal rather than to a pipe or a file."""
+    return sys.stdout.isatty()
+
+
+def print_hits(hits: Sequence[Hit], *, first_rank: int = 1) -> None:
+    """Print results: a table on a terminal, else rank, score, modality, id, place and text between tabs."""
+    if not hits:
+        note("nothing found: the collection is empty, or no item matches the filter")
+        return
+    if not is_terminal():
+        for rank, hit in enumerate(hits, start=first_rank):
+            fields = (rank, f"{hit.score:.4f}", hit.modality, hit.id, place(hit.uri), hit.text or "")
+            write("\t".join(one_line(value) for value in fields))
+        return
+    from rich.console import Console
+    from rich.style import Style
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2, 0, 0), expand=True)
+    table.add_column(justify="right", style="dim", no_wrap=True)
+    table.add_column(justify="right", style="bold", no_wrap=True)
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(ratio=1, overflow="ellipsis", no_wrap=True)
+    for rank, hit in enumerate(hits, start=first_rank):
+        path = local_path(hit.uri)
+        link = Style(link=path.absolute().as_uri() if path is not None else None)
+        text = one_line((hit.text or "").split("\n", 1)[0])
+        table.add_row(str(rank), f"{hit.score:.3f}", hit.modality, Text(text))
+        # The id first: a terminal that is too narrow cuts the path, which the link still holds.
+        below = Text.assemble(one_line(hit.id), "  ", (one_line(shorten_home(place(hit.uri))), link), style="dim")
+        table.add_row("", "", "", below)
+    Console().print(table)
+
+
+def shorten_home(path: str) -> str:
+    """`path` relative to the current folder or to ``~`` where it lies below."""
+    from pathlib import Path
+
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        pass
+    try:
+        return "~/" + str(Path(path).relative_to(Path.home()))
+    except (ValueError, RuntimeError):
+        return path
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> None:
+    """Print rows under `columns` on a terminal, else as lines with tabs; `right` names right-aligned columns."""
+    if not is_terminal():
+        write("\t".join(columns))
+        for row in rows:
+            write("\t".join(one_line(value) for value in row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for number, column in enumerate(columns):
+        # The first column is what people copy.
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold", no_wrap=not number)
+    for row in rows:
+        table.add_row(*(Text(one_line(value)) for value in row))
+    Console().print(table)

@@ -1,0 +1,144 @@
+"""Settings: defaults < sightline.toml < SIGHTLINE_* variables < command-line flags, in one frozen object."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote
+
+from platformdirs import user_config_path, user_data_path
+
+CONFIG_NAME = "sightline.toml"
+ENV_PREFIX = "SIGHTLINE_"
+MAX_CONFIG_BYTES = 1 << 20
+PRECISIONS = ("auto", "fp32", "fp16", "bf16")
+
+
+class SettingsError(Exception):
+    """A setting cannot be used: one line that names it, where it was set, and what it may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a person can set, checked. `load` builds it from files, environment and flags."""
+
+    home: Path = field(
+        default=Path(),
+        metadata={"help": "folder for everything Sightline keeps", "shown": "the platform's user data folder"},
+    )
+    backend: str = field(
+        default="", metadata={"help": "URL of the vector database", "shown": "faiss:// in the folder `index` of home"}
+    )
+    collection: str = field(default="default", metadata={"help": "collection to index into and search in"})
+    encoder: str = field(
+        default="compact", metadata={"help": "encoder of new collections; a search uses the collection's own"}
+    )
+    device: str = field(default="auto", metadata={"help": "where the encoder runs: auto, cpu, cuda, cuda:N or mps"})
+    precision: str = field(default="auto", metadata={"help": "arithmetic of the encoder: auto, fp32, fp16 or bf16"})
+    k: int = field(default=10, metadata={"help": "how many results to show"})
+    batch_size: int = field(default=64, metadata={"help": "items encoded and stored at a time while indexing"})
+
+    def __post_init__(self) -> None:
+        for name, least, most in (("k", 1, 10_000), ("batch_size", 1, 4096)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                raise SettingsError(f"{name} must be an integer from {least} to {most}, not {value!r}")
+        for name in ("backend", "collection", "encoder", "device"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not value.strip():
+                raise SettingsError(f"{name} must be a non-empty string, not {value!r}")
+        if self.precision not in PRECISIONS:
+            raise SettingsError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
+
+    @classmethod
+    def load(
+        cls,
+        flags: Mapping[str, Any] | None = None,
+        *,
+        env: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+    ) -> Self:
+        """Settings of this run; of the same key the later wins: user's file, `folder`'s file, environment, flags.
+
+        flags: values by name, None for those not given. env: defaults to the process's. folder: where to look
+        for ``sightline.toml``, by default the current one. Raises SettingsError naming key and place.
+        """
+        env = os.environ if env is None else env
+        values: dict[str, Any] = {}
+        places: dict[str, str] = {}
+        for place, found in (
+            *((str(path), _read_file(path)) for path in config_files(folder)),
+            ("the environment", _read_env(env)),
+            ("the command line", {name: value for name, value in (flags or {}).items() if value is not None}),
+        ):
+            values |= found
+            places |= dict.fromkeys(found, place)
+        home = Path(values.get("home") or user_data_path("sightline", appauthor=False)).expanduser().absolute()
+        values["home"] = home
+        values.setdefault("backend", default_backend(home))
+        try:
+            return cls(**values)
+        except SettingsError as error:
+            place = places.get(str(error).partition(" ")[0])
+            raise SettingsError(f"{error} (set in {place})" if place else str(error)) from None
+
+
+def default_backend(home: Path) -> str:
+    """The URL of the embedded store under `home`."""
+    return "faiss://" + quote((home / "index").as_posix(), safe="/:")
+
+
+def variable(name: str) -> str:
+    """The environment variable that sets the setting `name`."""
+    return ENV_PREFIX + name.upper()
+
+
+def config_files(folder: Path | None = None) -> list[Path]:
+    """Where ``sightline.toml`` is looked for; the later one wins."""
+    return [user_config_path("sightline", appauthor=False) / CONFIG_NAME, (folder or Path.cwd()) / CONFIG_NAME]
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_CONFIG_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}") from None
+    if len(data) > MAX_CONFIG_BYTES:
+        raise SettingsError(f"{path} is over {MAX_CONFIG_BYTES:,} bytes: that is no settings file")
+    try:
+        values = tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from None
+    known = {setting.name for setting in fields(Settings)}
+    for name in values:
+        if name not in known:
+            raise SettingsError(f"{path}: no setting is called {name!r}; known are {', '.join(sorted(known))}")
+    if isinstance(values.get("home"), str):
+        values["home"] = path.parent / Path(values["home"]).expanduser()
+    elif "home" in values:
+        raise SettingsError(f"{path}: home must be a string, not {values['home']!r}")
+    return values
+
+
+def _read_env(env: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for setting in fields(Settings):
+        name = variable(setting.name)
+        text = env.get(name, "").strip()
+        if not text:
+            continue
+        if setting.type == "int":
+            try:
+                values[setting.name] = int(text)
+            except ValueError:
+                raise SettingsError(f"{name} must be an integer, not {text!r}") from None
+        else:
+            values[setting.name] = text
+    return values

@@ -1,0 +1,259 @@
+"""``faiss:///dir``: FAISS over rows, metadata and keywords in SQLite, in one folder; the embedded default.
+
+Each collection is a sub-folder: ``store.sqlite3`` (rows, filters, FTS5; what it has committed is the
+truth), ``vectors-<generation>.f32`` (the original float32 rows) and ``graph-*.faiss`` (derived).
+One open store writes at a time, any number of processes read, and readers see each commit at their
+next call. Searches below about 10,000 rows scan exactly; above it `flush` builds HNSW (int8 beyond a
+million), unless the spec says otherwise; rows written since the last flush are scanned and merged.
+Deleted rows are gone from every answer at once; `flush` rewrites the vector files without them when
+they are more than a fifth.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import ClassVar, Self, TypeVar
+
+from numpy.typing import ArrayLike
+
+from backends.base import Backend, Capabilities, CollectionSpec, Hit, Page, Record, Where
+from backends.checks import COLLECTION_NAME, check_batch, check_ids, check_index, check_search, check_selection
+from backends.errors import BackendError, CollectionExists, CollectionNotFound, Unavailable
+from backends.faiss_collection import Collection
+from backends.faiss_files import sync_folder
+from backends.faiss_rows import STORE, create_store
+from backends.locks import FolderLock
+from backends.urls import folder_of
+
+NEW, DROPPED = ".new-", ".dropped-"
+ONE_WRITER = (
+    "one store at a time writes to a faiss:// folder (any number may read); close that one, or write through it"
+)
+T = TypeVar("T")
+
+
+class FaissBackend(Backend):
+    """FAISS and SQLite in a folder: one writing process, any number of readers."""
+
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        keyword=True,
+        persistent=True,
+        server=False,
+        concurrent_writers=False,
+        effort=True,
+        index_kinds=frozenset({"auto", "flat", "hnsw", "ivf"}),
+        quantizations=frozenset({"none", "half", "int8"}),
+    )
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = FolderLock(folder, ONE_WRITER)
+        self._open: dict[str, Collection] = {}
+        self._mutex = threading.RLock()
+        self._closed = False
+
+    @classmethod
+    def connect(cls, url: str) -> Self:
+        """Open the folder that the URL names: ``faiss:///abs/dir`` or ``faiss://./relative/dir``.
+
+        The folder is made when the first collection is. Percent escapes are decoded. ValueError for a
+        URL of another form, `Unavailable` when the path is not a folder.
+        """
+        folder = folder_of(url, "faiss")
+        if folder.exists() and not folder.is_dir():
+            raise Unavailable(f"{folder} is a file; faiss:// keeps its collections in a folder")
+        return cls(folder)
+
+    def _find(self, name: str) -> Collection:
+        found = self._open.get(name)
+        if found is not None:
+            return found
+        with self._mutex:
+            if self._closed:
+                raise Unavailable(f"the store {self.folder} was closed: connect again")
+            if name not in self._open:
+                if not isinstance(name, str) or not COLLECTION_NAME.match(name):
+                    raise CollectionNotFound(f"no collection {name!r} in {self.folder}")
+                self._open[name] = Collection(self.folder / name)
+            return self._open[name]
+
+    def _on(self, name: str, action: Callable[[Collection], T]) -> T:
+        """Run `action` on the collection; once more on a new one if it was dropped meanwhile."""
+        collection = self._find(name)
+        try:
+            return action(collection)
+        except CollectionNotFound:
+            self._forget(name, collection)
+        except Unavailable:
+            # Closed under us by a `drop` in another thread: then the name tells what is there now.
+            if self._open.get(name) is collection:
+                raise
+        return action(self._find(name))
+
+    def _forget(self, name: str, collection: Collection) -> None:
+        with self._mutex:
+            if self._open.get(name) is collection:
+                del self._open[name]
+        collection.close()
+
+    def _begin_writing(self) -> None:
+        with self._mutex:
+            if self._closed:
+                raise Unavailable(f"the store {self.folder} was closed: connect again")
+            if self._lock.acquire():
+                self._clean_up()
+
+    def _clean_up(self) -> None:
+        """Remove what a killed writer left of an unfinished `create` or `drop`."""
+        for folder in self.folder.iterdir():
+            if folder.name.startswith((NEW, DROPPED)):
+                shutil.rmtree(folder, ignore_errors=True)
+            elif COLLECTION_NAME.match(folder.name) and (folder / STORE).exists():
+                with suppress(BackendError):
+                    collection = self._find(folder.name)
+                    if collection.is_dropped():
+                        self._remove(folder.name, collection)
+
+    def collections(self) -> list[str]:
+        if self._closed:
+            raise Unavailable(f"the store {self.folder} was closed: connect again")
+        try:
+            names = [path.name for path in self.folder.iterdir() if (path / STORE).exists()]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise Unavailable(f"cannot read {self.folder}: {error.strerror or error}") from error
+        return sorted(name for name in names if COLLECTION_NAME.match(name) and not self._is_dropped(name))
+
+    def _is_dropped(self, name: str) -> bool:
+        try:
+            return self._find(name).is_dropped()
+        except CollectionNotFound:
+            return True
+        except BackendError:
+            return False
+
+    def describe(self, name: str) -> CollectionSpec:
+        def spec(collection: Collection) -> CollectionSpec:
+            if collection.is_dropped():
+                raise CollectionNotFound(f"no collection {name!r} in {self.folder}")
+            return collection.spec
+
+        return self._on(name, spec)
+
+    def create(self, spec: CollectionSpec) -> None:
+        check_index(spec, self.capabilities, "faiss://")
+        self._begin_writing()
+        with self._mutex:
+            target = self.folder / spec.name
+            if target.exists():
+                raise CollectionExists(f"collection {spec.name!r} is already in {self.folder}")
+            unfinished = self.folder / (NEW + spec.name)
+            try:
+                shutil.rmtree(unfinished, ignore_errors=True)
+                unfinished.mkdir()
+                create_store(unfinished / STORE, spec)
+                sync_folder(unfinished)
+                unfinished.rename(target)
+                sync_folder(self.folder)
+            except OSError as error:
+                raise Unavailable(f"cannot create {target}: {error.strerror or error}") from error
+
+    def drop(self, name: str) -> None:
+        if not isinstance(name, str) or not COLLECTION_NAME.match(name) or not (self.folder / name).is_dir():
+            return
+        self._begin_writing()
+        collection = None
+        # A damaged collection can be dropped too.
+        with suppress(BackendError):
+            collection = self._find(name)
+            if collection.is_dropped():
+                self._forget(name, collection)
+                collection = self._find(name)
+        if collection is None:
+            self._remove(name, None)
+            return
+        with collection.writing:
+            with suppress(BackendError):
+                collection.drop()
+            self._remove(name, collection)
+
+    def _remove(self, name: str, collection: Collection | None) -> None:
+        aside = self.folder / f"{DROPPED}{name}-{os.urandom(4).hex()}"
+        with self._mutex:
+            if collection is not None:
+                self._forget(name, collection)
+            with suppress(FileNotFoundError):
+                (self.folder / name).rename(aside)
+        sync_folder(self.folder)
+        shutil.rmtree(aside, ignore_errors=True)
+
+    def upsert(self, name: str, records: Iterable[Record]) -> None:
+        self._find(name)
+        self._begin_writing()
+        # An iterator must survive the second attempt on a collection that was dropped meanwhile.
+        batch = records if isinstance(records, Sequence) else list(records)
+        self._on(name, lambda collection: collection.upsert(batch))
+
+    def get(self, name: str, ids: Sequence[str], *, with_vectors: bool = False) -> list[Record]:
+        check_ids(ids)
+        return self._on(name, lambda collection: collection.get(ids, with_vectors))
+
+    def delete(self, name: str, *, ids: Sequence[str] | None = None, where: Where | None = None) -> int:
+        check_selection(ids, where)
+        self._find(name)
+        self._begin_writing()
+        return self._on(name, lambda collection: collection.delete(ids, where))
+
+    def count(self, name: str, where: Where | None = None) -> int:
+        return self._on(name, lambda collection: collection.count(where))
+
+    def search(
+        self,
+        name: str,
+        vectors: ArrayLike,
+        k: int,
+        *,
+        where: Where | None = None,
+        effort: float | None = None,
+    ) -> list[list[Hit]]:
+        check_search(k, effort, self.capabilities)
+        return self._on(name, lambda collection: collection.search(vectors, int(k), where, effort))
+
+    def search_text(self, name: str, query: str, k: int, *, where: Where | None = None) -> list[Hit]:
+        """BM25 by SQLite FTS5; case and accents folded."""
+        check_search(k, None, self.capabilities)
+        return self._on(name, lambda collection: collection.search_text(query, int(k), where))
+
+    def scan(
+        self, name: str, *, with_vectors: bool = True, cursor: str | None = None, batch: int = 1000
+    ) -> Iterator[Page]:
+        """Every record once, in the order of ids, whatever is written meanwhile; cursors outlive the process."""
+        check_batch(batch)
+        while True:
+            page = self._on(name, lambda collection, after=cursor: collection.page(after, batch, with_vectors))  # type: ignore[misc]
+            if page is None:
+                return
+            cursor = page.cursor
+            yield page
+
+    def flush(self, name: str) -> None:
+        self._find(name)
+        self._begin_writing()
+        self._on(name, lambda collection: collection.flush())
+
+    def close(self) -> None:
+        with self._mutex:
+            self._closed = True
+            collections = list(self._open.values())
+            self._open.clear()
+        for collection in collections:
+            # A write in progress finishes first; its lock is given back only then.
+            with collection.writing:
+                collection.close()
+        self._lock.release()

@@ -1,0 +1,265 @@
+"""Rows of a ``faiss://`` collection in SQLite: schema, connections, what is stored and taken away.
+
+One writer process and any number of readers share ``store.sqlite3`` in WAL mode with
+``synchronous=FULL``: a commit is on the disk when it returns. `fields` is a covering index over
+metadata for filters (see `backends.faiss_where`), `words` an FTS5 index over `items.text`.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from backends.base import CollectionSpec, Modality, Record
+from backends.checks import plain_metadata
+from backends.errors import Corrupt, Unavailable
+from backends.where import MetadataValue, kind_of
+
+FORMAT = 1
+APPLICATION_ID = 0x53494C54
+STORE = "store.sqlite3"
+CHUNK = 500
+COLUMNS = "row, id, modality, text, uri, metadata"
+_ITEMS = f"SELECT {COLUMNS} FROM items WHERE"  # noqa: S608 - constants
+_ITEMS_AT_VERSION = f"SELECT {COLUMNS}, (SELECT version FROM state) FROM items WHERE row"  # noqa: S608
+SCHEMA = f"""
+PRAGMA auto_vacuum = INCREMENTAL;
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA journal_mode = WAL;
+CREATE TABLE state (
+    one INTEGER PRIMARY KEY CHECK (one = 1), format INTEGER NOT NULL, spec TEXT NOT NULL,
+    version INTEGER NOT NULL, generation INTEGER NOT NULL, positions INTEGER NOT NULL,
+    live INTEGER NOT NULL, next_row INTEGER NOT NULL, max_norm REAL NOT NULL,
+    index_file TEXT, dropped INTEGER NOT NULL
+);
+CREATE TABLE items (
+    row INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, modality TEXT NOT NULL,
+    text TEXT, uri TEXT, metadata TEXT NOT NULL
+);
+CREATE TABLE dead (seq INTEGER PRIMARY KEY, position INTEGER NOT NULL);
+CREATE TABLE fields (
+    key TEXT NOT NULL, kind TEXT NOT NULL, value, row INTEGER NOT NULL, PRIMARY KEY (key, kind, value, row)
+) WITHOUT ROWID;
+CREATE VIRTUAL TABLE words USING fts5(
+    text, content = 'items', content_rowid = 'row', tokenize = "unicode61 remove_diacritics 2 tokenchars '_'"
+);
+"""
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+# The C scanner itself: what it is given was written by `_encode`, and `decode` around it takes as long again.
+_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+
+Row = tuple[int, str, Modality, str | None, str | None, str]
+Entry = tuple[str, str, str | int | float, int]
+
+
+@contextmanager
+def reported(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into `Corrupt` or `Unavailable` that name the file."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise Unavailable(f"{path}: SQLite says {error}") from error
+    except sqlite3.DatabaseError as error:
+        raise Corrupt(f"{path} is damaged or no Sightline collection: SQLite says {error}") from error
+
+
+class Connections:
+    """A pool of SQLite connections to one file: each is used by one thread at a time and then reused."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._idle: deque[sqlite3.Connection] = deque()
+        self._closed = False
+        self._mutex = threading.Lock()
+
+    def take(self) -> sqlite3.Connection:
+        """An open connection, to be handed back with `give`."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._open()
+
+    def give(self, connection: sqlite3.Connection) -> None:
+        """Hand a connection back; an open transaction is rolled back."""
+        if connection.in_transaction:
+            connection.rollback()
+        self._idle.append(connection)
+        if self._closed:
+            self._drain()
+
+    def _open(self) -> sqlite3.Connection:
+        if self._closed:
+            raise Unavailable(f"{self.path.parent} was closed or dropped: connect again")
+        with reported(self.path):
+            connection = sqlite3.connect(
+                f"{self.path.absolute().as_uri()}?mode=rw",
+                uri=True, timeout=30, isolation_level=None, check_same_thread=False,
+            )  # fmt: skip
+            try:
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("PRAGMA cache_size = -16384")
+                connection.execute("PRAGMA temp_store = MEMORY")
+                found = connection.execute("PRAGMA application_id").fetchone()[0]
+                if found != APPLICATION_ID:
+                    raise Corrupt(f"{self.path} is not a Sightline collection (application id {found:#x})")
+                version = connection.execute("SELECT format FROM state").fetchone()
+                if version != (FORMAT,):
+                    raise Corrupt(f"{self.path} has format {version and version[0]}; this version reads {FORMAT}")
+            except BaseException:
+                connection.close()
+                raise
+        return connection
+
+    @contextmanager
+    def transaction(self, kind: str = "DEFERRED") -> Iterator[sqlite3.Connection]:
+        """One transaction: committed when the block ends, rolled back when it raises."""
+        connection = self.take()
+        try:
+            with reported(self.path):
+                connection.execute(f"BEGIN {kind}")
+                yield connection
+                connection.execute("COMMIT")
+        finally:
+            self.give(connection)
+
+    def _drain(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._idle.pop().close()
+
+    def close(self) -> None:
+        """Close idle connections now and busy ones when they come back; no new ones open."""
+        with self._mutex:
+            self._closed = True
+            self._drain()
+
+
+def create_store(path: Path, spec: CollectionSpec) -> None:
+    """Write an empty collection's database; `path` must not exist."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        with reported(path):
+            connection.executescript(SCHEMA)
+            connection.execute(
+                "INSERT INTO state VALUES (1, ?, ?, 1, 1, 0, 0, 1, 0.0, NULL, 0)", (FORMAT, spec.to_json())
+            )
+    finally:
+        connection.close()
+
+
+def field_entries(row: int, modality: str, metadata: dict[str, Any]) -> set[Entry]:
+    """The entries of `fields` for one record.
+
+    Kinds are 's', 'n', 'b' for scalars, 'l' for an element of a list and 'e' for an empty list. The
+    value column has no affinity, so integers and floats compare exactly.
+    """
+    entries: set[Entry] = {("modality", "s", modality, row)}
+    for key, value in metadata.items():
+        if isinstance(value, list):
+            entries.update((key, "l", element, row) for element in value)
+            if not value:
+                entries.add((key, "e", "", row))
+        else:
+            entries.add((key, kind_of(value), value, row))
+    return entries
+
+
+def insert_records(connection: sqlite3.Connection, first_row: int, records: Sequence[Record]) -> None:
+    """Insert records under consecutive row numbers; their ids must not be there."""
+    entries: list[Entry] = []
+    items: list[Row] = []
+    texts: list[tuple[int, str]] = []
+    for row, record in enumerate(records, first_row):
+        metadata = plain_metadata(record.metadata)
+        items.append((row, record.id, record.modality, record.text, record.uri, _encode(metadata)))
+        entries.extend(field_entries(row, record.modality, metadata))
+        if record.text is not None:
+            texts.append((row, record.text))
+    # Sorted, entries of one batch land beside each other in the tree.
+    entries.sort(key=lambda entry: (entry[0], entry[1], entry[2]))
+    connection.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?)", items)
+    connection.executemany("INSERT INTO fields VALUES (?, ?, ?, ?)", entries)
+    connection.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", texts)
+
+
+def remove_rows(connection: sqlite3.Connection, rows: Sequence[int]) -> None:
+    """Take rows out of `items`, `fields` and `words`."""
+    for found in _selected(connection, f"{_ITEMS} row", rows):
+        entries: list[Entry] = []
+        texts: list[tuple[int, str]] = []
+        for row, _, modality, text, _, metadata in found:
+            entries.extend(field_entries(row, modality, metadata_of(metadata)))
+            if text is not None:
+                texts.append((row, text))
+        connection.executemany("DELETE FROM fields WHERE key = ? AND kind = ? AND value = ? AND row = ?", entries)
+        connection.executemany("INSERT INTO words (words, rowid, text) VALUES ('delete', ?, ?)", texts)
+        connection.executemany("DELETE FROM items WHERE row = ?", [(row[0],) for row in found])
+
+
+def storable(ids: Iterable[str]) -> list[str]:
+    """The ids that a record could have: SQLite cannot even be asked for a lone surrogate."""
+    return [i for i in ids if isinstance(i, str) and i.encode("utf-8", "ignore").decode("utf-8") == i]
+
+
+def rows_of_ids(connection: sqlite3.Connection, ids: Iterable[str]) -> dict[str, int]:
+    """The row number of each id that is there."""
+    found = _selected(connection, "SELECT id, row FROM items WHERE id", list(dict.fromkeys(ids)))
+    return {record_id: row for chunk in found for record_id, row in chunk}
+
+
+def ids_of_rows(connection: sqlite3.Connection, rows: Sequence[int]) -> dict[int, str]:
+    """The id of each row number that is there."""
+    return {row: i for chunk in _selected(connection, "SELECT row, id FROM items WHERE row", rows) for row, i in chunk}
+
+
+def items_by_id(connection: sqlite3.Connection, ids: Iterable[str]) -> dict[str, Row]:
+    """The stored rows of these ids."""
+    found = _selected(connection, f"{_ITEMS} id", list(dict.fromkeys(ids)))
+    return {row[1]: row for chunk in found for row in chunk}
+
+
+def items_by_row(connection: sqlite3.Connection, rows: Sequence[int]) -> tuple[int, dict[int, Row]]:
+    """The stored rows of these row numbers, and the collection's version as the same reads saw it, else -1."""
+    if len(rows) <= CHUNK:
+        found = connection.execute(_items_at_version(len(rows)), rows).fetchall()
+    else:
+        found = [item for chunk in _selected(connection, _ITEMS_AT_VERSION, rows) for item in chunk]
+        if len({item[6] for item in found}) != 1:
+            return -1, {}
+    return found[0][6] if len(found) == len(rows) else -1, {item[0]: item for item in found}
+
+
+@lru_cache(maxsize=CHUNK)
+def _items_at_version(count: int) -> str:
+    return f"{_ITEMS_AT_VERSION} IN ({marks(count)})"
+
+
+def _selected(connection: sqlite3.Connection, select: str, values: Sequence[Any]) -> Iterator[list[Any]]:
+    for start in range(0, len(values), CHUNK):
+        chunk = values[start : start + CHUNK]
+        yield connection.execute(f"{select} IN ({marks(len(chunk))})", chunk).fetchall()
+
+
+def marks(count: int) -> str:
+    """``?,?,?`` for so many bound values."""
+    return ",".join("?" * count)
+
+
+def metadata_of(text: str) -> dict[str, MetadataValue]:
+    """Metadata as stored in `items.metadata`."""
+    try:
+        return _scan(text, 0)[0]  # type: ignore[no-any-return]
+    except (ValueError, StopIteration):
+        raise sqlite3.DatabaseError(f"the metadata of a row is not JSON: {text[:80]!r}") from None
+
+
+def as_record(row: Row, vector: Any = None) -> Record:
+    """A stored row as a record."""
+    return Record(row[1], vector, row[2], row[3], row[4], metadata_of(row[5]))

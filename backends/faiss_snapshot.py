@@ -1,0 +1,203 @@
+"""One committed version of a ``faiss://`` collection, as searches see it: immutable, shared by threads.
+
+A write makes a new version; the next search of each process builds its snapshot from the previous
+one and the few rows that changed. Files a snapshot has mapped stay readable after they are unlinked.
+"""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections import OrderedDict
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.base import CollectionNotFound, CollectionSpec, Where
+from backends.errors import Corrupt
+from backends.faiss_files import VectorFiles
+from backends.faiss_index import LoadedIndex, load_index, one_thread
+from backends.faiss_where import select
+
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+CACHED_SELECTIONS = 16
+
+
+class Selection:
+    """The live positions a search may return: as a mask, as sorted positions, and how many."""
+
+    def __init__(self, mask: Mask, covered: int) -> None:
+        self.mask = mask
+        self.count = int(np.count_nonzero(mask))
+        self.covered_count = int(np.count_nonzero(mask[:covered]))
+        self._positions: Integers | None = None
+
+    @property
+    def positions(self) -> Integers:
+        """Sorted positions; made when first asked for."""
+        if self._positions is None:
+            self._positions = np.flatnonzero(self.mask).astype(np.int64, copy=False)
+        return self._positions
+
+
+@dataclass(eq=False)
+class Snapshot:
+    """A collection at one version. Position p holds `vectors[p]` of SQLite row `rows[p]` while `alive[p]`."""
+
+    spec: CollectionSpec
+    version: int
+    generation: int
+    live: int
+    next_row: int
+    max_norm: float
+    vectors: Floats
+    rows: Integers
+    alive: Mask
+    dead_seen: int
+    index: LoadedIndex | None
+    index_text: str | None
+    selections: OrderedDict[str, Selection] = field(default_factory=OrderedDict)
+
+    def __post_init__(self) -> None:
+        self.covered = self.index.covered if self.index is not None else 0
+        self.everything: Selection | None = None
+        if self.live < len(self.rows):
+            self.everything = Selection(self.alive, self.covered)
+        span = len(self.rows) and int(self.rows[-1] - self.rows[0]) + 1
+        self._first_row = int(self.rows[0]) if span and span == len(self.rows) else None
+
+    def positions_of(self, rows: Integers) -> Integers:
+        """Positions of live row numbers."""
+        if self._first_row is not None:
+            return rows - self._first_row
+        return np.searchsorted(self.rows, rows)
+
+    def selection(self, connection: sqlite3.Connection, where: Where | None) -> Selection | None:
+        """What `where` leaves; `None` when that is every position. Read in a transaction of this version."""
+        if where is None:
+            return self.everything
+        # repr, unlike equality, tells True from 1.
+        key = repr(where)
+        found = self.selections.get(key)
+        if found is None:
+            found = Selection(select(connection, where, self.alive, self.positions_of), self.covered)
+            self.selections[key] = found
+            while len(self.selections) > CACHED_SELECTIONS:
+                self.selections.popitem(last=False)
+        return found
+
+    def cached_selection(self, where: Where) -> Selection | None:
+        """The selection of `where` when it is known already."""
+        return self.selections.get(repr(where))
+
+
+def read_snapshot(
+    connection: sqlite3.Connection, files: VectorFiles, spec: CollectionSpec, previous: Snapshot | None
+) -> Snapshot:
+    """The snapshot of the version that the open transaction sees.
+
+    Raises FileNotFoundError when the writer has just compacted the vector files away: begin a new
+    transaction and try again. Raises `Corrupt` naming the file, `CollectionNotFound` once dropped.
+    """
+    state = connection.execute(
+        "SELECT version, generation, positions, live, next_row, max_norm, index_file, dropped FROM state"
+    ).fetchone()
+    if state is None:
+        raise Corrupt(f"{files.folder} has no state row: restore it from a backup")
+    version, generation, positions, live, next_row, max_norm, index_text, dropped = state
+    if dropped:
+        raise CollectionNotFound(f"collection {spec.name!r} in {files.folder.parent} was dropped")
+    if previous is not None and previous.version == version:
+        return previous
+    if previous is not None and previous.generation != generation:
+        previous = None
+    vectors, rows = files.map(generation, positions)
+    alive = np.ones(positions, dtype=np.bool_)
+    seen = 0
+    if previous is not None:
+        alive[: len(previous.alive)] = previous.alive
+        seen = previous.dead_seen
+    dead = connection.execute("SELECT seq, position FROM dead WHERE seq > ? ORDER BY seq", (seen,)).fetchall()
+    if dead:
+        alive[[position for _, position in dead]] = False
+        seen = dead[-1][0]
+    index = None
+    if index_text is not None:
+        if previous is not None and previous.index_text == index_text:
+            index = previous.index
+        else:
+            # Derived data: while the file is gone, scans of the originals answer.
+            with suppress(FileNotFoundError):
+                index = load_index(spec, index_text, files.folder, vectors)
+    return Snapshot(spec, version, generation, live, next_row, max_norm, vectors, rows, alive, seen, index, index_text)
+
+
+def scan_scores(queries: Floats, vectors: Floats, positions: Integers | None, metric: str) -> Floats:
+    """float32 scores of each query with the rows at `positions` (all when `None`): (q, n).
+
+    Dot products, or minus the *squared* distance, from the differences.
+    """
+    dim = queries.shape[1]
+    rows = len(vectors) if positions is None else len(positions)
+    scores = np.empty((len(queries), rows), dtype=np.float32)
+    if rows == 0:
+        return scores
+    if metric != "l2" and len(queries) >= 4:
+        for start in range(0, rows, 8192):
+            part = slice(start, min(rows, start + 8192))
+            chosen = vectors[part] if positions is None else vectors[positions[part]]
+            scores[:, part] = queries @ chosen.T
+        return scores
+    data = faiss.swig_ptr(vectors)
+    with one_thread():
+        for query, out in zip(queries, scores, strict=True):
+            pointers = faiss.swig_ptr(out), faiss.swig_ptr(query), data
+            if positions is None:
+                scan = faiss.fvec_L2sqr_ny if metric == "l2" else faiss.fvec_inner_products_ny
+                scan(*pointers, dim, rows)
+            else:
+                scan = faiss.fvec_L2sqr_by_idx if metric == "l2" else faiss.fvec_inner_products_by_idx
+                scan(*pointers, faiss.swig_ptr(positions), dim, 1, rows)
+    return np.negative(scores, out=scores) if metric == "l2" else scores
+
+
+def exact_scores(query: Floats, vectors: Floats, positions: Integers, metric: str) -> NDArray[np.float64]:
+    """float64 scores of one query with the rows at `positions`; equal rows get bit-equal scores."""
+    wide = query.astype(np.float64)
+    scores = np.empty(len(positions))
+    for start in range(0, len(positions), 4096):
+        part = vectors[positions[start : start + 4096]].astype(np.float64)
+        # Row sums, not a matrix product, whose last bits depend on where a row stands.
+        if metric == "l2":
+            part -= wide
+            part *= part
+            scores[start : start + 4096] = -np.sqrt(part.sum(axis=1))
+        else:
+            part *= wide
+            scores[start : start + 4096] = part.sum(axis=1)
+    return scores
+
+
+def within_reach(scores: Floats, k: int, query: Floats, max_norm: float, metric: str) -> Integers:
+    """Offsets of every score that rounding could have kept out of the best k.
+
+    The bound is that of float32 summation in eight lanes or more (Higham 2002, section 3.1), doubled
+    for the two scores compared. Where float32 could have overflowed, all are within reach.
+    """
+    count = len(scores)
+    norm = float(np.linalg.norm(query.astype(np.float64)))
+    largest = (norm + max_norm) ** 2 if metric == "l2" else norm * max_norm
+    if count <= k or not largest < 1e37:
+        return np.arange(count)
+    kth = float(np.partition(scores, count - k)[count - k])
+    if not math.isfinite(kth):
+        return np.flatnonzero(scores > -np.inf)
+    relative = 2 * (len(query) / 8 + 16) * 2.0**-24
+    slack = relative * (abs(kth) if metric == "l2" else largest)
+    return np.flatnonzero(scores >= kth - slack - 1e-35)

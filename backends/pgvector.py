@@ -1,0 +1,257 @@
+"""``postgresql://``: any PostgreSQL server with pgvector 0.5 or later.
+
+Each collection is a table of the schema ``sightline``; nothing else in the database is touched. Writes
+are transactions: an `upsert` is stored whole or not at all, and durable when it returns. `flush` builds
+the vector index (bulk load first, index after), from then on PostgreSQL keeps it up to date; until then,
+and for ``auto`` below 10,000 records, searches are exact scans.
+
+The URL is libpq's, e.g. ``postgresql://me:secret@db:5432/photos?sslmode=verify-full``. Session settings
+are used, so a PgBouncer in between must pool by session.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import ClassVar, Self, TypeVar
+
+from numpy.typing import ArrayLike
+from psycopg import errors
+
+from backends.base import (
+    Backend,
+    Capabilities,
+    CollectionExists,
+    CollectionNotFound,
+    CollectionSpec,
+    DimensionMismatch,
+    Hit,
+    Page,
+    Record,
+    Where,
+    prepare_queries,
+    prepare_records,
+)
+from backends.checks import check_batch, check_ids, check_index, check_search, check_selection
+from backends.pgvector_connection import Connection, Database, parse_url
+from backends.pgvector_index import (
+    MAX_HALF,
+    Collection,
+    build,
+    check_layout,
+    drop_index,
+    find,
+    layout_of,
+    maintain,
+    rebuild_is_faster,
+    wants_build,
+)
+from backends.pgvector_rows import write
+from backends.pgvector_schema import create_table, prepare, table_name
+from backends.pgvector_search import SETTINGS, Searcher, search_text
+from backends.pgvector_where import where_sql
+
+T = TypeVar("T")
+
+# How long another process's flush or drop may go unnoticed; neither makes an answer wrong.
+_COLLECTION_LIFE_S = 2.0
+
+
+class PostgresBackend(Backend):
+    """Collections in the schema ``sightline`` of a PostgreSQL database, over a pool of connections."""
+
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        keyword=True,
+        persistent=True,
+        server=True,
+        concurrent_writers=True,
+        effort=True,
+        index_kinds=frozenset({"auto", "flat", "hnsw", "ivf"}),
+        quantizations=frozenset({"none", "half", "binary"}),
+    )
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._installed = prepare(database)
+        settings = {"search_path": self._installed.namespace}
+        if self._installed.iterative:
+            settings |= SETTINGS
+        else:
+            settings["hnsw.ef_search"] = SETTINGS["hnsw.ef_search"]
+        database.open(self._installed.vector_oid, settings)
+        self._searcher = Searcher(iterative=self._installed.iterative)
+        self._known: dict[str, tuple[float, Collection]] = {}
+
+    @classmethod
+    def connect(cls, url: str) -> Self:
+        """Open a server's database and bring the schema up to date; see the module for the URL."""
+        return cls(Database(*parse_url(url)))
+
+    def _find(self, connection: Connection, name: str, *, fresh: bool = False) -> Collection:
+        known = self._known.get(name)
+        if known is not None and not fresh and time.monotonic() - known[0] < _COLLECTION_LIFE_S:
+            return known[1]
+        collection = find(connection, name)
+        if collection is None:
+            self._known.pop(name, None)
+            raise CollectionNotFound(f"no collection {name!r} in {self._database.address}")
+        self._known[name] = (time.monotonic(), collection)
+        return collection
+
+    def _run(self, name: str, work: Callable[[Connection, Collection], T]) -> T:
+        """Do work on a collection; once more when what is remembered of it was another's, dropped since."""
+
+        def attempt(connection: Connection) -> T:
+            try:
+                return work(connection, self._find(connection, name))
+            except (errors.UndefinedTable, DimensionMismatch):
+                return work(connection, self._find(connection, name, fresh=True))
+
+        return self._database.run(attempt)
+
+    def collections(self) -> list[str]:
+        statement = "SELECT name FROM sightline.collections ORDER BY name"
+        return self._database.run(lambda connection: [row[0] for row in connection.execute(statement)])
+
+    def describe(self, name: str) -> CollectionSpec:
+        return self._database.run(lambda connection: self._find(connection, name, fresh=True).spec)
+
+    def create(self, spec: CollectionSpec) -> None:
+        check_index(spec, self.capabilities, "pgvector")
+        check_layout(spec, self._installed)
+
+        def work(connection: Connection) -> None:
+            with connection.transaction():
+                row = connection.execute(
+                    "INSERT INTO sightline.collections (name, spec) VALUES (%s, %s) "
+                    "ON CONFLICT (name) DO NOTHING RETURNING number",
+                    [spec.name, spec.to_json()],
+                ).fetchone()
+                if row is None:
+                    raise CollectionExists(f"collection {spec.name!r} is already in {self._database.address}")
+                create_table(connection, row[0], spec)
+
+        self._database.run(work)
+
+    def drop(self, name: str) -> None:
+        def work(connection: Connection) -> None:
+            with connection.transaction():
+                statement = "DELETE FROM sightline.collections WHERE name = %s RETURNING number"
+                for (number,) in connection.execute(statement, [name]).fetchall():
+                    connection.execute(f"DROP TABLE IF EXISTS {table_name(number)}".encode())
+
+        self._database.run(work)
+        self._known.pop(name, None)
+
+    def upsert(self, name: str, records: Iterable[Record]) -> None:
+        given = list(records)
+
+        def work(connection: Connection, collection: Collection) -> None:
+            kept, vectors = prepare_records(given, collection.spec)
+            layout = layout_of(collection.spec)
+            if kept and layout is not None and layout.quantization == "half" and abs(vectors).max() > MAX_HALF:
+                raise ValueError(f"collection {name!r} is indexed in half precision: components reach {MAX_HALF:.0f}")
+            if kept:
+                write(connection, collection, kept, vectors)
+
+        self._run(name, work)
+
+    def get(self, name: str, ids: Sequence[str], *, with_vectors: bool = False) -> list[Record]:
+        check_ids(ids)
+        wanted = _storable(ids)
+        vector = "vector" if with_vectors else "NULL"
+
+        def work(connection: Connection, collection: Collection) -> dict[str, Record]:
+            statement = f"SELECT id, {vector}, modality, text, uri, metadata FROM {collection.table} WHERE id = ANY(%s)"  # noqa: S608
+            rows = connection.cursor(binary=True).execute(statement.encode(), [wanted])
+            return {row[0]: Record(*row) for row in rows}
+
+        found = self._run(name, work)
+        return [found[record_id] for record_id in ids if record_id in found]
+
+    def delete(self, name: str, *, ids: Sequence[str] | None = None, where: Where | None = None) -> int:
+        check_selection(ids, where)
+        text, params = where_sql(where) if ids is None else ("id = ANY(%s)", [_storable(ids)])
+
+        def work(connection: Connection, collection: Collection) -> int:
+            return connection.execute(f"DELETE FROM {collection.table} WHERE {text}".encode(), params).rowcount  # noqa: S608
+
+        return self._run(name, work)
+
+    def count(self, name: str, where: Where | None = None) -> int:
+        return self._run(name, lambda connection, collection: _count(connection, collection, where))
+
+    def search(
+        self,
+        name: str,
+        vectors: ArrayLike,
+        k: int,
+        *,
+        where: Where | None = None,
+        effort: float | None = None,
+    ) -> list[list[Hit]]:
+        check_search(k, effort, self.capabilities)
+
+        def work(connection: Connection, collection: Collection) -> list[list[Hit]]:
+            queries = prepare_queries(vectors, collection.spec)
+            return self._searcher.search(connection, collection, queries, k, where, effort)
+
+        return self._run(name, work)
+
+    def search_text(self, name: str, query: str, k: int, *, where: Where | None = None) -> list[Hit]:
+        check_search(k, None, self.capabilities)
+        return self._run(name, lambda connection, collection: search_text(connection, collection, query, k, where))
+
+    def scan(
+        self, name: str, *, with_vectors: bool = True, cursor: str | None = None, batch: int = 1000
+    ) -> Iterator[Page]:
+        check_batch(batch)
+        vector = "vector" if with_vectors else "NULL"
+        after = cursor or ""
+
+        def work(connection: Connection, collection: Collection) -> list[Record]:
+            statement = (
+                f"SELECT id, {vector}, modality, text, uri, metadata FROM {collection.table} "  # noqa: S608
+                f"WHERE id > %s ORDER BY id LIMIT {int(batch)}"
+            )
+            return [Record(*row) for row in connection.cursor(binary=True).execute(statement.encode(), [after])]
+
+        while page := self._run(name, work):
+            after = page[-1].id
+            yield Page(page, after)
+
+    def flush(self, name: str) -> None:
+        def work(connection: Connection, _: Collection) -> None:
+            collection = self._find(connection, name, fresh=True)
+            rows = _count(connection, collection, None)
+            if rebuild_is_faster(connection, collection, rows):
+                drop_index(connection, collection)
+            maintain(connection, collection)
+            collection = self._find(connection, name, fresh=True)
+            if wants_build(collection, rows):
+                build(connection, collection, rows)
+                self._find(connection, name, fresh=True)
+
+        self._run(name, work)
+
+    def close(self) -> None:
+        self._database.close()
+
+
+def _count(connection: Connection, collection: Collection, where: Where | None) -> int:
+    text, params = where_sql(where)
+    row = connection.execute(f"SELECT count(*) FROM {collection.table} WHERE {text}".encode(), params).fetchone()  # noqa: S608
+    return int(row[0]) if row else 0
+
+
+def _storable(ids: Sequence[str]) -> list[str]:
+    """The ids that can be stored at all: PostgreSQL refuses to look for the others."""
+    return [record_id for record_id in ids if "\x00" not in record_id and _encodes(record_id)]
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,180 @@
+"""Connections to PostgreSQL: a pool that reconnects, the vector type, and one-line errors."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from psycopg import errors
+from psycopg.abc import Buffer
+from psycopg.adapt import Dumper, Loader
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import Format
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
+
+from backends.errors import BackendError, CollectionNotFound, Unavailable, Unsupported
+
+Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
+T = TypeVar("T")
+
+CONNECT_TIMEOUT_S = 10
+MAX_CONNECTIONS = 10
+_ATTEMPTS = 3
+# Applied once to each connection, so that a search with the engine's defaults is one statement.
+# jit costs more than it gives on queries of milliseconds.
+_SESSION = {"jit": "off"}
+
+# The pool logs each failed attempt to connect; callers get an error instead, once.
+logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
+
+
+class _VectorDumper(Dumper):
+    """A float32 array as pgvector's binary form: two 16-bit numbers (length, unused), then the floats."""
+
+    format = Format.BINARY
+
+    def dump(self, obj: NDArray[np.float32]) -> Buffer:
+        return len(obj).to_bytes(2, "big") + b"\x00\x00" + obj.astype(">f4").tobytes()
+
+
+class _VectorLoader(Loader):
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> NDArray[np.float32]:
+        return np.frombuffer(data, dtype=">f4", offset=4).astype(np.float32)
+
+
+def parse_url(url: str) -> tuple[str, str]:
+    """A libpq URL as (connection string with time-out, address to show, which holds no secret).
+
+    Raises ValueError for what libpq cannot read, without repeating the URL: it may hold a password.
+    """
+    try:
+        given = conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        raise ValueError(
+            "this postgresql:// URL is not readable; its form is "
+            "postgresql://user:password@host:5432/database?sslmode=require, special characters %-encoded"
+        ) from None
+    given.setdefault("connect_timeout", CONNECT_TIMEOUT_S)
+    given.setdefault("application_name", "sightline")
+    host = given.get("host") or given.get("hostaddr") or "localhost"
+    database = given.get("dbname") or given.get("user") or ""
+    address = f"postgresql://{host}:{given.get('port') or 5432}/{database}"
+    return make_conninfo(**{key: str(value) for key, value in given.items() if value is not None}), address
+
+
+class Database:
+    """A pool of connections to one database; `run` gives work a connection and retries what is safe to retry.
+
+    `revive` is called when the server went away, before the second attempt; it may start the server.
+    """
+
+    def __init__(self, conninfo: str, address: str, revive: Callable[[], None] | None = None) -> None:
+        self.address = address
+        self._conninfo = conninfo
+        self._revive = revive
+        self._settings = dict(_SESSION)
+        self._vector_oid = 0
+        self._timeout_s = float(conninfo_to_dict(conninfo).get("connect_timeout") or CONNECT_TIMEOUT_S)
+        self._pool: ConnectionPool[Connection] | None = None
+
+    def connect(self) -> Connection:
+        """One connection outside the pool, in autocommit mode. Raises `Unavailable` with the server's reason."""
+        try:
+            return psycopg.connect(self._conninfo, autocommit=True)
+        except psycopg.Error as error:
+            raise explain(error, self.address) from error
+
+    def open(self, vector_oid: int, settings: dict[str, str]) -> None:
+        """Open the pool; every connection knows the vector type and has `settings`."""
+        self._vector_oid = vector_oid
+        self._settings |= settings
+        self._pool = ConnectionPool(
+            self._conninfo,
+            min_size=1,
+            max_size=MAX_CONNECTIONS,
+            kwargs={"autocommit": True},
+            configure=self._configure,
+            timeout=self._timeout_s,
+            reconnect_timeout=self._timeout_s,
+            name="sightline",
+            open=False,
+        )
+        try:
+            # Without waiting, the first user would not find the first connection and have a second made.
+            self._pool.open(wait=True, timeout=self._timeout_s)
+        except psycopg.Error as error:
+            self._pool.close()
+            raise explain(error, self.address) from error
+
+    def _configure(self, connection: Connection) -> None:
+        dumper = type("VectorDumper", (_VectorDumper,), {"oid": self._vector_oid})
+        connection.adapters.register_dumper(np.ndarray, dumper)
+        connection.adapters.register_loader(self._vector_oid, _VectorLoader)
+        names = ", ".join(["set_config(%s, %s, false)"] * len(self._settings))
+        values = [part for item in self._settings.items() for part in item]
+        connection.execute(f"SELECT {names}".encode(), values)
+
+    def run(self, work: Callable[[Connection], T]) -> T:
+        """What `work(connection)` returns. It must be safe to repeat: it is, after a lost connection or a deadlock."""
+        if self._pool is None:
+            raise BackendError(f"{self.address} is closed")
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                with self._pool.connection() as connection:
+                    return work(connection)
+            except PoolClosed:
+                raise BackendError(f"{self.address} is closed") from None
+            except (errors.DeadlockDetected, errors.SerializationFailure) as error:
+                if attempt == _ATTEMPTS:
+                    raise explain(error, self.address) from error
+            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+                # A pool that waited in vain had its time, unless we can do something about the server.
+                hopeless = isinstance(error, PoolTimeout) and self._revive is None
+                if attempt == _ATTEMPTS or hopeless or not _lost(error):
+                    raise explain(error, self.address) from error
+                self._recover()
+            except psycopg.Error as error:
+                raise explain(error, self.address) from error
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _recover(self) -> None:
+        if self._revive is not None:
+            self._revive()
+        if self._pool is not None:
+            self._pool.check()
+
+    def close(self) -> None:
+        """Close every connection; calling it twice is fine."""
+        if self._pool is not None:
+            self._pool.close()
+
+
+def _lost(error: psycopg.Error) -> bool:
+    """Whether the connection is gone, so that another one may do better."""
+    return error.sqlstate is None or error.sqlstate[:2] == "08" or error.sqlstate in ("57P01", "57P02", "57P03")
+
+
+def explain(error: psycopg.Error, address: str) -> BackendError:
+    """The error of ours, one line with address and remedy, that stands for a client's or server's error."""
+    text = error.diag.message_primary or " ".join(str(error).split())
+    if isinstance(error, (errors.UndefinedTable, errors.InvalidSchemaName)):
+        return CollectionNotFound(f"the collection is no longer in {address}: another process dropped it")
+    if isinstance(error, errors.DiskFull):
+        return BackendError(f"the disk of {address} is full, nothing was stored: free some space ({text})")
+    if isinstance(error, errors.InsufficientPrivilege):
+        return BackendError(f"{address} refuses this user: {text}; ask its administrator to grant the right")
+    if isinstance(error, errors.FeatureNotSupported):
+        return Unsupported(f"{address}: {text}")
+    if isinstance(error, PoolTimeout):
+        return Unavailable(f"{address} does not answer: is PostgreSQL running there, with a connection free?")
+    if "password" in text or "authentication" in text or isinstance(error, errors.InvalidAuthorizationSpecification):
+        return Unavailable(f"{address} refuses the credentials: check user and password in the URL ({text})")
+    if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) and _lost(error):
+        return Unavailable(f"{address} does not answer: is PostgreSQL running there? ({text})")
+    return BackendError(f"{address}: {text}")

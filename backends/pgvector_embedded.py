@@ -1,0 +1,51 @@
+"""``pgvector-embedded:///dir``: PostgreSQL with pgvector from a Python package, in a folder of its own.
+
+The server listens on a socket in that folder only, open to its owner alone. Any number of processes may
+use one folder at a time; the last to close it stops the server.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Self
+from urllib.parse import unquote, urlsplit
+
+from backends import pgvector_server
+from backends.base import Capabilities
+from backends.pgvector import PostgresBackend
+from backends.pgvector_connection import Database
+
+
+class EmbeddedPostgresBackend(PostgresBackend):
+    """`PostgresBackend` over a server that this process starts, shares with others, and stops when last."""
+
+    capabilities: ClassVar[Capabilities] = PostgresBackend.capabilities
+
+    def __init__(self, server: pgvector_server.LocalServer) -> None:
+        self._server: pgvector_server.LocalServer | None = server
+        address = f"pgvector-embedded://{server.folder}"
+        try:
+            super().__init__(Database(server.conninfo, address, server.revive))
+        except BaseException:
+            self._release()
+            raise
+
+    @classmethod
+    def connect(cls, url: str) -> Self:
+        """Open or make the folder of ``pgvector-embedded:///dir`` and start its server if nobody has."""
+        parts = urlsplit(url)
+        path = unquote(parts.path)
+        if parts.netloc or parts.query or parts.fragment or not path.strip("/"):
+            raise ValueError(f"pgvector-embedded takes one folder, as in pgvector-embedded:///dir, not {url!r}")
+        return cls(pgvector_server.acquire(Path(path)))
+
+    def close(self) -> None:
+        try:
+            super().close()
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            pgvector_server.release(server)

@@ -1,0 +1,110 @@
+"""Records to and from PostgreSQL rows, and bulk writing by binary COPY."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from psycopg import errors
+
+from backends.base import Record
+from backends.pgvector_connection import Connection
+from backends.pgvector_index import Collection
+from backends.pgvector_where import metadata_json
+from backends.words import words
+
+_COLUMNS = ("id", "modality", "text", "uri", "metadata", "terms", "length", "vector")
+_STAGING = "pg_temp.sightline_staging"
+# COPY's binary format, https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-FILE-FORMATS
+_HEADER = b"PGCOPY\n\xff\r\n\x00" + struct.pack(">ii", 0, 0)
+_TRAILER = struct.pack(">h", -1)
+_FIELDS = struct.pack(">h", len(_COLUMNS))
+_NULL = struct.pack(">i", -1)
+_JSONB_VERSION = b"\x01"
+_CHUNK_ROWS = 500
+
+
+def _field(data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + data
+
+
+def _text(value: str | None) -> bytes:
+    return _NULL if value is None else _field(value.encode())
+
+
+def _row(record: Record, vector: bytes, head: bytes) -> bytes:
+    terms = Counter(words(record.text)) if record.text else Counter[str]()
+    return b"".join((
+        _FIELDS,
+        _text(record.id),
+        _text(record.modality),
+        _text(record.text),
+        _text(record.uri),
+        _field(_JSONB_VERSION + metadata_json(record.metadata).encode()),
+        _field(_JSONB_VERSION + json.dumps(terms, ensure_ascii=False).encode()),
+        _field(struct.pack(">i", terms.total())),
+        head,
+        vector,
+    ))  # fmt: skip
+
+
+def _chunks(records: Sequence[Record], vectors: NDArray[np.float32]) -> Iterator[bytes]:
+    dim = vectors.shape[1]
+    head = struct.pack(">ihh", 4 + 4 * dim, dim, 0)
+    yield _HEADER
+    for start in range(0, len(records), _CHUNK_ROWS):
+        stop = start + _CHUNK_ROWS
+        block = vectors[start:stop].astype(">f4")
+        yield b"".join(
+            _row(record, vector.tobytes(), head) for record, vector in zip(records[start:stop], block, strict=True)
+        )
+    yield _TRAILER
+
+
+def _copy(connection: Connection, table: str, records: Sequence[Record], vectors: NDArray[np.float32]) -> None:
+    statement = f"COPY {table} ({', '.join(_COLUMNS)}) FROM STDIN (FORMAT BINARY)"
+    with connection.cursor().copy(statement.encode()) as copy:
+        for chunk in _chunks(records, vectors):
+            copy.write(chunk)
+
+
+def write(
+    connection: Connection, collection: Collection, records: Sequence[Record], vectors: NDArray[np.float32]
+) -> None:
+    """Store the records in one transaction, replacing those whose id is there.
+
+    New ids go straight into the table; where some are there already, by way of a temporary table.
+    """
+    ids = [record.id for record in records]
+    statement = f"SELECT 1 FROM {collection.table} WHERE id = ANY(%s) LIMIT 1"  # noqa: S608
+    if connection.execute(statement.encode(), [ids]).fetchone() is None:
+        try:
+            with connection.transaction():
+                _copy(connection, collection.table, records, vectors)
+            return
+        except errors.UniqueViolation:
+            # Another writer stored one of these ids in between.
+            pass
+    _merge(connection, collection, records, vectors)
+
+
+def _merge(
+    connection: Connection, collection: Collection, records: Sequence[Record], vectors: NDArray[np.float32]
+) -> None:
+    columns = ", ".join(_COLUMNS)
+    changes = ", ".join(f"{column} = excluded.{column}" for column in _COLUMNS[1:])
+    with connection.transaction():
+        connection.execute("SET LOCAL client_min_messages = warning")
+        connection.execute(
+            f"CREATE TEMP TABLE IF NOT EXISTS sightline_staging (LIKE {collection.table}) ON COMMIT DROP".encode()
+        )
+        _copy(connection, _STAGING, records, vectors)
+        # In one order, so that two writers of the same ids wait for each other instead of deadlocking.
+        connection.execute(
+            f'INSERT INTO {collection.table} ({columns}) SELECT {columns} FROM {_STAGING} ORDER BY id COLLATE "C" '  # noqa: S608
+            f"ON CONFLICT (id) DO UPDATE SET {changes}".encode()
+        )

@@ -1,0 +1,126 @@
+"""Filters as SQL over a ``jsonb`` column, equal to `backends.where.matches` on every record.
+
+Every leaf is true or false, never NULL, so that ``NOT`` is the exact complement. Equality is
+containment (``@>``), which a GIN index answers: it keeps strings, booleans and numbers apart and
+compares numbers by value. Strings are ordered by code point (``COLLATE "C"`` on UTF-8).
+Values are always bound, never formatted into the statement.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from backends.where import ORDERINGS, And, Compare, MetadataValue, Not, Scalar, Where
+
+Params: TypeAlias = list[object]
+Clause: TypeAlias = tuple[str, Params]
+
+_SYMBOLS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+# A longer `in` list becomes one array: each term of an OR is planned and indexed on its own.
+_MAX_ALTERNATIVES = 16
+# From here on repr() writes floats with an exponent, which jsonb would turn into an integer.
+_EXPONENT_FROM = 1e16
+
+
+def scalar_json(value: Scalar) -> str:
+    """One scalar as JSON whose numbers survive ``jsonb`` with value and type (int or float) intact.
+
+    PostgreSQL keeps JSON numbers as decimals: ``1e300`` would come back as an integer of 301 digits.
+    Large floats are therefore written out with ``.0``, exactly; smaller ones by their shortest repr,
+    which orders against integers as the float itself does.
+    """
+    if isinstance(value, float) and abs(value) >= _EXPONENT_FROM:
+        return f"{value:.1f}"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def metadata_json(metadata: Mapping[str, MetadataValue]) -> str:
+    """A record's metadata as JSON text for a ``jsonb`` column."""
+    entries = []
+    for key, value in metadata.items():
+        if isinstance(value, (str, int, float, bool)):
+            entries.append(f"{json.dumps(key)}:{scalar_json(value)}")
+        else:
+            entries.append(f"{json.dumps(key)}:{json.dumps(list(value), ensure_ascii=False)}")
+    return "{" + ",".join(entries) + "}"
+
+
+def where_sql(where: Where | None) -> Clause:
+    """A boolean SQL expression over the columns ``modality`` and ``metadata``, and its parameters."""
+    if where is None:
+        return "TRUE", []
+    if isinstance(where, Compare):
+        return _modality(where) if where.field == "modality" else _metadata(where)
+    if isinstance(where, Not):
+        text, params = where_sql(where.clause)
+        return f"(NOT {text})", params
+    glue, empty = (" AND ", "TRUE") if isinstance(where, And) else (" OR ", "FALSE")
+    return _join([where_sql(clause) for clause in where.clauses], glue, empty)
+
+
+def _join(clauses: Sequence[Clause], glue: str, empty: str) -> Clause:
+    if not clauses:
+        return empty, []
+    params = [param for _, some in clauses for param in some]
+    return "(" + glue.join(text for text, _ in clauses) + ")", params
+
+
+def _modality(where: Compare) -> Clause:
+    """A comparison of the field every record has: a string column, so only strings can equal or order."""
+    if where.op == "exists":
+        return ("TRUE" if where.value else "FALSE"), []
+    if where.op == "contains":
+        return "FALSE", []
+    if where.op in ORDERINGS:
+        if not isinstance(where.value, str):
+            return "FALSE", []
+        return f'(modality COLLATE "C" {_SYMBOLS[where.op]} %s)', [where.value]
+    values = where.value if where.op in ("in", "nin") else (where.value,)
+    strings = [value for value in values if isinstance(value, str)]
+    text = "(modality = ANY(%s::text[]))"
+    return (f"(NOT {text})" if where.op in ("ne", "nin") else text), [strings]
+
+
+def _metadata(where: Compare) -> Clause:
+    if where.op == "exists":
+        return ("(metadata ? %s)" if where.value else "(NOT metadata ? %s)"), [where.field]
+    if where.op in ORDERINGS:
+        return _ordering(where)
+    if where.op == "contains":
+        return _contains([f"[{scalar_json(where.value)}]"], where.field)
+    values = where.value if where.op in ("in", "nin") else (where.value,)
+    text, params = _equal(where.field, values)
+    if where.op in ("ne", "nin"):
+        return f"(metadata ? %s AND NOT {text})", [where.field, *params]
+    return text, params
+
+
+def _equal(field: str, values: Sequence[Scalar]) -> Clause:
+    """True when the field, or an element of its list, equals one of the values; lists hold strings only."""
+    if len(values) <= _MAX_ALTERNATIVES:
+        forms = [scalar_json(value) for value in values]
+        forms += [f"[{scalar_json(value)}]" for value in values if isinstance(value, str)]
+        return _contains(forms, field)
+    strings = [value for value in values if isinstance(value, str)]
+    scalars = [scalar_json(value) for value in values]
+    # On a string `?|` compares the string itself, on a list its elements: both are "has an element".
+    text = "((metadata -> %s::text) = ANY(%s::text[]::jsonb[]) OR (metadata -> %s::text) ?| %s::text[])"
+    return f"({text} IS TRUE)", [field, scalars, field, strings]
+
+
+def _contains(forms: Sequence[str], field: str) -> Clause:
+    key = json.dumps(field)
+    return _join([("metadata @> %s::jsonb", [f"{{{key}:{form}}}"]) for form in forms], " OR ", "FALSE")
+
+
+def _ordering(where: Compare) -> Clause:
+    symbol = _SYMBOLS[where.op]
+    if isinstance(where.value, str):
+        kind, text = "string", f'(metadata ->> %s::text) COLLATE "C" {symbol} %s'
+        params: Params = [where.field, where.field, where.value]
+    else:
+        kind, text = "number", f"(metadata -> %s::text) {symbol} %s::jsonb"
+        params = [where.field, where.field, scalar_json(where.value)]
+    return f"((jsonb_typeof(metadata -> %s::text) = '{kind}' AND {text}) IS TRUE)", params

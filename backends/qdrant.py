@@ -1,0 +1,395 @@
+"""``qdrant://host:6333``, a Qdrant server, and ``qdrant-local://``, the local mode of Qdrant's client.
+
+Each collection is one of the server's named ``sightline_<name>``, with its spec in the collection's own
+metadata (Qdrant 1.16 and later); other collections are neither listed nor touched.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from qdrant_client import QdrantClient, models
+
+from backends.base import Capabilities, CollectionSpec
+from backends.checks import COLLECTION_NAME
+from backends.errors import BackendError, CollectionExists, CollectionNotFound, Unavailable
+from backends.qdrant_errors import as_backend_error
+from backends.qdrant_payload import DENSE, SPARSE, STORED, TOKENS
+from backends.qdrant_store import OVERSAMPLING, Floats, Found, Plan, Point, QdrantStore, Row
+from backends.urls import ServerUrl, server_of
+
+KEY_VARIABLE = "SIGHTLINE_QDRANT_API_KEY"
+OPTIONS = ("api_key", "https", "prefer_grpc", "grpc_port", "timeout_s")
+PREFIX, SPEC = "sightline_", "sightline"
+OLDEST = (1, 16)
+CONNECT_TIMEOUT_S, TIMEOUT_S = 10, 60
+QUERIES = 100
+# Cosine vectors have unit length already; by dot product Qdrant leaves their bits alone.
+DISTANCES = {"cosine": models.Distance.DOT, "dot": models.Distance.DOT, "l2": models.Distance.EUCLID}
+# Left alone, a gRPC channel may wait two minutes before it tries a restarted server again.
+GRPC_OPTIONS = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 1000}
+
+
+class ClientDialect:
+    """The filter classes of `qdrant_client`."""
+
+    def has_any(self, keywords: Sequence[str]) -> Any:
+        return models.FieldCondition(key=TOKENS, match=models.MatchAny(any=list(keywords)))
+
+    def between(self, key: str, **bounds: float) -> Any:
+        return models.FieldCondition(key=key, range=models.Range(**bounds))
+
+    def one_of(self, point_ids: Sequence[str]) -> Any:
+        return models.HasIdCondition(has_id=list(point_ids))
+
+    def combine(self, must: Sequence[Any] = (), should: Sequence[Any] = (), must_not: Sequence[Any] = ()) -> Any:
+        return models.Filter(must=list(must) or None, should=list(should) or None, must_not=list(must_not) or None)
+
+
+class ClientEngine:
+    """Collections behind a `QdrantClient`: of a server, or in local mode, which one thread at a time may use."""
+
+    dialect = ClientDialect()
+
+    def __init__(self, client: QdrantClient, address: str, *, local: bool) -> None:
+        self.address = address
+        self._client = client
+        self._local = local
+        self._turn: AbstractContextManager[Any] = threading.RLock() if local else nullcontext()
+        self._specs: dict[str, CollectionSpec] = {}
+        self._keys: dict[str, set[str]] = {}
+        self._closed = False
+
+    @contextmanager
+    def _calling(self, name: str | None = None) -> Iterator[QdrantClient]:
+        """The client for one call; what it raises becomes a `BackendError`."""
+        if self._closed:
+            raise BackendError(f"the connection to {self.address} is closed: connect again")
+        try:
+            with self._turn:
+                yield self._client
+        except BackendError:
+            raise
+        except Exception as error:
+            if name is not None:
+                # Whatever went wrong, the collection may no longer be the one that was remembered.
+                self._specs.pop(name, None)
+                self._keys.pop(name, None)
+            raise as_backend_error(error, self.address, name) from error
+
+    def names(self) -> list[str]:
+        with self._calling() as client:
+            listed = [c.name.removeprefix(PREFIX) for c in client.get_collections().collections if _is_ours(c.name)]
+        return [name for name in listed if self._stored_spec(name) is not None]
+
+    def _stored_spec(self, name: str) -> CollectionSpec | None:
+        """The spec that the engine has now, `None` where there is no collection or it is not ours."""
+        try:
+            with self._calling(name) as client:
+                info = client.get_collection(PREFIX + name)
+        except CollectionNotFound:
+            return None
+        text = (info.config.metadata or {}).get(SPEC)
+        if not isinstance(text, str):
+            return None
+        self._keys[name] = set(info.payload_schema or {})
+        self._specs[name] = CollectionSpec.from_json(text)
+        return self._specs[name]
+
+    def spec(self, name: str) -> CollectionSpec:
+        if self._closed:
+            raise BackendError(f"the connection to {self.address} is closed: connect again")
+        found = self._specs.get(name)
+        if found is None and isinstance(name, str) and COLLECTION_NAME.match(name):
+            found = self._stored_spec(name)
+        if found is None:
+            raise CollectionNotFound(f"no collection {name!r} in {self.address}")
+        return found
+
+    def create(self, spec: CollectionSpec) -> None:
+        name = PREFIX + spec.name
+        with self._calling(spec.name) as client:
+            if client.collection_exists(name):
+                raise CollectionExists(f"collection {spec.name!r} is already in {self.address} (as {name!r})")
+            client.create_collection(
+                name,
+                vectors_config={DENSE: _vector_params(spec)},
+                sparse_vectors_config={SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)},
+                # Asked for by name, the graph is built however few vectors there are.
+                optimizers_config=models.OptimizersConfigDiff(indexing_threshold=1)
+                if spec.index.kind == "hnsw"
+                else None,
+                metadata={SPEC: spec.to_json()},
+            )
+        try:
+            self._create_index(spec.name, TOKENS, models.PayloadSchemaType.KEYWORD)
+        except BackendError:
+            with self._calling(spec.name) as client:
+                client.delete_collection(name)
+            raise
+        self._keys[spec.name] = {TOKENS}
+        self._specs[spec.name] = spec
+
+    def _create_index(self, name: str, key: str, schema: models.PayloadSchemaType) -> None:
+        if not self._local:
+            with self._calling(name) as client:
+                client.create_payload_index(PREFIX + name, key, schema, wait=True)
+
+    def drop(self, name: str) -> None:
+        try:
+            self.spec(name)
+            with self._calling(name) as client:
+                client.delete_collection(PREFIX + name)
+        except CollectionNotFound:
+            return
+        finally:
+            self._specs.pop(name, None)
+            self._keys.pop(name, None)
+
+    def writing(self, name: str) -> AbstractContextManager[None]:
+        # A server has other clients too, so nobody here can be alone; it acknowledges what is in its log.
+        return self._turn if self._local else nullcontext()
+
+    def upsert(self, name: str, points: Sequence[Point]) -> None:
+        structs = []
+        for point, vector, weights, payload in points:
+            named: dict[str, Any] = {DENSE: vector.tolist()}
+            if weights:
+                named[SPARSE] = models.SparseVector(indices=list(weights), values=list(weights.values()))
+            structs.append(models.PointStruct(id=point, vector=named, payload=payload))
+        with self._calling(name) as client:
+            client.upsert(PREFIX + name, structs, wait=True)
+
+    def retrieve(self, name: str, ids: Sequence[str], payload: bool, vectors: bool) -> list[Row]:
+        wanted = list(STORED) if payload else False
+        with self._calling(name) as client:
+            rows = client.retrieve(PREFIX + name, list(ids), wanted, [DENSE] if vectors else False)
+        return [_row(row) for row in rows]
+
+    def delete_ids(self, name: str, ids: Sequence[str]) -> None:
+        with self._calling(name) as client:
+            client.delete(PREFIX + name, models.PointIdsList(points=list(ids)), wait=True)
+
+    def delete_where(self, name: str, condition: Any) -> None:
+        with self._calling(name) as client:
+            client.delete(PREFIX + name, models.FilterSelector(filter=condition), wait=True)
+
+    def count(self, name: str, condition: Any | None) -> int:
+        self.spec(name)
+        with self._calling(name) as client:
+            return int(client.count(PREFIX + name, condition, exact=True).count)
+
+    def estimate(self, name: str, condition: Any | None) -> int | None:
+        # Local mode scans whatever it is asked.
+        return 0 if self._local else None
+
+    def scroll(self, name: str, start: str | None, limit: int, condition: Any | None, vectors: bool) -> list[Row]:
+        with self._calling(name) as client:
+            rows, _ = client.scroll(
+                PREFIX + name, scroll_filter=condition, limit=limit, offset=start,
+                with_payload=list(STORED), with_vectors=[DENSE] if vectors else False,
+            )  # fmt: skip
+        return [_row(row) for row in rows]
+
+    def search(self, name: str, queries: Floats, limit: int, condition: Any | None, plan: Plan) -> list[list[Found]]:
+        params = None if self._local else _search_params(self.spec(name), plan, condition is not None)
+        requests = [
+            models.QueryRequest(
+                query=query.tolist(), using=DENSE, filter=condition, params=params, limit=limit,
+                with_payload=list(STORED),
+            )
+            for query in queries
+        ]  # fmt: skip
+        answers: list[list[Found]] = []
+        for start in range(0, len(requests), QUERIES):
+            with self._calling(name) as client:
+                responses = client.query_batch_points(PREFIX + name, requests[start : start + QUERIES])
+            answers.extend(_found(response.points) for response in responses)
+        return answers
+
+    def search_words(self, name: str, indices: list[int], limit: int, condition: Any | None) -> list[Found]:
+        query = models.SparseVector(indices=indices, values=[1.0] * len(indices))
+        with self._calling(name) as client:
+            response = client.query_points(
+                PREFIX + name, query, using=SPARSE, query_filter=condition, limit=limit, with_payload=list(STORED)
+            )
+        return _found(response.points)
+
+    def index(self, name: str, keys: set[str]) -> None:
+        known = self._keys.setdefault(name, set())
+        for key in sorted(keys - known):
+            try:
+                self._create_index(name, key, models.PayloadSchemaType.INTEGER)
+            except Unavailable as error:
+                # A key that may only read has no index made for it; the filter works without, only slower.
+                if "refused" not in str(error):
+                    raise
+            known.add(key)
+
+    def flush(self, name: str) -> None:
+        pause_s = 0.05
+        while not self._local:
+            with self._calling(name) as client:
+                info = client.get_collection(PREFIX + name)
+                if info.status == models.CollectionStatus.GREEN:
+                    return
+                if info.status == models.CollectionStatus.RED:
+                    raise BackendError(f"{self.address} cannot index {name!r}: {info.optimizer_status}")
+                if info.status == models.CollectionStatus.GREY:
+                    # After a restart the server waits for a change before it goes on indexing.
+                    client.update_collection(PREFIX + name, optimizers_config=models.OptimizersConfigDiff())
+            time.sleep(pause_s)
+            pause_s = min(1.0, pause_s * 1.5)
+
+    def close(self) -> None:
+        with self._turn:
+            if not self._closed:
+                self._closed = True
+                self._client.close()
+
+
+class QdrantBackend(QdrantStore):
+    """A Qdrant server, 1.16 or later, over gRPC or HTTP."""
+
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        keyword=True,
+        persistent=True,
+        server=True,
+        concurrent_writers=True,
+        effort=True,
+        index_kinds=frozenset({"auto", "flat", "hnsw"}),
+        quantizations=frozenset({"none", "int8", "binary"}),
+    )
+
+    @classmethod
+    def connect(cls, url: str) -> Self:
+        """Connect to ``qdrant://host[:6333]``.
+
+        Options: ``https`` (false), ``prefer_grpc`` (true), ``grpc_port`` (6334), ``timeout_s`` (60) of
+        one call, ``api_key``, which is better given in SIGHTLINE_QDRANT_API_KEY. Raises `Unavailable`
+        within ten seconds when nothing answers or the key is refused, ValueError for a malformed URL.
+        """
+        server = server_of(url, "qdrant", 6333, OPTIONS)
+        grpc = server.flag("prefer_grpc", True)
+        grpc_port = server.number("grpc_port", 6334)
+        key = server.options.get("api_key") or os.environ.get(KEY_VARIABLE) or None
+        https = server.flag("https", False)
+        timeout_s = server.number("timeout_s", TIMEOUT_S, 86_400)
+        _check_port(server, grpc_port if grpc else server.port)
+        with warnings.catch_warnings():
+            # That a key goes over plain HTTP is the user's choice, often on a loopback or private network.
+            warnings.filterwarnings("ignore", "Api key is used with an insecure connection")
+            client = QdrantClient(
+                host=server.host, port=server.port, grpc_port=grpc_port, prefer_grpc=grpc, https=https, api_key=key,
+                timeout=timeout_s, check_compatibility=False, grpc_options=dict(GRPC_OPTIONS),
+            )  # fmt: skip
+        try:
+            _check_server(client, server.address)
+        except BaseException:
+            client.close()
+            raise
+        return cls(ClientEngine(client, server.address, local=False))
+
+
+class QdrantLocalBackend(QdrantStore):
+    """The local mode of Qdrant's client: NumPy in memory behind Qdrant's own interface, for tests."""
+
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        keyword=True,
+        persistent=False,
+        server=False,
+        concurrent_writers=False,
+        effort=False,
+    )
+
+    @classmethod
+    def connect(cls, url: str) -> Self:
+        """A new empty store; ``qdrant-local://`` takes no path and no options."""
+        if url != "qdrant-local://":
+            raise ValueError(
+                f"qdrant-local:// lives in memory and takes nothing after it, got {url!r}: "
+                "for Qdrant in a folder write qdrant-edge:///dir"
+            )
+        client = QdrantClient(location=":memory:", force_disable_check_same_thread=True)
+        return cls(ClientEngine(client, url, local=True))
+
+
+def _check_port(server: ServerUrl, port: int) -> None:
+    try:
+        socket.create_connection((server.host, port), CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise Unavailable(
+            f"nothing answers at {server.address} (port {port}: {error}): start a Qdrant server there, "
+            "for instance docker run -p 6333:6333 -p 6334:6334 qdrant/qdrant; without gRPC add ?prefer_grpc=false"
+        ) from error
+
+
+def _check_server(client: QdrantClient, address: str) -> None:
+    """Raise `Unavailable` unless a new enough server takes our key."""
+
+    def ask(call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except Exception as error:
+            raise as_backend_error(error, address, None) from error
+
+    version = str(ask(client.info).version)
+    ask(client.get_collections)
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if numbers is None or (int(numbers[1]), int(numbers[2])) < OLDEST:
+        raise Unavailable(f"{address} runs Qdrant {version}: Sightline needs {'.'.join(map(str, OLDEST))} or later")
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith(PREFIX) and COLLECTION_NAME.match(name.removeprefix(PREFIX)) is not None
+
+
+def _vector_params(spec: CollectionSpec) -> models.VectorParams:
+    index = spec.index
+    quantized: Any = None
+    if index.quantization == "int8":
+        scalar = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99, always_ram=True)
+        quantized = models.ScalarQuantization(scalar=scalar)
+    elif index.quantization == "binary":
+        quantized = models.BinaryQuantization(
+            binary=models.BinaryQuantizationConfig(
+                always_ram=True,
+                encoding=models.BinaryQuantizationEncoding.TWO_BITS,
+                query_encoding=models.BinaryQuantizationQueryEncoding.SCALAR8BITS,
+            )
+        )
+    graph = models.HnswConfigDiff(
+        m=0 if index.kind == "flat" else index.params.get("m"), ef_construct=index.params.get("ef_construction")
+    )
+    return models.VectorParams(
+        size=spec.dim, distance=DISTANCES[spec.metric], hnsw_config=graph, quantization_config=quantized
+    )
+
+
+def _search_params(spec: CollectionSpec, plan: Plan, filtered: bool) -> models.SearchParams:
+    if plan.exact:
+        return models.SearchParams(exact=True, quantization=models.QuantizationSearchParams(ignore=True))
+    oversampling = OVERSAMPLING.get(spec.index.quantization)
+    return models.SearchParams(
+        hnsw_ef=plan.ef,
+        quantization=models.QuantizationSearchParams(rescore=True, oversampling=oversampling) if oversampling else None,
+        acorn=models.AcornSearchParams(enable=True, max_selectivity=1.0) if filtered else None,
+    )
+
+
+def _row(record: Any) -> Row:
+    vector = record.vector
+    return str(record.id), record.payload or {}, np.asarray(vector[DENSE], np.float32) if vector else None
+
+
+def _found(points: Sequence[Any]) -> list[Found]:
+    return [(point.score, point.payload) for point in points]

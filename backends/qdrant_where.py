@@ -1,0 +1,173 @@
+"""Translation of `Where` trees into Qdrant filters, exact on the server, in process and in local mode.
+
+Qdrant's own conditions mean something else in many places (a match on a number does not see equal
+floats, ranges are over doubles, strings have no order, a missing field has no complement), so filters
+do not look at the metadata but at what `backends.qdrant_payload` stores beside it: equality is a match
+on the keywords of ``has``, order a range on the integers of ``order``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from backends.base import MODALITIES, And, Compare, Not, Or, Where, matches
+from backends.qdrant_payload import CHUNK_BYTES, CHUNKS, number_key, order_path, string_key, token
+from backends.where import ORDERINGS, kind_of
+
+# What a subtree has become: a constant, "has any of these keywords", or a condition of the client.
+Part = bool | frozenset[str] | Any
+# No field is called "!", so no point has this keyword.
+NOTHING = frozenset({"!"})
+
+
+class Dialect(Protocol):
+    """The filter classes of one client; `qdrant-edge` and `qdrant-client` have the same under different names."""
+
+    def has_any(self, keywords: Sequence[str]) -> Any:
+        """A condition: the point has one of these keywords."""
+        ...
+
+    def between(self, key: str, **bounds: float) -> Any:
+        """A condition: the number at `key` is there and within ``gt``, ``gte``, ``lt``, ``lte``."""
+        ...
+
+    def one_of(self, point_ids: Sequence[str]) -> Any:
+        """A condition: the point's id is one of these."""
+        ...
+
+    def combine(self, must: Sequence[Any] = (), should: Sequence[Any] = (), must_not: Sequence[Any] = ()) -> Any:
+        """A filter, which is a condition too: all of `must`, some of `should` unless empty, none of `must_not`."""
+        ...
+
+
+class Translator:
+    """Turns one `Where` into a filter of `dialect`.
+
+    `longer` finds strings that share their first 48 bytes with a longer operand, given the condition
+    that selects them: it returns (point id, value of the field) of each. `keys` collects the payload
+    keys of the ranges used, which are worth an index.
+    """
+
+    def __init__(self, dialect: Dialect, longer: Callable[[str, Any], list[tuple[str, str]]]) -> None:
+        self.dialect = dialect
+        self.keys: set[str] = set()
+        self._longer = longer
+
+    def filter(self, where: Where | None) -> Any | None:
+        """The filter, or `None` when it selects everything."""
+        part = True if where is None else self._part(where)
+        return None if part is True else self.dialect.combine(must=[self._condition(part)])
+
+    def everything(self) -> Any:
+        """A filter that selects everything, for calls that must have one."""
+        return self.dialect.combine(must_not=[self.dialect.has_any(sorted(NOTHING))])
+
+    def _condition(self, part: Part) -> Any:
+        if part is True:
+            return self.everything()
+        if part is False:
+            return self.dialect.has_any(sorted(NOTHING))
+        return self.dialect.has_any(sorted(part)) if isinstance(part, frozenset) else part
+
+    def _part(self, where: Where) -> Part:
+        if isinstance(where, And):
+            return self._all([self._part(clause) for clause in where.clauses])
+        if isinstance(where, Or):
+            return self._any([self._part(clause) for clause in where.clauses])
+        if isinstance(where, Not):
+            return self._not(self._part(where.clause))
+        if where.field == "modality":
+            chosen = [m for m in MODALITIES if matches(where, {}, m)]
+            return len(chosen) > 0 and (
+                len(chosen) == len(MODALITIES) or frozenset(token("modality", "s", m) for m in chosen)
+            )
+        if where.op in ORDERINGS:
+            return self._number(where) if kind_of(where.value) == "n" else self._string(where)
+        return self._equality(where)
+
+    def _all(self, parts: list[Part]) -> Part:
+        kept = [part for part in parts if part is not True]
+        if any(part is False for part in kept):
+            return False
+        if len(kept) < 2:
+            return kept[0] if kept else True
+        return self.dialect.combine(must=[self._condition(part) for part in kept])
+
+    def _any(self, parts: list[Part]) -> Part:
+        kept = [part for part in parts if part is not False]
+        if any(part is True for part in kept):
+            return True
+        keywords = [part for part in kept if isinstance(part, frozenset)]
+        others = [part for part in kept if not isinstance(part, frozenset)]
+        # One look-up of many keywords is far quicker than many look-ups of one.
+        together = [frozenset().union(*keywords), *others] if keywords else others
+        if len(together) < 2:
+            return together[0] if together else False
+        return self.dialect.combine(should=[self._condition(part) for part in together])
+
+    def _not(self, part: Part) -> Part:
+        if isinstance(part, bool):
+            return not part
+        return self.dialect.combine(must_not=[self._condition(part)])
+
+    def _equality(self, where: Compare) -> Part:
+        there = frozenset({where.field})
+        if where.op == "exists":
+            return there if where.value else self._not(there)
+        wanted: set[str] = set()
+        for value in where.value if where.op in ("in", "nin") else (where.value,):
+            kind = kind_of(value)
+            if kind == "s":
+                wanted.add(token(where.field, "l", value))
+            if where.op != "contains":
+                wanted.add(token(where.field, kind, value))
+        found: Part = frozenset(wanted) if wanted else False
+        return self._all([there, self._not(found)]) if where.op in ("ne", "nin") else found
+
+    def _range(self, field: str, kind: str, position: int, **bounds: float) -> Any:
+        key = order_path(field, kind, position)
+        if position < 2:
+            self.keys.add(key)
+        return self.dialect.between(key, **bounds)
+
+    def _number(self, where: Compare) -> Part:
+        high, low = number_key(where.value)
+        strictly = where.op.removesuffix("e")
+        return self._any(
+            [
+                self._range(where.field, "n", 0, **{strictly: high}),
+                self._all(
+                    [
+                        self._range(where.field, "n", 0, gte=high, lte=high),
+                        self._range(where.field, "n", 1, **{where.op: low}),
+                    ]
+                ),
+            ]
+        )
+
+    def _string(self, where: Compare) -> Part:
+        after = self._after(where.field, where.value)
+        equal = frozenset({token(where.field, "s", where.value)})
+        if where.op == "gt":
+            return after
+        if where.op == "gte":
+            return self._any([after, equal])
+        is_string = self._range(where.field, "s", 0, gte=0)
+        excluded = after if where.op == "lte" else self._any([after, equal])
+        return self._all([is_string, self._not(excluded)])
+
+    def _after(self, field: str, value: str) -> Part:
+        """The strings that come after `value`: greater in one position and equal in all before it."""
+        key = string_key(value)[:CHUNKS] if value else []
+        cases: list[Part] = []
+        equal: list[Any] = []
+        for position, part in enumerate(key):
+            cases.append(self._all([*equal, self._range(field, "s", position, gt=part)]))
+            equal.append(self._range(field, "s", position, gte=part, lte=part))
+        longer = self._all([*equal, self._range(field, "s", len(key), gt=0)])
+        if len(value.encode("utf-8")) <= CHUNK_BYTES * CHUNKS:
+            cases.append(longer)
+        elif later := [point for point, text in self._longer(field, longer) if text > value]:
+            cases.append(self.dialect.one_of(later))
+        return self._any(cases)

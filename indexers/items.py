@@ -1,0 +1,209 @@
+"""From an entry of a source to the records it should have: content-hash ids, texts, URIs, metadata.
+
+The ids: ``img-`` an image's content; ``cap-`` an image's id and a caption; ``txt-`` a document's content,
+the splitting rule and the passage's number, or a text item's words. Each is 32 hexadecimal digits, the
+first 128 bits of SHA-256: among a billion items two collide with a chance of one in 10^21.
+
+An image record has its captions, joined by newlines, as `text` for keyword search. Every caption is also
+a text record of its own, so that an image finds words; `image` is the id of the image it belongs to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from backends.base import MAX_TEXT_BYTES, Record
+from backends.checks import plain_metadata
+from indexers.fields import Metadata
+from indexers.files import (
+    MAX_IMAGE_BYTES,
+    Stamp,
+    Unreadable,
+    check_regular,
+    decode_text,
+    display,
+    explain,
+    file_uri,
+    read_bounded,
+    stamp_of,
+)
+from indexers.files import (
+    MAX_TEXT_BYTES as MAX_DOCUMENT_BYTES,
+)
+from indexers.ledger import Ledger
+from indexers.passages import RULE_VERSION, split_passages
+from indexers.photos import photo_facts
+from indexers.report import one_line
+from indexers.sources import MARKDOWN_SUFFIXES, Entry, Source
+from retrieval.images import MAX_PIXELS, ImageError
+
+DIGEST_CHARS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A record an item should have, without its vector; `embed` is the text to embed, None for the image itself."""
+
+    record: Record
+    embed: str | None = None
+
+
+@dataclass(slots=True)
+class Item:
+    """An entry with the records it should have, the image's first; `digest` is its content's."""
+
+    entry: Entry
+    digest: str
+    records: list[Planned]
+    decoded_bytes: int = 0
+    fresh: tuple[str, Stamp, int, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An entry that cannot be used, and why."""
+
+    entry: Entry
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Reads entries of one source. Thread-safe."""
+
+    source: Source
+    ledger: Ledger | None
+    max_words: int
+    max_pixels: int = MAX_PIXELS
+
+    def read(self, entry: Entry) -> Item | Refused:
+        """What the entry is and which records it should have; reads its file unless the ledger knows it."""
+        try:
+            if entry.kind == "image":
+                return self._image(entry)
+            return self._document(entry) if entry.kind == "document" else self._text(entry)
+        except (Unreadable, ValueError) as error:
+            return Refused(entry, one_line(str(error)))
+        except ImageError as error:
+            return Refused(entry, image_reason(error))
+
+    def content(self, entry: Entry, digest: str) -> bytes:
+        """The bytes of an image file. Raises `Unreadable` if they are not those of `digest` any more."""
+        data, _ = read_bounded(self.source.root / entry.path, MAX_IMAGE_BYTES)
+        if digest_of(data) != digest:
+            raise Unreadable("changed while it was being indexed: run again")
+        return data
+
+    def _facts(self, entry: Entry) -> tuple[Metadata, tuple[str, Stamp, int, str] | None]:
+        """Digest and measured fields of an image, from the ledger or from its bytes."""
+        path = self.source.root / entry.path
+        if self.ledger is not None:
+            try:
+                status = path.stat()
+            except (OSError, ValueError) as error:
+                raise Unreadable(explain(error)) from None
+            check_regular(status, MAX_IMAGE_BYTES)
+            known = self.ledger.get(self.source.root, entry.path, stamp_of(status))
+            if known is not None:
+                facts: Metadata = json.loads(known)
+                # Bounds may be tighter than when it was read.
+                if int(str(facts["width"])) * int(str(facts["height"])) <= self.max_pixels:
+                    return facts, None
+        read_ns = time.time_ns()
+        data, stamp = read_bounded(path, MAX_IMAGE_BYTES)
+        facts = {"digest": digest_of(data), **photo_facts(data, max_pixels=self.max_pixels)}
+        return facts, (entry.path, stamp, read_ns, json.dumps(facts, ensure_ascii=False))
+
+    def _image(self, entry: Entry) -> Item:
+        facts, fresh = self._facts(entry)
+        digest = str(facts.pop("digest"))
+        image_id = entry.id or f"img-{digest}"
+        place = self._place(entry.path)
+        # The manifest corrects EXIF; it cannot name what is measured, `indexers.fields` sees to that.
+        metadata: Metadata = {**facts, **entry.metadata, **place}
+        if entry.id:
+            metadata["content_hash"] = digest
+        uri = file_uri(self.source.root / entry.path)
+        records = [Planned(Record(image_id, None, "image", _joined(entry.captions), uri, metadata))]
+        for caption in entry.captions:
+            caption_id = f"cap-{digest_of(json.dumps([image_id, caption]).encode())}"
+            about: Metadata = {**entry.metadata, **place, "image": image_id}
+            records.append(Planned(Record(caption_id, None, "text", caption, uri, about), caption))
+        return Item(entry, digest, records, 3 * int(str(facts["width"])) * int(str(facts["height"])), fresh)
+
+    def _document(self, entry: Entry) -> Item:
+        path = self.source.root / entry.path
+        data, _ = read_bounded(path, MAX_DOCUMENT_BYTES)
+        markdown = PurePosixPath(entry.path).suffix.lower() in MARKDOWN_SUFFIXES
+        passages = split_passages(decode_text(data), markdown=markdown, max_words=self.max_words)
+        if not passages:
+            raise Unreadable("has no words")
+        digest, uri, place = digest_of(data), file_uri(path), self._place(entry.path)
+        rule = f"{RULE_VERSION}/{'markdown' if markdown else 'plain'}/{self.max_words}"
+        records = []
+        for number, passage in enumerate(passages, start=1):
+            about: Metadata = {**entry.metadata, **place, "passage": number, "line": passage.line}
+            if passage.heading:
+                about["heading"] = passage.heading
+            passage_id = f"txt-{digest_of(json.dumps([digest, rule, number]).encode())}"
+            records.append(Planned(Record(passage_id, None, "text", passage.text, uri, about), passage.embedded))
+        return Item(entry, digest, records)
+
+    def _text(self, entry: Entry) -> Item:
+        text = entry.text or ""
+        digest = digest_of(text.encode())
+        metadata: Metadata = {**entry.metadata, "source": self.source.name}
+        record = Record(entry.id or f"txt-{digest}", None, "text", text, None, metadata)
+        return Item(entry, digest, [Planned(record, text)])
+
+    def _place(self, path: str) -> Metadata:
+        shown = display(path)
+        folder = str(PurePosixPath(shown).parent)
+        place: Metadata = {"path": shown, "source": self.source.name}
+        return place if folder == "." else {**place, "folder": folder}
+
+
+def digest_of(data: bytes) -> str:
+    """The first 128 bits of SHA-256, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()[:DIGEST_CHARS]
+
+
+def image_reason(error: ImageError) -> str:
+    """Why an image given as bytes was refused, without the name that `retrieval.images` gives to bytes."""
+    reason = str(error)
+    head, separator, rest = reason.partition(": ")
+    return one_line(rest if separator and head.startswith("image of ") else reason)
+
+
+def _joined(captions: tuple[str, ...]) -> str | None:
+    """Captions on a line each, as many as the text of a record may hold; each is a record of its own anyway."""
+    kept: list[str] = []
+    size_bytes = 0
+    for caption in captions:
+        size_bytes += len(caption.encode("utf-8")) + 1
+        if size_bytes > MAX_TEXT_BYTES:
+            break
+        kept.append(caption)
+    return "\n".join(kept) or None
+
+
+def same_vector(stored: Record, planned: Planned, digest: str) -> bool:
+    """Whether the vector of `stored` is that of `planned`: the same content was embedded."""
+    record = planned.record
+    if stored.modality != record.modality:
+        return False
+    if planned.embed is None:
+        return record.id == f"img-{digest}" or stored.metadata.get("content_hash") == digest
+    return stored.text == record.text and stored.metadata.get("heading") == record.metadata.get("heading")
+
+
+def same_record(stored: Record, planned: Planned) -> bool:
+    """Whether all but the vector is stored as planned."""
+    record = planned.record
+    return (stored.modality, stored.text, stored.uri) == (record.modality, record.text, record.uri) and (
+        plain_metadata(stored.metadata) == record.metadata
+    )

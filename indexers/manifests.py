@@ -1,0 +1,221 @@
+"""Manifests: JSONL, CSV and TSV files that say which images there are, with captions and metadata.
+
+A line names a file (``path``, ``file``, ``image``, ``filename`` or ``file_name``), has captions
+(``caption``, ``captions``, ``text``; a string or a list of strings, none is fine) and any other columns
+as metadata. A line without a file but with a text is a text item of its own. Lines that name the same
+file add up: all captions in order, and of each metadata field the first line's.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from backends.where import check_string
+from indexers.fields import FieldNames, Metadata, clean_value, column_types, convert
+from indexers.files import Unreadable
+from indexers.report import Quarantined
+
+PATH_COLUMNS = ("path", "file", "image", "filename", "file_name")
+CAPTION_COLUMNS = ("caption", "captions", "text")
+MANIFEST_NAMES = frozenset({"captions.jsonl", "captions.csv", "captions.tsv"})
+MANIFEST_SUFFIXES = frozenset({".jsonl", ".ndjson", ".csv", ".tsv"})
+MAX_LINE_CHARS = 1024 * 1024
+MAX_CAPTION_BYTES = 16 * 1024
+MAX_COLUMNS = 1000
+
+csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_CHARS))
+
+
+@dataclass(slots=True)
+class Row:
+    """One usable line: `file` as written there, or None for a text item; `line` counts from 1."""
+
+    line: int
+    file: str | None
+    captions: tuple[str, ...]
+    metadata: Metadata
+    id: str | None = None
+
+
+@dataclass(slots=True)
+class Table:
+    """What a manifest holds: its rows, and what of it could not be used."""
+
+    rows: list[Row] = field(default_factory=list)
+    quarantined: list[Quarantined] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Notes:
+    """Faults of single fields, told once per field with the number of lines, not once per line."""
+
+    first: dict[tuple[str, str], int] = field(default_factory=dict)
+    lines: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def add(self, column: str, reason: str, line: int) -> None:
+        key = (column, reason)
+        self.first.setdefault(key, line)
+        self.lines[key] = self.lines.get(key, 0) + 1
+
+    def quarantined(self, name: str) -> Iterator[Quarantined]:
+        for (column, reason), line in self.first.items():
+            count = self.lines[column, reason]
+            more = f" (and {count - 1} more lines)" if count > 1 else ""
+            yield Quarantined(f"{name}:{line}", f"field {column!r} was left out: {reason}{more}")
+
+
+def read_manifest(name: str, text: str, *, with_ids: bool = False) -> Table:
+    """The rows of a manifest's text; `name` ends in .jsonl, .ndjson, .csv or .tsv and is used in reasons.
+
+    with_ids: an ``id`` column is the record's id rather than metadata. A malformed line is set aside
+    with its number, the rest goes on. Raises `Unreadable` for a table without usable header.
+    """
+    table, notes = Table(), _Notes()
+    lower = name.lower()
+    lines = _read_table(name, text) if lower.endswith((".csv", ".tsv")) else _read_jsonl(text)
+    names = FieldNames()
+    for number, data in lines:
+        try:
+            if isinstance(data, Unreadable):
+                raise data
+            table.rows.append(_row(number, data, names, notes, with_ids))
+        except Unreadable as error:
+            table.quarantined.append(Quarantined(f"{name}:{number}", str(error)))
+    table.quarantined.extend(notes.quarantined(name))
+    return table
+
+
+def _row(line: int, data: dict[str, Any], names: FieldNames, notes: _Notes, with_ids: bool) -> Row:
+    columns = {key.strip().lower(): key for key in reversed(data)}
+    path_key = next((columns[c] for c in PATH_COLUMNS if c in columns and data[columns[c]] not in (None, "")), None)
+    file = None if path_key is None else data[path_key]
+    if file is not None and not isinstance(file, str):
+        raise Unreadable(f"{path_key!r} must be a string, not {file!r:.80}")
+    captions: list[str] = []
+    used = {path_key}
+    for column in CAPTION_COLUMNS:
+        if column in columns:
+            used.add(columns[column])
+            captions += _captions(columns[column], data[columns[column]], one=file is None)
+    record_id = None
+    if with_ids and data.get("id") is not None:
+        used.add("id")
+        record_id = _record_id(data["id"])
+    if file is None and not captions:
+        raise Unreadable("names no file (path, file, image or filename) and has no text")
+    metadata: Metadata = {}
+    for key, value in data.items():
+        if key in used or value is None:
+            continue
+        field_name = names.of(key)
+        if field_name is None:
+            continue
+        if not field_name:
+            notes.add(key, "its name has no ASCII letter or digit: rename it", line)
+            continue
+        try:
+            clean = clean_value(value)
+        except ValueError as error:
+            notes.add(key, str(error), line)
+            continue
+        if clean is not None:
+            metadata[field_name] = clean
+    return Row(line, file, tuple(dict.fromkeys(captions)), metadata, record_id)
+
+
+def _captions(key: str, value: Any, *, one: bool) -> list[str]:
+    """Captions with white space collapsed, so that joined by newlines they stay apart; passages as they are."""
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    result = []
+    for caption in values:
+        if not isinstance(caption, str):
+            raise Unreadable(f"{key!r} must be a string or a list of strings, not {caption!r:.80}")
+        text = caption.strip() if one else " ".join(caption.split())
+        result += [check_caption(text, f"{key!r}")] if text else []
+    return result
+
+
+def check_caption(text: str, what: str) -> str:
+    """`text` if it can be stored as a caption, else raises `Unreadable`."""
+    try:
+        check_string(text, what, MAX_CAPTION_BYTES)
+    except ValueError as error:
+        raise Unreadable(str(error)) from None
+    return text
+
+
+def _record_id(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
+        raise Unreadable(f"'id' must be a non-empty string or an integer, not {value!r:.80}")
+    try:
+        check_string(str(value), "'id'", 512)
+    except ValueError as error:
+        raise Unreadable(str(error)) from None
+    return str(value)
+
+
+def _read_jsonl(text: str) -> Iterator[tuple[int, dict[str, Any] | Unreadable]]:
+    # Not splitlines(): JSON strings may hold U+2028 and its like as they are.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        if len(line) > MAX_LINE_CHARS:
+            yield number, Unreadable(f"the line has {len(line)} characters, more than the {MAX_LINE_CHARS} allowed")
+            continue
+        try:
+            data = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield number, Unreadable(f"is not JSON: {error}")
+            continue
+        if isinstance(data, dict) and len(data) <= MAX_COLUMNS:
+            yield number, data
+        else:
+            yield number, Unreadable(f"must be one JSON object of at most {MAX_COLUMNS} fields: {line[:60]!r}")
+
+
+def _read_table(name: str, text: str) -> Iterator[tuple[int, dict[str, Any] | Unreadable]]:
+    header_line = text.split("\n", 1)[0]
+    delimiter = "\t" if name.lower().endswith(".tsv") else max(",;\t|", key=header_line.count)
+    # strict: else a quote left open would quietly swallow the lines after it.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    cells = list(_csv_lines(reader))
+    if not cells or isinstance(cells[0][1], Unreadable):
+        raise Unreadable("has no readable header line")
+    header = [column.strip() for column in cells[0][1]]
+    if len(header) > MAX_COLUMNS or len(set(header)) != len(header):
+        raise Unreadable(f"its header must name at most {MAX_COLUMNS} columns, each once: {header_line[:80]!r}")
+    known = {column.lower() for column in header}
+    if not known & {*PATH_COLUMNS, *CAPTION_COLUMNS}:
+        raise Unreadable(f"its header must name path, file, image or filename: {header_line[:80]!r}")
+    kinds = column_types((row for _, row in cells[1:] if not isinstance(row, Unreadable)), len(header))
+    as_text = [column.lower() in {*PATH_COLUMNS, *CAPTION_COLUMNS, "id"} for column in header]
+    for number, row in cells[1:]:
+        if isinstance(row, Unreadable):
+            yield number, row
+        elif len(row) > len(header):
+            yield number, Unreadable(f"has {len(row)} columns where the header has {len(header)}: quote the delimiter")
+        elif any(row):
+            yield (
+                number,
+                {
+                    column: cell if plain else convert(cell, kind)
+                    for column, cell, kind, plain in zip(header, row, kinds, as_text, strict=False)
+                    if cell and column
+                },
+            )
+
+
+def _csv_lines(reader: Any) -> Iterator[tuple[int, list[str] | Unreadable]]:
+    while True:
+        start = reader.line_num + 1
+        try:
+            yield start, next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield start, Unreadable(f"is not a table row: {error}")

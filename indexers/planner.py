@@ -1,0 +1,234 @@
+"""The first stages: read and hash entries, ask the backend what it has, and form batches of what is missing.
+
+Whether an item is unchanged is decided by the backend's answer alone: its ids are there, with the same
+text, URI and metadata. Batches are formed in source order by fixed limits, so they are the same in every
+run over the same state.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from PIL import Image
+
+from backends.base import Backend, Record, Vector
+from indexers.files import Unreadable, display
+from indexers.items import Item, Planned, Reader, Refused, image_reason, same_record, same_vector
+from indexers.ledger import Ledger
+from indexers.sources import Entry
+from indexers.tally import Outcome, Tally, Work
+from retrieval.images import ImageError, load_image
+
+CHECK_ITEMS = 128
+GET_IDS = 500
+TEXTS_PER_IMAGE = 8
+MAX_KEPT = 1024
+#: Decoded pixels a batch may hold. Three batches are in memory at a time.
+MAX_BATCH_BYTES = 256 * 1024 * 1024
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Batch:
+    """What is embedded and stored together.
+
+    `images` come with the future of their pixels (or the reason why there are none), `texts` with what
+    is embedded; `kept` records have their stored vector.
+    """
+
+    images: list[tuple[Work, Record, Future[Image.Image | str]]] = field(default_factory=list)
+    texts: list[tuple[Work, Record, str]] = field(default_factory=list)
+    kept: list[tuple[Work, Record]] = field(default_factory=list)
+    size_bytes: int = 0
+
+    def drop(self) -> None:
+        """Give the batch up: what is not decoded yet will not be."""
+        for _, _, future in self.images:
+            future.cancel()
+
+
+class Planner:
+    """Reads entries in order and hands on batches; `expected` are the ids the source should have."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        backend: Backend,
+        collection: str,
+        tally: Tally,
+        *,
+        batch_size: int,
+        threads: int,
+        decode_size: int | None,
+    ) -> None:
+        self._reader, self._backend, self._collection = reader, backend, collection
+        self._tally = tally
+        self._batch_size, self._decode_size = batch_size, decode_size
+        self._threads = threads
+        self._batch = Batch()
+        self._seen: dict[str, Item] = {}
+        self.expected: set[str] = set()
+
+    def run(self, entries: Sequence[Entry], send: Callable[[Batch], None], stopped: Callable[[], bool]) -> bool:
+        """Plan all entries; False if stopped before the end."""
+        self._send, self._stopped = send, stopped
+        readers = ThreadPoolExecutor(self._threads, thread_name_prefix="read")
+        self._decoders = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
+        try:
+            waiting: list[Item] = []
+            for found in _in_order(readers, self._read, entries, 4 * self._threads):
+                if self._stopped():
+                    return False
+                if isinstance(found, Refused):
+                    self._tally.refuse(found.entry, found.reason)
+                elif self._is_first(found):
+                    waiting.append(found)
+                if len(waiting) == CHECK_ITEMS:
+                    self._check(waiting)
+                    waiting = []
+            self._check(waiting)
+            if self._stopped():
+                return False
+            self._flush()
+            return True
+        finally:
+            readers.shutdown(wait=True, cancel_futures=True)
+            self._batch.drop()
+            self._decoders.shutdown(wait=False)
+
+    def _read(self, entry: Entry) -> Item | Refused:
+        with self._tally.busy("hash"):
+            return self._reader.read(entry)
+
+    def _is_first(self, item: Item) -> bool:
+        """Whether the item's content is new to this run; the first path in order has it, later ones are duplicates."""
+        record_id = item.records[0].record.id
+        first = self._seen.setdefault(record_id, item)
+        if first is item:
+            return True
+        if first.digest == item.digest:
+            self._tally.finish(display(item.entry.path), "duplicates")
+        else:
+            self._tally.refuse(item.entry, f"its id {record_id!r} is taken by {display(first.entry.path)}")
+        return False
+
+    def _check(self, items: list[Item]) -> None:
+        """Compare what items should have with what is stored, and plan the difference."""
+        planned = {p.record.id: (p, item) for item in items for p in item.records}
+        with self._tally.busy("check"):
+            self._remember(self._reader.ledger, items)
+            stored = {record.id: record for record in self._get(list(planned))}
+            current = {record_id for record_id, record in stored.items() if same_record(record, planned[record_id][0])}
+            movable = [
+                record_id
+                for record_id, record in stored.items()
+                if record_id not in current and same_vector(record, planned[record_id][0], planned[record_id][1].digest)
+            ]
+            vectors = {record.id: record.vector for record in self._get(movable, with_vectors=True)}
+        self.expected.update(planned)
+        for item in items:
+            if self._stopped():
+                return
+            self._plan(item, stored, current, vectors)
+            # Only digest and path are needed from now on.
+            item.records = item.records[:0]
+
+    def _get(self, ids: list[str], *, with_vectors: bool = False) -> Iterator[Record]:
+        for start in range(0, len(ids), GET_IDS):
+            chunk = ids[start : start + GET_IDS]
+            yield from self._backend.get(self._collection, chunk, with_vectors=with_vectors)
+
+    def _remember(self, ledger: Ledger | None, items: list[Item]) -> None:
+        if ledger is not None:
+            ledger.put(self._reader.source.root, [item.fresh for item in items if item.fresh is not None])
+
+    def _plan(
+        self, item: Item, stored: dict[str, Record], current: set[str], vectors: dict[str, Vector | None]
+    ) -> None:
+        embed: list[Planned] = []
+        kept: list[Record] = []
+        for planned in item.records:
+            if planned.record.id in current:
+                continue
+            vector = vectors.get(planned.record.id)
+            if vector is None:
+                embed.append(planned)
+            else:
+                kept.append(replace(planned.record, vector=vector))
+        path = display(item.entry.path)
+        if not embed and not kept:
+            self._tally.finish(path, "unchanged")
+            return
+        work = Work(path, _outcome(item, embed, stored), len(embed) + len(kept))
+        self._add(item, work, embed, kept)
+
+    def _add(self, item: Item, work: Work, embed: list[Planned], kept: list[Record]) -> None:
+        pictured = [planned for planned in embed if planned.embed is None]
+        if pictured:
+            decoded_bytes = self._decoded_bytes(item)
+            full = len(self._batch.images) >= self._batch_size
+            if full or (self._batch.images and self._batch.size_bytes + decoded_bytes > MAX_BATCH_BYTES):
+                self._flush()
+            self._batch.size_bytes += decoded_bytes
+            future = self._decoders.submit(self._decode, item.entry, item.digest)
+            self._batch.images.append((work, pictured[0].record, future))
+        # An image's captions go with it, so that they are not stored if it turns out to be broken.
+        together = item.entry.kind == "image"
+        for planned in embed:
+            if planned.embed is None:
+                continue
+            if not together and len(self._batch.texts) >= TEXTS_PER_IMAGE * self._batch_size:
+                self._flush()
+            self._batch.texts.append((work, planned.record, planned.embed))
+        self._batch.kept += [(work, record) for record in kept]
+        if len(self._batch.texts) >= TEXTS_PER_IMAGE * self._batch_size or len(self._batch.kept) >= MAX_KEPT:
+            self._flush()
+
+    def _decoded_bytes(self, item: Item) -> int:
+        metadata = item.records[0].record.metadata
+        if self._decode_size is None or metadata.get("format") not in ("jpeg", "mpo"):
+            return item.decoded_bytes
+        short = min(int(str(metadata["width"])), int(str(metadata["height"])))
+        scale = max((s for s in (1, 2, 4, 8) if short // s >= self._decode_size), default=1)
+        return item.decoded_bytes // scale**2
+
+    def _decode(self, entry: Entry, digest: str) -> Image.Image | str:
+        with self._tally.busy("decode"):
+            try:
+                data = self._reader.content(entry, digest)
+                return load_image(data, max_pixels=self._reader.max_pixels, target_size=self._decode_size)
+            except ImageError as error:
+                return image_reason(error)
+            except Unreadable as error:
+                return str(error)
+
+    def _flush(self) -> None:
+        batch, self._batch = self._batch, Batch()
+        if batch.images or batch.texts or batch.kept:
+            self._send(batch)
+
+
+def _outcome(item: Item, embed: list[Planned], stored: dict[str, Record]) -> Outcome:
+    main = item.records[0]
+    # Captions that are new to an image do not make the image new.
+    if embed and (item.entry.kind != "image" or embed[0] is main):
+        return "indexed"
+    old = stored[main.record.id].metadata
+    moved = any(old.get(key) != main.record.metadata.get(key) for key in ("path", "source"))
+    return "renamed" if moved else "updated"
+
+
+def _in_order(pool: ThreadPoolExecutor, function: Callable[[S], T], inputs: Iterable[S], window: int) -> Iterator[T]:
+    """`function` of each input, computed in the pool at most `window` ahead, yielded in order."""
+    pending: deque[Future[T]] = deque()
+    for each in inputs:
+        pending.append(pool.submit(function, each))
+        if len(pending) >= window:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()

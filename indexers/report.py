@@ -1,0 +1,63 @@
+"""What a run says about itself: its report, what it set aside and why, and the error a person can act on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class IndexingError(Exception):
+    """Indexing cannot start or go on: one line that says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """Something of the source that was set aside, and why; `path` is relative to it, ``file:line`` in manifests."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class IndexReport:
+    """What a run found and did.
+
+    Every one of `found` items is counted in exactly one of `indexed` (embedded and stored), `unchanged`,
+    `renamed` (moved; stored under its new path without embedding), `duplicates` (same content as an
+    earlier path), `updated` (captions or metadata changed; its vector kept) and `quarantined`, unless
+    the run was interrupted. `quarantined` also lists lines of manifests, links and folders that could
+    not be used; those are not items.
+
+    `pruned` counts the files and manifest entries whose records were removed because the source has
+    them no more, `missing` those that a run without prune left in place; `ignored` files of other kinds
+    than images and texts. `images` and `texts` count what was embedded. `seconds` is the busy time of
+    each stage, summed over its threads, with ``wall`` the time from start to end; stages overlap.
+    """
+
+    found: int = 0
+    indexed: int = 0
+    unchanged: int = 0
+    renamed: int = 0
+    duplicates: int = 0
+    updated: int = 0
+    pruned: int = 0
+    missing: int = 0
+    ignored: int = 0
+    quarantined: list[Quarantined] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    images: int = 0
+    texts: int = 0
+    interrupted: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain JSON types."""
+        plain: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
+        plain["quarantined"] = [{"path": item.path, "reason": item.reason} for item in self.quarantined]
+        plain["seconds"] = {stage: round(seconds, 3) for stage, seconds in self.seconds.items()}
+        return plain
+
+
+def one_line(text: str, limit: int = 300) -> str:
+    """`text` on one printable line of at most `limit` characters, control characters escaped."""
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode("ascii") for c in text)
+    return line if len(line) <= limit else line[: limit - 1] + "…"

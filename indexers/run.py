@@ -1,0 +1,218 @@
+"""`index`: bring a collection up to date with a source, embedding only what is new."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from backends.base import Backend, BackendError, CollectionNotFound, CollectionSpec, Compare, IndexSpec, Metric
+from indexers.embedding import Embedder
+from indexers.items import Reader
+from indexers.ledger import Ledger
+from indexers.passages import passage_words
+from indexers.pipeline import Pipeline
+from indexers.planner import Planner
+from indexers.progress import Meter, Progress
+from indexers.removal import Removed, remove_stale
+from indexers.report import IndexingError, IndexReport, one_line
+from indexers.sources import Listing, Source, open_source
+from indexers.tally import Tally
+from retrieval.encoders.base import Encoder
+from retrieval.images import MAX_PIXELS, available_cores
+
+DEFAULT_INDEX = IndexSpec()
+MAX_THREADS = 8
+
+
+def index(
+    source: Source | str | Path,
+    backend: Backend,
+    encoder: Encoder,
+    collection: str,
+    *,
+    ledger: Path | None = None,
+    prune: bool = False,
+    prune_empty: bool = False,
+    batch_size: int = 64,
+    max_pixels: int = MAX_PIXELS,
+    metric: Metric = "cosine",
+    index: IndexSpec = DEFAULT_INDEX,
+    progress: Callable[[Progress], None] | None = None,
+    stop: threading.Event | None = None,
+) -> IndexReport:
+    """Bring `collection` up to date with `source` and say what was found and done.
+
+    The collection is made if it is missing, with `metric` and `index`; one that another encoder filled
+    is refused before any work. Only what the backend does not have is embedded: interrupted in whatever
+    way, a rerun goes on from there, and ends in the state an uninterrupted run ends in. `ledger` names a
+    cache of content hashes that saves reading unchanged images again and may be deleted at any time.
+
+    prune removes what the source has lost; a source with nothing in it, which may just be a disk that is
+    not mounted, is refused unless prune_empty is set. A file indexed from two sources belongs to the one
+    that was indexed last. progress is called from this thread, at most ten times a second. `stop`, when
+    set, and Ctrl-C, have the batch in hand stored and a report returned with `interrupted`.
+
+    Encoders may state `context_length`, in tokens, which sizes passages, and `decode_size`, in pixels, the
+    short side down to which a JPEG may be scaled while it is decoded.
+
+    Raises `IndexingError` for whatever a person has to change first, ValueError for impossible arguments.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    chosen = source if isinstance(source, Source) else open_source(source)
+    if prune and not chosen.whole:
+        raise IndexingError("prune does not go with standard input, which never says all there is")
+    run = _Run(chosen, backend, encoder, collection, progress, stop or threading.Event())
+    try:
+        exists = run.check_collection()
+        listing = run.list()
+        if listing is None:
+            return run.report(Listing())
+        if prune and not prune_empty:
+            run.refuse_empty_prune(listing, exists)
+        if not exists and listing.entries:
+            backend.create(CollectionSpec(collection, encoder.dim, metric, encoder.fingerprint, index))
+            exists = True
+        with ExitStack() as stack:
+            cache = None if ledger is None else stack.enter_context(Ledger(ledger))
+            run.embed(listing, cache, batch_size, max_pixels)
+            if exists and run.complete:
+                run.remove(listing, prune, cache)
+    except BackendError as error:
+        raise IndexingError(one_line(str(error), 1000)) from error
+    return run.report(listing)
+
+
+class _Run:
+    """The steps of one call of `index`."""
+
+    def __init__(
+        self,
+        source: Source,
+        backend: Backend,
+        encoder: Encoder,
+        collection: str,
+        progress: Callable[[Progress], None] | None,
+        stop: threading.Event,
+    ) -> None:
+        self._source, self._backend, self._encoder, self._collection = source, backend, encoder, collection
+        self._progress, self._stop = progress, stop
+        self._start_s = time.perf_counter()
+        self._tally, self._meter = Tally(), Meter()
+        self._expected: set[str] = set()
+        self._removed = Removed(0, 0)
+        self._total: int | None = None
+        self.complete = True
+
+    def check_collection(self) -> bool:
+        """Whether the collection is there. Raises `IndexingError` if this encoder's vectors have no place in it."""
+        try:
+            spec = self._backend.describe(self._collection)
+        except CollectionNotFound:
+            return False
+        encoder = self._encoder
+        if (spec.encoder, spec.dim) != (encoder.fingerprint, encoder.dim):
+            raise IndexingError(
+                f"collection {self._collection!r} was filled by encoder {spec.encoder!r} ({spec.dim} dimensions); "
+                f"{encoder.name} is {encoder.fingerprint!r} ({encoder.dim} dimensions): "
+                "name another collection, or drop this one"
+            )
+        return True
+
+    def list(self) -> Listing | None:
+        """The source's listing; None if interrupted."""
+        self._tell("listing")
+        try:
+            with self._tally.busy("list"):
+                listing = self._source.listing()
+        except KeyboardInterrupt:
+            self._stop.set()
+            self.complete = False
+            return None
+        self._tally.quarantined += listing.quarantined
+        self._total = len(listing.entries)
+        return listing
+
+    def refuse_empty_prune(self, listing: Listing, exists: bool) -> None:
+        """Raise `IndexingError` if pruning would remove everything because the source looks empty."""
+        if listing.entries or not exists:
+            return
+        stored = self._backend.count(self._collection, Compare("source", "eq", self._source.name))
+        if stored:
+            raise IndexingError(
+                f"{self._source.name} has nothing in it, but {stored} records came from it: is the disk mounted? "
+                "To remove them all, say so: prune_empty, or --prune-empty"
+            )
+
+    def embed(self, listing: Listing, ledger: Ledger | None, batch_size: int, max_pixels: int) -> None:
+        """Embed and store what the backend does not have."""
+        if not listing.entries:
+            return
+        words = passage_words(getattr(self._encoder, "context_length", None))
+        reader = Reader(self._source, ledger, words, max_pixels)
+        pipeline = Pipeline(
+            self._backend, self._collection, Embedder(self._encoder, self._tally), self._tally, self._stop
+        )
+        planner = Planner(
+            reader,
+            self._backend,
+            self._collection,
+            self._tally,
+            batch_size=batch_size,
+            threads=min(MAX_THREADS, available_cores()),
+            decode_size=getattr(self._encoder, "decode_size", None),
+        )
+        pipeline.start(planner, listing.entries)
+        pipeline.wait(lambda: self._tell("indexing"))
+        self.complete = pipeline.complete
+        self._expected = planner.expected
+
+    def remove(self, listing: Listing, prune: bool, ledger: Ledger | None) -> None:
+        """Remove what the source replaced or lost, and let the engine settle."""
+        self._tell("pruning")
+        try:
+            with self._tally.busy("remove"):
+                self._removed = remove_stale(
+                    self._backend,
+                    self._collection,
+                    self._source,
+                    listing,
+                    expected=self._expected,
+                    spared=self._tally.spared,
+                    prune=prune,
+                    sure=not self._tally.spared,
+                )
+                if prune and ledger is not None:
+                    ledger.keep_only(self._source.root, {entry.path for entry in listing.entries})
+            with self._tally.busy("flush"):
+                self._backend.flush(self._collection)
+        except KeyboardInterrupt:
+            # Deleting goes by id: whatever is left is found again.
+            self.complete = False
+
+    def _tell(self, stage: str) -> None:
+        if self._progress is not None:
+            tally = self._tally
+            self._progress(self._meter.read(stage, tally.done, self._total, len(tally.quarantined), tally.path))
+
+    def report(self, listing: Listing) -> IndexReport:
+        """The report, after a last word to `progress`."""
+        tally = self._tally
+        self._tell("done")
+        return IndexReport(
+            found=len(listing.entries),
+            **{name: tally.counts[name] for name in _COUNTS},
+            pruned=self._removed.pruned,
+            missing=self._removed.missing,
+            ignored=listing.ignored,
+            quarantined=sorted(tally.quarantined, key=lambda item: (item.path, item.reason)),
+            seconds={**{stage: tally.seconds[stage] for stage in _STAGES}, "wall": time.perf_counter() - self._start_s},
+            interrupted=not self.complete,
+        )
+
+
+_COUNTS = ("indexed", "unchanged", "renamed", "duplicates", "updated", "images", "texts")
+_STAGES = ("list", "hash", "check", "decode", "encode", "upsert", "remove", "flush")

@@ -1,0 +1,196 @@
+"""`compact`: the encoder that needs no model hub, from weights that ordinary packages carry."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple
+from functools import cached_property, lru_cache
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from retrieval.encoders import compact_image, compact_text
+from retrieval.encoders.base import ImageInput
+from retrieval.encoders.compact_classes import ClassVectors, load_classes
+from retrieval.encoders.compact_space import Space, SpaceSettings, softmax
+from retrieval.encoders.devices import choose_device, choose_precision
+from retrieval.encoders.threads import one_core_threads
+from retrieval.images import ImageError, map_images
+
+VERSION = 1
+_GPU_BATCH = 16
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class CompactEncoder:
+    """Puts photographs and sentences into one 384-d space, offline, at some images a second per core.
+
+    Images go through EfficientNet-Lite2, texts through all-MiniLM-L6-v2, and ConSE (Norouzi et al.,
+    Zero-shot learning by convex combination of semantic embeddings, ICLR 2014) joins them: an image is
+    where the names of what it probably shows are. Details and figures: `compact_space`. It knows what
+    ImageNet's 1,000 classes and their neighbourhood in language cover; people, text in images and
+    relations between things are beyond it.
+
+    device: auto, cpu, cuda, cuda:N or mps. precision: auto, fp32, fp16 or bf16; auto is fp32, since
+    networks this small are fast enough. Each tower is loaded when it is first used. Thread-safe.
+    Raises `EncoderError` for a device that is not there, or weights that cannot be used.
+    """
+
+    context_length = compact_text.MAX_TOKENS
+    decode_size = compact_image.DECODE_PIXELS
+
+    def __init__(self, device: str = "auto", precision: str = "auto") -> None:
+        self._device = torch.device(choose_device(device))
+        chosen = choose_precision(precision, self._device.type)
+        self._dtype = _DTYPES["fp32" if precision == "auto" else chosen]
+        self._lock = threading.RLock()
+
+    @property
+    def name(self) -> str:
+        """``compact``."""
+        return "compact"
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the vector space: weights, class vectors, preprocessing and constants."""
+        classes = _classes()
+        return space_fingerprint(classes, SpaceSettings())
+
+    @property
+    def dim(self) -> int:
+        """384."""
+        return compact_text.DIM
+
+    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(n, 384) float32 rows of unit length, in the order given; n may be 0.
+
+        Texts over 256 tokens are cut there, and the log says so once.
+        """
+        if not texts:
+            return np.empty((0, self.dim), dtype=np.float32)
+        return self._space.place_texts(self._text_tower.encode(texts))
+
+    def encode_images(self, images: Sequence[ImageInput]) -> NDArray[np.float32]:
+        """(n, 384) float32 rows of unit length, in the order given; n may be 0.
+
+        Decoding and resizing run in threads beside the network. Raises `ImageError` for the first of
+        `images` that is not a usable image.
+        """
+        rows = np.empty((len(images), self.dim), dtype=np.float32)
+        for row, features in enumerate(self._view_features(images)):
+            logits = self._image_tower.logits(features)
+            rows[row] = self._space.place_image(logits, features, self._ridge)
+        return rows
+
+    def zero_shot_labels(self, image: ImageInput, k: int = 5) -> list[tuple[str, float]]:
+        """The `k` likeliest ImageNet classes of an image and their probabilities, best first.
+
+        Probabilities are the classifier's own, averaged over the views. Raises `ImageError`.
+        """
+        if k < 1:
+            raise ValueError(f"k must be at least 1, not {k}")
+        (features,) = self._view_features([image])
+        probabilities = softmax(self._image_tower.logits(features)).mean(axis=0)
+        best = np.argsort(-probabilities, kind="stable")[:k]
+        return [(_classes().labels[index], float(probabilities[index])) for index in best.tolist()]
+
+    def _view_features(self, images: Sequence[ImageInput]) -> Iterator[NDArray[np.float32]]:
+        """(5, 1280) features of each image's views, in order."""
+        if not images:
+            return
+        tower, pool = self._image_tower, self._pool
+
+        def on_a_core(image: Image.Image) -> NDArray[np.float32]:
+            # One image's views are the fastest batch on a core: larger activations only cause page faults.
+            return pool.submit(tower.features, compact_image.cut_views(image)).result()
+
+        on_cpu = self._device.type == "cpu"
+        work: Callable[[Image.Image], NDArray[Any]] = on_a_core if on_cpu else compact_image.cut_views
+        results = map_images(images, work, target_size=compact_image.DECODE_PIXELS)
+        usable = (_or_raise(result) for result in results)
+        yield from usable if on_cpu else _in_batches(usable, tower)
+
+    # cached_property is not locked: two threads' first calls would each load the weights.
+    @property
+    def _text_tower(self) -> compact_text.SentenceEncoder:
+        with self._lock:
+            return self._loaded_text_tower
+
+    @property
+    def _image_tower(self) -> compact_image.ImageNetwork:
+        with self._lock:
+            return self._loaded_image_tower
+
+    @property
+    def _ridge(self) -> NDArray[np.float32]:
+        with self._lock:
+            return self._fitted_ridge
+
+    @property
+    def _space(self) -> Space:
+        with self._lock:
+            return self._built_space
+
+    @property
+    def _pool(self) -> ThreadPoolExecutor:
+        with self._lock:
+            return self._started_pool
+
+    @cached_property
+    def _started_pool(self) -> ThreadPoolExecutor:
+        return one_core_threads()
+
+    @cached_property
+    def _loaded_text_tower(self) -> compact_text.SentenceEncoder:
+        return compact_text.SentenceEncoder(self._pool, self._device, self._dtype)
+
+    @cached_property
+    def _loaded_image_tower(self) -> compact_image.ImageNetwork:
+        return compact_image.ImageNetwork(self._device, self._dtype)
+
+    @cached_property
+    def _fitted_ridge(self) -> NDArray[np.float32]:
+        return self._space.fit_ridge(self._image_tower.weight)
+
+    @cached_property
+    def _built_space(self) -> Space:
+        return Space(_classes().vectors)
+
+
+def space_fingerprint(classes: ClassVectors, settings: SpaceSettings) -> str:
+    """``compact:VERSION:`` and a short hash of all that decides where an image or a text lies."""
+    parts = (
+        compact_image.WEIGHTS_SHA256,
+        compact_text.WEIGHTS_SHA256,
+        hashlib.sha256(classes.vectors.tobytes()).hexdigest(),
+        (compact_image.INPUT_PIXELS, compact_image.MEAN, compact_image.STD, compact_image.CORNER),
+        (compact_image.DECODE_PIXELS, compact_text.MAX_TOKENS),
+        astuple(settings),
+    )
+    return f"compact:{VERSION}:{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
+
+
+def _or_raise(result: NDArray[Any] | ImageError) -> NDArray[Any]:
+    if isinstance(result, ImageError):
+        raise result
+    return result
+
+
+def _in_batches(
+    views: Iterable[NDArray[np.uint8]], tower: compact_image.ImageNetwork, images_per_batch: int = _GPU_BATCH
+) -> Iterator[NDArray[np.float32]]:
+    images = iter(views)
+    while batch := list(islice(images, images_per_batch)):
+        yield from tower.features(np.concatenate(batch)).reshape(len(batch), compact_image.VIEWS, -1)
+
+
+@lru_cache(maxsize=1)
+def _classes() -> ClassVectors:
+    return load_classes()

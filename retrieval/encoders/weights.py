@@ -1,0 +1,170 @@
+"""Where model files are on this machine, and how they get there."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from retrieval.encoders.base import EncoderError
+
+logger = logging.getLogger(__name__)
+
+# A dead hub must not keep anyone waiting: the hub's own client would retry for minutes.
+HUB_TIMEOUT_S = 10.0
+
+# What a tokenizer and the configuration of a text tower consist of; never a program.
+_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
+_TEXT_FILES = (
+    *_VOCABULARIES,
+    *("tokenizer.model", "merges.txt", "config.json", "tokenizer_config.json", "special_tokens_map.json"),
+)
+
+
+def cache_folder() -> Path:
+    """Sightline's own folder for what can be made again: $SIGHTLINE_HOME, else the user's cache folder."""
+    home = os.environ.get("SIGHTLINE_HOME")
+    if home:
+        return Path(home).expanduser()
+    import platformdirs
+
+    return platformdirs.user_cache_path("sightline")
+
+
+def hub_files(hf_hub: str) -> tuple[str, tuple[str, ...]]:
+    """Repository and possible file names, best first, of open_clip's ``org/name/`` or ``org/name/file``."""
+    repository, _, name = hf_hub.rpartition("/")
+    if not name:
+        return repository, ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+    stem, _, suffix = name.rpartition(".")
+    return repository, ((f"{stem}.safetensors", name) if suffix in ("bin", "pth") else (name,))
+
+
+def find_file(repository: str, names: Sequence[str]) -> Path | None:
+    """The first of `names` that is here: in `drop_folder` or the hub's cache. Uses no network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for name in names:
+        dropped = drop_folder(repository) / name
+        if dropped.is_file():
+            return dropped
+        cached = try_to_load_from_cache(repository, name)
+        if isinstance(cached, str):
+            return Path(cached)
+    return None
+
+
+def drop_folder(repository: str) -> Path:
+    """Where a person without a connection puts the files of a hub repository."""
+    return cache_folder() / "models" / repository
+
+
+def fetch_file(repository: str, names: Sequence[str]) -> Path:
+    """The first of `names` that is here, or that the hub has: downloaded then, with a progress bar.
+
+    Raises `EncoderError` saying which file to put where, `HUB_TIMEOUT_S` after a hub does not answer.
+    """
+    found = find_file(repository, names)
+    if found is not None:
+        return found
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError
+
+    reason = "the hub has no such file"
+    for name in names:
+        try:
+            get_hf_file_metadata(hf_hub_url(repository, name), timeout=HUB_TIMEOUT_S)
+            logger.info("downloading %s of %s", name, repository)
+            return Path(hf_hub_download(repository, name))
+        except EntryNotFoundError as error:
+            reason = _reason(error)
+        except Exception as error:
+            # Offline mode, no connection, a timeout, a gated repository, a full disk: each its own type.
+            reason = _reason(error)
+            break
+    raise EncoderError(_how_to_get(repository, names, reason))
+
+
+def find_text_folder(repository: str) -> Path | None:
+    """The folder with the vocabulary of `repository` if it is here. Uses no network."""
+    found = find_file(repository, _VOCABULARIES)
+    return found.parent if found else None
+
+
+def fetch_text_folder(repository: str) -> Path:
+    """A folder with the tokenizer and text configuration of `repository`; errors as `fetch_file`."""
+    folder = find_text_folder(repository)
+    if folder is not None:
+        return folder
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, snapshot_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        with contextlib.suppress(EntryNotFoundError):
+            get_hf_file_metadata(hf_hub_url(repository, "tokenizer.json"), timeout=HUB_TIMEOUT_S)
+        return Path(snapshot_download(repository, allow_patterns=list(_TEXT_FILES)))
+    except Exception as error:
+        names = ("tokenizer.json", "tokenizer_config.json", "config.json")
+        raise EncoderError(_how_to_get(repository, names, _reason(error), every=True)) from None
+
+
+def _reason(error: Exception) -> str:
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    if isinstance(error, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set"
+    text = str(error).partition("\n")[0].strip()[:200] or type(error).__name__
+    return text if isinstance(error, HfHubHTTPError) else f"no connection to {constants.ENDPOINT}: {text}"
+
+
+def _how_to_get(repository: str, names: Sequence[str], reason: str, *, every: bool = False) -> str:
+    from huggingface_hub import hf_hub_url
+
+    wanted = (" and " if every else " or ").join(hf_hub_url(repository, name) for name in names)
+    return (
+        f"the model's files are not here and cannot be downloaded ({reason}): on a connected machine get {wanted}, "
+        f"and put it into {drop_folder(repository)}; the encoder compact needs no download"
+    )
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file in hex, remembered by path, size and time of change.
+
+    Hashing a gigabyte takes seconds, at each start; the memory of it is lost without harm.
+    """
+    path = path.resolve()
+    status = path.stat()
+    stamp = [status.st_size, status.st_mtime_ns]
+    memory = cache_folder() / "sha256.json"
+    known = _read_memory(memory)
+    entry = known.get(str(path))
+    if isinstance(entry, list) and entry[:2] == stamp and len(entry) == 3:
+        return str(entry[2])
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    _write_memory(memory, {**known, str(path): [*stamp, digest]})
+    return digest
+
+
+def _read_memory(memory: Path) -> dict[str, object]:
+    try:
+        known = json.loads(memory.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _write_memory(memory: Path, known: dict[str, object]) -> None:
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=memory.parent, delete=False, encoding="utf-8") as file:
+            json.dump(known, file)
+        Path(file.name).replace(memory)
+    except OSError as error:
+        logger.debug("cannot remember the hash of the weights in %s: %s", memory, error)

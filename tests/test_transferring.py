@@ -1,0 +1,101 @@
+"""The commands copy, export, import and engines, from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app import servers
+from app.cli import main
+from app.transferring import Location, location
+from backends import connect
+from backends.base import CollectionSpec, Record
+from tests.test_servers import port  # noqa: F401 - the fixture: a small server called small
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    url = f"faiss://{tmp_path / 'one'}"
+    vectors = np.random.default_rng(0).normal(size=(50, 8)).astype(np.float32)
+    with connect(url) as backend:
+        backend.create(CollectionSpec("photos", 8, encoder="toy:1"))
+        backend.upsert("photos", [Record(f"p/{n}", v, "image", f"photo {n}") for n, v in enumerate(vectors)])
+    return url
+
+
+def count(url: str, name: str) -> int:
+    with connect(url) as backend:
+        return backend.count(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "url", "name"),
+    [
+        ("faiss:///a/b/photos", "faiss:///a/b", "photos"),
+        ("faiss://./b/photos", "faiss://./b", "photos"),
+        ("weaviate://host:8080/photos?grpc=50051", "weaviate://host:8080?grpc=50051", "photos"),
+        ("postgresql://me@host/db/photos", "postgresql://me@host/db", "photos"),
+        ("exact:///photos", "exact://", "photos"),
+    ],
+)
+def test_a_location_is_a_url_and_a_collection(text, url, name):
+    assert location(text) == Location(url, name)
+
+
+@pytest.mark.parametrize("text", ["photos", "faiss:///", "/a/photos", "faiss:///dir/"])
+def test_what_names_no_collection_is_refused(text, store, capsys):
+    assert main(["copy", text, f"{store}/other"]) == 2
+    assert "URL/COLLECTION" in capsys.readouterr().err
+
+
+def test_copy_between_stores_and_within_one(store, tmp_path, capsys):
+    for target in (f"faiss://{tmp_path / 'two'}", store):
+        assert main(["copy", f"{store}/photos", f"{target}/copied"]) == 0
+        out = capsys.readouterr().out
+        assert "50 written" in out
+        assert "overlap 100.0%" in out
+        assert count(target, "copied") == 50
+        assert main(["copy", f"{store}/photos", f"{target}/copied", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["unchanged"] == 50
+
+
+def test_copy_says_what_is_wrong(store, capsys):
+    assert main(["copy", f"{store}/photos", f"{store}/photos"]) == 2
+    assert main(["copy", f"{store}/nothing", f"{store}/other"]) == 1
+    assert "nothing" in capsys.readouterr().err
+
+
+def test_export_and_import(store, tmp_path, capsys):
+    folder = str(tmp_path / "archive")
+    assert main(["export", folder, "--backend", store, "--collection", "photos"]) == 0
+    assert main(["export", folder, "--backend", store, "--collection", "photos"]) == 1
+    assert "finished archive" in capsys.readouterr().err
+    target = f"faiss://{tmp_path / 'three'}"
+    assert main(["import", folder, "--backend", target]) == 0
+    assert main(["import", folder, "--backend", target, "--collection", "again"]) == 0
+    assert "50 written" in capsys.readouterr().out
+    assert count(target, "photos") == count(target, "again") == 50
+    assert main(["import", str(tmp_path), "--backend", target]) == 1
+    assert "manifest.json is not there" in capsys.readouterr().err
+
+
+def test_engines_are_listed(capsys):
+    assert main(["engines", "--json"]) == 0
+    found = {engine["scheme"]: engine for engine in json.loads(capsys.readouterr().out)["engines"]}
+    assert found["faiss"]["installed"]
+    assert {"keyword", "hnsw", "int8"} <= set(found["faiss"]["can"])
+    assert main(["engines"]) == 0
+    assert "faiss:///dir" in capsys.readouterr().out
+
+
+def test_a_server_goes_up_and_down(port, isolated, monkeypatch, capsys):  # noqa: F811
+    assert main(["engines", "up", "small"]) == 0
+    assert capsys.readouterr().out == f"small://127.0.0.1:{port}\n"
+    assert servers.running("small", isolated)
+    assert main(["engines", "down", "small"]) == 0
+    assert main(["engines", "down", "small"]) == 0
+    assert "was not running" in capsys.readouterr().err
+    assert main(["engines", "up", "oracle"]) == 1
