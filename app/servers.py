@@ -195,6 +195,7 @@ def _milvus_ready() -> bool:
     return True
 
 
+# All but etcd's two listen on every interface, whatever their addresses: keep such a machine behind a firewall.
 _MILVUS_PARTS = ("rootCoord", "proxy", "queryCoord", "queryNode", "indexNode", "dataCoord", "dataNode")
 _MILVUS_SETTINGS = {
     # Without an address of their own, its parts register under the machine's first public one.

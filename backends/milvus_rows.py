@@ -29,7 +29,8 @@ BATCH_ROWS, BATCH_BYTES = 5_000, 16 << 20
 STORED = ["modality", "text", "uri", "payload"]
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-_decode = json.JSONDecoder().decode
+# The scanner alone: what stands around the value is known.
+_scan = json.JSONDecoder().scan_once
 
 
 def stored_name(name: str) -> str:
@@ -111,9 +112,9 @@ def _parts(row: Mapping[str, Any]) -> tuple[str | None, str | None, dict[str, Me
     try:
         payload = row["payload"]
         missing = int(payload[0])
-        metadata = _decode(payload[1:]) if len(payload) > 1 else {}
+        metadata = _scan(payload, 1)[0] if len(payload) > 1 else {}
         return None if missing & 1 else row["text"], None if missing & 2 else row["uri"], metadata
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, StopIteration) as error:
         raise Corrupt(f"row {row.get('id')!r} is not one that Sightline wrote: {error}") from error
 
 
