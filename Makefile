@@ -20,7 +20,7 @@ demo: $(READY)
 serve: $(READY)
 	$(BIN)/sightline serve
 
-test: engines
+test: $(READY)
 	$(BIN)/python -m pytest
 
 # Weaviate's server is a Go program in no other package: about four minutes the first time.

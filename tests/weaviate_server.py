@@ -45,6 +45,8 @@ def _missing() -> str | None:
 
 def server() -> Running:
     """The running server, started again if it was killed; its key is in the environment then."""
+    if "weaviate" not in os.environ.get("SIGHTLINE_TEST_REQUIRE", "").split(","):
+        pytest.skip("the Weaviate server is tested where SIGHTLINE_TEST_REQUIRE names weaviate, after make engines")
     if reason := _missing():
         unavailable(reason)
     running = up("weaviate", home())
