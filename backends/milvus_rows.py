@@ -30,7 +30,7 @@ STORED = ["modality", "text", "uri", "payload"]
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 # The scanner alone: what stands around the value is known.
-_scan = json.JSONDecoder().scan_once
+_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 
 
 def stored_name(name: str) -> str:
