@@ -49,11 +49,11 @@ def test_lines_fit_the_page() -> None:
 
 
 def test_the_graph_answers_what_it_can_and_a_scan_the_rest(tmp_path: Path) -> None:
-    rows = clustered(3_000, 16, seed=1)
+    rows = clustered(12_000, 16, seed=1)
     with engine.UsearchBackend.connect(f"usearch://{tmp_path}/store.db") as backend:
         backend.create(CollectionSpec("photos", 16))
         backend.upsert("photos", [Record(f"r{i:04}", row, metadata={"i": i}) for i, row in enumerate(rows)])
-        for where, exact in ((None, False), (Compare("i", "gte", 1_500), False), (Compare("i", "lt", 5), True)):
+        for where, exact in ((None, False), (Compare("i", "gte", 6_000), False), (Compare("i", "lt", 5), True)):
             (hits,) = backend.search("photos", rows[2:3], 5, where=where)
             assert {hit.exact for hit in hits} == {exact}
             assert len(hits) == 5
