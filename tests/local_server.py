@@ -1,0 +1,55 @@
+"""A real server for the whole test session, started from packages when the first test needs it."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from app.servers import Running, ServerError, down, up
+
+
+class LocalServer:
+    """The server `name` of `app.servers`, tested where SIGHTLINE_TEST_REQUIRE names it: its suite takes minutes."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._home: Path | None = None
+        self._failed: str | None = None
+
+    def running(self) -> Running:
+        """The running server, started again if it was killed; its key is in the environment then."""
+        if self.name not in os.environ.get("SIGHTLINE_TEST_REQUIRE", "").split(","):
+            pytest.skip(f"the server is tested where SIGHTLINE_TEST_REQUIRE names {self.name}, after make engines")
+        first = self._home is None
+        if self._failed is None:
+            try:
+                running = up(self.name, self._folder())
+            except ServerError as error:
+                if not first:
+                    raise
+                # Said once for every test, not waited for by each.
+                self._failed = str(error)
+            else:
+                os.environ.update(running.environment)
+                return running
+        pytest.fail(f"{self.name} is required by SIGHTLINE_TEST_REQUIRE: {self._failed}")
+
+    def kill(self) -> None:
+        """End the server as a crash would."""
+        down(self.name, self._folder(), kill=True)
+
+    def _folder(self) -> Path:
+        """The folder the server lives in; removed, with the server stopped, at the end."""
+        if self._home is None:
+            self._home = Path(tempfile.mkdtemp(prefix=f"sl-{self.name}-"))
+            atexit.register(self._remove, self._home)
+        return self._home
+
+    def _remove(self, folder: Path) -> None:
+        down(self.name, folder, kill=True)
+        shutil.rmtree(folder, ignore_errors=True)
