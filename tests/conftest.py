@@ -12,6 +12,7 @@ import pytest
 
 import backends
 from backends.conformance import BackendSuite
+from tests.local_server import required
 
 #: What the conformance suite came to, by scheme; and why an engine's checks were skipped, by class.
 OUTCOMES: dict[str, Counter[str]] = defaultdict(Counter)
@@ -30,11 +31,6 @@ def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
     monkeypatch.setenv("XDG_DATA_HOME", str(home / "share"))
     return home / "data"
-
-
-def required() -> set[str]:
-    """The engines that must have been tested: ``SIGHTLINE_TEST_REQUIRE=faiss,milvus``."""
-    return {name.strip() for name in os.environ.get("SIGHTLINE_TEST_REQUIRE", "").split(",") if name.strip()}
 
 
 @pytest.hookimpl(wrapper=True)
