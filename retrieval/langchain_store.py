@@ -105,17 +105,19 @@ class SightlineVectorStore(VectorStore):
         metadatas: list[dict[str, Any]] | None = None,
         *,
         ids: Sequence[str | None] | None = None,
+        batch_size: int | None = None,
         **kwargs: Any,
     ) -> list[str]:
-        """Embed the texts and store them, replacing those whose id is there; returns their ids.
+        """Embed the texts, `batch_size` at a time, and store them, replacing those whose id is there.
 
-        An id that is None becomes a random UUID. Raises ValueError when metadatas or ids are more or
-        fewer than the texts.
+        Returns their ids; one that is None becomes a random UUID. Raises ValueError when metadatas or ids
+        are more or fewer than the texts.
         """
         _refuse(kwargs)
         listed = _texts(texts)
         made = records_of(listed, metadatas, ids)
-        self._store(made, self._embeddings.embed_documents(listed) if listed else [])
+        vectors = [row for each in _batches(listed, batch_size) for row in self._embeddings.embed_documents(each)]
+        self._store(made, vectors)
         return [record.id for record in made]
 
     async def aadd_texts(
@@ -124,13 +126,15 @@ class SightlineVectorStore(VectorStore):
         metadatas: list[dict[str, Any]] | None = None,
         *,
         ids: Sequence[str | None] | None = None,
+        batch_size: int | None = None,
         **kwargs: Any,
     ) -> list[str]:
         """`add_texts`, with the asynchronous side of the embeddings."""
         _refuse(kwargs)
         listed = _texts(texts)
         made = records_of(listed, metadatas, ids)
-        vectors = await self._embeddings.aembed_documents(listed) if listed else []
+        batches = _batches(listed, batch_size)
+        vectors = [row for each in batches for row in await self._embeddings.aembed_documents(each)]
         await run_in_executor(None, self._store, made, vectors)
         return [record.id for record in made]
 
@@ -374,6 +378,13 @@ def _texts(texts: Iterable[str]) -> list[str]:
     if isinstance(texts, str):
         raise ValueError("texts must be a list of strings, not one string")
     return list(texts)
+
+
+def _batches(texts: list[str], size: int | None) -> list[list[str]]:
+    if size is not None and size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {size}")
+    step = size or len(texts) or 1
+    return [texts[start : start + step] for start in range(0, len(texts), step)]
 
 
 def _refuse(unknown: Mapping[str, Any]) -> None:
