@@ -316,8 +316,12 @@ class SightlineVectorStore(VectorStore):
             raise ValueError(f"the embeddings gave {len(vectors)} vectors for {len(records)} items")
         if not records:
             return
-        rows = [np.asarray(vector, dtype=np.float32) for vector in vectors]
+        # What float32 cannot hold becomes infinite, which the engine refuses by name.
+        with np.errstate(over="ignore"):
+            rows = [np.asarray(vector, dtype=np.float32) for vector in vectors]
         filled = [replace(record, vector=row) for record, row in zip(records, rows, strict=True)]
+        # Looked at afresh: another store may have made it anew with other embeddings.
+        self._known = None
         if self._spec() is None:
             self._create(len(rows[0]))
         try:
@@ -353,10 +357,11 @@ class SightlineVectorStore(VectorStore):
             wanted = MODALITIES
         if self._spec() is None:
             return []
-        query = np.asarray([vector], dtype=np.float32)
         try:
             return [
-                self.backend.search(self.collection, query, depth, where=with_modality(where, each), effort=effort)[0]
+                self.backend.search(self.collection, [vector], depth, where=with_modality(where, each), effort=effort)[
+                    0
+                ]
                 for each in wanted
             ]
         except CollectionNotFound:

@@ -189,6 +189,30 @@ def test_other_embeddings_are_refused(backend: Backend, store: SightlineVectorSt
     assert len(known.similarity_search("a")) == 1
 
 
+def test_a_collection_made_anew_by_others_is_not_written_to(backend: Backend, store: SightlineVectorStore) -> None:
+    store.add_texts(["a"])
+    backend.drop("c")
+    SightlineVectorStore(backend, NamedEmbeddings("large"), "c").add_texts(["b"])
+    with pytest.raises(EncoderMismatch):
+        store.add_texts(["c"])
+    assert backend.count("c") == 1
+
+
+def test_vectors_no_engine_holds_are_refused(backend: Backend) -> None:
+    class Wild(NamedEmbeddings):
+        def _vector(self, text: str) -> list[float]:
+            return {"huge": [1e300, 1], "zero": [0, 0], "nan": [float("nan"), 1]}.get(text, [1.0, 2])
+
+    store = SightlineVectorStore(backend, Wild(), "w")
+    store.add_texts(["fine"])
+    for text in ("huge", "zero", "nan"):
+        with pytest.raises(ValueError):
+            store.add_texts(["fine too", text])
+        with pytest.raises(ValueError):
+            store.similarity_search(text)
+    assert backend.count("w") == 1
+
+
 def test_vectors_of_another_length_are_refused(backend: Backend, store: SightlineVectorStore) -> None:
     store.add_texts(["a"])
     longer = SightlineVectorStore(backend, NamedEmbeddings(dim=5), "c")
