@@ -1,0 +1,142 @@
+"""Documents of LangChain and records of Sightline, one from the other, with any JSON metadata kept whole."""
+
+from __future__ import annotations
+
+import json
+import math
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from langchain_core.documents import Document
+
+from backends.base import Hit, Modality, Record
+from backends.where import FIELD_NAME, MetadataValue
+
+T = TypeVar("T")
+
+#: The field of a record that holds, as JSON, what is not portable.
+RESERVED_FIELD = "_langchain"
+_NESTING = 64
+
+
+def portable_metadata(metadata: Mapping[str, Any]) -> dict[str, MetadataValue]:
+    """The metadata of a document as that of a record, with nothing lost: `original_metadata` gives it back.
+
+    Entries that every engine stores and filters stay fields of their own: a portable name (1-64 ASCII
+    letters, digits, underscores) with a str, bool, 64-bit int, finite float or list of str. All others
+    (None, nested objects, lists of numbers, names of any spelling, ``modality``) are kept together as JSON
+    in the field ``_langchain`` and cannot be filtered by. Tuples become lists, NumPy scalars plain numbers.
+
+    Raises ValueError, naming the place, for what JSON cannot hold: dates, sets, keys that are no strings.
+    """
+    fields: dict[str, MetadataValue] = {}
+    rest: dict[str, Any] = {}
+    for name, value in metadata.items():
+        plain = _plain(value, f"metadata[{name!r}]", 1)
+        if not isinstance(name, str):
+            raise ValueError(f"metadata key {name!r} is a {type(name).__name__}: use a string, as JSON does")
+        if FIELD_NAME.match(name) and name not in ("modality", RESERVED_FIELD) and _is_portable(plain):
+            fields[name] = plain
+        else:
+            rest[name] = plain
+    if rest:
+        # Escaped to ASCII: NUL and lone surrogates, which no engine stores, come through as well.
+        fields[RESERVED_FIELD] = json.dumps(rest)
+    return fields
+
+
+def original_metadata(fields: Mapping[str, MetadataValue]) -> dict[str, Any]:
+    """The metadata that `portable_metadata` was given; that of records which came another way, as it is."""
+    metadata: dict[str, Any] = {
+        name: value if isinstance(value, str | int | float | bool) else list(value) for name, value in fields.items()
+    }
+    try:
+        rest = json.loads(metadata[RESERVED_FIELD])
+    except (KeyError, TypeError, ValueError):
+        # Not there, or a field of somebody else's with that name: left alone.
+        return metadata
+    if isinstance(rest, dict):
+        del metadata[RESERVED_FIELD]
+        metadata.update(rest)
+    return metadata
+
+
+def _plain(value: Any, place: str, depth: int) -> Any:
+    """The value in the types of JSON."""
+    if depth > _NESTING:
+        raise ValueError(f"{place} is nested deeper than {_NESTING} levels")
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(element, f"{place}[{i}]", depth + 1) for i, element in enumerate(value)]
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise ValueError(f"{place} has the key {key!r}, a {type(key).__name__}: use a string, as JSON does")
+        return {key: _plain(inner, f"{place}[{key!r}]", depth + 1) for key, inner in value.items()}
+    raise ValueError(f"{place} is a {type(value).__name__}, which JSON cannot hold: store it as a string or number")
+
+
+def _is_portable(value: Any) -> bool:
+    if isinstance(value, str):
+        return _is_storable(value)
+    if isinstance(value, bool):
+        return True
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, list) and all(isinstance(element, str) and _is_storable(element) for element in value)
+
+
+def _is_storable(text: str) -> bool:
+    return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def records_of(
+    texts: Sequence[str | None],
+    metadatas: Sequence[Mapping[str, Any]] | None,
+    ids: Sequence[str | None] | None,
+    modality: Modality = "text",
+    uris: Sequence[str | None] | None = None,
+) -> list[Record]:
+    """Records that still lack their vectors; an id that is None becomes a random UUID.
+
+    Raises ValueError for what no engine stores, and for lists of another length than `texts`.
+    """
+    count = len(texts)
+    columns = zip(
+        as_many(ids, count, "ids"), texts, as_many(uris, count, "uris"), as_many(metadatas, count, "metadatas"),
+        strict=True,
+    )  # fmt: skip
+    return [
+        Record(str(uuid.uuid4()) if i is None else i, None, modality, text, uri, portable_metadata(metadata or {}))
+        for i, text, uri, metadata in columns
+    ]
+
+
+def as_many(values: Sequence[T] | None, count: int, name: str) -> Sequence[T | None]:
+    """`count` values, None each where there are none. Raises ValueError for any other number of them."""
+    if values is None:
+        return [None] * count
+    if isinstance(values, str) or len(values) != count:
+        given = "one string" if isinstance(values, str) else str(len(values))
+        raise ValueError(f"{name} must be a list of {count}, one for each item, not {given}")
+    return values
+
+
+def document_of(item: Hit | Record) -> Document:
+    """The document of a record or hit: its own metadata, and what it is and where its bytes are.
+
+    An image has ``modality`` besides, and whatever has a uri ``uri``, unless its own metadata say otherwise.
+    """
+    metadata = original_metadata(item.metadata)
+    if item.modality == "image":
+        metadata.setdefault("modality", "image")
+    if item.uri is not None:
+        metadata.setdefault("uri", item.uri)
+    return Document(item.text or "", id=item.id, metadata=metadata)

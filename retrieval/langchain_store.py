@@ -1,0 +1,397 @@
+"""A LangChain vector store, with images, over any engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+import numpy as np
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.runnables import run_in_executor
+from langchain_core.vectorstores import VectorStore
+
+from backends import connect
+from backends.base import (
+    MODALITIES,
+    Backend,
+    CollectionExists,
+    CollectionNotFound,
+    CollectionSpec,
+    Compare,
+    Hit,
+    IndexSpec,
+    Metric,
+    Modality,
+    Record,
+)
+from retrieval.images import ImageSource
+from retrieval.langchain_documents import as_many, document_of, records_of
+from retrieval.langchain_embeddings import ImageEmbeddings, embeddings_fingerprint, image_uris
+from retrieval.langchain_search import RELEVANCE, fused, maximal_marginal_relevance, where_of, with_modality
+from retrieval.search import DESCRIBE_EVERY_S, EncoderMismatch, Filter
+
+
+class SightlineVectorStore(VectorStore):
+    """A LangChain vector store in one collection of any Sightline engine, with any LangChain embeddings.
+
+    The collection is made by the first documents added, for vectors of their length; until then searches
+    find nothing. It keeps `embeddings_fingerprint` (or `fingerprint`, where you know better), and other
+    embeddings are refused with `EncoderMismatch`, at once or at the next use. `metric` and `index` count
+    when it is made. All that is added is checked and embedded before anything is written.
+
+    Metadata may be any JSON and comes back as it was; see `portable_metadata` for what can be filtered by.
+    A document that is an image carries ``modality`` and, where known, ``uri`` in its metadata besides.
+
+    Every search takes these keywords, and refuses others with TypeError:
+    `filter`: a `Where` or its JSON form, ``{"year": {"$gte": 1990}, "tags": {"$in": ["a"]}}``.
+    `modality`: ``"text"`` or ``"image"`` to find only these. Without it, and with embeddings that see images,
+    each is searched and the two rankings are merged by rank, since their scores cannot be compared: such a
+    list is not sorted by score. `effort`: as in `Backend.search`.
+
+    Raises ValueError for arguments, `BackendError` for the engine's troubles. Thread-safe when the backend
+    and the embeddings are; the backend stays the caller's to close.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        embeddings: Embeddings,
+        collection: str = "langchain",
+        *,
+        fingerprint: str | None = None,
+        metric: Metric = "cosine",
+        index: IndexSpec | None = None,
+        relevance_score_fn: Callable[[float], float] | None = None,
+    ) -> None:
+        self.backend = backend
+        self.collection = collection
+        self.fingerprint = fingerprint or embeddings_fingerprint(embeddings)
+        self._embeddings = embeddings
+        # Its checks of name, metric and fingerprint are wanted now, not at the first document.
+        self._template = CollectionSpec(collection, 1, metric, self.fingerprint, index or IndexSpec())
+        self._relevance_score_fn = relevance_score_fn
+        self._known: tuple[float, CollectionSpec] | None = None
+        self._spec()
+
+    @property
+    def embeddings(self) -> Embeddings:
+        """The embeddings that texts and queries go through."""
+        return self._embeddings
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: list[str],
+        embedding: Embeddings,
+        metadatas: list[dict[str, Any]] | None = None,
+        *,
+        ids: list[str] | None = None,
+        backend: Backend | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """A store with these texts, in `backend` or else in memory; other keywords are the constructor's."""
+        store = cls(connect("exact://") if backend is None else backend, embedding, **kwargs)
+        store.add_texts(texts, metadatas, ids=ids)
+        return store
+
+    # Writing
+
+    def add_texts(
+        self,
+        texts: Iterable[str],
+        metadatas: list[dict[str, Any]] | None = None,
+        *,
+        ids: Sequence[str | None] | None = None,
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Embed the texts, `batch_size` at a time, and store them, replacing those whose id is there.
+
+        Returns their ids; one that is None becomes a random UUID. Raises ValueError when metadatas or ids
+        are more or fewer than the texts.
+        """
+        _refuse(kwargs)
+        listed = _texts(texts)
+        made = records_of(listed, metadatas, ids)
+        vectors = [row for each in _batches(listed, batch_size) for row in self._embeddings.embed_documents(each)]
+        self._store(made, vectors)
+        return [record.id for record in made]
+
+    async def aadd_texts(
+        self,
+        texts: Iterable[str],
+        metadatas: list[dict[str, Any]] | None = None,
+        *,
+        ids: Sequence[str | None] | None = None,
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> list[str]:
+        """`add_texts`, with the asynchronous side of the embeddings."""
+        _refuse(kwargs)
+        listed = _texts(texts)
+        made = records_of(listed, metadatas, ids)
+        batches = _batches(listed, batch_size)
+        vectors = [row for each in batches for row in await self._embeddings.aembed_documents(each)]
+        await run_in_executor(None, self._store, made, vectors)
+        return [record.id for record in made]
+
+    def add_images(
+        self,
+        images: Iterable[ImageSource],
+        metadatas: list[dict[str, Any]] | None = None,
+        *,
+        captions: Sequence[str | None] | None = None,
+        ids: Sequence[str | None] | None = None,
+        uris: Sequence[str | None] | None = None,
+    ) -> list[str]:
+        """Embed the images and store them, replacing those whose id is there; returns their ids.
+
+        An image is a path, a ``file:`` URI, bytes or a PIL image. Its caption becomes the `page_content`
+        of its document, for keyword search; the vector is the picture's alone. `uris` say where the bytes
+        are, and default to the paths given. Raises `ImageError`, with nothing stored, for one that cannot
+        be read, and TypeError when the embeddings see no images.
+        """
+        if isinstance(images, str | bytes):
+            raise ValueError("images must be a list, not one image")
+        listed = list(images)
+        places = image_uris(listed) if uris is None else uris
+        made = records_of(as_many(captions, len(listed), "captions"), metadatas, ids, "image", places)
+        self._store(made, self._embed_images(listed) if listed else [])
+        return [record.id for record in made]
+
+    async def aadd_images(self, images: Iterable[ImageSource], *args: Any, **kwargs: Any) -> list[str]:
+        """`add_images`, in a thread."""
+        return await run_in_executor(None, self.add_images, images, *args, **kwargs)
+
+    def delete(self, ids: list[str] | None = None, *, filter: Filter = None, **kwargs: Any) -> bool:
+        """Delete by id, or all that match `filter`; with neither, as LangChain has it, everything.
+
+        Ids that are not there are ignored. Returns True.
+        """
+        _refuse(kwargs)
+        if ids is not None and filter is not None:
+            raise ValueError("delete takes ids or a filter, not both")
+        where = where_of(filter)
+        if ids is None and where is None:
+            where = Compare("modality", "in", MODALITIES)
+        if self._spec() is not None:
+            try:
+                self.backend.delete(self.collection, ids=ids, where=where)
+            except CollectionNotFound:
+                self._known = None
+        return True
+
+    # Reading
+
+    def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
+        """The documents of these ids, each once, in their order; missing ones are skipped."""
+        try:
+            records = self.backend.get(self.collection, list(dict.fromkeys(ids))) if self._spec() else []
+        except CollectionNotFound:
+            return []
+        return [document_of(record) for record in records]
+
+    def similarity_search(self, query: str, k: int = 4, filter: Filter = None, **kwargs: Any) -> list[Document]:
+        """The k documents nearest to the query's words."""
+        return self.similarity_search_by_vector(self._embeddings.embed_query(query), k, filter, **kwargs)
+
+    async def asimilarity_search(self, query: str, k: int = 4, filter: Filter = None, **kwargs: Any) -> list[Document]:
+        """`similarity_search`, with the asynchronous side of the embeddings."""
+        vector = await self._embeddings.aembed_query(query)
+        return await run_in_executor(None, self.similarity_search_by_vector, vector, k, filter, **kwargs)
+
+    def similarity_search_with_score(
+        self, query: str, k: int = 4, filter: Filter = None, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        """The k nearest documents and their scores: cosine, dot product or minus the distance; higher is better."""
+        return self.similarity_search_with_score_by_vector(self._embeddings.embed_query(query), k, filter, **kwargs)
+
+    async def asimilarity_search_with_score(
+        self, query: str, k: int = 4, filter: Filter = None, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        """`similarity_search_with_score`, with the asynchronous side of the embeddings."""
+        vector = await self._embeddings.aembed_query(query)
+        return await run_in_executor(None, self.similarity_search_with_score_by_vector, vector, k, filter, **kwargs)
+
+    def similarity_search_by_vector(
+        self, embedding: list[float], k: int = 4, filter: Filter = None, **kwargs: Any
+    ) -> list[Document]:
+        """The k documents nearest to a vector."""
+        return [document for document, _ in self.similarity_search_with_score_by_vector(embedding, k, filter, **kwargs)]
+
+    def similarity_search_with_score_by_vector(
+        self, embedding: list[float], k: int = 4, filter: Filter = None, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        """The k documents nearest to a vector, and their scores."""
+        hits = fused(self._rankings(embedding, k, filter, **kwargs), k)
+        return [(document_of(hit), hit.score) for hit in hits]
+
+    def similarity_search_by_image(
+        self, image: ImageSource, k: int = 4, filter: Filter = None, **kwargs: Any
+    ) -> list[Document]:
+        """The k documents nearest to an image: a path, a ``file:`` URI, bytes or a PIL image."""
+        return self.similarity_search_by_vector(self._embed_images([image])[0], k, filter, **kwargs)
+
+    async def asimilarity_search_by_image(
+        self, image: ImageSource, k: int = 4, filter: Filter = None, **kwargs: Any
+    ) -> list[Document]:
+        """`similarity_search_by_image`, in a thread."""
+        return await run_in_executor(None, self.similarity_search_by_image, image, k, filter, **kwargs)
+
+    def max_marginal_relevance_search(
+        self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
+    ) -> list[Document]:
+        """k of the `fetch_k` nearest documents, chosen to be near the query and unlike each other.
+
+        (Carbonell and Goldstein, SIGIR 1998.) `lambda_mult` is 1 for nearness alone, 0 for diversity
+        alone. Of images and texts each are chosen among their kind, then merged by rank.
+        """
+        vector = self._embeddings.embed_query(query)
+        return self.max_marginal_relevance_search_by_vector(vector, k, fetch_k, lambda_mult, **kwargs)
+
+    async def amax_marginal_relevance_search(
+        self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
+    ) -> list[Document]:
+        """`max_marginal_relevance_search`, with the asynchronous side of the embeddings."""
+        vector = await self._embeddings.aembed_query(query)
+        search = self.max_marginal_relevance_search_by_vector
+        return await run_in_executor(None, search, vector, k, fetch_k, lambda_mult, **kwargs)
+
+    def max_marginal_relevance_search_by_vector(
+        self,
+        embedding: list[float],
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        filter: Filter = None,
+        **kwargs: Any,
+    ) -> list[Document]:
+        """`max_marginal_relevance_search` for a vector."""
+        if not 0 <= lambda_mult <= 1:
+            raise ValueError(f"lambda_mult must be in [0, 1], not {lambda_mult!r}")
+        rankings = self._rankings(embedding, max(k, fetch_k), filter, **kwargs)
+        chosen = [self._diverse(embedding, hits, k, lambda_mult) for hits in rankings]
+        return [document_of(hit) for hit in fused(chosen, k)]
+
+    # Parts
+
+    def _select_relevance_score_fn(self) -> Callable[[float], float]:
+        """Maps scores to [0, 1], monotonically: no calibration, only LangChain's scale."""
+        if self._relevance_score_fn is not None:
+            return self._relevance_score_fn
+        spec = self._spec()
+        return RELEVANCE[self._template.metric if spec is None else spec.metric]
+
+    def _embed_images(self, images: list[ImageSource]) -> list[list[float]]:
+        if not isinstance(self._embeddings, ImageEmbeddings):
+            raise TypeError(
+                f"{type(self._embeddings).__name__} has no embed_images: for pictures use SightlineEmbeddings "
+                "or other embeddings that have it"
+            )
+        return self._embeddings.embed_images(images)
+
+    def _spec(self) -> CollectionSpec | None:
+        """The collection as it is, looked at every few seconds; None where there is none yet."""
+        now = time.monotonic()
+        if self._known is not None and now - self._known[0] < DESCRIBE_EVERY_S:
+            return self._known[1]
+        try:
+            spec = self.backend.describe(self.collection)
+        except CollectionNotFound:
+            self._known = None
+            return None
+        if spec.encoder != self.fingerprint:
+            raise EncoderMismatch(
+                f"collection {self.collection!r} was filled with the embeddings {spec.encoder!r}, not with "
+                f"{self.fingerprint!r}: use those, or another collection"
+            )
+        self._known = (now, spec)
+        return spec
+
+    def _store(self, records: list[Record], vectors: Sequence[Sequence[float]]) -> None:
+        if len(vectors) != len(records):
+            raise ValueError(f"the embeddings gave {len(vectors)} vectors for {len(records)} items")
+        if not records:
+            return
+        # What float32 cannot hold becomes infinite, which the engine refuses by name.
+        with np.errstate(over="ignore"):
+            rows = [np.asarray(vector, dtype=np.float32) for vector in vectors]
+        filled = [replace(record, vector=row) for record, row in zip(records, rows, strict=True)]
+        # Looked at afresh: another store may have made it anew with other embeddings.
+        self._known = None
+        if self._spec() is None:
+            self._create(len(rows[0]))
+        try:
+            self.backend.upsert(self.collection, filled)
+        except CollectionNotFound:
+            # Dropped by someone since it was last looked at.
+            self._create(len(rows[0]))
+            self.backend.upsert(self.collection, filled)
+
+    def _create(self, dim: int) -> None:
+        self._known = None
+        try:
+            self.backend.create(replace(self._template, dim=dim))
+        except CollectionExists:
+            # Another store was faster, perhaps one with other embeddings.
+            self._spec()
+
+    def _rankings(
+        self,
+        vector: Sequence[float],
+        depth: int,
+        filter: Filter,
+        *,
+        modality: Modality | None = None,
+        effort: float | None = None,
+    ) -> list[list[Hit]]:
+        """The nearest `depth` of the modality asked for, or else of each that the embeddings see."""
+        where = where_of(filter)
+        if modality is not None and modality not in MODALITIES:
+            raise ValueError(f"modality must be one of {MODALITIES}, not {modality!r}")
+        wanted: Sequence[Modality | None] = [modality]
+        if modality is None and isinstance(self._embeddings, ImageEmbeddings):
+            wanted = MODALITIES
+        if self._spec() is None:
+            return []
+        try:
+            return [
+                self.backend.search(self.collection, [vector], depth, where=with_modality(where, each), effort=effort)[
+                    0
+                ]
+                for each in wanted
+            ]
+        except CollectionNotFound:
+            self._known = None
+            return []
+
+    def _diverse(self, vector: Sequence[float], hits: list[Hit], k: int, lambda_mult: float) -> list[Hit]:
+        stored = self.backend.get(self.collection, [hit.id for hit in hits], with_vectors=True)
+        vectors = {record.id: record.vector for record in stored if record.vector is not None}
+        # A hit may have been deleted since.
+        there = [hit for hit in hits if hit.id in vectors]
+        if not there:
+            return []
+        rows = np.stack([vectors[hit.id] for hit in there])
+        return [there[i] for i in maximal_marginal_relevance(vector, rows, k, lambda_mult)]
+
+
+def _texts(texts: Iterable[str]) -> list[str]:
+    if isinstance(texts, str):
+        raise ValueError("texts must be a list of strings, not one string")
+    return list(texts)
+
+
+def _batches(texts: list[str], size: int | None) -> list[list[str]]:
+    if size is not None and size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {size}")
+    step = size or len(texts) or 1
+    return [texts[start : start + step] for start in range(0, len(texts), step)]
+
+
+def _refuse(unknown: Mapping[str, Any]) -> None:
+    if unknown:
+        raise TypeError(f"unknown argument {next(iter(unknown))!r}")
