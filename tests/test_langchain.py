@@ -36,8 +36,8 @@ from retrieval.langchain import (
     embeddings_fingerprint,
     portable_metadata,
 )
-from retrieval.langchain_documents import original_metadata
-from retrieval.langchain_search import maximal_marginal_relevance
+from retrieval.langchain.documents import original_metadata
+from retrieval.langchain.search import maximal_marginal_relevance
 from retrieval.results import Result
 from retrieval.search import EncoderMismatch, Retriever, SearchError
 from tests.test_docs import FENCE
@@ -180,7 +180,7 @@ def test_other_embeddings_are_refused(backend: Backend, store: SightlineVectorSt
         SightlineVectorStore(backend, NamedEmbeddings("large"), "c")
     for use in (
         lambda: early.add_texts(["b"]), lambda: early.similarity_search("a"), lambda: early.get_by_ids(["a"]),
-        early.delete, lambda: early.max_marginal_relevance_search("a"),
+        lambda: early.delete(["a"]), lambda: early.max_marginal_relevance_search("a"),
     ):  # fmt: skip
         with pytest.raises(EncoderMismatch):
             use()

@@ -12,7 +12,7 @@ from langchain_core.runnables import run_in_executor
 from pydantic import Field
 
 from backends.base import Hit, Modality
-from retrieval.langchain_documents import original_metadata
+from retrieval.langchain.documents import original_metadata
 from retrieval.query import Query
 from retrieval.results import Result
 from retrieval.search import Retriever

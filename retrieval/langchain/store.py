@@ -20,7 +20,6 @@ from backends.base import (
     CollectionExists,
     CollectionNotFound,
     CollectionSpec,
-    Compare,
     Hit,
     IndexSpec,
     Metric,
@@ -28,9 +27,9 @@ from backends.base import (
     Record,
 )
 from retrieval.images import ImageSource
-from retrieval.langchain_documents import as_many, document_of, records_of
-from retrieval.langchain_embeddings import ImageEmbeddings, embeddings_fingerprint, image_uris
-from retrieval.langchain_search import RELEVANCE, fused, maximal_marginal_relevance, where_of, with_modality
+from retrieval.langchain.documents import as_many, document_of, records_of
+from retrieval.langchain.embeddings import ImageEmbeddings, embeddings_fingerprint, image_uris
+from retrieval.langchain.search import RELEVANCE, fused, maximal_marginal_relevance, where_of, with_modality
 from retrieval.search import DESCRIBE_EVERY_S, EncoderMismatch, Filter
 
 
@@ -167,16 +166,20 @@ class SightlineVectorStore(VectorStore):
         return await run_in_executor(None, self.add_images, images, *args, **kwargs)
 
     def delete(self, ids: list[str] | None = None, *, filter: Filter = None, **kwargs: Any) -> bool:
-        """Delete by id, or all that match `filter`; with neither, as LangChain has it, everything.
+        """Delete by id, or all that match `filter`. Ids that are not there are ignored; returns True.
 
-        Ids that are not there are ignored. Returns True.
+        With neither it raises ValueError. LangChain's base class lets that mean everything, which has
+        cost people their collections: a None that nobody meant. ``backend.drop(collection)`` says it.
         """
         _refuse(kwargs)
         if ids is not None and filter is not None:
             raise ValueError("delete takes ids or a filter, not both")
         where = where_of(filter)
         if ids is None and where is None:
-            where = Compare("modality", "in", MODALITIES)
+            raise ValueError(
+                f"delete was told neither ids nor a filter; to remove everything, drop the collection "
+                f"{self.collection!r} in its backend"
+            )
         if self._spec() is not None:
             try:
                 self.backend.delete(self.collection, ids=ids, where=where)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 try:
-    from retrieval.langchain_documents import portable_metadata
-    from retrieval.langchain_embeddings import SightlineEmbeddings, embeddings_fingerprint
-    from retrieval.langchain_retriever import SightlineRetriever
-    from retrieval.langchain_store import SightlineVectorStore
+    from retrieval.langchain.documents import portable_metadata
+    from retrieval.langchain.embeddings import SightlineEmbeddings, embeddings_fingerprint
+    from retrieval.langchain.retriever import SightlineRetriever
+    from retrieval.langchain.store import SightlineVectorStore
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] in ("backends", "retrieval"):
         raise
