@@ -104,5 +104,5 @@ class Shaper:
         nothing = np.zeros(dim, dtype=np.float32)
         rows = np.stack([self._vectors.get(item_id, nothing) for item_id in wanted])
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
-        unit: NDArray[np.float32] = rows / np.where(norms > 0, norms, np.float32(1))
+        unit: NDArray[np.float32] = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
         return unit
