@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import sys
@@ -42,6 +43,12 @@ def open_backend(settings: Settings) -> Iterator[Backend]:
         backend = backends.connect(settings.backend)
     except ValueError as error:
         raise UsageError(f"backend: {error}") from None
+    if not backend.capabilities.keyword:
+        from retrieval.keywords import with_keywords
+
+        # A URL may hold a password, so its hash names the folder.
+        store = hashlib.sha256(settings.backend.encode()).hexdigest()[:16]
+        backend = with_keywords(backend, settings.home / "keywords" / store)
     with backend:
         yield backend
 

@@ -29,6 +29,18 @@ Effort = Annotated[
     float | None,
     typer.Option("--effort", metavar="X", help="Search effort over 0 to 1: speed against recall."),
 ]
+Mode = Annotated[
+    str,
+    typer.Option("--mode", metavar="MODE", help="vector (by meaning), keyword (by words), or hybrid (both)."),
+]
+Diversity = Annotated[
+    float,
+    typer.Option("--diversity", metavar="X", help="0 to below 1: the more, the less alike the first 100 results are."),
+]
+GroupDuplicates = Annotated[
+    float | None,
+    typer.Option("--group-duplicates", metavar="X", help="Fold results of at least this cosine into one, e.g. 0.95."),
+]
 Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a self-contained results page.")]
 Open = Annotated[bool, typer.Option("--open", help="Open the results page in the browser.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

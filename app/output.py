@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes, urlsplit
 from urllib.request import url2pathname
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from backends.base import Hit, Record
+    from retrieval.facets import Facet
 
 
 def one_line(text: object) -> str:
@@ -62,7 +63,33 @@ def hit_object(hit: Hit) -> dict[str, Any]:
         "text": hit.text,
         "metadata": dict(hit.metadata),
         "exact": hit.exact,
+        "duplicates": list(getattr(hit, "duplicates", ())),
     }
+
+
+def facet_object(facet: Facet) -> dict[str, Any]:
+    """A facet as the JSON object that `search --facets` prints."""
+    return {
+        "values": [{"value": value, "count": count} for value, count in facet.counts],
+        "more": facet.more,
+        "missing": facet.missing,
+        "items": facet.items,
+    }
+
+
+def print_facets(facets: Mapping[str, Facet]) -> None:
+    """Print a line for each value: on a terminal the counts below each field, else field, value and count by tabs."""
+    for field, facet in facets.items():
+        if is_terminal():
+            write(f"\n{field}, of {facet.items:,} items")
+            for value, count in facet.counts:
+                write(f"{count:8,}  {one_line(value)}")
+            for count, what in ((facet.more, "more values"), (facet.missing, "items without")):
+                if count:
+                    write(f"{count:8,}  {what}")
+            continue
+        for value, count in facet.counts:
+            write(f"facet\t{field}\t{one_line(value)}\t{count}")
 
 
 def record_object(record: Record) -> dict[str, Any]:
@@ -130,7 +157,11 @@ def print_hits(hits: Sequence[Hit], *, first_rank: int = 1) -> None:
         text = one_line((hit.text or "").split("\n", 1)[0])
         table.add_row(str(rank), f"{hit.score:.3f}", hit.modality, Text(text))
         # The id first: a terminal that is too narrow cuts the path, which the link still holds.
-        below = Text.assemble(one_line(hit.id), "  ", (one_line(shorten_home(place(hit.uri))), link), style="dim")
+        folded = len(getattr(hit, "duplicates", ()))
+        alike = f"  and {folded:,} alike" if folded else ""
+        below = Text.assemble(
+            one_line(hit.id), "  ", (one_line(shorten_home(place(hit.uri))), link), alike, style="dim"
+        )
         table.add_row("", "", "", below)
     Console().print(table)
 

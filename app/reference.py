@@ -24,12 +24,13 @@ HEAD = """# The command line
 This page is written by `python -m app.reference`; a test sees to it that it is up to date.
 
 Results go to standard output, everything else to standard error. On a terminal results are tables; in a
-pipe they are lines with tabs between rank, score, modality, id, path and text. `--json` prints one JSON
+pipe they are lines with tabs between rank, score, modality, id, path and text, then for `--facets` between
+`facet`, field, value and count. `--json` prints one JSON
 object instead:
 
 | command | object |
 |---|---|
-| `search`, `similar`, `lookup` | `{"hits": [{"id", "score", "modality", "uri", "text", "metadata", "exact"}]}`, best first |
+| `search`, `similar`, `lookup` | `{"hits": [{"id", "score", "modality", "uri", "text", "metadata", "exact", "duplicates"}]}`, best first; `search --facets` adds `"facets": {FIELD: {"values": [{"value", "count"}], "more", "missing", "items"}}` |
 | `index` | `{"found", "indexed", "unchanged", "renamed", "updated", "duplicates", "pruned", "quarantined": [{"path", "reason"}], "seconds", …}` |
 | `eval` | `{"text_to_image": {"R@1", "R@5", "R@10", "median_rank"}, "image_to_text": {…}}`, in percent |
 | `show` | `{"id", "modality", "uri", "text", "metadata"}` |

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -22,13 +22,25 @@ from app.opening import (
     waiting,
     write_atomically,
 )
-from app.output import hit_object, note, place, print_hits, print_json, record_object, write
+from app.output import (
+    facet_object,
+    hit_object,
+    note,
+    place,
+    print_facets,
+    print_hits,
+    print_json,
+    record_object,
+    write,
+)
 from app.settings import Settings
 
 if TYPE_CHECKING:
     from app.page import Section
     from backends.base import Backend, Hit, Modality
+    from retrieval.facets import Facet
     from retrieval.query import Term
+    from retrieval.search import Mode
 
 MODALITIES = ("image", "text", "any")
 
@@ -49,6 +61,16 @@ def search(
     k: options.K = None,
     offset: options.Offset = 0,
     effort: options.Effort = None,
+    mode: options.Mode = "vector",
+    diversity: options.Diversity = 0.0,
+    group_duplicates: options.GroupDuplicates = None,
+    rerank: Annotated[
+        bool, typer.Option("--rerank", help="Let a cross-encoder order the texts among the first 50 anew (English).")
+    ] = False,
+    facets: Annotated[
+        list[str] | None,
+        typer.Option("--facets", metavar="FIELD", help="Count this field's values over all that match the filter."),
+    ] = None,
     backend: options.Backend = None,
     collection: options.Collection = None,
     encoder: options.Encoder = None,
@@ -66,6 +88,12 @@ def search(
     query = read_query(words, image, term, terms)
     kind = read_modality(modality)
     clause = read_where(where)
+    reranker = None
+    if rerank:
+        from retrieval.rerank import CrossEncoder
+
+        # Before anything is opened: its packages are an extra.
+        reranker = CrossEncoder()
     settings = Settings.load(
         {"backend": backend, "collection": collection, "device": device, "precision": precision, "k": k}
     )
@@ -73,12 +101,16 @@ def search(
         retriever = open_retriever(settings, store, encoder)
         with waiting("searching"):
             kind = kind if modality is not None else default_modality(store, settings.collection, clause)
-            hits = retriever.search(query, settings.k, modality=kind, where=clause, offset=offset, effort=effort)
+            hits = retriever.search(
+                query, settings.k, modality=kind, where=clause, offset=offset, effort=effort,
+                mode=read_mode(mode), diversity=diversity, group_duplicates=group_duplicates, reranker=reranker,
+            )  # fmt: skip
+            counted = retriever.facets(facets, where=clause, modality=kind) if facets else None
     from app.page import Section, parts_of
 
     title = "Search" if len(query) == 1 else "Composed search"
     section = Section(title, parts_of(query), hits, query_facts(where, offset, k=settings.k), offset + 1)
-    deliver(section, settings, html, open_page=open_page, as_json=as_json)
+    deliver(section, settings, html, open_page=open_page, as_json=as_json, facets=counted)
 
 
 def similar(
@@ -90,6 +122,8 @@ def similar(
     k: options.K = None,
     offset: options.Offset = 0,
     effort: options.Effort = None,
+    diversity: options.Diversity = 0.0,
+    group_duplicates: options.GroupDuplicates = None,
     backend: options.Backend = None,
     collection: options.Collection = None,
     html: options.Html = None,
@@ -103,7 +137,10 @@ def similar(
     with open_backend(settings) as store:
         retriever = stored_retriever(settings, store)
         item = retriever.get(item_id)
-        hits = retriever.similar(item_id, settings.k, where=clause, modality=kind, offset=offset, effort=effort)
+        hits = retriever.similar(
+            item_id, settings.k, where=clause, modality=kind, offset=offset, effort=effort,
+            diversity=diversity, group_duplicates=group_duplicates,
+        )  # fmt: skip
     from app.output import local_path
     from app.page import Part, Section
 
@@ -231,6 +268,16 @@ def read_modality(name: str | None, known: Sequence[str] = MODALITIES) -> Modali
     return "text" if name == "text" else None
 
 
+def read_mode(name: str) -> Mode:
+    """The mode that ``--mode`` names."""
+    from retrieval.search import Mode
+
+    for mode in get_args(Mode):
+        if mode == name:
+            return mode  # type: ignore[no-any-return]
+    raise UsageError(f"--mode must be one of {', '.join(get_args(Mode))}, not {name!r}")
+
+
 def default_modality(store: Backend, collection: str, where: dict[str, Any] | None) -> Modality:
     """What a search finds where nothing was said: images, or texts where no image matches the filter."""
     from backends.base import And, Compare, parse_where
@@ -255,7 +302,15 @@ def query_facts(where: str | None, offset: int, *, k: int) -> list[str]:
     return [*facts, f"ranks {offset + 1} to {offset + k}"] if offset else facts
 
 
-def deliver(section: Section, settings: Settings, html: Path | None, *, open_page: bool, as_json: bool) -> None:
+def deliver(
+    section: Section,
+    settings: Settings,
+    html: Path | None,
+    *,
+    open_page: bool,
+    as_json: bool,
+    facets: Mapping[str, Facet] | None = None,
+) -> None:
     """Give out results: to stdout as table or JSON, and to the page that was asked for."""
     hits: Sequence[Hit] = section.hits
     if html is not None or open_page:
@@ -268,6 +323,10 @@ def deliver(section: Section, settings: Settings, html: Path | None, *, open_pag
         if open_page and not webbrowser.open(path.absolute().as_uri()):
             note(f"note: no browser could be opened; open {path.absolute()} yourself")
     if as_json:
-        print_json({"hits": [hit_object(hit) for hit in hits]})
-    else:
-        print_hits(hits, first_rank=section.first_rank)
+        answer: dict[str, Any] = {"hits": [hit_object(hit) for hit in hits]}
+        if facets is not None:
+            answer["facets"] = {field: facet_object(facet) for field, facet in facets.items()}
+        print_json(answer)
+        return
+    print_hits(hits, first_rank=section.first_rank)
+    print_facets(facets or {})

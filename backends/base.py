@@ -67,7 +67,8 @@ class Record:
     """One item of one modality: id, vector, text, where its bytes are, and metadata.
 
     `vector` is float32 of shape (d,), or `None` on records read without vectors. `text` is the
-    passage of a text item, an image's caption or OCR words otherwise; keyword search reads it.
+    passage of a text item, an image's caption or OCR words otherwise; keyword search reads it and the
+    name of the file that `uri` ends with.
     Metadata values are str, int, float, bool or a list of str, under portable field names.
 
     Raises ValueError for an empty id or one over 512 bytes of UTF-8, NUL or lone surrogates in any
@@ -308,7 +309,10 @@ class Backend:
         raise NotImplementedError
 
     def search_text(self, name: str, query: str, k: int, *, where: Where | None = None) -> list[Hit]:
-        """The k best records by keyword (BM25 over `text`): those with at least one word of the query."""
+        """The k best records by keyword: those with at least one word of the query in text or file name.
+
+        What a word is, and which a record has, says `backends.words`; the score is the engine's BM25.
+        """
         raise NotImplementedError
 
     def scan(

@@ -29,7 +29,7 @@ from backends.base import (
     prepare_records,
 )
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection, plain_metadata
-from backends.words import BM25_B, BM25_K1, words
+from backends.words import BM25_B, BM25_K1, searched_text, words
 
 
 def similarity(queries: NDArray[np.float32], vectors: NDArray[np.float32], metric: Metric) -> NDArray[np.float64]:
@@ -162,7 +162,7 @@ class ExactBackend(Backend):
         check_search(k, None, self.capabilities)
         with self._lock:
             everything = self._matching(name, None)
-        texts = [Counter(words(record.text or "")) for record in everything]
+        texts = [Counter(words(searched_text(record.text, record.uri))) for record in everything]
         wanted = set(words(query))
         mean = sum(text.total() for text in texts) / max(1, len(texts)) or 1.0
         frequency = {word: sum(word in text for text in texts) for word in wanted}

@@ -2,7 +2,8 @@
 
 One writer process and any number of readers share ``store.sqlite3`` in WAL mode with
 ``synchronous=FULL``: a commit is on the disk when it returns. `fields` is a covering index over
-metadata for filters (see `backends.faiss_where`), `words` an FTS5 index over `items.text`.
+metadata for filters (see `backends.faiss_where`), `words` an FTS5 index, without content of its own,
+over the words that `backends.words` says an item has.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from backends.base import CollectionSpec, Modality, Record
 from backends.checks import plain_metadata
 from backends.errors import Corrupt, Unavailable
 from backends.where import MetadataValue, kind_of
+from backends.words import searched_text, words
 
-FORMAT = 1
+FORMAT = 2
 APPLICATION_ID = 0x53494C54
 STORE = "store.sqlite3"
 CHUNK = 500
@@ -48,7 +50,7 @@ CREATE TABLE fields (
     key TEXT NOT NULL, kind TEXT NOT NULL, value, row INTEGER NOT NULL, PRIMARY KEY (key, kind, value, row)
 ) WITHOUT ROWID;
 CREATE VIRTUAL TABLE words USING fts5(
-    text, content = 'items', content_rowid = 'row', tokenize = "unicode61 remove_diacritics 2 tokenchars '_'"
+    text, content = '', tokenize = "unicode61 remove_diacritics 2 tokenchars '_'"
 );
 """
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -111,7 +113,9 @@ class Connections:
                     raise Corrupt(f"{self.path} is not a Sightline collection (application id {found:#x})")
                 version = connection.execute("SELECT format FROM state").fetchone()
                 if version != (FORMAT,):
-                    raise Corrupt(f"{self.path} has format {version and version[0]}; this version reads {FORMAT}")
+                    raise Corrupt(
+                        f"{self.path} has format {version and version[0]}; this version reads {FORMAT}: index it anew"
+                    )
             except BaseException:
                 connection.close()
                 raise
@@ -180,8 +184,8 @@ def insert_records(connection: sqlite3.Connection, first_row: int, records: Sequ
         metadata = plain_metadata(record.metadata)
         items.append((row, record.id, record.modality, record.text, record.uri, _encode(metadata)))
         entries.extend(field_entries(row, record.modality, metadata))
-        if record.text is not None:
-            texts.append((row, record.text))
+        if searched := " ".join(words(searched_text(record.text, record.uri))):
+            texts.append((row, searched))
     # Sorted, entries of one batch land beside each other in the tree.
     entries.sort(key=lambda entry: (entry[0], entry[1], entry[2]))
     connection.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?)", items)
@@ -194,10 +198,10 @@ def remove_rows(connection: sqlite3.Connection, rows: Sequence[int]) -> None:
     for found in _selected(connection, f"{_ITEMS} row", rows):
         entries: list[Entry] = []
         texts: list[tuple[int, str]] = []
-        for row, _, modality, text, _, metadata in found:
+        for row, _, modality, text, uri, metadata in found:
             entries.extend(field_entries(row, modality, metadata_of(metadata)))
-            if text is not None:
-                texts.append((row, text))
+            if searched := " ".join(words(searched_text(text, uri))):
+                texts.append((row, searched))
         connection.executemany("DELETE FROM fields WHERE key = ? AND kind = ? AND value = ? AND row = ?", entries)
         connection.executemany("INSERT INTO words (words, rowid, text) VALUES ('delete', ?, ?)", texts)
         connection.executemany("DELETE FROM items WHERE row = ?", [(row[0],) for row in found])

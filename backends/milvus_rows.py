@@ -19,7 +19,7 @@ from backends.checks import plain_metadata
 from backends.errors import Corrupt, Unsupported
 from backends.milvus_where import Dialect
 from backends.where import MetadataValue
-from backends.words import words
+from backends.words import searched_text, words
 
 PREFIX = "sightline_"
 MARK = "sightline:1:"
@@ -78,7 +78,7 @@ def row_of(record: Record, vector: Any, dialect: Dialect, keyword: bool) -> dict
         "payload": payload,
     }
     if keyword:
-        row["words"] = words_of(record.text or "")
+        row["words"] = words_of(searched_text(record.text, record.uri))
     dynamic = dialect.fields(metadata)
     # A field's key takes at most 15 bytes, and its JSON at least 8, of which the value is part.
     if len(payload) > MAX_DYNAMIC_BYTES // 6 and not dialect.lists_as_text:

@@ -15,7 +15,7 @@ from backends.base import Record
 from backends.pgvector_connection import Connection
 from backends.pgvector_index import Collection
 from backends.pgvector_where import metadata_json
-from backends.words import words
+from backends.words import searched_text, words
 
 _COLUMNS = ("id", "modality", "text", "uri", "metadata", "terms", "length", "vector")
 _STAGING = "pg_temp.sightline_staging"
@@ -37,7 +37,7 @@ def _text(value: str | None) -> bytes:
 
 
 def _row(record: Record, vector: bytes, head: bytes) -> bytes:
-    terms = Counter(words(record.text)) if record.text else Counter[str]()
+    terms = Counter(words(searched_text(record.text, record.uri)))
     return b"".join((
         _FIELDS,
         _text(record.id),

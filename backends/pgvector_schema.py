@@ -131,7 +131,7 @@ def table_name(number: int) -> str:
 def create_table(connection: Connection, number: int, spec: CollectionSpec) -> None:
     """Make a collection's table: the record, its words with their counts, and its vector as float32.
 
-    `terms` maps each folded word of `text` to how often it is there, `length` is their sum: what BM25
+    `terms` maps each folded word of text and file name to how often it is there, `length` is their sum: what BM25
     needs, read off by key. A ``tsvector`` would hold the same words, but gives counts only by unpacking
     the whole document (4 to 7 times slower over 20,000 texts of 60 words), and refuses long words.
     """

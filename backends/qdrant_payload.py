@@ -28,7 +28,7 @@ from backends.base import Record, Scalar
 from backends.checks import plain_metadata
 from backends.errors import Corrupt
 from backends.where import MetadataValue, kind_of
-from backends.words import BM25_B, BM25_K1, words
+from backends.words import BM25_B, BM25_K1, searched_text, words
 
 DENSE, SPARSE = "vector", "words"
 TOKENS, ORDER = "has", "order"
@@ -166,6 +166,11 @@ def record_of(payload: Mapping[str, Any], vector: Any = None) -> Record:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise Corrupt(f"a point's payload is not one that Sightline wrote: {error}") from error
+
+
+def words_of(payload: Mapping[str, Any]) -> list[str]:
+    """The words that keyword search knows a stored point by."""
+    return words(searched_text(payload.get("text"), payload.get("uri")))
 
 
 @lru_cache(maxsize=65_536)

@@ -25,10 +25,11 @@ from backends.qdrant_payload import (
     query_indices,
     record_of,
     word_weights,
+    words_of,
 )
 from backends.qdrant_where import Dialect, Translator
 from backends.where import check_string
-from backends.words import words
+from backends.words import searched_text, words
 
 BATCH = 1000
 # Measured over 20,000 x 512 on two cores: a scan of 40 MB took 1.6 ms, a walk of the graph 0.2 to 0.4 ms, so
@@ -298,7 +299,7 @@ class QdrantStore(Backend):
         while k:
             found = self._engine.search_words(name, indices, limit, condition)
             # Two words may share a dimension, so a hit counts when it really has one of them.
-            real = [hit for hit in found if not wanted.isdisjoint(words(hit[1].get("text") or ""))]
+            real = [hit for hit in found if not wanted.isdisjoint(words_of(hit[1]))]
             if len(found) < limit or (len(real) > k and real[-1][0] != real[k - 1][0]):
                 return _hits(real, k, "dot", exact=True)
             limit *= 4
@@ -340,7 +341,8 @@ class QdrantStore(Backend):
 
 
 def _point(record: Record, vector: Floats) -> Point:
-    weights = word_weights(record.text) if record.text else None
+    searched = searched_text(record.text, record.uri)
+    weights = word_weights(searched) if searched else None
     return point_id(record.id), vector, weights or None, payload_of(record)
 
 

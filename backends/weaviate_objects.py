@@ -4,7 +4,7 @@ An object's id is the UUIDv5 of the record's id. Its properties:
 
 - ``record_id``, ``modality``, ``text``, ``uri``: the record's own, absent where `None`;
 - ``metadata``: one JSON string, so that numbers keep type and digits;
-- ``words``: the folded words of the text, which BM25 searches;
+- ``words``: the folded words of text and file name, which BM25 searches;
 - ``has``: keywords that filters look for, see `tokens`;
 - ``n_FIELD``: the number in a metadata field, for quick ranges, see `number_property`.
 
@@ -36,7 +36,7 @@ from backends.base import Hit, Record, Scalar
 from backends.checks import plain_metadata
 from backends.errors import Corrupt
 from backends.where import MetadataValue, check_string, kind_of
-from backends.words import words
+from backends.words import searched_text, words
 
 STORED = ("record_id", "modality", "text", "uri", "metadata")
 WORDS, HAS, NUMBER_PREFIX, STAMP = "words", "has", "n_", "stamp"
@@ -171,8 +171,8 @@ def object_of(
     fields = {"record_id": Value(string_value=record.id), "modality": Value(string_value=record.modality)}
     if record.text is not None:
         fields["text"] = Value(string_value=record.text)
-        if found := words(record.text):
-            fields[WORDS] = Value(string_value=" ".join(found))
+    if found := words(searched_text(record.text, record.uri)):
+        fields[WORDS] = Value(string_value=" ".join(found))
     if record.uri is not None:
         fields["uri"] = Value(string_value=record.uri)
     if metadata:

@@ -86,6 +86,11 @@ def as_terms(query: Query) -> list[Term]:
     return terms
 
 
+def query_words(query: Query) -> str:
+    """The texts of a query that it does not steer away from, for keyword search and reranking."""
+    return " ".join(term.value for term in as_terms(query) if isinstance(term.value, str) and term.weight > 0)
+
+
 def query_vector(query: Query, encoder: Encoder) -> NDArray[np.float32]:
     """The (dim,) float32 vector of a query: the weighted sum of its terms' vectors, at unit length.
 

@@ -21,6 +21,6 @@ class Result(Hit):
     duplicates: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, hit: Hit) -> Self:
-        """The hit as a result that was not judged; a result is copied."""
-        return cls(**{each.name: getattr(hit, each.name) for each in fields(hit)})
+    def of(cls, hit: Hit, duplicates: tuple[str, ...] = ()) -> Self:
+        """The hit, with what was folded into it, as a result that was not judged."""
+        return cls(**{each.name: getattr(hit, each.name) for each in fields(Hit)}, duplicates=duplicates)

@@ -1,25 +1,35 @@
-"""Search: text to image, image to text, image to image, over any backend and any encoder."""
+"""Search: text to image, image to text, image to image, by vectors, by words or by both, over any backend."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from backends.base import And, Backend, Compare, Hit, Modality, Record, Where, parse_where
+from backends.base import And, Backend, Compare, Hit, Modality, Record, Where, matches, parse_where
+from backends.where import check_field_name
+from backends.words import words
 from retrieval.encoders.base import Encoder
-from retrieval.query import Query, SearchError, Term, query_vector
+from retrieval.facets import Facet, count_facets
+from retrieval.fusion import Ranked, fuse, reciprocal_rank_fusion
+from retrieval.query import Query, SearchError, Term, query_vector, query_words
+from retrieval.rerank import Reranker
+from retrieval.results import Result
+from retrieval.shaping import WINDOW, Shape, Shaper
 
-__all__ = ["EncoderMismatch", "ItemNotFound", "Query", "Retriever", "SearchError", "Term", "reciprocal_rank_fusion"]
+__all__ = [
+    "EncoderMismatch", "ItemNotFound", "Mode", "Query", "Retriever", "SearchError", "Term", "reciprocal_rank_fusion",
+]  # fmt: skip
 
 Filter: TypeAlias = Where | Mapping[str, Any] | None
+Mode: TypeAlias = Literal["vector", "keyword", "hybrid"]
 
-RRF_CONSTANT = 60
 MAX_DEPTH = 10_000
 DESCRIBE_EVERY_S = 5.0
 
@@ -32,20 +42,16 @@ class ItemNotFound(SearchError):
     """No item of that id is in the collection."""
 
 
-def reciprocal_rank_fusion(rankings: list[list[Hit]]) -> list[Hit]:
-    """Merge rankings by rank: each hit scores the sum of ``1 / (60 + rank)`` over the lists it is in.
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is looked for: by `vector` where there is one, by `words` where there are some."""
 
-    Scores of different modalities cannot be compared in a CLIP space, ranks can. The hits keep their
-    own scores, so the merged list is not sorted by them. Ties by id. (Cormack, Clarke and Buettcher,
-    SIGIR 2009.)
-    """
-    fused: dict[str, float] = {}
-    hits: dict[str, Hit] = {}
-    for ranking in rankings:
-        for rank, hit in enumerate(ranking, start=1):
-            fused[hit.id] = fused.get(hit.id, 0.0) + 1.0 / (RRF_CONSTANT + rank)
-            hits.setdefault(hit.id, hit)
-    return [hits[i] for i in sorted(fused, key=lambda i: (-fused[i], i))]
+    vector: NDArray[np.float32] | None
+    words: str
+    where: Where | None
+    modality: Modality | None
+    effort: float | None
+    without: str | None = None
 
 
 class Retriever:
@@ -84,18 +90,38 @@ class Retriever:
         modality: Modality | None = None,
         offset: int = 0,
         effort: float | None = None,
-    ) -> list[Hit]:
-        """The hits of ranks ``offset + 1`` to ``offset + k`` for words, an image, or weighted terms of both.
+        mode: Mode = "vector",
+        diversity: float = 0.0,
+        group_duplicates: float | None = None,
+        reranker: Reranker | None = None,
+    ) -> list[Result]:
+        """The results of ranks ``offset + 1`` to ``offset + k`` for words, an image, or weighted terms of both.
 
         A str is text; a Path, bytes or PIL image is an image. With `modality` the hits are ordered by
         score; without, images and texts are searched apart and merged by `reciprocal_rank_fusion`.
         `where` is a `Where` or its JSON form. Pages of one k fit together without gap or repetition
         while the collection does not change. Raises SearchError, `ImageError` or `BackendError`.
+
+        mode: ``keyword`` ranks by BM25 over the words of the terms that do not steer away, ``hybrid``
+        fuses that ranking with those by vectors, each read down to 100 or k, whichever is more. Without
+        a word, as for a picture, hybrid is vector. `score` is that of the list a hit was found in first.
+
+        The list can then be shaped: `reranker` orders the texts among the first 50 anew;
+        `group_duplicates`, a cosine such as 0.95, folds what is as close as that to a better-ranked item
+        of its modality into its `duplicates`, those found as deep as was read; `diversity` in [0, 1)
+        orders the first 100 by `maximal_marginal_relevance`.
         """
         check_page(k, offset)
         self._check()
-        vector = query_vector(query, self.encoder)
-        return self._prefix(vector, k, offset + k, _as_where(where), modality, effort)[offset : offset + k]
+        text = query_words(query)
+        request = _Request(
+            None if mode == "keyword" else query_vector(query, self.encoder),
+            "" if mode == "vector" else self._searched_words(text, mode),
+            _as_where(where),
+            modality,
+            effort,
+        )
+        return self._page(request, k, offset, Shape(diversity, group_duplicates, reranker, text))
 
     def similar(
         self,
@@ -106,7 +132,9 @@ class Retriever:
         modality: Modality | None = None,
         offset: int = 0,
         effort: float | None = None,
-    ) -> list[Hit]:
+        diversity: float = 0.0,
+        group_duplicates: float | None = None,
+    ) -> list[Result]:
         """The items nearest to a stored one, itself left out; of its own modality unless said otherwise.
 
         Raises `ItemNotFound`.
@@ -114,10 +142,8 @@ class Retriever:
         check_page(k, offset)
         self._check()
         item = self.get(item_id, with_vector=True)
-        assert item.vector is not None
-        # One more than asked, because the item itself is in every list that reaches it.
-        found = self._prefix(item.vector, k, offset + k + 1, _as_where(where), modality or item.modality, effort)
-        return [hit for hit in found if hit.id != item_id][offset : offset + k]
+        request = _Request(item.vector, "", _as_where(where), modality or item.modality, effort, item_id)
+        return self._page(request, k, offset, Shape(diversity, group_duplicates))
 
     def lookup(
         self,
@@ -127,7 +153,7 @@ class Retriever:
         where: Filter = None,
         offset: int = 0,
         effort: float | None = None,
-    ) -> list[Hit]:
+    ) -> list[Result]:
         """The texts (captions, passages) that describe an image best."""
         return self.search(image, k, where=where, modality="text", offset=offset, effort=effort)
 
@@ -138,39 +164,100 @@ class Retriever:
             raise ItemNotFound(f"no item {item_id!r} in collection {self.collection!r}")
         return found[0]
 
-    def _prefix(
+    def facets(
         self,
-        vector: NDArray[np.float32],
-        k: int,
-        length: int,
-        where: Where | None,
-        modality: Modality | None,
-        effort: float | None,
-    ) -> list[Hit]:
-        """At least the first `length` hits (all, where there are fewer) of a list that only grows at its end.
+        fields: Sequence[str],
+        query: Query | None = None,
+        *,
+        where: Filter = None,
+        modality: Modality | None = None,
+        mode: Mode = "vector",
+        depth: int = WINDOW,
+        top: int = 10,
+    ) -> dict[str, Facet]:
+        """How often each value of these metadata fields is there, the `top` values of each.
+
+        Without a query, exactly, over every item that matches `where` and `modality`; this reads the
+        whole collection. With one, over its first `depth` results, because a search by vectors finds
+        everything, only ever less alike. ``modality`` can be counted as a field.
+        """
+        if isinstance(fields, str) or top < 1:
+            raise SearchError(f"facets take a list of field names and a top of at least 1, not {fields!r} and {top}")
+        for field in fields:
+            try:
+                check_field_name(field)
+            except ValueError as error:
+                raise SearchError(str(error)) from None
+        if query is not None:
+            found = self.search(query, depth, where=where, modality=modality, mode=mode)
+            return count_facets(((hit.metadata, hit.modality) for hit in found), fields, top)
+        self._check()
+        clause = _narrowed(_as_where(where), modality)
+        pages = self.backend.scan(self.collection, with_vectors=False)
+        items = ((r.metadata, r.modality) for page in pages for r in page.records)
+        return count_facets((item for item in items if matches(clause, *item)), fields, top)
+
+    def _searched_words(self, text: str, mode: Mode) -> str:
+        """The words for a keyword search, ``""`` where there are none. Raises SearchError where it cannot be done."""
+        if mode not in get_args(Mode):
+            raise SearchError(f"mode must be vector, keyword or hybrid, not {mode!r}")
+        if mode == "keyword" and not text:
+            raise SearchError("a keyword search takes words, and the query has none that it does not steer away from")
+        if not words(text):
+            return ""
+        if not self.backend.capabilities.keyword:
+            raise SearchError(
+                f"{type(self.backend).__name__} has no keyword search: open it with "
+                "retrieval.keywords.with_keywords(backend, folder), or search by vectors"
+            )
+        return text
+
+    def _page(self, request: _Request, k: int, offset: int, shape: Shape) -> list[Result]:
+        """The results of one page: the one place where hits become results."""
+        shaper = Shaper(shape, self.backend, self.collection)
+        single = shape.plain and not (request.vector is not None and request.words)
+        shaped: list[tuple[Ranked, tuple[str, ...]]] = []
+        for ranked, complete in self._growing(request, k if single else max(k, WINDOW)):
+            shaped = shaper.shaped(ranked)
+            if complete or len(shaped) >= offset + k:
+                break
+        return [Result.of(each.hit, duplicates) for each, duplicates in shaped[offset : offset + k]]
+
+    def _growing(self, request: _Request, depth: int) -> Iterator[tuple[list[Ranked], bool]]:
+        """A list that only grows at its end, and whether it has all there is; read deeper as long as it is asked for.
 
         An approximate index may find more when it looks deeper. So the list for depth 2k is the list
         for depth k, then what the deeper search adds: earlier pages stay as they were.
         """
-        wanted: list[Modality] = [modality] if modality else ["image", "text"]
-        listed: dict[str, Hit] = {}
-        depth = k
+        listed: dict[str, Ranked] = {}
+        limit = min(MAX_DEPTH + 1, self.backend.capabilities.max_k or MAX_DEPTH + 1)
+        # The item itself is in every list that reaches it.
+        depth = min(depth + (request.without is not None), limit)
         while True:
-            rankings = [self._ranking(vector, depth, where, m, effort) for m in wanted]
-            merged = reciprocal_rank_fusion(rankings) if len(rankings) > 1 else rankings[0]
-            exhausted = all(len(ranking) < depth for ranking in rankings)
-            for hit in merged if exhausted else merged[:depth]:
-                listed.setdefault(hit.id, hit)
-            if exhausted or depth >= length:
-                return list(listed.values())
-            depth *= 2
+            rankings = self._rankings(request, depth)
+            exhausted = depth == limit or all(len(ranking) < depth for ranking in rankings)
+            merged = fuse(rankings) if rankings else []
+            for ranked in merged if exhausted else merged[:depth]:
+                if ranked.hit.id != request.without:
+                    listed.setdefault(ranked.hit.id, ranked)
+            yield list(listed.values()), exhausted
+            if exhausted:
+                return
+            depth = min(2 * depth, limit)
 
-    def _ranking(
-        self, vector: NDArray[np.float32], depth: int, where: Where | None, modality: Modality, effort: float | None
-    ) -> list[Hit]:
-        only = Compare("modality", "eq", modality)
-        clause: Where = only if where is None else And((where, only))
-        return self.backend.search(self.collection, vector[None, :], depth, where=clause, effort=effort)[0]
+    def _rankings(self, request: _Request, depth: int) -> list[list[Hit]]:
+        """The rankings to be fused: by vector for each modality, then by keywords over all."""
+        found: list[list[Hit]] = []
+        wanted: list[Modality] = [request.modality] if request.modality else ["image", "text"]
+        if request.vector is not None:
+            for modality in wanted:
+                clause = _narrowed(request.where, modality)
+                queries = request.vector[None, :]
+                found += self.backend.search(self.collection, queries, depth, where=clause, effort=request.effort)
+        if request.words:
+            clause = _narrowed(request.where, request.modality)
+            found.append(self.backend.search_text(self.collection, request.words, depth, where=clause))
+        return found
 
 
 def check_page(k: int, offset: int) -> None:
@@ -180,6 +267,13 @@ def check_page(k: int, offset: int) -> None:
             raise SearchError(f"{name} must be an integer of at least {least}, not {value!r}")
     if offset + k > MAX_DEPTH:
         raise SearchError(f"offset + k is {offset + k}; paging ends at rank {MAX_DEPTH}: narrow the search with where")
+
+
+def _narrowed(where: Where | None, modality: Modality | None) -> Where | None:
+    if modality is None:
+        return where
+    only = Compare("modality", "eq", modality)
+    return only if where is None else And((only, where))
 
 
 def _as_where(where: Filter) -> Where | None:

@@ -19,7 +19,7 @@ from tests.toy import ColourEncoder, KeptBackend
 __all__ = ["colours", "encoder", "run"]
 
 ROOT = Path(__file__).parent.parent
-HIT_FIELDS = ["id", "score", "modality", "uri", "text", "metadata", "exact"]
+HIT_FIELDS = ["id", "score", "modality", "uri", "text", "metadata", "exact", "duplicates"]
 
 
 def ids(outcome: Outcome) -> list[str]:

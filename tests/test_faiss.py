@@ -247,7 +247,7 @@ def test_damage_is_reported_with_the_file(place: Path) -> None:
     vectors.write_bytes(whole)
     database = store.read_bytes()
     for damage, seen in (
-        ("UPDATE state SET format = 2", "format 2"),
+        ("UPDATE state SET format = 9", "format 9"),
         ("PRAGMA application_id = 7", "application id"),
         ("UPDATE state SET spec = '{}'", "description"),
         ("DELETE FROM state", "format"),

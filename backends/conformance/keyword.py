@@ -87,6 +87,33 @@ class KeywordChecks:
         (record,) = store.backend.get(name, ["boats"])
         assert payload(hit) == payload(record)
 
+    def test_file_names_are_words_too(self, store: Store) -> None:
+        name = filled(store)
+        row = vectors(1, 8)[0]
+        named = {
+            "photo": (None, "file:///my%20photos/beach_sunset-2.jpg"),
+            "page": ("a leaflet", "https://host.example/docs/Liesmich%C3%BC.TXT?lake=1#dog"),
+            "path": (None, "C:\\pictures\\lighthouse 7.png"),
+            "folder": ("", "/dog/umbrella/"),
+        }
+        store.backend.upsert(name, [Record(i, row, "image", text, uri) for i, (text, uri) in named.items()])
+        for query, expected in {
+            "sunset": {"photo"},
+            "beach_sunset": {"photo"},
+            "jpg": {"photo"},
+            "photos host pictures": set(),
+            "liesmichü": {"page"},
+            "leaflet txt": {"page"},
+            "lighthouse": {"boats", "path"},
+            "umbrella": {"beach 2", "folder"},
+            "dog": {"dog"},
+        }.items():
+            assert {hit.id for hit in store.backend.search_text(name, query, 50)} == expected, f"for {query!r}"
+        (hit,) = store.backend.search_text(name, "sunset", 5)
+        assert (hit.text, hit.uri) == named["photo"]
+        store.backend.delete(name, ids=["photo"])
+        assert store.backend.search_text(name, "sunset", 5) == []
+
     def test_rarer_and_repeated_words_weigh_more(self, store: Store) -> None:
         if not store.capabilities.keyword:
             pytest.skip("the engine declares no keyword search")
