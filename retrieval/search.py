@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +13,15 @@ from PIL import Image
 
 from backends.base import And, Backend, Compare, Hit, Modality, Record, Where, parse_where
 from retrieval.encoders.base import Encoder
-from retrieval.query import Query, SearchError, Term, query_vector
+from retrieval.query import Query, SearchError, Term, as_terms, query_vector
+from retrieval.relevance import Calibrator, Judge, Make, make_of
+from retrieval.results import Result
 
 __all__ = ["EncoderMismatch", "ItemNotFound", "Query", "Retriever", "SearchError", "Term", "reciprocal_rank_fusion"]
 
+_Gate: TypeAlias = tuple[Judge | None, float | None]
 Filter: TypeAlias = Where | Mapping[str, Any] | None
+AnyHit = TypeVar("AnyHit", bound=Hit)
 
 RRF_CONSTANT = 60
 MAX_DEPTH = 10_000
@@ -32,7 +36,7 @@ class ItemNotFound(SearchError):
     """No item of that id is in the collection."""
 
 
-def reciprocal_rank_fusion(rankings: list[list[Hit]]) -> list[Hit]:
+def reciprocal_rank_fusion(rankings: list[list[AnyHit]]) -> list[AnyHit]:
     """Merge rankings by rank: each hit scores the sum of ``1 / (60 + rank)`` over the lists it is in.
 
     Scores of different modalities cannot be compared in a CLIP space, ranks can. The hits keep their
@@ -40,7 +44,7 @@ def reciprocal_rank_fusion(rankings: list[list[Hit]]) -> list[Hit]:
     SIGIR 2009.)
     """
     fused: dict[str, float] = {}
-    hits: dict[str, Hit] = {}
+    hits: dict[str, AnyHit] = {}
     for ranking in rankings:
         for rank, hit in enumerate(ranking, start=1):
             fused[hit.id] = fused.get(hit.id, 0.0) + 1.0 / (RRF_CONSTANT + rank)
@@ -54,12 +58,25 @@ class Retriever:
     Thread-safe when backend and encoder are. Raises `CollectionNotFound` and `EncoderMismatch` at
     construction; the collection is looked at again every 5 seconds of use, so that one which was
     dropped and filled anew by another encoder is noticed.
+
+    Results carry their calibrated relevance (`retrieval.relevance`). It is judged by a random sample of the
+    collection, taken at the first search and kept in the folder `samples`, one folder a store, or in memory;
+    `calibrate` False leaves it out.
     """
 
-    def __init__(self, backend: Backend, encoder: Encoder, collection: str) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        encoder: Encoder,
+        collection: str,
+        *,
+        samples: Path | None = None,
+        calibrate: bool = True,
+    ) -> None:
         self.backend = backend
         self.encoder = encoder
         self.collection = collection
+        self.calibrator = Calibrator(backend, encoder, collection, samples) if calibrate else None
         self._checked_at = -DESCRIBE_EVERY_S
         self._check()
 
@@ -84,18 +101,21 @@ class Retriever:
         modality: Modality | None = None,
         offset: int = 0,
         effort: float | None = None,
-    ) -> list[Hit]:
+        min_relevance: float | None = None,
+    ) -> list[Result]:
         """The hits of ranks ``offset + 1`` to ``offset + k`` for words, an image, or weighted terms of both.
 
         A str is text; a Path, bytes or PIL image is an image. With `modality` the hits are ordered by
         score; without, images and texts are searched apart and merged by `reciprocal_rank_fusion`.
         `where` is a `Where` or its JSON form. Pages of one k fit together without gap or repetition
-        while the collection does not change. Raises SearchError, `ImageError` or `BackendError`.
+        while the collection does not change. `min_relevance` in [0, 1] leaves out what is less relevant, before
+        paging; `RELEVANT` is the recommended one. Raises SearchError, `ImageError` or `BackendError`.
         """
         check_page(k, offset)
         self._check()
         vector = query_vector(query, self.encoder)
-        return self._prefix(vector, k, offset + k, _as_where(where), modality, effort)[offset : offset + k]
+        gate = self._gate(vector, make_of(as_terms(query)), min_relevance)
+        return self._prefix(vector, k, offset + k, _as_where(where), modality, effort, gate)[offset : offset + k]
 
     def similar(
         self,
@@ -106,17 +126,20 @@ class Retriever:
         modality: Modality | None = None,
         offset: int = 0,
         effort: float | None = None,
-    ) -> list[Hit]:
+        min_relevance: float | None = None,
+    ) -> list[Result]:
         """The items nearest to a stored one, itself left out; of its own modality unless said otherwise.
 
-        Raises `ItemNotFound`.
+        Raises `ItemNotFound`, and what `search` raises.
         """
         check_page(k, offset)
         self._check()
         item = self.get(item_id, with_vector=True)
         assert item.vector is not None
         # One more than asked, because the item itself is in every list that reaches it.
-        found = self._prefix(item.vector, k, offset + k + 1, _as_where(where), modality or item.modality, effort)
+        gate = self._gate(item.vector, ((item.modality, 1.0),), min_relevance)
+        kind = modality or item.modality
+        found = self._prefix(item.vector, k, offset + k + 1, _as_where(where), kind, effort, gate)
         return [hit for hit in found if hit.id != item_id][offset : offset + k]
 
     def lookup(
@@ -127,9 +150,12 @@ class Retriever:
         where: Filter = None,
         offset: int = 0,
         effort: float | None = None,
-    ) -> list[Hit]:
+        min_relevance: float | None = None,
+    ) -> list[Result]:
         """The texts (captions, passages) that describe an image best."""
-        return self.search(image, k, where=where, modality="text", offset=offset, effort=effort)
+        return self.search(
+            image, k, where=where, modality="text", offset=offset, effort=effort, min_relevance=min_relevance
+        )
 
     def get(self, item_id: str, *, with_vector: bool = False) -> Record:
         """The stored item of this id. Raises `ItemNotFound`."""
@@ -146,17 +172,18 @@ class Retriever:
         where: Where | None,
         modality: Modality | None,
         effort: float | None,
-    ) -> list[Hit]:
+        gate: _Gate,
+    ) -> list[Result]:
         """At least the first `length` hits (all, where there are fewer) of a list that only grows at its end.
 
         An approximate index may find more when it looks deeper. So the list for depth 2k is the list
         for depth k, then what the deeper search adds: earlier pages stay as they were.
         """
         wanted: list[Modality] = [modality] if modality else ["image", "text"]
-        listed: dict[str, Hit] = {}
+        listed: dict[str, Result] = {}
         depth = k
         while True:
-            rankings = [self._ranking(vector, depth, where, m, effort) for m in wanted]
+            rankings = [self._ranking(vector, depth, where, m, effort, gate) for m in wanted]
             merged = reciprocal_rank_fusion(rankings) if len(rankings) > 1 else rankings[0]
             exhausted = all(len(ranking) < depth for ranking in rankings)
             for hit in merged if exhausted else merged[:depth]:
@@ -166,11 +193,29 @@ class Retriever:
             depth *= 2
 
     def _ranking(
-        self, vector: NDArray[np.float32], depth: int, where: Where | None, modality: Modality, effort: float | None
-    ) -> list[Hit]:
+        self,
+        vector: NDArray[np.float32],
+        depth: int,
+        where: Where | None,
+        modality: Modality,
+        effort: float | None,
+        gate: _Gate,
+    ) -> list[Result]:
         only = Compare("modality", "eq", modality)
         clause: Where = only if where is None else And((where, only))
-        return self.backend.search(self.collection, vector[None, :], depth, where=clause, effort=effort)[0]
+        hits = self.backend.search(self.collection, vector[None, :], depth, where=clause, effort=effort)[0]
+        judge, least = gate
+        return [Result.of(hit) for hit in hits] if judge is None else judge.judge(hits, least)
+
+    def _gate(self, vector: NDArray[np.float32], make: Make, min_relevance: float | None) -> _Gate:
+        """What judges this query's hits, and the relevance below which they are left out."""
+        if min_relevance is not None and not 0 <= min_relevance <= 1:
+            raise SearchError(f"min_relevance must be from 0 to 1, not {min_relevance!r}")
+        if self.calibrator is None:
+            if min_relevance is not None:
+                raise SearchError("min_relevance needs calibration, which this retriever was made without")
+            return None, None
+        return self.calibrator.judge(vector, make), min_relevance
 
 
 def check_page(k: int, offset: int) -> None:
