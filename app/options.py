@@ -29,6 +29,10 @@ Effort = Annotated[
     float | None,
     typer.Option("--effort", metavar="X", help="Search effort over 0 to 1: speed against recall."),
 ]
+MinRelevance = Annotated[
+    float | None,
+    typer.Option("--min-relevance", metavar="X", help="Only what is as relevant as this, from 0 to 1."),
+]
 Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a self-contained results page.")]
 Open = Annotated[bool, typer.Option("--open", help="Open the results page in the browser.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
