@@ -1,19 +1,25 @@
 """What scores unrelated queries reach: the statistics behind relevance, on plain arrays.
 
 1. **Background queries** (a querybank; Bogolin et al., Cross Modal Retrieval with Querybank Normalisation,
-   CVPR 2022; cohort normalisation in speaker verification: Auckenthaler, Carey and Lloyd-Thomas, Score
-   normalization for text-independent speaker verification systems, 2000) are scored against the sample.
-   They are about all sorts of things, so most of them have no answer in any one collection.
+   CVPR 2022) are scored against the sample. They are about all sorts of things, so most of them have no
+   answer in any one collection.
 2. **Hubness.** Some items come near to every query. What an item scores with its ten nearest background
    queries is what it scores with anything: CSLS (Conneau et al., Word translation without parallel data,
    ICLR 2018, whose k is 10 as well). A query's level is the mean of that over the three items of the sample
    that it is nearest to, so it depends on the query alone, and relevance never reorders results.
-3. **Extremes.** A background query's best score above its level is a maximum of many, so it follows the
+3. **Typical scores.** Some queries score higher with everything, above all across the gap between texts and
+   images in CLIP spaces (Liang et al., Mind the gap, NeurIPS 2022; in speaker verification it is what T-norm
+   takes out: Auckenthaler, Carey and Lloyd-Thomas, Score normalization for text-independent speaker
+   verification systems, 2000). How far a query's lower quartile says what it scores best is measured on the
+   background queries, by the robust regression of Theil (1950) and Sen (JASA 1968), and no further is it taken
+   out: not at all where the slope is 0. A query's quartile counts up to the 95th percentile of the
+   background's, so that "a dog" still answers a collection of nothing but dogs.
+4. **Extremes.** A background query's best score above its level is a maximum of many, so it follows the
    Gumbel distribution (Gumbel, Statistics of Extremes, 1958; for matching scores Scheirer et al.,
    Meta-recognition, TPAMI 2011; for database search Karlin and Altschul, PNAS 1990). It is fitted to the lower
    half of the background queries only, for in the upper half are those that do have an answer: an empirical
    null (Efron, Large-scale simultaneous hypothesis testing, JASA 2004).
-4. **Size.** The best of N items scores higher than the best of the n that were sampled. Beyond a high
+5. **Size.** The best of N items scores higher than the best of the n that were sampled. Beyond a high
    threshold excesses are about exponential, so the null moves up by their mean times ln(N / n) (peaks over
    threshold: Pickands, 1975; Weissman, Estimation of parameters and large quantiles, JASA 1978).
 
@@ -35,6 +41,9 @@ Floats = NDArray[np.float32] | NDArray[np.float64]
 HUBNESS_QUERIES = 10
 # The few best items bear the decision; more than one steadies it.
 LEVEL_ITEMS = 3
+# What unrelated items score: unlike the mean it does not move when up to three quarters of the items are answers.
+_TYPICAL = 0.25
+_TYPICAL_BOUNDS = (0.05, 0.95)
 # With fewer background queries the quantiles of the fit would be guesses.
 MIN_BACKGROUND = 16
 # The lower half without its own lowest few, whose order statistics scatter most.
@@ -47,20 +56,25 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Null:
-    """The distribution of the best score of an unrelated query over a collection, and its items' hubness.
+    """The distribution of the best score of an unrelated query over a collection, and what levels a query.
 
-    hubness: (n,) of the sample's items. location, scale: of the Gumbel distribution of the best score above
+    hubness: (n,) of the sample's items. slope, middle, bounds: of the regression of best on typical score, and
+    the typical scores of the background queries. location, scale: of the Gumbel distribution of the best score above
     the query's level, for the whole collection.
     """
 
     hubness: NDArray[np.float64]
+    slope: float
+    middle: float
+    bounds: tuple[float, float]
     location: float
     scale: float
 
     def level(self, scores: Floats) -> float:
         """The level of a query from its (n,) scores over the sample."""
         best = np.argsort(-scores, kind="stable")[:LEVEL_ITEMS]
-        return float(self.hubness[best].mean())
+        typical = np.clip(np.quantile(scores, _TYPICAL), *self.bounds)
+        return float(self.hubness[best].mean() + self.slope * (typical - self.middle))
 
     def relevance(self, scores: Floats, level: float) -> NDArray[np.float64]:
         """The probability that an unrelated query finds nothing as good, for scores of a query of that level."""
@@ -85,11 +99,14 @@ def fit_null(scores: Floats, population: int, related: NDArray[np.bool_] | None 
     m, n = table.shape
     if m < MIN_BACKGROUND:
         return None
-    best, hubness = _best_above_level(table)
-    location, scale = _gumbel(best)
-    scale = max(scale, _ROUNDING * max(1.0, float(np.abs(table).max())))
+    best, hubness = _best_above_hubness(table)
+    typical = np.quantile(table, _TYPICAL, axis=1)
+    slope, middle = _slope(typical, best), float(np.median(typical))
+    low, high = (float(bound) for bound in np.quantile(typical, _TYPICAL_BOUNDS))
+    location, scale = _gumbel(best - slope * (np.clip(typical, low, high) - middle))
+    scale = max(scale, _ROUNDING * float(np.abs(table).max()), np.finfo(np.float64).tiny)
     tail = _tail(table) if population > n else 0.0
-    return Null(hubness, location + tail * np.log(max(population / n, 1.0)), scale)
+    return Null(hubness, slope, middle, (low, high), location + tail * np.log(max(population / n, 1.0)), scale)
 
 
 def _without_related(table: NDArray[np.float64], related: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -100,8 +117,8 @@ def _without_related(table: NDArray[np.float64], related: NDArray[np.bool_]) -> 
     return np.asarray(np.where(hidden, medians, kept))
 
 
-def _best_above_level(table: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(m,) best scores above each background query's level, itself left out of it; (n,) hubness."""
+def _best_above_hubness(table: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(m,) best scores above the hubness of each background query, itself left out of it; (n,) hubness."""
     m, n = table.shape
     k = min(HUBNESS_QUERIES, m - 1)
     highest = -np.partition(-table, k, axis=0)[: k + 1]  # (k + 1, n): one more, for the query that is left out
@@ -111,6 +128,16 @@ def _best_above_level(table: NDArray[np.float64]) -> tuple[NDArray[np.float64], 
     own = np.take_along_axis(table, items, axis=1)
     without = np.where(own > threshold[items], (total[items] - own) / k, hubness[items])
     return own[:, 0] - without.mean(axis=1), hubness
+
+
+def _slope(typical: NDArray[np.float64], best: NDArray[np.float64]) -> float:
+    """The median slope of `best` over `typical` between pairs of queries, from 0 to 1."""
+    left, right = np.triu_indices(len(typical), 1)
+    run = typical[right] - typical[left]
+    apart = np.abs(run) > _ROUNDING * float(np.ptp(typical))
+    if not apart.any():
+        return 0.0
+    return float(np.clip(np.median((best[right] - best[left])[apart] / run[apart]), 0.0, 1.0))
 
 
 def _gumbel(best: NDArray[np.float64]) -> tuple[float, float]:

@@ -299,7 +299,7 @@ def _read_vectors(path: Path | None, shape: tuple[int, int]) -> NDArray[np.float
     if path is None:
         return None
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             vectors: NDArray[np.float32] = arrays["vectors"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
