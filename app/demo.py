@@ -17,7 +17,7 @@ import typer
 
 from app import options
 from app.indexing import run, summary
-from app.opening import CommandError, encoder_for, open_backend, write_atomically
+from app.opening import CommandError, encoder_for, open_backend, samples_folder, write_atomically
 from app.output import hit_object, note, place, print_hits, print_json, write
 from app.settings import Settings, default_backend
 
@@ -68,7 +68,7 @@ def demo(
         if report.interrupted:
             note("interrupted: run the demo again to go on from there")
             raise typer.Exit(130)
-        sections = list(ask(Retriever(store, model, COLLECTION), pictures.parent, k))
+        sections = list(ask(Retriever(store, model, COLLECTION, samples=samples_folder(settings)), pictures.parent, k))
     page = html or folder / "results.html"
     write_atomically(page, render("Sightline demo", sections, [f"{report.found:,} pictures", f"encoder {model.name}"]))
     if as_json:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app import options
-from app.opening import CommandError, UsageError, encoder_for, open_backend
+from app.opening import CommandError, UsageError, encoder_for, open_backend, samples_folder
 from app.output import note, one_line, print_json, write
 from app.settings import Settings
 
@@ -102,7 +102,7 @@ def run(
 
     settings.home.mkdir(parents=True, exist_ok=True)
     with stop_on_interrupt() as stop, progress_line() as progress:
-        return indexers.index(
+        report = indexers.index(
             source,
             store,
             model,
@@ -115,6 +115,19 @@ def run(
             progress=progress,
             stop=stop,
         )
+    if not report.interrupted:
+        prepare_relevance(store, model, settings)
+    return report
+
+
+def prepare_relevance(store: Backend, model: Encoder, settings: Settings) -> None:
+    """Take the sample that relevance is judged by while the encoder is loaded, so that no search waits for it."""
+    from backends.errors import BackendError
+    from retrieval.relevance import Calibrator
+
+    # The first search takes it otherwise; and there is none of a collection that nothing made.
+    with contextlib.suppress(BackendError):
+        Calibrator(store, model, settings.collection, samples_folder(settings)).prepare()
 
 
 @contextlib.contextmanager

@@ -166,7 +166,8 @@ def open_retriever(settings: Settings, backend: Backend, chosen: str | None) -> 
     from retrieval.search import Retriever
 
     require_collection(settings, backend)
-    return Retriever(backend, encoder_for(settings, backend, chosen), settings.collection)
+    model = encoder_for(settings, backend, chosen)
+    return Retriever(backend, model, settings.collection, samples=samples_folder(settings))
 
 
 def stored_retriever(settings: Settings, backend: Backend) -> Retriever:
@@ -175,7 +176,14 @@ def stored_retriever(settings: Settings, backend: Backend) -> Retriever:
 
     require_collection(settings, backend)
     spec = backend.describe(settings.collection)
-    return Retriever(backend, StoredVectors(spec.encoder, spec.dim), settings.collection)
+    model = StoredVectors(spec.encoder, spec.dim)
+    return Retriever(backend, model, settings.collection, samples=samples_folder(settings))
+
+
+def samples_folder(settings: Settings) -> Path:
+    """Where the samples of this store's collections are kept that relevance is judged by."""
+    store = hashlib.sha256(settings.backend.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return settings.home / "samples" / store
 
 
 def require_collection(settings: Settings, backend: Backend) -> None:

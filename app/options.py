@@ -41,6 +41,10 @@ GroupDuplicates = Annotated[
     float | None,
     typer.Option("--group-duplicates", metavar="X", help="Fold results of at least this cosine into one, e.g. 0.95."),
 ]
+MinRelevance = Annotated[
+    float | None,
+    typer.Option("--min-relevance", metavar="X", help="Only what is as relevant as this, from 0 to 1."),
+]
 Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a self-contained results page.")]
 Open = Annotated[bool, typer.Option("--open", help="Open the results page in the browser.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

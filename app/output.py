@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import unicodedata
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
     from backends.base import Hit, Record
     from retrieval.facets import Facet
+
+NOTHING_FOUND = "nothing found: the collection is empty, or no item matches the filter"
 
 
 def one_line(text: object) -> str:
@@ -58,6 +61,7 @@ def hit_object(hit: Hit) -> dict[str, Any]:
     return {
         "id": hit.id,
         "score": hit.score,
+        "relevance": getattr(hit, "relevance", None),
         "modality": hit.modality,
         "uri": hit.uri,
         "text": hit.text,
@@ -131,14 +135,25 @@ def is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def print_hits(hits: Sequence[Hit], *, first_rank: int = 1) -> None:
-    """Print results: a table on a terminal, else rank, score, modality, id, place and text between tabs."""
+def print_hits(hits: Sequence[Hit], *, first_rank: int = 1, nothing: str = NOTHING_FOUND) -> None:
+    """Print results: a table on a terminal, else lines of fields between tabs.
+
+    The fields are rank, score, relevance, modality, id, place and text. `nothing` is said where there are none.
+    """
     if not hits:
-        note("nothing found: the collection is empty, or no item matches the filter")
+        note(nothing)
         return
     if not is_terminal():
         for rank, hit in enumerate(hits, start=first_rank):
-            fields = (rank, f"{hit.score:.4f}", hit.modality, hit.id, place(hit.uri), hit.text or "")
+            fields = (
+                rank,
+                f"{hit.score:.4f}",
+                show_relevance(hit),
+                hit.modality,
+                hit.id,
+                place(hit.uri),
+                hit.text or "",
+            )
             write("\t".join(one_line(value) for value in fields))
         return
     from rich.console import Console
@@ -148,6 +163,7 @@ def print_hits(hits: Sequence[Hit], *, first_rank: int = 1) -> None:
 
     table = Table.grid(padding=(0, 2, 0, 0), expand=True)
     table.add_column(justify="right", style="dim", no_wrap=True)
+    table.add_column(justify="right", style="dim", no_wrap=True)
     table.add_column(justify="right", style="bold", no_wrap=True)
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(ratio=1, overflow="ellipsis", no_wrap=True)
@@ -155,15 +171,21 @@ def print_hits(hits: Sequence[Hit], *, first_rank: int = 1) -> None:
         path = local_path(hit.uri)
         link = Style(link=path.absolute().as_uri() if path is not None else None)
         text = one_line((hit.text or "").split("\n", 1)[0])
-        table.add_row(str(rank), f"{hit.score:.3f}", hit.modality, Text(text))
+        table.add_row(str(rank), f"{hit.score:.3f}", show_relevance(hit), hit.modality, Text(text))
         # The id first: a terminal that is too narrow cuts the path, which the link still holds.
         folded = len(getattr(hit, "duplicates", ()))
         alike = f"  and {folded:,} alike" if folded else ""
         below = Text.assemble(
             one_line(hit.id), "  ", (one_line(shorten_home(place(hit.uri))), link), alike, style="dim"
         )
-        table.add_row("", "", "", below)
+        table.add_row("", "", "", "", below)
     Console().print(table)
+
+
+def show_relevance(hit: Hit) -> str:
+    """A hit's relevance in percent, rounded down so that 100% is said of nothing less; - where it is not known."""
+    relevance: float | None = getattr(hit, "relevance", None)
+    return "-" if relevance is None else f"{math.floor(100 * relevance)}%"
 
 
 def shorten_home(path: str) -> str:

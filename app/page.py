@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.output import local_path, place
+from app.output import NOTHING_FOUND, local_path, place, show_relevance
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -46,6 +46,7 @@ class Section:
     hits: Sequence[Hit]
     facts: Sequence[str] = field(default_factory=tuple)
     first_rank: int = 1
+    nothing: str = NOTHING_FOUND
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,7 @@ def _section(section: Section) -> dict[str, Any]:
         "label": _label(section.parts),
         "parts": [_part(part) for part in section.parts],
         "facts": [count, *precision, *section.facts],
+        "nothing": section.nothing[:1].upper() + section.nothing[1:] + ".",
         "images": [card for card in cards if card["modality"] == "image"],
         "passages": [card for card in cards if card["modality"] != "image"],
     }
@@ -123,6 +125,7 @@ def _card(hit: Hit, rank: int) -> dict[str, Any]:
         "rank": rank,
         "id": hit.id,
         "score": f"{hit.score:.3f}",
+        "relevance": show_relevance(hit),
         "modality": hit.modality,
         "text": text if len(text) <= MAX_SHOWN_CHARS else text[: MAX_SHOWN_CHARS - 1] + "…",
         "place": place(hit.uri),

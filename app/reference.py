@@ -24,13 +24,12 @@ HEAD = """# The command line
 This page is written by `python -m app.reference`; a test sees to it that it is up to date.
 
 Results go to standard output, everything else to standard error. On a terminal results are tables; in a
-pipe they are lines with tabs between rank, score, modality, id, path and text, then for `--facets` between
-`facet`, field, value and count. `--json` prints one JSON
-object instead:
+pipe they are lines with tabs between rank, score, relevance, modality, id, path and text, then for `--facets`
+between `facet`, field, value and count. `--json` prints one JSON object instead:
 
 | command | object |
 |---|---|
-| `search`, `similar`, `lookup` | `{"hits": [{"id", "score", "modality", "uri", "text", "metadata", "exact", "duplicates"}]}`, best first; `search --facets` adds `"facets": {FIELD: {"values": [{"value", "count"}], "more", "missing", "items"}}` |
+| `search`, `similar`, `lookup` | `{"hits": [{"id", "score", "relevance", "modality", "uri", "text", "metadata", "exact", "duplicates"}]}`, best first; `search --facets` adds `"facets": {FIELD: {"values": [{"value", "count"}], "more", "missing", "items"}}` |
 | `index` | `{"found", "indexed", "unchanged", "renamed", "updated", "duplicates", "pruned", "quarantined": [{"path", "reason"}], "seconds", …}` |
 | `eval` | `{"text_to_image": {"R@1", "R@5", "R@10", "median_rank"}, "image_to_text": {…}}`, in percent |
 | `show` | `{"id", "modality", "uri", "text", "metadata"}` |
@@ -42,7 +41,9 @@ object instead:
 | `models` | `{"models": [{"name", "summary", "dim", "parameters", "size_bytes", "languages", "licence", "flickr30k", "coco", "source", "installed"}]}` |
 | `demo` | `{"report", "page", "searches": [{"title", "terms", "hits"}]}` |
 
-Higher scores are better. `exact` says that the list was found by a full scan, so that nothing was missed.
+A search in which nothing is relevant prints `{"hits": []}`, with `--misses` also `"misses"`, the nearest ones.
+Higher scores are better. `relevance` is in [0, 1], the share of unrelated queries that find nothing as good, or
+null where it cannot be known. `exact` says that the list was found by a full scan, so that nothing was missed.
 """  # noqa: E501
 SETTINGS = f"""## Settings
 

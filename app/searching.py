@@ -6,6 +6,7 @@ import json
 import shlex
 import webbrowser
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -31,6 +32,7 @@ from app.output import (
     print_hits,
     print_json,
     record_object,
+    show_relevance,
     write,
 )
 from app.settings import Settings
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from backends.base import Backend, Hit, Modality
     from retrieval.facets import Facet
     from retrieval.query import Term
+    from retrieval.results import Result
     from retrieval.search import Mode
 
 MODALITIES = ("image", "text", "any")
@@ -71,6 +74,10 @@ def search(
         list[str] | None,
         typer.Option("--facets", metavar="FIELD", help="Count this field's values over all that match the filter."),
     ] = None,
+    min_relevance: options.MinRelevance = None,
+    misses: Annotated[
+        bool, typer.Option("--misses", help="Where nothing is relevant, show the nearest misses.")
+    ] = False,
     backend: options.Backend = None,
     collection: options.Collection = None,
     encoder: options.Encoder = None,
@@ -84,6 +91,9 @@ def search(
 
     Words, --image, --term and --terms add up to one query. A term's leading - steers away from it, ^NUMBER
     at its end weighs it, and image:FILE takes a picture: --terms 'beach -people "evening sun"^0.5'.
+
+    Of a search by words alone, what is less relevant than the setting min_relevance is left out; relevance
+    is the share of unrelated queries that find nothing as good. --min-relevance 0 shows everything.
     """
     query = read_query(words, image, term, terms)
     kind = read_modality(modality)
@@ -101,16 +111,26 @@ def search(
         retriever = open_retriever(settings, store, encoder)
         with waiting("searching"):
             kind = kind if modality is not None else default_modality(store, settings.collection, clause)
-            hits = retriever.search(
-                query, settings.k, modality=kind, where=clause, offset=offset, effort=effort,
-                mode=read_mode(mode), diversity=diversity, group_duplicates=group_duplicates, reranker=reranker,
-            )  # fmt: skip
+            gate = default_gate(query, settings, mode) if min_relevance is None else min_relevance or None
+
+            def find(least: float | None) -> list[Result]:
+                return retriever.search(
+                    query, settings.k, modality=kind, where=clause, offset=offset, effort=effort, min_relevance=least,
+                    mode=read_mode(mode), diversity=diversity, group_duplicates=group_duplicates, reranker=reranker,
+                )  # fmt: skip
+
+            hits = find(gate)
+            nearest = find(None) if gate is not None and not hits else None
             counted = retriever.facets(facets, where=clause, modality=kind) if facets else None
     from app.page import Section, parts_of
 
     title = "Search" if len(query) == 1 else "Composed search"
-    section = Section(title, parts_of(query), hits, query_facts(where, offset, k=settings.k), offset + 1)
-    deliver(section, settings, html, open_page=open_page, as_json=as_json, facets=counted)
+    facts = query_facts(where, offset, k=settings.k, gate=gate)
+    section = Section(title, parts_of(query), hits, facts, offset + 1)
+    if nearest and gate is not None:
+        section = nothing_relevant(section, nearest, gate, misses=misses)
+    shown = nearest if misses else None
+    deliver(section, settings, html, open_page=open_page, as_json=as_json, misses=shown, facets=counted)
 
 
 def similar(
@@ -124,6 +144,7 @@ def similar(
     effort: options.Effort = None,
     diversity: options.Diversity = 0.0,
     group_duplicates: options.GroupDuplicates = None,
+    min_relevance: options.MinRelevance = None,
     backend: options.Backend = None,
     collection: options.Collection = None,
     html: options.Html = None,
@@ -139,13 +160,14 @@ def similar(
         item = retriever.get(item_id)
         hits = retriever.similar(
             item_id, settings.k, where=clause, modality=kind, offset=offset, effort=effort,
-            diversity=diversity, group_duplicates=group_duplicates,
+            diversity=diversity, group_duplicates=group_duplicates, min_relevance=min_relevance,
         )  # fmt: skip
     from app.output import local_path
     from app.page import Part, Section
 
     part = Part(text=item.text or place(item.uri), image=local_path(item.uri) if item.modality == "image" else None)
-    section = Section("Similar items", [part], hits, query_facts(where, offset, k=settings.k), offset + 1)
+    facts = query_facts(where, offset, k=settings.k, gate=min_relevance)
+    section = Section("Similar items", [part], hits, facts, offset + 1)
     deliver(section, settings, html, open_page=open_page, as_json=as_json)
 
 
@@ -155,6 +177,7 @@ def lookup(
     k: options.K = None,
     offset: options.Offset = 0,
     effort: options.Effort = None,
+    min_relevance: options.MinRelevance = None,
     backend: options.Backend = None,
     collection: options.Collection = None,
     encoder: options.Encoder = None,
@@ -173,11 +196,14 @@ def lookup(
     with open_backend(settings) as store:
         retriever = open_retriever(settings, store, encoder)
         with waiting("searching"):
-            hits = retriever.lookup(image, settings.k, where=clause, offset=offset, effort=effort)
+            hits = retriever.lookup(
+                image, settings.k, where=clause, offset=offset, effort=effort, min_relevance=min_relevance
+            )
     from app.page import Part, Section
 
     part = Part(text=str(image), image=image)
-    section = Section("Texts for a picture", [part], hits, query_facts(where, offset, k=settings.k), offset + 1)
+    facts = query_facts(where, offset, k=settings.k, gate=min_relevance)
+    section = Section("Texts for a picture", [part], hits, facts, offset + 1)
     deliver(section, settings, html, open_page=open_page, as_json=as_json)
 
 
@@ -296,9 +322,31 @@ def require_file(path: Path) -> None:
         raise CommandError(f"no file {path}: check the path of the picture")
 
 
-def query_facts(where: str | None, offset: int, *, k: int) -> list[str]:
+def default_gate(query: Sequence[Term], settings: Settings, mode: str) -> float | None:
+    """The relevance that a search shows at least where nothing was said; None for everything.
+
+    A picture is judged by how the collection's own pictures find each other, so only queries of words, which
+    are judged by unrelated words, are gated unasked. A keyword search finds only what has the words anyway.
+    """
+    only_words = all(isinstance(term.value, str) for term in query)
+    return settings.min_relevance or None if only_words and mode != "keyword" else None
+
+
+def nothing_relevant(section: Section, nearest: Sequence[Result], gate: float, *, misses: bool) -> Section:
+    """The section that says that nothing is relevant, with the nearest misses where they are wanted."""
+    said = f"nothing relevant: the nearest miss is at {show_relevance(nearest[0])}, below {100 * gate:g}%"
+    if section.first_rank > 1:
+        said = f"nothing relevant from rank {section.first_rank} on"
+    if misses:
+        return replace(section, title="Nothing relevant; the nearest misses", hits=nearest, nothing=said)
+    return replace(section, nothing=f"{said}; --misses shows the nearest misses")
+
+
+def query_facts(where: str | None, offset: int, *, k: int, gate: float | None = None) -> list[str]:
     """What the results page says about how a query was narrowed."""
     facts = [f"where {where}"] if where else []
+    if gate is not None:
+        facts.append(f"relevance from {100 * gate:g}%")
     return [*facts, f"ranks {offset + 1} to {offset + k}"] if offset else facts
 
 
@@ -309,9 +357,13 @@ def deliver(
     *,
     open_page: bool,
     as_json: bool,
+    misses: Sequence[Result] | None = None,
     facets: Mapping[str, Facet] | None = None,
 ) -> None:
-    """Give out results: to stdout as table or JSON, and to the page that was asked for."""
+    """Give out results: to stdout as table or JSON, and to the page that was asked for.
+
+    misses: what the section shows though nothing of it is relevant.
+    """
     hits: Sequence[Hit] = section.hits
     if html is not None or open_page:
         from app.page import render
@@ -323,10 +375,13 @@ def deliver(
         if open_page and not webbrowser.open(path.absolute().as_uri()):
             note(f"note: no browser could be opened; open {path.absolute()} yourself")
     if as_json:
-        answer: dict[str, Any] = {"hits": [hit_object(hit) for hit in hits]}
+        found = [hit_object(hit) for hit in hits]
+        answer: dict[str, Any] = {"hits": [], "misses": found} if misses else {"hits": found}
         if facets is not None:
             answer["facets"] = {field: facet_object(facet) for field, facet in facets.items()}
         print_json(answer)
         return
-    print_hits(hits, first_rank=section.first_rank)
+    if misses:
+        note(section.nothing)
+    print_hits(hits, first_rank=section.first_rank, nothing=section.nothing)
     print_facets(facets or {})

@@ -20,11 +20,12 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from app.http_guard import BodyLimit, SecurityHeaders, install_problem_handlers
 from app.output import local_path
-from backends.base import Backend, BackendError, CollectionNotFound, Hit, Modality, Unsupported
+from backends.base import Backend, BackendError, CollectionNotFound, Modality, Unsupported
 from retrieval.encoders.base import Encoder
 from retrieval.images import ImageError, load_image
 from retrieval.query import Query as SearchQuery
 from retrieval.query import SearchError, Term
+from retrieval.results import Result
 from retrieval.search import EncoderMismatch, ItemNotFound, Retriever
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
@@ -67,13 +68,17 @@ class SearchBody(BaseModel):
     where: dict[str, Any] | None = Field(None, examples=[{"year": {"$gte": 1990}}])
     modality: Modality | None = None
     effort: float | None = Field(None, gt=0, le=1)
+    min_relevance: float | None = Field(
+        None, ge=0, le=1, description="Leave out what is less relevant; nothing is left out unless this is given."
+    )
 
 
 class HitBody(BaseModel):
-    """One result; `score` is higher for better hits."""
+    """One result; `score` is higher for better hits, `relevance` the share of unrelated queries that find less."""
 
     id: str
     score: float
+    relevance: float | None = None
     modality: Modality
     uri: str | None
     text: str | None
@@ -108,9 +113,9 @@ class CollectionBody(BaseModel):
     searchable: bool = Field(description="Whether this service's encoder is the one that filled it.")
 
 
-def _body(hit: Hit) -> HitBody:
+def _body(hit: Result) -> HitBody:
     return HitBody(
-        id=hit.id, score=hit.score, modality=hit.modality, uri=hit.uri, text=hit.text,
+        id=hit.id, score=hit.score, relevance=hit.relevance, modality=hit.modality, uri=hit.uri, text=hit.text,
         metadata=dict(hit.metadata), exact=hit.exact,
     )  # fmt: skip
 
@@ -144,14 +149,19 @@ def _picture(data: bytes) -> Any:
 
 
 def create_app(
-    backend: Backend, encoder: Encoder, collection: str, *, hosts: Sequence[str] = ("127.0.0.1", "localhost")
+    backend: Backend,
+    encoder: Encoder,
+    collection: str,
+    *,
+    hosts: Sequence[str] = ("127.0.0.1", "localhost"),
+    samples: Path | None = None,
 ) -> FastAPI:
     """The service over `backend`, searching with `encoder`, `collection` being the default one.
 
     Every error is an RFC 9457 problem document. Bodies are bounded to 32 MiB, images to 50 million
     pixels. Images leave the service only as thumbnails of stored items, decoded and encoded anew.
     `hosts` are the names a request's Host header may give, ``*`` for any: a web page that makes its own
-    domain point here (DNS rebinding) is refused.
+    domain point here (DNS rebinding) is refused. `samples` is where `Retriever` keeps what relevance is judged by.
     """
     app = FastAPI(title="Sightline", version="1", docs_url=None, redoc_url=None)
     retrievers: dict[str, Retriever] = {}
@@ -159,7 +169,7 @@ def create_app(
     def retriever(name: str | None) -> Retriever:
         wanted = name or collection
         if wanted not in retrievers:
-            retrievers[wanted] = Retriever(backend, encoder, wanted)
+            retrievers[wanted] = Retriever(backend, encoder, wanted, samples=samples)
         return retrievers[wanted]
 
     @app.get("/healthz")
@@ -189,8 +199,9 @@ def create_app(
     def search(body: SearchBody, collection: Collection = None) -> HitsBody:
         """Find images and texts by words, by an image, or by weighted terms of both."""
         hits = retriever(collection).search(
-            _as_query(body), body.k, where=body.where, modality=body.modality, offset=body.offset, effort=body.effort
-        )
+            _as_query(body), body.k, where=body.where, modality=body.modality, offset=body.offset,
+            effort=body.effort, min_relevance=body.min_relevance,
+        )  # fmt: skip
         return HitsBody(hits=[_body(hit) for hit in hits])
 
     @app.post("/v1/lookup")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from app import options
-from app.opening import CommandError, UsageError, encoder_for, open_backend, require_collection
+from app.opening import CommandError, UsageError, encoder_for, open_backend, require_collection, samples_folder
 from app.output import note
 from app.settings import Settings
 
@@ -50,7 +50,7 @@ def serve(
             from app.service import create_app
 
             hosts = ["*"] if public else ["127.0.0.1", "localhost", "[::1]", host]
-            service = create_app(store, model, settings.collection, hosts=hosts)
+            service = create_app(store, model, settings.collection, hosts=hosts, samples=samples_folder(settings))
             name = f"[{host}]" if ":" in host else host
             note(f"serving {settings.collection!r} at http://{name}:{listener.getsockname()[1]}/; Ctrl-C ends it")
             uvicorn.Server(uvicorn.Config(service, log_level="warning", ws="none")).run(sockets=[listener])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +15,10 @@ from platformdirs import user_config_path, user_data_path
 CONFIG_NAME = "sightline.toml"
 ENV_PREFIX = "SIGHTLINE_"
 MAX_CONFIG_BYTES = 1 << 20
+_NUMBERS: dict[str, tuple[Callable[[str], int | float], str]] = {
+    "int": (int, "an integer"),
+    "float": (float, "a number"),
+}
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 
 
@@ -40,6 +44,10 @@ class Settings:
     device: str = field(default="auto", metadata={"help": "where the encoder runs: auto, cpu, cuda, cuda:N or mps"})
     precision: str = field(default="auto", metadata={"help": "arithmetic of the encoder: auto, fp32, fp16 or bf16"})
     k: int = field(default=10, metadata={"help": "how many results to show"})
+    min_relevance: float = field(
+        default=0.8,
+        metadata={"help": "relevance from 0 to 1 that a search by words shows at least; 0 shows everything"},
+    )
     batch_size: int = field(default=64, metadata={"help": "items encoded and stored at a time while indexing"})
 
     def __post_init__(self) -> None:
@@ -47,6 +55,9 @@ class Settings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
                 raise SettingsError(f"{name} must be an integer from {least} to {most}, not {value!r}")
+        least = self.min_relevance
+        if isinstance(least, bool) or not isinstance(least, int | float) or not 0 <= least <= 1:
+            raise SettingsError(f"min_relevance must be a number from 0 to 1, not {least!r}")
         for name in ("backend", "collection", "encoder", "device"):
             value = getattr(self, name)
             if not isinstance(value, str) or not value.strip():
@@ -134,11 +145,12 @@ def _read_env(env: Mapping[str, str]) -> dict[str, Any]:
         text = env.get(name, "").strip()
         if not text:
             continue
-        if setting.type == "int":
+        if setting.type in _NUMBERS:
+            read, kind = _NUMBERS[str(setting.type)]
             try:
-                values[setting.name] = int(text)
+                values[setting.name] = read(text)
             except ValueError:
-                raise SettingsError(f"{name} must be an integer, not {text!r}") from None
+                raise SettingsError(f"{name} must be {kind}, not {text!r}") from None
         else:
             values[setting.name] = text
     return values

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from app import options
-from app.opening import CommandError, encoder_name, open_backend
+from app.opening import CommandError, encoder_name, open_backend, samples_folder
 from app.output import note, print_json, print_table
 from app.settings import Settings
 
@@ -59,6 +59,9 @@ def drop(
                 raise CommandError(f"dropping {name!r} ({count:,} items) needs a yes: add --yes")
             typer.confirm(f"Drop collection {name!r} with {count:,} items?", abort=True, err=True)
         store.drop(name)
+    from retrieval.sample import forget_sample
+
+    forget_sample(samples_folder(settings), name)
     if as_json:
         print_json({"dropped": name, "items": count})
     else:

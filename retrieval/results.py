@@ -22,5 +22,6 @@ class Result(Hit):
 
     @classmethod
     def of(cls, hit: Hit, duplicates: tuple[str, ...] = ()) -> Self:
-        """The hit, with what was folded into it, as a result that was not judged."""
-        return cls(**{each.name: getattr(hit, each.name) for each in fields(Hit)}, duplicates=duplicates)
+        """The hit, with what was folded into it; what is known of its relevance is kept."""
+        known = {each.name: getattr(hit, each.name) for each in fields(hit)}
+        return cls(**{**known, "duplicates": duplicates})

@@ -14,11 +14,12 @@ from PIL import Image
 
 from backends.base import And, Backend, Compare, Hit, Modality, Record, Where, matches, parse_where
 from backends.where import check_field_name
-from backends.words import words
+from backends.words import searched_text, words
 from retrieval.encoders.base import Encoder
 from retrieval.facets import Facet, count_facets
 from retrieval.fusion import Ranked, fuse, reciprocal_rank_fusion
-from retrieval.query import Query, SearchError, Term, query_vector, query_words
+from retrieval.query import Query, SearchError, Term, as_terms, query_vector, query_words
+from retrieval.relevance import Calibrator, Judge, Make, make_of
 from retrieval.rerank import Reranker
 from retrieval.results import Result
 from retrieval.shaping import WINDOW, Shape, Shaper
@@ -51,6 +52,8 @@ class _Request:
     where: Where | None
     modality: Modality | None
     effort: float | None
+    judge: Judge | None = None
+    min_relevance: float | None = None
     without: str | None = None
 
 
@@ -60,12 +63,25 @@ class Retriever:
     Thread-safe when backend and encoder are. Raises `CollectionNotFound` and `EncoderMismatch` at
     construction; the collection is looked at again every 5 seconds of use, so that one which was
     dropped and filled anew by another encoder is noticed.
+
+    Results carry their calibrated relevance (`retrieval.relevance`). It is judged by a random sample of the
+    collection, taken at the first search and kept in the folder `samples`, one folder a store, or in memory;
+    `calibrate` False leaves it out.
     """
 
-    def __init__(self, backend: Backend, encoder: Encoder, collection: str) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        encoder: Encoder,
+        collection: str,
+        *,
+        samples: Path | None = None,
+        calibrate: bool = True,
+    ) -> None:
         self.backend = backend
         self.encoder = encoder
         self.collection = collection
+        self.calibrator = Calibrator(backend, encoder, collection, samples) if calibrate else None
         self._checked_at = -DESCRIBE_EVERY_S
         self._check()
 
@@ -90,6 +106,7 @@ class Retriever:
         modality: Modality | None = None,
         offset: int = 0,
         effort: float | None = None,
+        min_relevance: float | None = None,
         mode: Mode = "vector",
         diversity: float = 0.0,
         group_duplicates: float | None = None,
@@ -101,6 +118,10 @@ class Retriever:
         score; without, images and texts are searched apart and merged by `reciprocal_rank_fusion`.
         `where` is a `Where` or its JSON form. Pages of one k fit together without gap or repetition
         while the collection does not change. Raises SearchError, `ImageError` or `BackendError`.
+
+        min_relevance: in [0, 1], leaves out what is less relevant, before paging; `RELEVANT` is the
+        recommended one. Relevance is judged by vectors, so an item found by keywords that has every word
+        of the query stays whatever its own. A keyword search without it judges, and encodes, nothing.
 
         mode: ``keyword`` ranks by BM25 over the words of the terms that do not steer away, ``hybrid``
         fuses that ranking with those by vectors, each read down to 100 or k, whichever is more. Without
@@ -114,13 +135,12 @@ class Retriever:
         check_page(k, offset)
         self._check()
         text = query_words(query)
+        searched = "" if mode == "vector" else self._searched_words(text, mode)
+        vector = None if mode == "keyword" and min_relevance is None else query_vector(query, self.encoder)
         request = _Request(
-            None if mode == "keyword" else query_vector(query, self.encoder),
-            "" if mode == "vector" else self._searched_words(text, mode),
-            _as_where(where),
-            modality,
-            effort,
-        )
+            None if mode == "keyword" else vector, searched, _as_where(where), modality, effort,
+            self._judge(vector, make_of(as_terms(query)), min_relevance), min_relevance,
+        )  # fmt: skip
         return self._page(request, k, offset, Shape(diversity, group_duplicates, reranker, text))
 
     def similar(
@@ -132,17 +152,21 @@ class Retriever:
         modality: Modality | None = None,
         offset: int = 0,
         effort: float | None = None,
+        min_relevance: float | None = None,
         diversity: float = 0.0,
         group_duplicates: float | None = None,
     ) -> list[Result]:
         """The items nearest to a stored one, itself left out; of its own modality unless said otherwise.
 
-        Raises `ItemNotFound`.
+        Raises `ItemNotFound`, and what `search` raises.
         """
         check_page(k, offset)
         self._check()
         item = self.get(item_id, with_vector=True)
-        request = _Request(item.vector, "", _as_where(where), modality or item.modality, effort, item_id)
+        judge = self._judge(item.vector, ((item.modality, 1.0),), min_relevance)
+        request = _Request(
+            item.vector, "", _as_where(where), modality or item.modality, effort, judge, min_relevance, item_id
+        )
         return self._page(request, k, offset, Shape(diversity, group_duplicates))
 
     def lookup(
@@ -153,9 +177,12 @@ class Retriever:
         where: Filter = None,
         offset: int = 0,
         effort: float | None = None,
+        min_relevance: float | None = None,
     ) -> list[Result]:
         """The texts (captions, passages) that describe an image best."""
-        return self.search(image, k, where=where, modality="text", offset=offset, effort=effort)
+        return self.search(
+            image, k, where=where, modality="text", offset=offset, effort=effort, min_relevance=min_relevance
+        )
 
     def get(self, item_id: str, *, with_vector: bool = False) -> Record:
         """The stored item of this id. Raises `ItemNotFound`."""
@@ -234,8 +261,9 @@ class Retriever:
         # The item itself is in every list that reaches it.
         depth = min(depth + (request.without is not None), limit)
         while True:
-            rankings = self._rankings(request, depth)
-            exhausted = depth == limit or all(len(ranking) < depth for ranking in rankings)
+            read = self._rankings(request, depth)
+            rankings = [ranking for ranking, _ in read]
+            exhausted = depth == limit or all(ended for _, ended in read)
             merged = fuse(rankings) if rankings else []
             for ranked in merged if exhausted else merged[:depth]:
                 if ranked.hit.id != request.without:
@@ -245,19 +273,47 @@ class Retriever:
                 return
             depth = min(2 * depth, limit)
 
-    def _rankings(self, request: _Request, depth: int) -> list[list[Hit]]:
-        """The rankings to be fused: by vector for each modality, then by keywords over all."""
-        found: list[list[Hit]] = []
+    def _rankings(self, request: _Request, depth: int) -> list[tuple[Sequence[Hit], bool]]:
+        """The rankings to be fused, by vector for each modality, then by keywords; and whether each has ended."""
+        found: list[tuple[Sequence[Hit], bool]] = []
         wanted: list[Modality] = [request.modality] if request.modality else ["image", "text"]
         if request.vector is not None:
             for modality in wanted:
                 clause = _narrowed(request.where, modality)
                 queries = request.vector[None, :]
-                found += self.backend.search(self.collection, queries, depth, where=clause, effort=request.effort)
+                hits = self.backend.search(self.collection, queries, depth, where=clause, effort=request.effort)[0]
+                kept = request.judge.judge(hits, request.min_relevance) if request.judge else hits
+                # Relevance falls with the score: where one hit is left out, so is all that follows.
+                found.append((kept, len(hits) < depth or len(kept) < len(hits)))
         if request.words:
             clause = _narrowed(request.where, request.modality)
-            found.append(self.backend.search_text(self.collection, request.words, depth, where=clause))
+            hits = self.backend.search_text(self.collection, request.words, depth, where=clause)
+            found.append((_relevant(hits, request), len(hits) < depth))
         return found
+
+    def _judge(self, vector: NDArray[np.float32] | None, make: Make, min_relevance: float | None) -> Judge | None:
+        if min_relevance is not None and not 0 <= min_relevance <= 1:
+            raise SearchError(f"min_relevance must be from 0 to 1, not {min_relevance!r}")
+        if self.calibrator is None:
+            if min_relevance is not None:
+                raise SearchError("min_relevance needs calibration, which this retriever was made without")
+            return None
+        return None if vector is None else self.calibrator.judge(vector, make)
+
+
+def _relevant(hits: list[Hit], request: _Request) -> Sequence[Hit]:
+    """What a keyword search found, judged; without what is neither relevant enough nor has every word."""
+    if request.judge is None:
+        return hits
+    judged, least, asked = request.judge.judge_found(hits), request.min_relevance, set(words(request.words))
+    return [
+        hit
+        for hit in judged
+        if least is None
+        or hit.relevance is None
+        or hit.relevance >= least
+        or asked <= set(words(searched_text(hit.text, hit.uri)))
+    ]
 
 
 def check_page(k: int, offset: int) -> None:

@@ -19,7 +19,7 @@ from tests.toy import ColourEncoder, KeptBackend
 __all__ = ["colours", "encoder", "run"]
 
 ROOT = Path(__file__).parent.parent
-HIT_FIELDS = ["id", "score", "modality", "uri", "text", "metadata", "exact", "duplicates"]
+HIT_FIELDS = ["id", "score", "relevance", "modality", "uri", "text", "metadata", "exact", "duplicates"]
 
 
 def ids(outcome: Outcome) -> list[str]:
@@ -34,7 +34,7 @@ def is_one_line(text: str) -> bool:
 @pytest.mark.usefixtures("colours")
 class TestSearch:
     def test_words_find_pictures_and_print_the_documented_object(self, run: Run) -> None:
-        found = run("search", "something", "red", "--k", 2, "--json")
+        found = run("search", "something", "red", "--k", 2, "--min-relevance", 0, "--json")
         assert list(found.json) == ["hits"]
         assert list(found.json["hits"][0]) == HIT_FIELDS
         first = found.json["hits"][0]
@@ -52,7 +52,7 @@ class TestSearch:
     def test_terms_are_weighted_and_negative_ones_steer_away(self, run: Run, colours: Path) -> None:
         plain = ids(run("search", "--terms", "red green^0.9 blue^0.8", "--k", 3, "--json"))
         assert plain == ["img-red", "img-green", "img-blue"]
-        without = ids(run("search", "--terms", "red^0.5 green -red", "--k", 5, "--json"))
+        without = ids(run("search", "--terms", "red^0.5 green -red", "--k", 5, "--min-relevance", 0, "--json"))
         assert without[0] == "img-green"
         assert without[-1] == "img-red"
         both = ids(run("search", "--term", f"image:{colours / 'black.png'}", "--term", "-yellow", "--json"))
@@ -72,13 +72,14 @@ class TestSearch:
         assert ids(run("search", "red", "--json"))[0] == "txt-red", "texts, where there is no image at all"
 
     def test_where_narrows(self, run: Run) -> None:
-        found = run("search", "red", "--where", '{"number": {"$gte": 3}}', "--json")
+        found = run("search", "red", "--where", '{"number": {"$gte": 3}}', "--min-relevance", 0, "--json")
         assert sorted(ids(found)) == ["img-black", "img-yellow"]
 
     def test_pages_fit_together(self, run: Run) -> None:
-        pages = [ids(run("search", "red", "--k", 2, "--offset", offset, "--json")) for offset in (0, 2, 4, 6)]
+        red = ("search", "red", "--min-relevance", 0, "--json")
+        pages = [ids(run(*red, "--k", 2, "--offset", offset)) for offset in (0, 2, 4, 6)]
         assert [len(page) for page in pages] == [2, 2, 1, 0]
-        assert [name for page in pages for name in page] == ids(run("search", "red", "--k", 5, "--json"))
+        assert [name for page in pages for name in page] == ids(run(*red, "--k", 5))
 
     def test_finding_nothing_is_an_answer(self, run: Run) -> None:
         nothing = run("search", "red", "--where", '{"number": 99}', "--json")
@@ -95,9 +96,10 @@ class TestSearch:
         KeptBackend.connect("kept://").upsert("default", [evil])
         line = run("search", "purple", "--k", 1).out
         assert is_one_line(line)
-        rank, score, kind, name, place, text = line.rstrip("\n").split("\t")
+        rank, score, relevance, kind, name, place, text = line.rstrip("\n").split("\t")
         assert (rank, kind, name, place, text) == ("1", "image", "evil", "/tmp/x y.png", "a [31m b c")
         assert float(score) == pytest.approx(1, abs=0.01)
+        assert relevance == "100%"
 
     def test_similar_leaves_the_item_out_and_loads_no_model(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         def refuse(*_: object, **__: object) -> None:
