@@ -182,6 +182,31 @@ class TestModes:
         assert retriever.search("beach", 3, mode="keyword")
         assert retriever.encoder.calls == before
 
+    @pytest.mark.parametrize("mode", ["keyword", "hybrid"])
+    @pytest.mark.parametrize("modality", [None, "text"])
+    def test_the_gate_keeps_what_is_relevant_or_has_every_word(self, retriever, mode, modality):
+        asked, gate = "snow beach", 0.6
+        whole = retriever.search(asked, COUNT, mode=mode, modality=modality, min_relevance=0.0)
+        kept = retriever.search(asked, COUNT, mode=mode, modality=modality, min_relevance=gate)
+
+        def stays(hit) -> bool:
+            return hit.relevance >= gate or set(words(asked)) <= set(words(searched_text(hit.text, hit.uri)))
+
+        assert all(hit.relevance is not None for hit in whole)
+        assert 0 < len(kept) < len(whole)
+        assert set(ids(kept)) == {hit.id for hit in whole if stays(hit)}
+        pages = [
+            retriever.search(asked, 4, offset=offset, mode=mode, modality=modality, min_relevance=gate)
+            for offset in range(0, len(kept) + 4, 4)
+        ]
+        assert [i for page in pages for i in ids(page)] == ids(kept)
+
+    def test_relevance_is_the_same_by_whatever_way_an_item_is_found(self, local):
+        by_vector = {hit.id: hit.relevance for hit in local.search("snow", COUNT, min_relevance=0.0)}
+        for hit in local.search("snow", COUNT, mode="keyword", min_relevance=0.0):
+            assert hit.relevance == pytest.approx(by_vector[hit.id], abs=1e-5)
+        assert {hit.relevance for hit in local.search("snow", COUNT, mode="keyword")} == {None}
+
     @pytest.mark.parametrize("query", [BLUE, [Term(BLUE), Term("snow", -0.3)], "?!"], ids=["image", "away", "no word"])
     def test_without_words_hybrid_is_vector(self, retriever, query):
         assert ids(retriever.search(query, 9, mode="hybrid")) == ids(retriever.search(query, 9))
@@ -402,7 +427,7 @@ class TestCommandLine:
         assert "--mode must be one of vector, keyword, hybrid" in told.err
 
     def test_shaping(self, run: Run) -> None:
-        found = run("search", "red", "--group-duplicates", 0.0001, "--json").json["hits"]
+        found = run("search", "red", "--group-duplicates", 0.0001, "--min-relevance", 0, "--json").json["hits"]
         assert len(found) == 1
         assert len(found[0]["duplicates"]) == 4
         assert cli_ids(run("search", "red", "--diversity", 0.5, "--json"))[0] == "img-red"
