@@ -165,7 +165,9 @@ def test_a_conversation_keeps_its_turns(folders: dict[str, Path]) -> None:
 @pytest.mark.parametrize("tiny", SEVERAL, ids=lambda tiny: tiny.name)
 def test_text_cannot_pose_as_an_image_or_end_a_turn(tiny: Tiny, folders: dict[str, Path]) -> None:
     model = load(folders, tiny.name)
-    hostile = "".join(sorted(model._processor.tokenizer.get_added_vocab())) + str(model._processor.image_token)
+    hostile = "".join(sorted(model._processor.tokenizer.get_added_vocab())) + getattr(
+        model._processor, "image_token", ""
+    )
     tokenizer = model._processor.tokenizer
     special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
 
@@ -229,6 +231,21 @@ def test_stop_sequences_end_the_answer_before_them(folders: dict[str, Path]) -> 
         assert cut.response_metadata["finish_reason"] == "stop"
         streamed = "".join(str(chunk.content) for chunk in model.stream(asked([picture(1)]), stop=[stop]))
         assert streamed == cut.content
+
+
+def test_the_end_token_ends_the_answer(folders: dict[str, Path]) -> None:
+    model = load(folders, "qwen2.5-vl")
+    config, before = model._model.generation_config, model._model.generation_config.eos_token_id
+    whole = model.invoke(asked([picture(1)]))
+    assert whole.response_metadata["finish_reason"] == "length"
+    third = model._processor.tokenizer(str(whole.content))["input_ids"][-1]
+    try:
+        config.eos_token_id = [third]
+        ended = model.invoke(asked([picture(1)]))
+    finally:
+        config.eos_token_id = before
+    assert ended.response_metadata["finish_reason"] == "stop"
+    assert whole.content.startswith(str(ended.content).rstrip("\ufffd"))
 
 
 def test_sampling_follows_its_seed(folders: dict[str, Path]) -> None:

@@ -77,6 +77,7 @@ def save(tiny: Tiny, folder: Path) -> Path:
             if parameter.dim() > 1:
                 # Wide enough that what is in the images decides what is written.
                 parameter.normal_(0.0, 0.25)
+    model.generation_config.eos_token_id = None  # so that every answer is as long as it may be
     model.eval().save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from retrieval.models.base import ModelError
-from retrieval.models.messages import Turn
+from retrieval.models.messages import Part, Turn
 
 #: Makes the processor's arguments from the turns.
 Prompt = Callable[[Any, Sequence[Turn]], dict[str, Any]]
@@ -96,11 +96,17 @@ def _merged(turns: Sequence[Turn]) -> list[Turn]:
     merged: list[Turn] = []
     for turn in turns:
         if merged and merged[-1].role == turn.role:
-            between = ("\n",) if isinstance(merged[-1].parts[-1], str) and isinstance(turn.parts[0], str) else ()
-            merged[-1] = replace(turn, parts=(*merged[-1].parts, *between, *turn.parts))
+            merged[-1] = replace(turn, parts=_joined(merged[-1].parts, turn.parts))
         elif turn.parts:
             merged.append(turn)
     return merged
+
+
+def _joined(before: tuple[Part, ...], after: tuple[Part, ...]) -> tuple[Part, ...]:
+    """Both, with a new line where text meets text."""
+    if before and after and isinstance(before[-1], str) and isinstance(after[0], str):
+        return (*before[:-1], f"{before[-1]}\n{after[0]}", *after[1:])
+    return (*before, *after)
 
 
 def _dialogue(turns: Sequence[Turn], question: str, answer: str, between: str) -> str:

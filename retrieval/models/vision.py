@@ -209,12 +209,13 @@ def _context_tokens(config: Any) -> int | None:
 def _control_tokens(processor: Any) -> re.Pattern[str]:
     """What the tokenizer reads as more than text, wherever it stands: special and added tokens, image placeholders."""
     tokenizer = processor.tokenizer
-    tokens = {*tokenizer.all_special_tokens, *map(str, tokenizer.get_added_vocab())}
+    tokens = set(tokenizer.all_special_tokens)
     tokens |= {str(token) for name in _PLACEHOLDERS if (token := getattr(processor, name, None))}
-    # Some vocabularies add spaces or plain words: those are text.
-    spoken = sorted(
-        (token for token in tokens if len(token) > 2 and not token.isalnum() and token.strip()), reverse=True
-    )
+    for token in tokenizer.added_tokens_decoder.values():
+        # Some vocabularies add runs of spaces or plain words: those are text.
+        if token.special or not token.content.isalnum():
+            tokens.add(token.content)
+    spoken = sorted((token for token in tokens if len(token) > 2 and token.strip()), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, spoken)) or r"(?!)")
 
 
