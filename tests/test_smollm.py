@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 import threading
@@ -205,10 +206,10 @@ def test_a_late_answer_is_stopped_and_a_closed_model_says_so() -> None:
 
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such file"):
-        ChatSmolLM2(model_path=tmp_path / "none.gguf")
+        ChatSmolLM2(model_path=tmp_path / "none.gguf").load()
     (tmp_path / "bad.gguf").write_bytes(b"GGUF" + bytes(100))
     with pytest.raises(ModelError, match=r"bad\.gguf cannot be loaded"):
-        ChatSmolLM2(model_path=tmp_path / "bad.gguf")
+        ChatSmolLM2(model_path=tmp_path / "bad.gguf").load()
 
 
 class _Standard:
@@ -238,13 +239,11 @@ class TestAsLangChainModel(_Standard, ChatModelUnitTests):
 class TestAgainstLangChainsIntegration(_Standard, ChatModelIntegrationTests):
     """LangChain's standard integration tests for chat models, unmodified, over the real weights."""
 
-    @property
-    def chat_model_params(self) -> dict[str, Any]:
-        # Its answers are not looked at here: short ones will do.
-        return {**super().chat_model_params, "max_tokens": 16}
-
     @pytest.fixture
-    def model(self, request: Any) -> Iterator[BaseChatModel]:
-        with_params = ChatSmolLM2(**self.chat_model_params)
-        yield with_params
-        with_params.close()
+    def model(self, model: ChatSmolLM2) -> BaseChatModel:
+        return model  # loaded once
+
+
+for _name, _test in vars(ChatModelIntegrationTests).items():
+    if inspect.iscoroutinefunction(_test):
+        pytest.mark.asyncio(_test)  # the suite leaves this to a setting of the whole project

@@ -81,11 +81,15 @@ def by_transformers(folder: Path, tiny: Tiny, images: list[Image.Image]) -> str:
     )
 
 
-@pytest.mark.parametrize("tiny", FAMILIES, ids=lambda tiny: tiny.name)
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(
+    ("tiny", "count"),
+    [
+        pytest.param(tiny, count, id=f"{tiny.name}-{count}")
+        for tiny in FAMILIES
+        for count in range(1, tiny.most_images + 1)
+    ],
+)
 def test_a_family_writes_what_transformers_writes(tiny: Tiny, count: int, folders: dict[str, Path]) -> None:
-    if count > tiny.most_images:
-        pytest.skip("takes one image; that two are refused is tested below")
     images = [picture(seed) for seed in range(count)]
     model = load(folders, tiny.name)
     answer = model.invoke(asked(images))

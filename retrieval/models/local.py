@@ -107,7 +107,8 @@ class LocalChatModel(BaseChatModel):
     """A LangChain chat model in this process; what it is asked stays there.
 
     Streams token by token; an answer that is not streamed is the same stream, collected. Closing a stream stops the
-    writing. ``stop``, ``max_tokens``, ``temperature`` and ``seed`` may be given with each call. Thread-safe.
+    writing. Weights are loaded with the first request, or by `load`. Thread-safe. ``stop``, ``max_tokens``,
+    ``temperature`` and ``seed`` may be given with each call.
     Raises `ModelError` for what it cannot take, `ModelTimeout` after timeout_s.
     """
 
@@ -121,6 +122,12 @@ class LocalChatModel(BaseChatModel):
     _running: list[Generation] = PrivateAttr(default_factory=list)
     _running_lock: Any = PrivateAttr(default_factory=threading.Lock)
     _closed: bool = PrivateAttr(default=False)
+    _loading: Any = PrivateAttr(default_factory=threading.Lock)
+    _loaded: bool = PrivateAttr(default=False)
+
+    @abstractmethod
+    def _load(self) -> None:
+        """Load the weights, and tell in `profile` what they can do. Raises `ModelError`."""
 
     @abstractmethod
     def _write(self, request: Request, emit: Emit) -> Ending:
@@ -129,6 +136,19 @@ class LocalChatModel(BaseChatModel):
     @abstractmethod
     def _release(self) -> None:
         """Give memory back; nothing is running, and nothing will be asked any more."""
+
+    def load(self) -> Self:
+        """Load the weights now, not with the first request; give the model itself. Silent if loaded.
+
+        Raises `ModelError` where they cannot be loaded.
+        """
+        with self._loading:
+            if self._closed:
+                raise ModelError(f"{self.model_name} is closed")
+            if not self._loaded:
+                self._load()
+                self._loaded = True
+        return self
 
     def close(self) -> None:
         """Stop what is being written, wait for that, and free the model's memory. Silent if closed."""
@@ -145,6 +165,7 @@ class LocalChatModel(BaseChatModel):
 
     def _start(self, messages: list[BaseMessage], stop: list[str] | None, options: dict[str, Any]) -> Generation:
         request = self._request(messages, stop, options)
+        self.load()
         with self._running_lock:
             if self._closed:
                 raise ModelError(f"{self.model_name} is closed")

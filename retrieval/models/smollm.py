@@ -49,9 +49,7 @@ class ChatSmolLM2(LocalChatModel):
     # llama.cpp's server has one slot; a second request would wait there, deaf to its own cancellation.
     _turn: Any = PrivateAttr(default_factory=threading.Lock)
 
-    def model_post_init(self, context: Any, /) -> None:
-        """Load the weights."""
-        super().model_post_init(context)
+    def _load(self) -> None:
         self._server = _serve(self.model_path, self.n_ctx)
         if self.profile is None:
             self.profile = {
@@ -168,7 +166,7 @@ def load_smollm2(
         timeout_s=timeout_s,
         max_tokens=max_tokens,
         temperature=temperature,
-    )
+    ).load()
 
 
 def _serve(path: Path, n_ctx: int) -> Any:
@@ -197,6 +195,9 @@ def _serve(path: Path, n_ctx: int) -> Any:
     params.ui = False
     params.endpoint_slots = params.endpoint_props = params.endpoint_metrics = False
     try:
-        return xllamacpp.Server(params)
+        server = xllamacpp.Server(params)
+        # One that is freed before its loop has begun waits for its end for ever: the first answer shows that it has.
+        server.handle_completions({"prompt": "a", "n_predict": 1, "cache_prompt": False})
+        return server
     except Exception as error:
         raise ModelError(f"{path.name} cannot be loaded: {' '.join(str(error).split())}") from None

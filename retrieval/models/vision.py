@@ -52,15 +52,13 @@ class ChatTransformers(LocalChatModel):
     _context_tokens: int | None = PrivateAttr(default=None)
     _turn: Any = PrivateAttr(default_factory=threading.Lock)
 
-    def model_post_init(self, context: Any, /) -> None:
-        """Load processor and weights."""
-        super().model_post_init(context)
+    def _load(self) -> None:
         try:
             device = choose_device(self.device)
             dtype = _DTYPES[_precision(self.precision, device)]
         except EncoderError as error:
             raise ModelError(str(error)) from None
-        self._family, self._processor, self._model = _load(self.model_path, dtype, device)
+        self._family, self._processor, self._model = _load_folder(self.model_path, dtype, device)
         self._control = _control_tokens(self._processor)
         self._context_tokens = _context_tokens(self._model.config)
         if self.profile is None:
@@ -163,7 +161,7 @@ def load_vision_model(
         temperature=temperature,
         device=device,
         precision=precision,
-    )
+    ).load()
 
 
 def _precision(precision: str, device: str) -> str:
@@ -172,7 +170,7 @@ def _precision(precision: str, device: str) -> str:
     return choose_precision(precision, device)
 
 
-def _load(folder: Path, dtype: torch.dtype, device: str) -> tuple[Family, Any, Any]:
+def _load_folder(folder: Path, dtype: torch.dtype, device: str) -> tuple[Family, Any, Any]:
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
     from transformers.utils import logging
 
