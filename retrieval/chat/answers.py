@@ -29,7 +29,8 @@ _THOUGHT = re.compile(r"\A.*</think(?:ing)?>", re.IGNORECASE | re.DOTALL)
 _SAYS_NOTHING = re.compile(
     r"\b(?:nothing in the (?:collection|evidence)|the (?:provided |given )?(?:evidence|sources?|collection|captions?|"
     r"photos?|images?|information) (?:do(?:es)? not|doesn't|don't|cannot|can't) (?:\w+ )?(?:answer|say|mention|"
-    r"contain|provide|show|specify|tell|include|state|indicate)|(?:not|no) (?:enough|sufficient) (?:evidence|information)|"
+    r"contain|provide|show|specify|tell|include|state|indicate)|"
+    r"(?:not|no) (?:enough|sufficient) (?:evidence|information)|"
     r"i (?:do not|don't|cannot|can't) (?:know|answer|tell|determine|find)|cannot be (?:answered|determined))\b",
     re.IGNORECASE,
 )

@@ -166,8 +166,9 @@ class Caller:
         try:
             with self.cancel.calling(lambda: received.put(_STOP)):
                 while (chunk := self._next(received, first, deadline)) is not _STOP:
-                    first = deadline
                     piece = _absorb(chunk, reply)
+                    # An opening chunk without content is no sign of life; reasoning is.
+                    first = deadline if chunk.content or chunk.additional_kwargs else first
                     if piece:
                         self.first_token_at = self.first_token_at or time.monotonic()
                         yield piece

@@ -21,6 +21,7 @@ _SECRET = re.compile(
     r"(?i)\b(?:sk|pk|rk|hf|gsk|xai|key|AIza)[-_A-Za-z0-9]{12,}|\bbearer\s+\S+|"
     r"\b(?:api[-_ ]?key|token|secret|password|authorization)\b(?:\s+provided)?\s*[:=]\s*\S+|(?<=://)[^/\s@]+@"
 )
+_TOO_LONG = re.compile(r"(?i)context.?(?:length|window|size)|(?:prompt|input) is too long|too many tokens")
 _SECRET_NAME = re.compile(r"(?i)key|token|secret|passw|credential")
 
 
@@ -43,7 +44,7 @@ def explain(error: BaseException, model: object, *, tokens: int = 0) -> ChatErro
     status, kinds = status_of(error), kinds_of(error)
     if tokens:
         return ChatError(f"model {name!r}{at} broke off after {tokens} pieces of its answer: ask again")
-    if "ContextOverflowError" in kinds or status == 413:
+    if "ContextOverflowError" in kinds or status == 413 or (status == 400 and _TOO_LONG.search(str(error))):
         return ChatError(f"the question and its evidence are too long for model {name!r}: lower context_tokens")
     if status in (401, 403) or kinds & {"ModelAuthenticationError", "ModelPermissionDeniedError"}:
         return ChatError(f"model {name!r}{at} refused the key: set the right one in the provider's variable")

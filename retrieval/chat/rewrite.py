@@ -13,6 +13,7 @@ from retrieval.chat.claims import Claim, strip_citations
 
 MAX_QUERY_CHARS = 400
 _MAX_TOPIC_WORDS = 8
+_ELLIPSIS_TOKENS = 3
 _POINTING = re.compile(
     r"\b(?:it|its|itself|they|them|their|theirs|he|him|his|she|her|hers|this|that|these|those|ones?|there|here|"
     r"same|former|latter|others?|another|either|neither|both)\b",
@@ -51,8 +52,8 @@ def stands_alone(question: str, history: Sequence[Turn], *, has_image: bool = Fa
 
     It can when there is no history. Otherwise it cannot when it points back ("it", "those", "the same"),
     save where such a word does not ("is there", "a photo that shows"; with an image attached, "this" is the
-    image); when it starts as a continuation ("and", "what about", "why"); or when it has fewer than two
-    content words. A question wrongly taken for a follow-up only costs a rewrite; the rule knows English,
+    image); when it starts as a continuation ("and", "what about", "why"); or when it has no content
+    word, or one among at most three words ("what colour?"). A question wrongly taken for a follow-up only costs a rewrite; the rule knows English,
     and in other languages goes by the number of words alone.
     """
     if not history:
@@ -64,7 +65,8 @@ def stands_alone(question: str, history: Sequence[Turn], *, has_image: bool = Fa
         told = re.sub(r"\b(?:this|it|that)\b", " ", told, flags=re.IGNORECASE)
         return not _POINTING.search(told)
     claim = Claim(question)
-    return not _POINTING.search(told) and len(claim.content) + len(claim.numbers) >= 2
+    meant = len(claim.content) + len(claim.numbers)
+    return not _POINTING.search(told) and (meant >= 2 or (meant == 1 and len(claim.tokens) > _ELLIPSIS_TOKENS))
 
 
 def rewrite_messages(question: str, history: Sequence[Turn], tokens: int) -> list[BaseMessage]:
