@@ -30,6 +30,7 @@ object instead:
 | command | object |
 |---|---|
 | `search`, `similar`, `lookup` | `{"hits": [{"id", "score", "modality", "uri", "text", "metadata", "exact"}]}`, best first |
+| `ask` | `{"question", "query", "answer", "refused", "quoted", "sources": [{"number", "id", "relevance", "modality", "uri", "text"}], "sentences": [{"text", "verdict", "citations", "support"}], "counts", "usage", "seconds"}` |
 | `index` | `{"found", "indexed", "unchanged", "renamed", "updated", "duplicates", "pruned", "quarantined": [{"path", "reason"}], "seconds", …}` |
 | `eval` | `{"text_to_image": {"R@1", "R@5", "R@10", "median_rank"}, "image_to_text": {…}}`, in percent |
 | `show` | `{"id", "modality", "uri", "text", "metadata"}` |

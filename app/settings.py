@@ -40,6 +40,23 @@ class Settings:
     device: str = field(default="auto", metadata={"help": "where the encoder runs: auto, cpu, cuda, cuda:N or mps"})
     precision: str = field(default="auto", metadata={"help": "arithmetic of the encoder: auto, fp32, fp16 or bf16"})
     k: int = field(default=10, metadata={"help": "how many results to show"})
+    model: str = field(
+        default="",
+        metadata={
+            "help": "model that answers: `openai:gpt-4o`, `ollama:qwen2.5vl`, `transformers:PATH`, `offline:smollm2`",
+            "shown": "`offline:smollm2` where it is installed",
+        },
+    )
+    model_url: str = field(
+        default="",
+        metadata={
+            "help": "base URL of an OpenAI-compatible or Ollama server; keys only come from the provider's variables",
+            "shown": "the provider's own",
+        },
+    )
+    model_vision: str = field(
+        default="auto", metadata={"help": "whether the model sees images: auto (by its name), yes or no"}
+    )
     batch_size: int = field(default=64, metadata={"help": "items encoded and stored at a time while indexing"})
 
     def __post_init__(self) -> None:
@@ -51,6 +68,12 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, str) or not value.strip():
                 raise SettingsError(f"{name} must be a non-empty string, not {value!r}")
+        for name in ("model", "model_url"):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                raise SettingsError(f"{name} must be a string, not {value!r}")
+        if self.model_vision not in ("auto", "yes", "no"):
+            raise SettingsError(f"model_vision must be auto, yes or no, not {self.model_vision!r}")
         if self.precision not in PRECISIONS:
             raise SettingsError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
 

@@ -96,3 +96,72 @@ PAIRS: tuple[tuple[str, str, bool], ...] = (
     (SURF, "The capital of France is Paris.", False),
     (CAT, "Cats sleep up to 16 hours a day.", False),
 )
+
+# Written after the rules were settled, over other captions, and not used to change them.
+BOAT = "Several small fishing boats are tied to a pier at sunset"
+CAKE = "A boy with glasses blows out seven candles on a chocolate cake"
+HORSE = "Two police officers on white horses ride through a crowded square"
+DESK = "A cluttered desk with two monitors, a keyboard and a half-empty mug of tea"
+ELEPHANT = "A mother elephant and her calf drink from a muddy waterhole"
+SKI = "A skier in a green jacket jumps over a ramp in front of spectators"
+CLOCK = "A tall clock tower with a golden dome stands beside the cathedral in Prague"
+TOILET = "A small bathroom without a window, with a white sink and a broken mirror"
+PHONE = "A young woman talks on her phone while she waits at a bus stop"
+FRUIT = "A wooden bowl filled with green apples and three ripe bananas"
+
+HELD_OUT: tuple[tuple[str, str, bool], ...] = (
+    (BOAT, "There are fishing boats at a pier.", True),
+    (BOAT, "The boats are tied up at sunset.", True),
+    (BOAT, "Some small boats are moored to a pier.", True),
+    (CAKE, "A boy is blowing out candles.", True),
+    (CAKE, "There are 7 candles on the cake.", True),
+    (CAKE, "The child wears glasses.", True),
+    (HORSE, "Two police officers are riding horses.", True),
+    (HORSE, "The horses are white.", True),
+    (HORSE, "The square is full of people.", True),
+    (DESK, "There are two monitors on the desk.", True),
+    (DESK, "The desk is cluttered.", True),
+    (DESK, "A mug of tea stands on the desk.", True),
+    (ELEPHANT, "Two elephants are drinking water.", True),
+    (ELEPHANT, "An elephant and its calf drink from a waterhole.", True),
+    (SKI, "A skier jumps over a ramp.", True),
+    (SKI, "The skier's jacket is green.", True),
+    (SKI, "People are watching a skier jump.", True),
+    (CLOCK, "The clock tower is in Prague.", True),
+    (CLOCK, "The tower has a golden dome.", True),
+    (TOILET, "The bathroom has no window.", True),
+    (TOILET, "The mirror is broken.", True),
+    (PHONE, "A woman is waiting for the bus.", True),
+    (PHONE, "A young woman is using her phone at a bus stop.", True),
+    (FRUIT, "The bowl contains apples and bananas.", True),
+    (FRUIT, "There are three bananas in a wooden bowl.", True),
+    (BOAT, "A large cruise ship is tied to a pier.", False),
+    (BOAT, "The boats are sailing at sunrise.", False),
+    (BOAT, "Fishermen are unloading their catch.", False),
+    (CAKE, "A girl blows out the candles.", False),
+    (CAKE, "The boy is eight years old.", False),
+    (CAKE, "The cake has strawberries on it.", False),
+    (HORSE, "Two police officers ride black horses.", False),
+    (HORSE, "Three officers ride through the square.", False),
+    (HORSE, "The protesters are throwing stones.", False),
+    (DESK, "There is a laptop on the desk.", False),
+    (DESK, "The mug holds coffee.", False),
+    (DESK, "The desk belongs to Anna.", False),
+    (ELEPHANT, "Two zebras drink from a waterhole.", False),
+    (ELEPHANT, "The elephants are bathing in a river.", False),
+    (ELEPHANT, "Elephants live for about 60 years.", False),
+    (SKI, "A snowboarder jumps over a ramp.", False),
+    (SKI, "The skier wears a red jacket.", False),
+    (SKI, "The skier wins the gold medal.", False),
+    (CLOCK, "The clock tower is in Vienna.", False),
+    (CLOCK, "The tower was built in 1410.", False),
+    (CLOCK, "The clock shows noon.", False),
+    (TOILET, "The bathroom has a window.", False),
+    (TOILET, "There is a bathtub in the bathroom.", False),
+    (PHONE, "A man talks on his phone.", False),
+    (PHONE, "The woman is sending a message.", False),
+    (PHONE, "A woman is not talking on her phone.", False),
+    (FRUIT, "The bowl is filled with red apples.", False),
+    (FRUIT, "There are four bananas.", False),
+    (FRUIT, "A glass bowl holds oranges.", False),
+)

@@ -15,7 +15,7 @@ _TRANSIENT_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _CONNECTION = frozenset(
     {"ModelConnectionError", "APIConnectionError", "ConnectError", "NetworkError", "TransportError", "ConnectionError"}
 )
-_TIMEOUT = frozenset({"ModelTimeoutError", "APITimeoutError", "TimeoutException", "TimeoutError"})
+_TIMEOUT = frozenset({"ModelTimeoutError", "APITimeoutError", "TimeoutException", "TimeoutError", "ConnectTimeout"})
 # Keys as the common providers write them, and what follows a word that announces one.
 _SECRET = re.compile(
     r"(?i)\b(?:sk|pk|rk|hf|gsk|xai|key|AIza)[-_A-Za-z0-9]{12,}|\bbearer\s+\S+|"
@@ -62,12 +62,17 @@ def explain(error: BaseException, model: object, *, tokens: int = 0) -> ChatErro
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same request may succeed when it is sent again: 408, 425, 429, 5xx, or a connection lost."""
+    """Whether the same request may succeed when it is sent again: 408, 425, 429, 5xx, or a connection lost.
+
+    A time-out of the client is none: it was the limit that someone set, and would only be waited for again.
+    """
     status = status_of(error)
     if status is not None:
         return status in _TRANSIENT_STATUS
     kinds = kinds_of(error)
-    return bool(kinds & (_CONNECTION | _TIMEOUT | {"ModelRateLimitError", "ModelAPIError"}))
+    if kinds & _TIMEOUT:
+        return "ConnectTimeout" in kinds
+    return bool(kinds & (_CONNECTION | {"ModelRateLimitError", "ModelAPIError"}))
 
 
 def retry_after_s(error: BaseException) -> float | None:

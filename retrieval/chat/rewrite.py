@@ -52,9 +52,9 @@ def stands_alone(question: str, history: Sequence[Turn], *, has_image: bool = Fa
 
     It can when there is no history. Otherwise it cannot when it points back ("it", "those", "the same"),
     save where such a word does not ("is there", "a photo that shows"; with an image attached, "this" is the
-    image); when it starts as a continuation ("and", "what about", "why"); or when it has no content
-    word, or one among at most three words ("what colour?"). A question wrongly taken for a follow-up only costs a rewrite; the rule knows English,
-    and in other languages goes by the number of words alone.
+    image); when it starts as a continuation ("and", "what about", "why"); or when it has no content word, or
+    one among at most three words ("what colour?"). A question wrongly taken for a follow-up only costs a
+    rewrite; the rule knows English, and in other languages goes by the number of words alone.
     """
     if not history:
         return True
