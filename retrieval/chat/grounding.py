@@ -47,8 +47,8 @@ class Sentence:
     """One sentence of an answer after the check.
 
     text: as the model wrote it, without citations that do not resolve. citations: numbers of the evidence it
-    cites now, corrected where `corrected` says so. support: the share of its content words found in that
-    evidence, 0 to 1, or for `from_image` the percentile of `retrieval.chat.seeing`.
+    cites now, corrected where `corrected` says so. support: of `TextSupport.judge`, 0 to 1, or for
+    `from_image` the percentile of `retrieval.chat.seeing`.
     """
 
     text: str
@@ -77,10 +77,15 @@ class TextSupport:
         self._lock = threading.Lock()
         self._kept: dict[str, NDArray[np.float32]] = {}
 
-    def judge(self, claim: Claim, texts: Sequence[str]) -> float:
-        """The share of the claim's content words that `texts` together support, 0 where any rule is broken.
+    def warm_up(self) -> None:
+        """Load the embedding model, so that the first check does not wait for it."""
+        self._embedded(["a"])
 
-        A claim without content words has the support of its numbers alone: 1 or 0.
+    def judge(self, claim: Claim, texts: Sequence[str]) -> float:
+        """How far `texts` together support a claim: 0 where any rule is broken, else from 0.5 to 1.
+
+        1 where all its content words are in the texts themselves, 0.5 where all are there by meaning only. A claim
+        without content words has the support of its numbers alone: 1 or 0.
         """
         source = Claim(" / ".join(texts))
         if not claim.numbers <= source.all_numbers or not claim.names <= source.stems:
@@ -92,7 +97,7 @@ class TextSupport:
         if self.unaligned(claim, source):
             return 0.0
         literal = len(set(claim.content) & source.stems) / len(claim.content)
-        return literal if literal == 1 or self._near(claim.text, texts) else 0.0
+        return (1 + literal) / 2 if literal == 1 or self._near(claim.text, texts) else 0.0
 
     def unaligned(self, claim: Claim, source: Claim) -> set[str]:
         """Stems of the claim's content words of which `source` has neither the stem nor a near meaning."""

@@ -92,6 +92,8 @@ class GroundedChat:
             yield Final(turn.refusal())
             return
         prompt = turn.prompt(evidence)
+        # The model takes longer than this; the answer's check then need not wait.
+        threading.Thread(target=self._checker.texts.warm_up, name="sightline-chat-check").start()
         draft = DraftFilter()
         with contextlib.closing(turn.caller.stream(prompt.messages)) as pieces:
             while True:

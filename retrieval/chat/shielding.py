@@ -30,7 +30,8 @@ _LINK_IMAGE = re.compile(r"!\[[^\]]*\](?:\([^)]*\)?|\[[^\]]*\])?")
 _LINK = re.compile(r"(?<!!)\[([^\]\n]{0,500})\]\(\s*[^)\n]*\)?")
 _LINK_DEFINITION = re.compile(r"(?m)^[ \t]*\[[^\]\n]+\]:[ \t]*\S.*$\n?")
 _ADDRESS = re.compile(
-    r"(?i)\b(?:[a-z][a-z0-9+.-]{1,20}://|www\.|(?:mailto|data|javascript|vbscript|file|tel|blob):(?=\S))[^\s<>\"'`)\]]*|"
+    r"(?i)\b(?:[a-z][a-z0-9+.-]{1,20}://|www\.|(?:mailto|file|tel):(?=\S))[^\s<>\"'`)\]]*|"
+    r"\b(?:data|javascript|vbscript|blob):\S+|"
     r"(?<![\w:/.])//[\w-]+(?:\.[\w-]+)+[^\s<>\"'`)\]]*|\b(?:[a-z0-9-]+\.)+[a-z]{2,24}(?::\d+)?/[^\s<>\"'`)\]]*"
 )
 _REMOVED = "(link removed)"
