@@ -119,7 +119,8 @@ def chat_options(settings: Settings, model: BaseChatModel, *, strict: bool, aske
         context_tokens=context,
         max_answer_tokens=min(512, context // 4),
         max_evidence=min(evidence, 100),
-        gate=recommended_gate(),
+        # The setting comes with calibrated relevance; without it there is nothing to gate by.
+        gate=getattr(settings, "min_relevance", None),
         strict=strict,
         fallback="quote" if weak else "refuse",
         rewrite="rules" if weak else "model",
@@ -127,15 +128,6 @@ def chat_options(settings: Settings, model: BaseChatModel, *, strict: bool, aske
         first_token_s=300.0 if in_process else 60.0,
         total_s=900.0 if in_process else 180.0,
     )
-
-
-def recommended_gate() -> float | None:
-    """The least relevance of evidence, where relevance is calibrated."""
-    try:
-        from retrieval.relevance import RELEVANT
-    except ImportError:
-        return None
-    return float(RELEVANT)
 
 
 def follow(events: Generator[ChatEvent], *, show_draft: bool) -> Answer:
