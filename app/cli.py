@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from app import demo, evaluating, indexing, models, searching, serving, stored, transferring
+from app import asking, chatting, demo, evaluating, indexing, models, searching, serving, stored, transferring
 from app.engines import engines
 from app.output import note
 
@@ -40,6 +40,8 @@ app.command("search")(searching.search)
 app.command("similar")(searching.similar)
 app.command("lookup")(searching.lookup)
 app.command("show")(searching.show)
+app.command("ask")(asking.ask)
+app.command("chat")(chatting.chat)
 app.command("collections")(stored.collections)
 app.command("drop")(stored.drop)
 app.command("copy")(transferring.copy)
@@ -148,6 +150,8 @@ def _is_expected(error: Exception) -> bool:
         ("retrieval.images", "ImageError"),
         ("retrieval.query", "SearchError"),
         ("retrieval.evaluation", "EvaluationError"),
+        ("retrieval.chat.errors", "ChatError"),
+        ("retrieval.models.base", "ModelError"),
         ("indexers", "IndexingError"),
     ]
     # One that was never imported cannot have raised anything.

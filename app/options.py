@@ -48,3 +48,14 @@ MinRelevance = Annotated[
 Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a self-contained results page.")]
 Open = Annotated[bool, typer.Option("--open", help="Open the results page in the browser.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", metavar="NAME", help="Model that answers: openai:gpt-4o, ollama:qwen2.5vl, …"),
+]
+ModelUrl = Annotated[
+    str | None, typer.Option("--model-url", metavar="URL", help="Base URL of an OpenAI-compatible or Ollama server.")
+]
+ModelVision = Annotated[
+    str | None, typer.Option("--model-vision", metavar="WHETHER", help="Whether it sees images: auto, yes or no.")
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Drop sentences that the sources do not support.")]

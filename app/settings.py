@@ -48,6 +48,23 @@ class Settings:
         default=0.8,
         metadata={"help": "relevance from 0 to 1 that a search by words shows at least; 0 shows everything"},
     )
+    model: str = field(
+        default="",
+        metadata={
+            "help": "model that answers: `openai:gpt-4o`, `ollama:qwen2.5vl`, `transformers:PATH`, `offline:smollm2`",
+            "shown": "`offline:smollm2` where it is installed",
+        },
+    )
+    model_url: str = field(
+        default="",
+        metadata={
+            "help": "base URL of an OpenAI-compatible or Ollama server; keys only come from the provider's variables",
+            "shown": "the provider's own",
+        },
+    )
+    model_vision: str = field(
+        default="auto", metadata={"help": "whether the model sees images: auto (by its name), yes or no"}
+    )
     batch_size: int = field(default=64, metadata={"help": "items encoded and stored at a time while indexing"})
 
     def __post_init__(self) -> None:
@@ -62,6 +79,12 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, str) or not value.strip():
                 raise SettingsError(f"{name} must be a non-empty string, not {value!r}")
+        for name in ("model", "model_url"):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                raise SettingsError(f"{name} must be a string, not {value!r}")
+        if self.model_vision not in ("auto", "yes", "no"):
+            raise SettingsError(f"model_vision must be auto, yes or no, not {self.model_vision!r}")
         if self.precision not in PRECISIONS:
             raise SettingsError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
 

@@ -1,0 +1,18 @@
+"""Chat: a language or vision-language model answers questions from what a search found, and cites it.
+
+LangChain comes with the extra ``chat``; `retrieval` itself never imports this package.
+"""
+
+from retrieval.chat.calling import CancelToken
+from retrieval.chat.errors import ChatCancelled, ChatError, ChatTimeout
+from retrieval.chat.events import Answer, ChatEvent, Counts, EvidenceFound, Final, Retrying, Token, Usage
+from retrieval.chat.evidence import Evidence
+from retrieval.chat.grounding import Sentence, Verdict
+from retrieval.chat.options import REFUSAL, ChatOptions
+from retrieval.chat.session import Conversation, GroundedChat, Turn
+
+__all__ = [
+    "REFUSAL", "Answer", "CancelToken", "ChatCancelled", "ChatError", "ChatEvent", "ChatOptions", "ChatTimeout",
+    "Conversation", "Counts", "Evidence", "EvidenceFound", "Final", "GroundedChat", "Retrying", "Sentence",
+    "Token", "Turn", "Usage", "Verdict",
+]  # fmt: skip

@@ -1,0 +1,254 @@
+"""From what a model wrote to what is shown: citations resolved, every sentence checked, the text put together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.chat.claims import Claim, citations, sentences, strip_citations
+from retrieval.chat.evidence import Evidence
+from retrieval.chat.grounding import Sentence, TextSupport
+from retrieval.chat.options import REFUSAL, ChatOptions
+from retrieval.chat.seeing import MIN_PERCENTILE, ImageSupport
+from retrieval.chat.shielding import printable, unlink
+
+UNSUPPORTED_MARK = "(not in the sources)"
+IMAGE_MARK = "(from the image)"
+#: Of the question's content words, what the evidence must have for a weak model's answer or a quotation to stand.
+LEAST_RELATED = 0.5
+_MAX_QUOTE_CHARS = 400
+
+ImageVectors = Callable[[Sequence[Evidence]], Mapping[int, NDArray[np.float32]]]
+
+_THINKING = re.compile(r"\A\s*<think(?:ing)?>", re.IGNORECASE)
+_THOUGHT = re.compile(r"\A.*</think(?:ing)?>", re.IGNORECASE | re.DOTALL)
+_SAYS_NOTHING = re.compile(
+    r"\b(?:nothing in the (?:collection|evidence)|the (?:provided |given )?(?:evidence|sources?|collection|captions?|"
+    r"photos?|images?|information) (?:do(?:es)? not|doesn't|don't|cannot|can't) (?:\w+ )?(?:answer|say|mention|"
+    r"contain|provide|show|specify|tell|include|state|indicate)|"
+    r"(?:not|no) (?:enough|sufficient) (?:evidence|information)|"
+    r"i (?:do not|don't|cannot|can't) (?:know|answer|tell|determine|find)|cannot be (?:answered|determined))\b",
+    re.IGNORECASE,
+)
+_YES = re.compile(r"\A(?:yes|yeah|yep|correct|right|true|indeed)\W*\Z", re.IGNORECASE)
+_NO = re.compile(r"\A(?:no|nope|false|incorrect|wrong)\W*\Z", re.IGNORECASE)
+_OPENING = re.compile(r"\A(?:yes|no|yeah|sure|certainly|of course)\s*[,;:–—-]\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A model's reply after the check: the text to show, and what was found on the way."""
+
+    text: str
+    refused: bool
+    quoted: bool
+    sentences: tuple[Sentence, ...]
+    sources: tuple[Evidence, ...]
+    unresolved: int
+    links: int
+
+
+class DraftFilter:
+    """What of a streamed reply may be shown as its draft: no reasoning in think tags, no control characters."""
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._state = "start"
+
+    def feed(self, piece: str) -> str:
+        """The part of `piece`, and of what was held back before, that can be shown now."""
+        self._held += piece
+        if self._state == "start":
+            head = self._held.lstrip()
+            if "<thinking>".startswith(head.lower()):
+                return ""
+            self._state = "thinking" if _THINKING.match(self._held) else "text"
+        if self._state == "thinking":
+            match = _THOUGHT.match(self._held)
+            if not match:
+                return ""
+            self._held, self._state = self._held[match.end() :].lstrip(), "text"
+        shown, self._held = self._held, ""
+        return printable(shown)
+
+
+class Checker:
+    """Checks replies against evidence. Thread-safe."""
+
+    def __init__(self, texts: TextSupport, images: ImageSupport, options: ChatOptions) -> None:
+        self.texts = texts
+        self.images = images
+        self.options = options
+
+    def check(
+        self,
+        question: str,
+        reply: str,
+        evidence: Sequence[Evidence],
+        vectors: ImageVectors,
+        attached: NDArray[np.float32] | None = None,
+    ) -> Checked:
+        """The reply as it may be shown; see `retrieval.chat.grounding` and `retrieval.chat.seeing` for the rules.
+
+        A citation of a number that is not there is removed. A sentence that its citations do not support is
+        tried against the other evidence, and cites that instead where it has support there. vectors: gives
+        the stored vectors of images by their evidence number, asked only when they are needed.
+        attached: the vector of the picture that came with the question.
+        """
+        text = _THOUGHT.sub("", reply) if "</think" in reply.lower() else reply
+        if _THINKING.match(text):
+            text = ""
+        text, links = unlink(printable(text), [question, *(piece.shown for piece in evidence)])
+        numbers = {piece.number for piece in evidence}
+        unresolved = sum(number not in numbers for number in citations(text))
+        if _refuses(text):
+            return Checked(REFUSAL, True, False, (), (), unresolved, links)
+        judge = _Judge(self, question, evidence, vectors, attached)
+        judged = tuple(judge.sentence(sentence) for sentence in sentences(text))
+        standing = [sentence for sentence in judged if sentence.verdict in ("supported", "from_image")]
+        if standing and self._answers(question, standing, evidence):
+            final = _assemble(judged, strict=self.options.strict)
+            cited = set(citations(final))
+            sources = tuple(piece for piece in evidence if piece.number in cited)
+            return Checked(final, False, False, judged, sources, unresolved, links)
+        best = self._best(question, evidence) if self.options.fallback == "quote" else None
+        if best is not None:
+            return Checked(_quote(best), False, True, judged, (best,), unresolved, links)
+        return Checked(REFUSAL, True, False, judged, (), unresolved, links)
+
+    def _answers(self, question: str, standing: Sequence[Sentence], evidence: Sequence[Evidence]) -> bool:
+        """Whether a weak model's answer is about the question; a capable one is left to judge that itself."""
+        if self.options.fallback != "quote":
+            return True
+        cited = {number for sentence in standing for number in sentence.citations}
+        facts = [fact for piece in evidence if piece.number in cited for fact in piece.facts]
+        claim = Claim(question)
+        return not claim.content or self.texts.relates(claim, " / ".join(facts)) >= LEAST_RELATED
+
+    def _best(self, question: str, evidence: Sequence[Evidence]) -> Evidence | None:
+        """The evidence that has most of the question's words, the earlier of equals; None where none has enough."""
+        claim = Claim(question)
+        shares = [(self.texts.relates(claim, " / ".join(piece.facts)), piece) for piece in evidence if piece.item.text]
+        passing = [(share, piece) for share, piece in shares if share >= LEAST_RELATED]
+        return max(passing, key=lambda pair: pair[0])[1] if passing else None
+
+
+class _Judge:
+    """The check of one reply's sentences, one after another."""
+
+    def __init__(
+        self,
+        checker: Checker,
+        question: str,
+        evidence: Sequence[Evidence],
+        vectors: ImageVectors,
+        attached: NDArray[np.float32] | None,
+    ) -> None:
+        self.checker = checker
+        self.question = question
+        self.by_number = {piece.number: piece for piece in evidence}
+        self.attached = attached
+        self._load = vectors
+        self._vectors: Mapping[int, NDArray[np.float32]] | None = None
+
+    def sentence(self, written: str) -> Sentence:
+        cited = tuple(number for number in citations(written) if number in self.by_number)
+        text = _tidy(strip_citations(written))
+        claim = self._claim(text)
+        if claim is None:
+            verdict = "unsupported" if _NO.match(text) else "no_claim"
+            return Sentence(text, verdict, (), 0.0)  # type: ignore[arg-type]
+        support = self._support(claim, cited)
+        if support:
+            return Sentence(text, "supported", cited, support)
+        other, best = self._elsewhere(claim)
+        if other is not None:
+            return Sentence(text, "supported", (other,), best, corrected=True)
+        return self._from_image(text, claim, cited)
+
+    def _claim(self, text: str) -> Claim | None:
+        """What a sentence claims; a bare yes claims what was asked. None where nothing can be checked."""
+        if _YES.match(text):
+            return Claim(self.question)
+        if _NO.match(text) or text.endswith(":"):
+            return None
+        claim = Claim(_OPENING.sub("", text))
+        return claim if claim.content or claim.numbers or claim.names else None
+
+    def _support(self, claim: Claim, cited: Sequence[int]) -> float:
+        """Of one of the cited alone where that is enough, else of all of them together."""
+        facts = [self.by_number[number].facts for number in cited]
+        alone = max((self.checker.texts.judge(claim, each) for each in facts), default=0.0)
+        if alone or len(facts) < 2:
+            return alone
+        return self.checker.texts.judge(claim, [fact for each in facts for fact in each])
+
+    def _elsewhere(self, claim: Claim) -> tuple[int | None, float]:
+        scores = [(self.checker.texts.judge(claim, piece.facts), -n) for n, piece in self.by_number.items()]
+        best, number = max(scores, default=(0.0, 0))
+        return (-number, best) if best else (None, 0.0)
+
+    def _from_image(self, text: str, claim: Claim, cited: tuple[int, ...]) -> Sentence:
+        seen = [piece for number, piece in self.by_number.items() if piece.picture and (not cited or number in cited)]
+        known = Claim(" / ".join([self.question, *(fact for piece in self.by_number.values() for fact in piece.facts)]))
+        if (seen or self.attached is not None) and claim.names <= known.stems:
+            if self._vectors is None:
+                self._vectors = self._load([piece for piece in self.by_number.values() if piece.picture])
+            placed = [
+                (self.checker.images.percentile(claim.text, self._vectors[piece.number]), piece.number)
+                for piece in seen
+                if piece.number in self._vectors
+            ]
+            if self.attached is not None and not cited:
+                placed.append((self.checker.images.percentile(claim.text, self.attached), 0))
+            share, number = max(placed, default=(0.0, 0))
+            if share >= MIN_PERCENTILE:
+                return Sentence(
+                    text, "from_image", (number,) if number else (), share, corrected=number not in (*cited, 0)
+                )
+        return Sentence(text, "unsupported", (), 0.0)
+
+
+def _refuses(text: str) -> bool:
+    """Whether a reply says itself that there is no answer: it is empty, or all of its sentences say so."""
+    plain = strip_citations(text).strip()
+    if not plain or REFUSAL in plain.lower():
+        return True
+    parts = sentences(plain)
+    return all(_SAYS_NOTHING.search(part) for part in parts)
+
+
+def _tidy(text: str) -> str:
+    """A sentence without the space that a removed citation left before its full stop."""
+    return re.sub(r"\s+([.,;:!?])", r"\1", " ".join(text.split()))
+
+
+def _assemble(judged: Sequence[Sentence], *, strict: bool) -> str:
+    told = []
+    for sentence in judged:
+        cites = "".join(f"[{number}]" for number in sentence.citations)
+        if sentence.verdict == "supported":
+            told.append(_with(sentence.text, cites))
+        elif sentence.verdict == "from_image":
+            told.append(_with(sentence.text, cites, IMAGE_MARK))
+        elif not strict:
+            told.append(sentence.text if sentence.verdict == "no_claim" else _with(sentence.text, UNSUPPORTED_MARK))
+    return " ".join(told)
+
+
+def _with(sentence: str, *marks: str) -> str:
+    """A sentence with marks before its full stop, where a reader expects them."""
+    words = sentence.rstrip(".!?。！？")
+    return " ".join(filter(None, (words, *marks))) + sentence[len(words) :]
+
+
+def _quote(piece: Evidence) -> str:
+    # Of several captions of one photo the first says it.
+    text = piece.facts[0].split(" / ")[0]
+    if len(text) > _MAX_QUOTE_CHARS:
+        text = text[: _MAX_QUOTE_CHARS - 1].rsplit(" ", 1)[0] + "…"
+    return f"“{text}” [{piece.number}]"

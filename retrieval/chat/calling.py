@@ -1,0 +1,257 @@
+"""Asking a model: streaming, time-outs, cancellation, and retries with back-off."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessageChunk, BaseMessage
+
+from retrieval.chat.errors import (
+    ChatCancelled,
+    ChatError,
+    ChatTimeout,
+    explain,
+    is_transient,
+    model_name,
+    retry_after_s,
+)
+from retrieval.chat.events import Retrying
+from retrieval.chat.options import ChatOptions
+
+#: A reply is cut here whatever the model does, so that one which never stops fills no memory.
+MAX_REPLY_CHARS = 200_000
+
+Messages: TypeAlias = Sequence[BaseMessage]
+
+
+class CancelToken:
+    """Stops a turn from any thread: the request to the model is ended, and the turn raises `ChatCancelled`."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._lock = threading.Lock()
+        self._callbacks: list[Callable[[], None]] = []
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether `cancel` was called."""
+        return self._event.is_set()
+
+    def cancel(self) -> None:
+        """Cancel what runs, or what is about to run, with this token. May be called again."""
+        self._event.set()
+        with self._lock:
+            callbacks = list(self._callbacks)
+        for callback in callbacks:
+            callback()
+
+    def check(self) -> None:
+        """Raise `ChatCancelled` if cancelled."""
+        if self.cancelled:
+            raise ChatCancelled("the question was cancelled")
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, or raise `ChatCancelled` as soon as it is cancelled."""
+        self._event.wait(seconds)
+        self.check()
+
+    @contextlib.contextmanager
+    def calling(self, callback: Callable[[], None]) -> Generator[None]:
+        """Have `callback` called when cancelled, as long as the block lasts."""
+        with self._lock:
+            self._callbacks.append(callback)
+        try:
+            if self.cancelled:
+                callback()
+            yield
+        finally:
+            with self._lock:
+                self._callbacks.remove(callback)
+
+
+@dataclass(slots=True)
+class Reply:
+    """What a model said in one call, and what it reported of it; tokens are None where it did not."""
+
+    text: str = ""
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    truncated: bool = False
+
+
+class Caller:
+    """Asks one model during one turn: all its calls share the turn's deadline, token and counts."""
+
+    def __init__(self, model: BaseChatModel, options: ChatOptions, cancel: CancelToken) -> None:
+        self.model = model
+        self.options = options
+        self.cancel = cancel
+        self.calls = 0
+        self.retries = 0
+        self.first_token_at: float | None = None
+        self._deadline: float | None = None
+
+    def stream(self, messages: Messages) -> Generator[str | Retrying, None, Reply]:
+        """Yield the reply piece by piece and return it whole.
+
+        A transient error before the first piece is tried again, with exponential back-off and full jitter
+        (or after what Retry-After asks for), and told by a `Retrying`; after it, never, since what was
+        delivered cannot be taken back. Closing the generator ends the request. Raises `ChatError`.
+        """
+        for attempt in range(self.options.retries + 1):
+            reply, delivered = Reply(), 0
+            try:
+                with contextlib.closing(self._attempt(messages, reply)) as pieces:
+                    for piece in pieces:
+                        delivered += 1
+                        yield piece
+                return reply
+            except ChatError:
+                raise
+            except Exception as error:
+                wait_s = self._pause_s(error, attempt)
+                if delivered or wait_s is None:
+                    raise explain(error, self.model, tokens=delivered) from None
+                reason = str(explain(error, self.model))
+            self.retries += 1
+            yield Retrying(attempt + 1, wait_s, reason)
+            self.cancel.wait(wait_s)
+        raise AssertionError("the last attempt returns or raises")
+
+    def complete(self, messages: Messages) -> Reply:
+        """The whole reply at once, with the same retries and time-outs."""
+        pieces = self.stream(messages)
+        while True:
+            try:
+                next(pieces)
+            except StopIteration as stop:
+                reply: Reply = stop.value
+                return reply
+
+    def _pause_s(self, error: Exception, attempt: int) -> float | None:
+        """How long to wait before the next attempt; None where there should be none."""
+        if attempt >= self.options.retries or not is_transient(error):
+            return None
+        asked = retry_after_s(error)
+        longest = min(self.options.max_backoff_s, self.options.backoff_s * 2**attempt)
+        # Jitter spreads clients that failed together; it need not be unpredictable.
+        wait_s = asked if asked is not None else random.uniform(longest / 2, longest)  # noqa: S311
+        too_long = wait_s > self.options.max_backoff_s or time.monotonic() + wait_s > self._turn_deadline()
+        return None if too_long else wait_s
+
+    def _turn_deadline(self) -> float:
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self.options.total_s
+        return self._deadline
+
+    def _attempt(self, messages: Messages, reply: Reply) -> Generator[str]:
+        """One request; fills `reply` and yields its text as it comes."""
+        self.cancel.check()
+        self.calls += 1
+        received: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        deadline = self._turn_deadline()
+        first = min(deadline, time.monotonic() + self.options.first_token_s)
+        running = _loop().submit(_pump(self.model, messages, received))
+        try:
+            with self.cancel.calling(lambda: received.put(_STOP)):
+                while (chunk := self._next(received, first, deadline)) is not _STOP:
+                    piece = _absorb(chunk, reply)
+                    # An opening chunk without content is no sign of life; reasoning is.
+                    first = deadline if chunk.content or chunk.additional_kwargs else first
+                    if piece:
+                        self.first_token_at = self.first_token_at or time.monotonic()
+                        yield piece
+                    if len(reply.text) > MAX_REPLY_CHARS:
+                        reply.truncated = True
+                        return
+            self.cancel.check()
+        finally:
+            # Ends the request: the task's cancellation closes the connection of an asynchronous client.
+            running.cancel()
+
+    def _next(self, received: queue.SimpleQueue[Any], first: float, deadline: float) -> Any:
+        try:
+            item = received.get(timeout=max(0.0, first - time.monotonic()))
+        except queue.Empty:
+            name = model_name(self.model)
+            if first < deadline:
+                raise ChatTimeout(
+                    f"model {name!r} said nothing within {self.options.first_token_s:g} s: raise the time-out or "
+                    "see whether its server is overloaded"
+                ) from None
+            raise ChatTimeout(f"model {name!r} was not done within {self.options.total_s:g} s") from None
+        if isinstance(item, _Failed):
+            raise item.error
+        return item
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    error: Exception
+
+
+_STOP = object()
+
+
+async def _pump(model: BaseChatModel, messages: Messages, received: queue.SimpleQueue[Any]) -> None:
+    try:
+        async for chunk in model.astream(list(messages)):
+            received.put(chunk)
+    except Exception as error:
+        received.put(_Failed(error))
+    else:
+        received.put(_STOP)
+
+
+def _absorb(chunk: AIMessageChunk, reply: Reply) -> str:
+    """Add what a chunk tells to `reply`; returns its text."""
+    text = str(chunk.text)
+    reply.text += text
+    usage = chunk.usage_metadata
+    if usage:
+        reply.input_tokens = (reply.input_tokens or 0) + usage["input_tokens"]
+        reply.output_tokens = (reply.output_tokens or 0) + usage["output_tokens"]
+    facts = chunk.response_metadata
+    if "length" in (facts.get("finish_reason"), facts.get("done_reason"), facts.get("stop_reason")):
+        reply.truncated = True
+    return text
+
+
+class _LoopThread:
+    """An event loop in a daemon thread, for the life of the process.
+
+    One for all calls, since asynchronous clients keep connections that belong to the loop they were made
+    on; asynchronous, since only then can a request that waits for its next byte be ended at once. A model
+    that only has a blocking stream runs in the loop's threads, and ends with its next piece.
+    """
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="sightline-chat", daemon=True).start()
+
+    def submit(self, work: Coroutine[Any, Any, None]) -> Future[None]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+
+_loops: list[_LoopThread] = []
+_loops_lock = threading.Lock()
+
+
+def _loop() -> _LoopThread:
+    with _loops_lock:
+        # A forked child has the object, but not its thread.
+        if not _loops or _loops[-1].pid != os.getpid():
+            _loops[:] = [_LoopThread()]
+        return _loops[-1]

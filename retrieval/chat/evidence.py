@@ -1,0 +1,192 @@
+"""Evidence: what a search found that is relevant, numbered, prepared for the model, and within its budget."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.request import url2pathname
+
+from backends.base import Hit, Modality
+from backends.where import MetadataValue
+from retrieval.chat.budget import Picture, cut, prepare_picture, text_tokens
+from retrieval.chat.options import ChatOptions
+from retrieval.chat.shielding import shield
+from retrieval.encoders.base import Encoder
+from retrieval.images import ImageError, ImageSource, load_image
+from retrieval.query import Query
+from retrieval.results import Result
+from retrieval.search import Filter, Retriever, reciprocal_rank_fusion
+
+_MAX_FIELDS = 12
+_MAX_VALUE_CHARS = 120
+#: Fields that the indexer adds for itself, which say nothing about what an item shows.
+_INTERNAL = frozenset(
+    {"image", "content_hash", "bytes", "format", "source", "path", "passage", "line", "width", "height"}
+)
+#: What numbering, labels and line breaks of one piece of evidence cost.
+_LABEL_TOKENS = 16
+LEAST_TAG_PROBABILITY = 0.3
+_KEPT_TAGS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One found item under the number that answers cite.
+
+    item: as stored; show its `text` as untrusted. shown: the lines that the model got for it, made safe by
+    `retrieval.chat.shielding`. facts: of those, what supports a claim: caption or passage, tags and
+    metadata, each apart. withheld: sentences that read like instructions and were left out. picture: the
+    image the model saw, if it did. tokens: what all that costs, estimated.
+    """
+
+    number: int
+    item: Result
+    shown: str
+    facts: tuple[str, ...]
+    withheld: int
+    picture: Picture | None
+    tokens: int
+
+    @property
+    def relevance(self) -> float | None:
+        """Calibrated relevance to the query, 0 to 1; None where it was not judged."""
+        return self.item.relevance
+
+
+def find(retriever: Retriever, query: Query, options: ChatOptions, where: Filter = None) -> list[Result]:
+    """What is relevant, best first: images and texts searched apart, and captions folded into their image.
+
+    By relevance where all were judged; else the two rankings merged by rank, as their scores cannot be
+    compared. A text that is the caption of an image in the list adds nothing to it and is left out.
+    """
+    found = [_search(retriever, query, options, where, modality) for modality in ("image", "text")]
+    merged = [hit for hit in reciprocal_rank_fusion([list(hits) for hits in found]) if isinstance(hit, Result)]
+    if all(hit.relevance is not None for hit in merged):
+        merged.sort(key=lambda hit: -(hit.relevance or 0.0))
+    images = {hit.id: hit for hit in merged if hit.modality == "image"}
+    return [hit for hit in merged if not _is_caption(hit, images)][: options.max_evidence]
+
+
+def _search(
+    retriever: Retriever, query: Query, options: ChatOptions, where: Filter, modality: Modality
+) -> list[Result]:
+    hits = retriever.search(query, options.max_evidence, modality=modality, where=where)
+    results = [hit if isinstance(hit, Result) else Result.of(hit) for hit in hits]
+    return [hit for hit in results if options.gate is None or hit.relevance is None or hit.relevance >= options.gate]
+
+
+def _is_caption(hit: Hit, images: Mapping[str, Hit]) -> bool:
+    if hit.modality != "text" or not hit.text:
+        return False
+    owner = images.get(str(hit.metadata.get("image", "")))
+    owners = [owner] if owner else [image for image in images.values() if hit.uri and image.uri == hit.uri]
+    return any(hit.text in (image.text or "").split("\n") for image in owners)
+
+
+def prepare(found: Sequence[Result], tagger: Tagger, options: ChatOptions, budget: int) -> tuple[Evidence, ...]:
+    """The found items as evidence numbered from 1, as many as `budget` tokens hold, in their order.
+
+    An item whose image does not fit, is not readable, or comes after `max_images` others, is given as text.
+    Items that say nothing at all (no text, no tags, no metadata, no image) are left out.
+    """
+    evidence: list[Evidence] = []
+    left, pictures = budget, 0
+    for item in found:
+        may_see = options.vision and pictures < options.max_images
+        piece = _piece(len(evidence) + 1, item, tagger, options, may_see=may_see)
+        if piece is not None and piece.tokens > left and piece.picture is not None:
+            piece = _piece(len(evidence) + 1, item, tagger, options, may_see=False)
+        if piece is None:
+            continue
+        if piece.tokens > left:
+            break
+        left -= piece.tokens
+        pictures += piece.picture is not None
+        evidence.append(piece)
+    return tuple(evidence)
+
+
+def _piece(number: int, item: Result, tagger: Tagger, options: ChatOptions, *, may_see: bool) -> Evidence | None:
+    path = image_path(item)
+    picture = None
+    if may_see and path is not None:
+        try:
+            picture = prepare_picture(path, options.max_image_side, options.max_image_bytes)
+        except ImageError:
+            # Moved or damaged since it was indexed: what is stored of it still serves.
+            path = None
+    text = shield(item.text or "")
+    withheld = text.withheld
+    label = "caption" if item.modality == "image" else "text"
+    lines = [(label, cut(text.text, options.max_passage_tokens))] if text.text else []
+    if picture is None and path is not None and (tags := tagger.tags(path, options.tags)):
+        lines.append(("looks like", tags))
+    for name, value in _fields(item.metadata):
+        field, content = shield(name), shield(value)
+        withheld += field.withheld + content.withheld
+        if field.text and content.text:
+            lines.append((field.text, content.text))
+    if not lines and picture is None:
+        return None
+    kind = "photo" if item.modality == "image" else "passage"
+    shown = f"[{number}] {kind}" + "".join(f" | {name}: {content}" for name, content in lines)
+    tokens = text_tokens(shown) + _LABEL_TOKENS + (picture.tokens if picture else 0)
+    facts = tuple(content if name in (label, "looks like") else f"{name} {content}" for name, content in lines)
+    return Evidence(number, item, shown, facts, withheld, picture, tokens)
+
+
+class Tagger:
+    """The encoder's own zero-shot labels of images, where it has `zero_shot_labels`; the last ones are kept.
+
+    Only labels of a probability of at least 0.3: one that is a guess misleads model and check alike.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._labels = getattr(encoder, "zero_shot_labels", None)
+        self._kept: dict[tuple[str, int, int], str] = {}
+
+    def tags(self, image: ImageSource, count: int) -> str:
+        """At most `count` labels, with commas between; empty where the encoder knows none, or nothing fits."""
+        if self._labels is None or not count:
+            return ""
+        try:
+            key = (str(image), image.stat().st_mtime_ns, count) if isinstance(image, Path) else None
+            if key is not None and key in self._kept:
+                return self._kept[key]
+            # Bytes and open images are decoded here, as encoders take pictures and paths.
+            told = self._labels(image if isinstance(image, Path) else load_image(image), count)
+        except (ImageError, OSError):
+            return ""
+        tags = ", ".join(label for label, probability in told if probability >= LEAST_TAG_PROBABILITY)
+        if key is not None:
+            if len(self._kept) >= _KEPT_TAGS:
+                self._kept.clear()
+            self._kept[key] = tags
+        return tags
+
+
+def _fields(metadata: Mapping[str, MetadataValue]) -> list[tuple[str, str]]:
+    """The metadata worth telling, as text: at most 12 fields of at most 120 characters."""
+    told = []
+    for name in sorted(metadata):
+        value = metadata[name]
+        if name not in _INTERNAL and value not in ("", [], None):
+            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            told.append((name.replace("_", " "), text[:_MAX_VALUE_CHARS]))
+    return told[:_MAX_FIELDS]
+
+
+def image_path(item: Hit) -> Path | None:
+    """The local file of an image item; None for texts, and for addresses, which are never fetched."""
+    if item.modality != "image" or not item.uri:
+        return None
+    parts = urlsplit(item.uri) if "://" in item.uri else None
+    if parts is None:
+        return Path(item.uri)
+    if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
+        return None
+    # Byte by byte, as the name may be in no encoding at all.
+    return Path(url2pathname(parts.path) if os.name == "nt" else os.fsdecode(unquote_to_bytes(parts.path)))
