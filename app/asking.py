@@ -105,9 +105,8 @@ def open_model(settings: Settings) -> BaseChatModel:
 
 def chat_options(settings: Settings, model: BaseChatModel, *, strict: bool, asked_k: int | None) -> ChatOptions:
     """What a chat with `model` may spend: by its traits, and cautiously where it is the small offline one."""
-    from retrieval.models import traits
-
     from retrieval.chat import ChatOptions
+    from retrieval.models import traits
 
     known = traits(model)
     weak = (settings.model or OFFLINE).startswith("offline:")
@@ -119,8 +118,7 @@ def chat_options(settings: Settings, model: BaseChatModel, *, strict: bool, aske
         context_tokens=context,
         max_answer_tokens=min(512, context // 4),
         max_evidence=min(evidence, 100),
-        # The setting comes with calibrated relevance; without it there is nothing to gate by.
-        gate=getattr(settings, "min_relevance", None),
+        gate=settings.min_relevance or None,
         strict=strict,
         fallback="quote" if weak else "refuse",
         rewrite="rules" if weak else "model",

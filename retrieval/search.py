@@ -243,20 +243,20 @@ class Retriever:
         """The results of one page: the one place where hits become results."""
         shaper = Shaper(shape, self.backend, self.collection)
         single = shape.plain and not (request.vector is not None and request.words)
-        shaped: list[tuple[Ranked, tuple[str, ...]]] = []
+        shaped: list[tuple[Ranked[Hit], tuple[str, ...]]] = []
         for ranked, complete in self._growing(request, k if single else max(k, WINDOW)):
             shaped = shaper.shaped(ranked)
             if complete or len(shaped) >= offset + k:
                 break
         return [Result.of(each.hit, duplicates) for each, duplicates in shaped[offset : offset + k]]
 
-    def _growing(self, request: _Request, depth: int) -> Iterator[tuple[list[Ranked], bool]]:
+    def _growing(self, request: _Request, depth: int) -> Iterator[tuple[list[Ranked[Hit]], bool]]:
         """A list that only grows at its end, and whether it has all there is; read deeper as long as it is asked for.
 
         An approximate index may find more when it looks deeper. So the list for depth 2k is the list
         for depth k, then what the deeper search adds: earlier pages stay as they were.
         """
-        listed: dict[str, Ranked] = {}
+        listed: dict[str, Ranked[Hit]] = {}
         limit = min(MAX_DEPTH + 1, self.backend.capabilities.max_k or MAX_DEPTH + 1)
         # The item itself is in every list that reaches it.
         depth = min(depth + (request.without is not None), limit)

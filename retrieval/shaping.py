@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import Backend
+from backends.base import Backend, Hit
 from retrieval.diversity import maximal_marginal_relevance
 from retrieval.duplicates import leaders
 from retrieval.fusion import Ranked
@@ -57,7 +57,7 @@ class Shaper:
         self._vectors: dict[str, NDArray[np.float32]] = {}
         self._scores: dict[str, float] = {}
 
-    def shaped(self, ranked: Sequence[Ranked]) -> list[tuple[Ranked, tuple[str, ...]]]:
+    def shaped(self, ranked: Sequence[Ranked[Hit]]) -> list[tuple[Ranked[Hit], tuple[str, ...]]]:
         """Each hit that is shown, with the ids of those folded into it."""
         items = [*self._reranked(ranked[:RERANKED]), *ranked[RERANKED:]]
         groups = self._grouped(items)
@@ -69,7 +69,7 @@ class Shaper:
             head = [head[i] for i in maximal_marginal_relevance(values, vectors, self._shape.diversity)]
         return [(items[p], tuple(items[other].hit.id for other in groups[p])) for p in (*head, *tail)]
 
-    def _reranked(self, ranked: Sequence[Ranked]) -> list[Ranked]:
+    def _reranked(self, ranked: Sequence[Ranked[Hit]]) -> list[Ranked[Hit]]:
         """Hits with a text change places among themselves, the others keep theirs; values stay with the places."""
         reranker = self._shape.reranker
         if reranker is None:
@@ -83,13 +83,13 @@ class Shaper:
         moved = dict(zip(places, order, strict=True))
         return [replace(each, hit=ranked[moved.get(place, place)].hit) for place, each in enumerate(ranked)]
 
-    def _grouped(self, items: Sequence[Ranked]) -> dict[int, list[int]]:
+    def _grouped(self, items: Sequence[Ranked[Hit]]) -> dict[int, list[int]]:
         threshold = self._shape.group_duplicates
         if threshold is None:
             return {position: [] for position in range(len(items))}
         return leaders([item.hit.modality for item in items], self._matrix(items), threshold)
 
-    def _matrix(self, items: Sequence[Ranked]) -> NDArray[np.float32]:
+    def _matrix(self, items: Sequence[Ranked[Hit]]) -> NDArray[np.float32]:
         """(n, d) vectors of unit length; zeros for items that are gone by now, which are like nothing else."""
         wanted = [item.hit.id for item in items]
         new = [item_id for item_id in wanted if item_id not in self._vectors]

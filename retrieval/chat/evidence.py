@@ -63,7 +63,7 @@ def find(retriever: Retriever, query: Query, options: ChatOptions, where: Filter
     compared. A text that is the caption of an image in the list adds nothing to it and is left out.
     """
     found = [_search(retriever, query, options, where, modality) for modality in ("image", "text")]
-    merged = [hit for hit in reciprocal_rank_fusion([list(hits) for hits in found]) if isinstance(hit, Result)]
+    merged = reciprocal_rank_fusion(found)
     if all(hit.relevance is not None for hit in merged):
         merged.sort(key=lambda hit: -(hit.relevance or 0.0))
     images = {hit.id: hit for hit in merged if hit.modality == "image"}
@@ -73,9 +73,12 @@ def find(retriever: Retriever, query: Query, options: ChatOptions, where: Filter
 def _search(
     retriever: Retriever, query: Query, options: ChatOptions, where: Filter, modality: Modality
 ) -> list[Result]:
-    hits = retriever.search(query, options.max_evidence, modality=modality, where=where)
-    results = [hit if isinstance(hit, Result) else Result.of(hit) for hit in hits]
-    return [hit for hit in results if options.gate is None or hit.relevance is None or hit.relevance >= options.gate]
+    # Passages are also found by their words: names and numbers mean little to an encoder.
+    by_words = modality == "text" and retriever.backend.capabilities.keyword
+    return retriever.search(
+        query, options.max_evidence, modality=modality, where=where, min_relevance=options.gate,
+        mode="hybrid" if by_words else "vector",
+    )  # fmt: skip
 
 
 def _is_caption(hit: Hit, images: Mapping[str, Hit]) -> bool:

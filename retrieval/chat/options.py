@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
+from retrieval.relevance import RELEVANT
+
 #: What is answered when nothing that was found supports an answer; always these words.
 REFUSAL = "nothing in the collection answers this"
 
@@ -27,7 +29,7 @@ class ChatOptions:
     JPEG is no larger; base64 adds a third on the wire.
     max_passage_tokens: a longer passage or caption is cut, and says so.
     tags: how many of the encoder's own zero-shot labels describe an image that the model does not see.
-    gate: least calibrated relevance of evidence, 0 to 1; None lets everything found through.
+    gate: least calibrated relevance of evidence, 0 to 1 (`retrieval.relevance`); None lets everything through.
     strict: sentences without support are dropped; otherwise they stay and are marked.
     fallback: when no sentence has support, ``refuse``, or ``quote`` the best evidence (for weak models).
     rewrite: how a follow-up becomes a stand-alone query: by the ``model`` (checked), by ``rules``, or ``off``.
@@ -47,7 +49,7 @@ class ChatOptions:
     max_image_bytes: int = 256 * 1024
     max_passage_tokens: int = 384
     tags: int = 3
-    gate: float | None = None
+    gate: float | None = RELEVANT
     strict: bool = False
     fallback: Fallback = "refuse"
     rewrite: Rewriting = "model"
