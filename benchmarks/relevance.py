@@ -193,7 +193,7 @@ def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
     try:
         import matplotlib as mpl
     except ModuleNotFoundError:
-        raise DatasetError("the picture needs matplotlib: pip install matplotlib") from None
+        raise DatasetError("the picture needs matplotlib: pip install 'sightline[bench]'") from None
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
