@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from backends.base import Hit, Record
     from retrieval.facets import Facet
 
+#: How a relevance that cannot be known is shown.
+NOT_KNOWN = "-"
 NOTHING_FOUND = "nothing found: the collection is empty, or no item matches the filter"
 
 
@@ -185,7 +187,7 @@ def print_hits(hits: Sequence[Hit], *, first_rank: int = 1, nothing: str = NOTHI
 def show_relevance(hit: Hit) -> str:
     """A hit's relevance in percent, rounded down so that 100% is said of nothing less; - where it is not known."""
     relevance: float | None = getattr(hit, "relevance", None)
-    return "-" if relevance is None else f"{math.floor(100 * relevance)}%"
+    return NOT_KNOWN if relevance is None else f"{math.floor(100 * relevance)}%"
 
 
 def shorten_home(path: str) -> str:

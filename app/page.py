@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.output import NOTHING_FOUND, local_path, place, show_relevance
+from app.output import NOT_KNOWN, NOTHING_FOUND, local_path, place, show_relevance
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -125,7 +125,8 @@ def _card(hit: Hit, rank: int) -> dict[str, Any]:
         "rank": rank,
         "id": hit.id,
         "score": f"{hit.score:.3f}",
-        "relevance": show_relevance(hit),
+        "relevance": (relevance := show_relevance(hit)),
+        "shown": ("score", f"{hit.score:.3f}") if relevance == NOT_KNOWN else ("relevance", relevance),
         "modality": hit.modality,
         "text": text if len(text) <= MAX_SHOWN_CHARS else text[: MAX_SHOWN_CHARS - 1] + "…",
         "place": place(hit.uri),

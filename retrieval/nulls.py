@@ -124,10 +124,11 @@ def _best_above_hubness(table: NDArray[np.float64]) -> tuple[NDArray[np.float64]
     highest = -np.partition(-table, k, axis=0)[: k + 1]  # (k + 1, n): one more, for the query that is left out
     threshold, total = highest.min(axis=0), highest.sum(axis=0)
     hubness = (total - threshold) / k
-    items = np.argsort(-table, axis=1, kind="stable")[:, : min(LEVEL_ITEMS, n)]  # (m, 3)
+    nearest = min(LEVEL_ITEMS, n)
+    items = np.argpartition(-table, nearest - 1, axis=1)[:, :nearest]  # (m, 3)
     own = np.take_along_axis(table, items, axis=1)
     without = np.where(own > threshold[items], (total[items] - own) / k, hubness[items])
-    return own[:, 0] - without.mean(axis=1), hubness
+    return own.max(axis=1) - without.mean(axis=1), hubness
 
 
 def _slope(typical: NDArray[np.float64], best: NDArray[np.float64]) -> float:

@@ -33,7 +33,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,6 +112,7 @@ class Calibrator:
     _checked_at: float = -1e9
     _words: NDArray[np.float32] | None = None
     _nulls: dict[tuple[Make, Modality], Null | None] = field(default_factory=dict)
+    _ready: dict[Modality, Items] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
@@ -128,7 +129,7 @@ class Calibrator:
             if self._sample is None or now - self._checked_at >= self.check_every_s:
                 current = self._cache.current()
                 if current is not self._sample:
-                    self._sample, self._nulls = current, {}
+                    self._sample, self._nulls, self._ready = current, {}, {}
                 self._checked_at = time.monotonic()
             return self._sample
 
@@ -152,12 +153,21 @@ class Calibrator:
                 self._nulls[key] = self._fit(sample, *key)
             return self._nulls[key]
 
+    def items(self, sample: CollectionSample, modality: Modality) -> Items:
+        """The sampled items of a modality, ready to be scored."""
+        with self._lock:
+            if sample is not self._sample:
+                return Items.of(sample.samples[modality].vectors, sample.spec.metric)
+            if modality not in self._ready:
+                self._ready[modality] = Items.of(sample.samples[modality].vectors, sample.spec.metric)
+            return self._ready[modality]
+
     def _fit(self, sample: CollectionSample, make: Make, modality: Modality) -> Null | None:
         target = sample.samples[modality]
         bank = self._composed(sample, make)
         if bank is None or not target.ids or bank.vectors.shape[1] != sample.spec.dim:
             return None
-        scores = similarities(bank.vectors, target.vectors, sample.spec.metric)
+        scores = self.items(sample, modality).similarities(bank.vectors)
         return fit_null(scores, target.population, bank.related(target) if bank.groups.size else None)
 
     def _composed(self, sample: CollectionSample, make: Make) -> _Bank | None:
@@ -247,7 +257,7 @@ class Judge:
         for hit in hits:
             stored = vectors.get(hit.id)
             if stored is not None:
-                (similarity,) = similarities(self.vector[None], stored[None], metric)[0]
+                (similarity,) = Items.of(stored[None], metric).similarities(self.vector[None])[0]
                 (values[hit.id],) = self.relevance([_as_score(similarity, metric)], hit.modality)
         return _kept([(hit, values.get(hit.id)) for hit in hits], min_relevance)
 
@@ -255,8 +265,7 @@ class Judge:
         null = self.calibrator.null(self.sample, self.make, modality)
         if null is None or len(self.vector) != self.sample.spec.dim:
             return None
-        items = self.sample.samples[modality].vectors
-        (scores,) = similarities(self.vector[None], items, self.sample.spec.metric)
+        (scores,) = self.calibrator.items(self.sample, modality).similarities(self.vector[None])
         return null, null.level(scores)
 
 
@@ -268,18 +277,35 @@ def _kept(judged: Sequence[tuple[Hit, float | None]], least: float | None) -> li
     ]
 
 
-def similarities(queries: NDArray[np.float32], items: NDArray[np.float32], metric: Metric) -> NDArray[np.float64]:
-    """(m, n) similarities that are linear in the cosine for unit vectors, whatever the metric.
+@dataclass(frozen=True, slots=True, eq=False)
+class Items:
+    """(n, d) vectors to be scored under a metric; of unit length where it is the cosine.
 
-    Euclidean distances d become -d²/2, which for unit vectors is the cosine less 1, so that relevance is the
-    same number under every metric.
+    Similarities are linear in the cosine for unit vectors, whatever the metric: Euclidean distances d become
+    -d²/2, which for unit vectors is the cosine less 1, so that relevance is the same number under every metric.
     """
-    left, right = (_unit(queries), _unit(items)) if metric == "cosine" else (queries, items)
-    products = (left @ right.T).astype(np.float64)
-    if metric == "l2":
-        squares = [np.einsum("ij,ij->i", side, side, dtype=np.float64) / 2 for side in (left, right)]
-        products -= squares[0][:, None] + squares[1][None, :]
-    return products
+
+    vectors: NDArray[np.float32]
+    half_squares: NDArray[np.float64]
+    metric: Metric
+
+    @classmethod
+    def of(cls, vectors: NDArray[np.float32], metric: Metric) -> Self:
+        """The items of these vectors."""
+        ready = _unit(vectors) if metric == "cosine" else np.asarray(vectors, dtype=np.float32)
+        return cls(ready, _half_squares(ready), metric)
+
+    def similarities(self, queries: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(m, n) similarities of m queries."""
+        left = _unit(queries) if self.metric == "cosine" else queries
+        products = (left @ self.vectors.T).astype(np.float64)
+        if self.metric == "l2":
+            products -= _half_squares(left)[:, None] + self.half_squares[None, :]
+        return products
+
+
+def _half_squares(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+    return np.asarray(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64) / 2)
 
 
 def _as_similarity(scores: NDArray[np.float64], metric: Metric) -> NDArray[np.float64]:

@@ -25,6 +25,9 @@ import torch
 from huggingface_hub import constants
 from PIL import Image
 
+from backends import connect
+from backends.base import CollectionSpec, Record
+from retrieval import Retriever
 from retrieval.encoders import Encoder, EncoderError, load_encoder
 from retrieval.encoders import weights as weights_module
 from retrieval.encoders.catalogue import CATALOGUE, installed
@@ -632,3 +635,17 @@ def test_openai_tags_are_built_with_quick_gelu(caplog: pytest.LogCaptureFixture)
     assert checkpoint.config["quick_gelu"]
     assert "trained with QuickGELU" in caplog.text
     assert resolve("ViT-B-32-quickgelu/openai").config == checkpoint.config
+
+
+def test_relevance_of_an_untrained_model_is_sane(encoder: OpenClipEncoder) -> None:
+    """Texts and images lie in two narrow cones, and nothing is related: numbers all the same, and no failure."""
+    backend = connect("exact://")
+    backend.create(CollectionSpec("c", encoder.dim, encoder=encoder.fingerprint))
+    vectors = np.tile(encoder.encode_images(pictures()), (8, 1))
+    backend.upsert("c", [Record(str(row), vector, "image") for row, vector in enumerate(vectors)])
+    found = Retriever(backend, encoder, "c")
+    for query in (*TEXTS[2:], pictures()[0]):
+        hits = found.search(query, 50, modality="image")
+        values = [hit.relevance for hit in hits]
+        assert all(value is not None and 0 <= value <= 1 for value in values)
+        assert values == sorted(values, reverse=True)

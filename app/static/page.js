@@ -29,7 +29,9 @@ function element(name, text, className) {
 function show(hit) {
   const item = element("li");
   const caption = (hit.text || hit.metadata.path || hit.id).split("\n")[0];
-  const score = element("span", ` ${hit.score.toFixed(3)}`, "score");
+  const judged = hit.relevance !== null;
+  const score = element("span", judged ? ` ${Math.floor(100 * hit.relevance)}%` : ` ${hit.score.toFixed(3)}`, "score");
+  score.title = judged ? `relevance; score ${hit.score.toFixed(3)}` : "score";
   if (hit.modality === "text") {
     item.className = "passage";
     item.append(hit.metadata.heading ? element("strong", `${hit.metadata.heading}: `) : "", hit.text || "", score);
