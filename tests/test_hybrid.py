@@ -19,6 +19,7 @@ from backends.base import And, Backend, CollectionSpec, Compare, Record
 from backends.exact import ExactBackend
 from backends.where import matches
 from backends.words import searched_text, words
+from retrieval.duplicates import leaders
 from retrieval.keywords import KeywordSidecar
 from retrieval.query import Term, query_vector
 from retrieval.results import Result
@@ -325,6 +326,17 @@ class TestDuplicates:
             for later in found[first + 1 :]:
                 assert later.modality != hit.modality or vectors[hit.id] @ vectors[later.id] < 0.97 + 1e-6
         assert ids(found) == [i for i in plain if i in ids(found)]
+
+    def test_long_lists_fold_as_one_by_one(self):
+        draw = np.random.default_rng(5)
+        rows = _unit(draw.normal(size=(40, 6))[draw.integers(0, 40, 700)] + draw.normal(scale=0.25, size=(700, 6)))
+        kinds = ["image" if n else "text" for n in draw.integers(0, 4, 700)]
+        wanted: dict[int, list[int]] = {}
+        for i in range(700):
+            near = [j for j in wanted if kinds[j] == kinds[i] and rows[j] @ rows[i] >= 0.93]
+            wanted.setdefault(near[0] if near else i, []).extend([i] if near else [])
+        assert max(wanted) > 257
+        assert leaders(kinds, rows, 0.93) == wanted
 
     def test_similar_folds_too_and_leaves_the_item_out(self, local):
         found = local.similar("i010", 20, group_duplicates=0.97)
