@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from backends.base import Modality
 
+#: Items that are compared with what came before in one multiplication.
+BLOCK = 256
+
 
 def leaders(modalities: Sequence[Modality], vectors: NDArray[np.float32], threshold: float) -> dict[int, list[int]]:
     """The positions that stand for themselves, in order, each with the later ones folded into it.
@@ -19,12 +22,19 @@ def leaders(modalities: Sequence[Modality], vectors: NDArray[np.float32], thresh
     (Leader clustering: Hartigan, Clustering Algorithms, 1975, chapter 3.)
     """
     groups: dict[int, list[int]] = {}
-    for position, modality in enumerate(modalities):
-        first = list(groups)
-        close = vectors[first] @ vectors[position] >= threshold if first else np.empty(0, dtype=bool)
-        home = next((i for i in np.flatnonzero(close) if modalities[first[i]] == modality), None)
-        if home is None:
-            groups[position] = []
-        else:
-            groups[first[home]].append(position)
+    chosen = np.empty_like(vectors)
+    for start in range(0, len(vectors), BLOCK):
+        block = vectors[start : start + BLOCK]
+        known = len(groups)
+        before, among = block @ chosen[:known].T >= threshold, block @ block.T >= threshold
+        first = np.fromiter(groups, dtype=np.int64, count=known)
+        for row in range(len(block)):
+            position = start + row
+            close = [*first[before[row]].tolist(), *(start + np.flatnonzero(among[row, :row])).tolist()]
+            home = next((i for i in close if i in groups and modalities[i] == modalities[position]), None)
+            if home is None:
+                chosen[len(groups)] = block[row]
+                groups[position] = []
+            else:
+                groups[home].append(position)
     return groups

@@ -32,6 +32,8 @@ Filter: TypeAlias = Where | Mapping[str, Any] | None
 Mode: TypeAlias = Literal["vector", "keyword", "hybrid"]
 
 MAX_DEPTH = 10_000
+#: Ranks of each list that are fused at least. Deeper, items without a text lose more than others gain.
+FUSED_DEPTH = 10
 DESCRIBE_EVERY_S = 5.0
 
 
@@ -124,7 +126,7 @@ class Retriever:
         of the query stays whatever its own. A keyword search without it judges, and encodes, nothing.
 
         mode: ``keyword`` ranks by BM25 over the words of the terms that do not steer away, ``hybrid``
-        fuses that ranking with those by vectors, each read down to 100 or k, whichever is more. Without
+        fuses that ranking with those by vectors, each read down to k, at least to 10. Without
         a word, as for a picture, hybrid is vector. `score` is that of the list a hit was found in first.
 
         The list can then be shaped: `reranker` orders the texts among the first 50 anew;
@@ -242,32 +244,39 @@ class Retriever:
     def _page(self, request: _Request, k: int, offset: int, shape: Shape) -> list[Result]:
         """The results of one page: the one place where hits become results."""
         shaper = Shaper(shape, self.backend, self.collection)
-        single = shape.plain and not (request.vector is not None and request.words)
+        fused = request.vector is not None and request.words
+        least = 0 if shape.plain else WINDOW
         shaped: list[tuple[Ranked[Hit], tuple[str, ...]]] = []
-        for ranked, complete in self._growing(request, k if single else max(k, WINDOW)):
-            shaped = shaper.shaped(ranked)
-            if complete or len(shaped) >= offset + k:
-                break
+        for ranked, complete in self._growing(request, max(k, FUSED_DEPTH) if fused else k, least):
+            if complete or len(ranked) >= max(least, offset + k):
+                shaped = shaper.shaped(ranked)
+                if complete or len(shaped) >= offset + k:
+                    break
         return [Result.of(each.hit, duplicates) for each, duplicates in shaped[offset : offset + k]]
 
-    def _growing(self, request: _Request, depth: int) -> Iterator[tuple[list[Ranked[Hit]], bool]]:
+    def _growing(self, request: _Request, depth: int, least: int) -> Iterator[tuple[list[Ranked[Hit]], bool]]:
         """A list that only grows at its end, and whether it has all there is; read deeper as long as it is asked for.
 
-        An approximate index may find more when it looks deeper. So the list for depth 2k is the list
-        for depth k, then what the deeper search adds: earlier pages stay as they were.
+        An approximate index may find more when it looks deeper, and fusion moves what it finds in a second
+        list. So the list for depth 2k is the list for depth k, then what the deeper search adds: earlier
+        pages stay as they were. At least `least` ranks are read at once.
         """
         listed: dict[str, Ranked[Hit]] = {}
         limit = min(MAX_DEPTH + 1, self.backend.capabilities.max_k or MAX_DEPTH + 1)
         # The item itself is in every list that reaches it.
         depth = min(depth + (request.without is not None), limit)
+        read, value = 0, float("inf")
         while True:
-            read = self._rankings(request, depth)
-            rankings = [ranking for ranking, _ in read]
-            exhausted = depth == limit or all(ended for _, ended in read)
-            merged = fuse(rankings) if rankings else []
+            if depth > read:
+                read = min(max(depth, least), limit)
+                rankings = self._rankings(request, read)
+            exhausted = depth == limit or all(ended and len(ranking) <= depth for ranking, ended in rankings)
+            merged = fuse([ranking[:depth] for ranking, _ in rankings]) if rankings else []
             for ranked in merged if exhausted else merged[:depth]:
-                if ranked.hit.id != request.without:
-                    listed.setdefault(ranked.hit.id, ranked)
+                if ranked.hit.id not in listed and ranked.hit.id != request.without:
+                    # What is found late stands at the end, whatever its value.
+                    value = min(value, ranked.value)
+                    listed[ranked.hit.id] = Ranked(ranked.hit, value)
             yield list(listed.values()), exhausted
             if exhausted:
                 return

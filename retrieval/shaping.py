@@ -19,7 +19,7 @@ from retrieval.fusion import Ranked
 from retrieval.query import SearchError
 from retrieval.rerank import Reranker
 
-#: Ranks that are read at least, for fusion and shaping, and ranks that are diversified.
+#: Ranks that are read at least where they are shaped, and ranks that are diversified.
 WINDOW = 100
 #: Ranks that are reranked.
 RERANKED = 50
