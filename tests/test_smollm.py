@@ -25,11 +25,16 @@ FRANCE = [SystemMessage("Answer the question from the text."), HumanMessage("Tex
 
 
 @pytest.fixture(scope="module")
-def model() -> Iterator[ChatSmolLM2]:
-    loaded = load_model("offline:smollm2", max_tokens=24)
-    assert isinstance(loaded, ChatSmolLM2)
-    yield loaded
-    loaded.close()
+def loaded() -> Iterator[ChatSmolLM2]:
+    model = load_model("offline:smollm2", max_tokens=24)
+    assert isinstance(model, ChatSmolLM2)
+    yield model
+    model.close()
+
+
+@pytest.fixture
+def model(loaded: ChatSmolLM2) -> ChatSmolLM2:
+    return loaded
 
 
 def test_it_answers_from_a_text_and_counts_its_tokens(model: ChatSmolLM2) -> None:
@@ -240,8 +245,9 @@ class TestAgainstLangChainsIntegration(_Standard, ChatModelIntegrationTests):
     """LangChain's standard integration tests for chat models, unmodified, over the real weights."""
 
     @pytest.fixture
-    def model(self, model: ChatSmolLM2) -> BaseChatModel:
-        return model  # loaded once
+    def model(self, request: pytest.FixtureRequest, loaded: ChatSmolLM2) -> BaseChatModel:
+        # The same weights for all, and short answers: what they say is not looked at here.
+        return loaded.model_copy(update={"max_tokens": 8, **getattr(request, "param", {})})
 
 
 for _name, _test in vars(ChatModelIntegrationTests).items():

@@ -45,7 +45,7 @@ def asked(images: list[Image.Image], question: str = QUESTION) -> list[BaseMessa
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def folders(tmp_path_factory: pytest.TempPathFactory, _unloaded: None) -> dict[str, Path]:
     return {tiny.name: save(tiny, tmp_path_factory.mktemp(tiny.name)) for tiny in FAMILIES}
 
 
@@ -62,7 +62,11 @@ def load(folders: dict[str, Path], name: str) -> ChatTransformers:
 
 @pytest.fixture(scope="module", autouse=True)
 def _unloaded() -> Any:
+    # Networks of a few kilobytes only wait for one another on several cores, for long where others keep those busy.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     yield
+    torch.set_num_threads(threads)
     for model in _loaded.values():
         model.close()
     _loaded.clear()
@@ -308,6 +312,8 @@ def test_traits_come_from_the_configuration(folders: dict[str, Path]) -> None:
     found = traits(load(folders, "llava"))
     assert (found.vision, found.context_tokens, found.local) == (True, 1024, True)
     assert found.name == str(folders["llava"])
+    assert found.max_images is None
+    assert traits(load(folders, "blip-2")).max_images == 1
 
 
 def test_what_cannot_be_loaded_is_said_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

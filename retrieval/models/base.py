@@ -19,10 +19,11 @@ class ModelTraits:
 
     vision: images in a message are seen. context_tokens: how many tokens prompt and answer may have together
     (for a vendor's model, the longest prompt). name: as the model's maker calls it. local: nothing that is
-    asked leaves this machine.
+    asked leaves this machine. max_images: how many images one request may hold, None where only the context bounds it.
     """
 
     name: str
     vision: bool
     context_tokens: int
     local: bool
+    max_images: int | None = None

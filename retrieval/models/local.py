@@ -125,6 +125,11 @@ class LocalChatModel(BaseChatModel):
     _loading: Any = PrivateAttr(default_factory=threading.Lock)
     _loaded: bool = PrivateAttr(default=False)
 
+    @property
+    def max_images(self) -> int | None:
+        """How many images one request may hold; None where the context is the only bound."""
+        return None
+
     @abstractmethod
     def _load(self) -> None:
         """Load the weights, and tell in `profile` what they can do. Raises `ModelError`."""

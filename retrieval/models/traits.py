@@ -42,7 +42,13 @@ def traits(model: BaseChatModel, *, vision: bool | None = None, context_tokens: 
         vision = bool(_SEES.search(name)) if known is None else bool(known)
     if context_tokens is None:
         context_tokens = profile.get("max_input_tokens") or getattr(model, "num_ctx", None) or DEFAULT_CONTEXT_TOKENS
-    return ModelTraits(name=name, vision=vision, context_tokens=int(context_tokens), local=_is_local(model))
+    return ModelTraits(
+        name=name,
+        vision=vision,
+        context_tokens=int(context_tokens),
+        local=_is_local(model),
+        max_images=_max_images(model) if vision else 0,
+    )
 
 
 def _name(model: BaseChatModel) -> str:
@@ -51,6 +57,13 @@ def _name(model: BaseChatModel) -> str:
         if isinstance(value, str) and value:
             return value
     return type(model).__name__
+
+
+def _max_images(model: BaseChatModel) -> int | None:
+    """What the families without a chat template say; the others, and the servers, tell no number."""
+    from retrieval.models.local import LocalChatModel
+
+    return model.max_images if isinstance(model, LocalChatModel) else None
 
 
 def _is_local(model: BaseChatModel) -> bool:

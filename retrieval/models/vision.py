@@ -79,7 +79,7 @@ class ChatTransformers(LocalChatModel):
     @property
     def max_images(self) -> int | None:
         """How many images the family takes in one request; None where the context is the only bound."""
-        return self._family.max_images
+        return self.load()._family.max_images
 
     def _write(self, request: Request, emit: Emit) -> Ending:
         inputs = self._inputs(request)
