@@ -121,7 +121,8 @@ def chat_options(settings: Settings, model: BaseChatModel, *, strict: bool, aske
         max_evidence=min(evidence, 100),
         # The setting comes with calibrated relevance; without it there is nothing to gate by.
         gate=getattr(settings, "min_relevance", None),
-        strict=strict,
+        # What the small model adds to what has support is rarely right.
+        strict=strict or weak,
         fallback="quote" if weak else "refuse",
         rewrite="rules" if weak else "model",
         history_turns=0 if weak else 6,

@@ -147,6 +147,15 @@ def test_a_weak_model_is_helped_out_by_a_quotation(retriever: Retriever) -> None
     assert off_topic.ask("Which submarine won the opera prize?").text == REFUSAL
 
 
+def test_a_model_that_repeats_itself_is_stopped(retriever: Retriever) -> None:
+    model = Scripted(replies=["A dog runs [1]. " + "It has a variety of toppings on it and also " * 5000])
+    started = time.monotonic()
+    answer = GroundedChat(retriever, model, ChatOptions(strict=True)).ask(QUESTION)
+    assert answer.text == "A dog runs [1]."
+    assert answer.truncated
+    assert time.monotonic() - started < 5
+
+
 def test_follow_ups_are_rewritten_by_the_model_and_checked(retriever: Retriever) -> None:
     model = Scripted(replies=[TRUTH, "What colour is the dog on the beach?", "The dog is brown [1]."])
     talk = Conversation(GroundedChat(retriever, model))

@@ -19,7 +19,7 @@ from retrieval.chat.shielding import printable, unlink
 UNSUPPORTED_MARK = "(not in the sources)"
 IMAGE_MARK = "(from the image)"
 #: Of the question's content words, what the evidence must have for a weak model's answer or a quotation to stand.
-LEAST_RELATED = 0.5
+LEAST_RELATED = 0.6
 _MAX_QUOTE_CHARS = 400
 
 ImageVectors = Callable[[Sequence[Evidence]], Mapping[int, NDArray[np.float32]]]
@@ -117,7 +117,7 @@ class Checker:
             return Checked(final, False, False, judged, sources, unresolved, links)
         best = self._best(question, evidence) if self.options.fallback == "quote" else None
         if best is not None:
-            return Checked(_quote(best), False, True, judged, (best,), unresolved, links)
+            return Checked(self._quote(question, best), False, True, judged, (best,), unresolved, links)
         return Checked(REFUSAL, True, False, judged, (), unresolved, links)
 
     def _answers(self, question: str, standing: Sequence[Sentence], evidence: Sequence[Evidence]) -> bool:
@@ -135,6 +135,15 @@ class Checker:
         shares = [(self.texts.relates(claim, " / ".join(piece.facts)), piece) for piece in evidence if piece.item.text]
         passing = [(share, piece) for share, piece in shares if share >= LEAST_RELATED]
         return max(passing, key=lambda pair: pair[0])[1] if passing else None
+
+    def _quote(self, question: str, piece: Evidence) -> str:
+        """Of the captions of a photo the one that has most of the question's words, with its citation."""
+        claim = Claim(question)
+        # The first of equals.
+        text = max(piece.facts[0].split(" / "), key=lambda part: self.texts.relates(claim, part))
+        if len(text) > _MAX_QUOTE_CHARS:
+            text = text[: _MAX_QUOTE_CHARS - 1].rsplit(" ", 1)[0] + "…"
+        return f"“{text}” [{piece.number}]"
 
 
 class _Judge:
@@ -244,11 +253,3 @@ def _with(sentence: str, *marks: str) -> str:
     """A sentence with marks before its full stop, where a reader expects them."""
     words = sentence.rstrip(".!?。！？")
     return " ".join(filter(None, (words, *marks))) + sentence[len(words) :]
-
-
-def _quote(piece: Evidence) -> str:
-    # Of several captions of one photo the first says it.
-    text = piece.facts[0].split(" / ")[0]
-    if len(text) > _MAX_QUOTE_CHARS:
-        text = text[: _MAX_QUOTE_CHARS - 1].rsplit(" ", 1)[0] + "…"
-    return f"“{text}” [{piece.number}]"

@@ -31,6 +31,8 @@ from retrieval.chat.options import ChatOptions
 
 #: A reply is cut here whatever the model does, so that one which never stops fills no memory.
 MAX_REPLY_CHARS = 200_000
+# A small model that has lost its way says the same again and again, up to its limit.
+_LOOP_CHARS, _LOOP_WINDOW, _LOOP_TIMES = 40, 600, 5
 
 Messages: TypeAlias = Sequence[BaseMessage]
 
@@ -172,7 +174,7 @@ class Caller:
                     if piece:
                         self.first_token_at = self.first_token_at or time.monotonic()
                         yield piece
-                    if len(reply.text) > MAX_REPLY_CHARS:
+                    if len(reply.text) > MAX_REPLY_CHARS or goes_round(reply.text):
                         reply.truncated = True
                         return
             self.cancel.check()
@@ -194,6 +196,15 @@ class Caller:
         if isinstance(item, _Failed):
             raise item.error
         return item
+
+
+def goes_round(text: str) -> bool:
+    """Whether a text ends in words that it has been repeating: its last 40 characters 5 times in the last 600."""
+    tail, window = text[-_LOOP_CHARS:], text[-_LOOP_WINDOW:]
+    if len(window) < _LOOP_CHARS * 2:
+        return False
+    # Repetitions may overlap, which str.count would miss.
+    return sum(window.startswith(tail, start) for start in range(len(window) - _LOOP_CHARS + 1)) >= _LOOP_TIMES
 
 
 @dataclass(frozen=True, slots=True)
