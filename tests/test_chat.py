@@ -270,7 +270,7 @@ def test_tags_stand_in_for_images_that_the_model_does_not_see(tmp_path: Path) ->
     chat = GroundedChat(retriever, model)
     answer = chat.ask(QUESTION)
     assert "| looks like: beach, seashore |" in answer.evidence[0].shown
-    assert answer.text == "There is a seashore [1]."
+    assert answer.text == "There is a seashore [1] (from the image)."
     chat.ask(QUESTION)
     assert len(calls) == 3, "tags are kept"
     assert Tagger(object()).tags(tmp_path / "red.png", 3) == ""  # type: ignore[arg-type]

@@ -125,7 +125,7 @@ class Checker:
         if self.options.fallback != "quote":
             return True
         cited = {number for sentence in standing for number in sentence.citations}
-        facts = [fact for piece in evidence if piece.number in cited for fact in piece.facts]
+        facts = [fact for piece in evidence if piece.number in cited for fact in (*piece.facts, piece.tags)]
         claim = Claim(question)
         return not claim.content or self.texts.relates(claim, " / ".join(facts)) >= LEAST_RELATED
 
@@ -177,7 +177,7 @@ class _Judge:
         other, best = self._elsewhere(claim)
         if other is not None:
             return Sentence(text, "supported", (other,), best, corrected=True)
-        return self._from_image(text, claim, cited)
+        return self._from_tags(text, claim, cited) or self._from_image(text, claim, cited)
 
     def _claim(self, text: str) -> Claim | None:
         """What a sentence claims; a bare yes claims what was asked. None where nothing can be checked."""
@@ -200,6 +200,15 @@ class _Judge:
         scores = [(self.checker.texts.judge(claim, piece.facts), -n) for n, piece in self.by_number.items()]
         best, number = max(scores, default=(0.0, 0))
         return (-number, best) if best else (None, 0.0)
+
+    def _from_tags(self, text: str, claim: Claim, cited: tuple[int, ...]) -> Sentence | None:
+        """From the image too is what stands in the encoder's own labels of it, which are all a blind model has."""
+        for number, piece in self.by_number.items():
+            if piece.tags and (not cited or number in cited):
+                support = self.checker.texts.judge(claim, [*piece.facts, piece.tags])
+                if support:
+                    return Sentence(text, "from_image", (number,), support, corrected=number not in cited)
+        return None
 
     def _from_image(self, text: str, claim: Claim, cited: tuple[int, ...]) -> Sentence:
         seen = [piece for number, piece in self.by_number.items() if piece.picture and (not cited or number in cited)]

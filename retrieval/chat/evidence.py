@@ -28,6 +28,7 @@ _INTERNAL = frozenset(
 )
 #: What numbering, labels and line breaks of one piece of evidence cost.
 _LABEL_TOKENS = 16
+_TAGS_LABEL = "looks like"
 LEAST_TAG_PROBABILITY = 0.3
 _KEPT_TAGS = 4096
 
@@ -36,16 +37,18 @@ _KEPT_TAGS = 4096
 class Evidence:
     """One found item under the number that answers cite.
 
-    item: as stored; show its `text` as untrusted. shown: the lines that the model got for it, made safe by
-    `retrieval.chat.shielding`. facts: of those, what supports a claim: caption or passage, tags and
-    metadata, each apart. withheld: sentences that read like instructions and were left out. picture: the
-    image the model saw, if it did. tokens: what all that costs, estimated.
+    item: as stored; show its `text` as untrusted. shown: the line that the model got for it, made safe by
+    `retrieval.chat.shielding`. facts: of that, what supports a claim: caption or passage, and metadata, each
+    apart. tags: what the encoder takes the image for, which is a guess. withheld: sentences that read like
+    instructions and were left out. picture: the image the model saw, if it did. tokens: what all that costs,
+    estimated.
     """
 
     number: int
     item: Result
     shown: str
     facts: tuple[str, ...]
+    tags: str
     withheld: int
     picture: Picture | None
     tokens: int
@@ -122,8 +125,9 @@ def _piece(number: int, item: Result, tagger: Tagger, options: ChatOptions, *, m
     withheld = text.withheld
     label = "caption" if item.modality == "image" else "text"
     lines = [(label, cut(text.text, options.max_passage_tokens))] if text.text else []
-    if picture is None and path is not None and (tags := tagger.tags(path, options.tags)):
-        lines.append(("looks like", tags))
+    tags = tagger.tags(path, options.tags) if picture is None and path is not None else ""
+    if tags:
+        lines.append((_TAGS_LABEL, tags))
     for name, value in _fields(item.metadata):
         field, content = shield(name), shield(value)
         withheld += field.withheld + content.withheld
@@ -134,8 +138,9 @@ def _piece(number: int, item: Result, tagger: Tagger, options: ChatOptions, *, m
     kind = "photo" if item.modality == "image" else "passage"
     shown = f"[{number}] {kind}" + "".join(f" | {name}: {content}" for name, content in lines)
     tokens = text_tokens(shown) + _LABEL_TOKENS + (picture.tokens if picture else 0)
-    facts = tuple(content if name in (label, "looks like") else f"{name} {content}" for name, content in lines)
-    return Evidence(number, item, shown, facts, withheld, picture, tokens)
+    told = [(name, content) for name, content in lines if name != _TAGS_LABEL]
+    facts = tuple(content if name == label else f"{name} {content}" for name, content in told)
+    return Evidence(number, item, shown, facts, tags, withheld, picture, tokens)
 
 
 class Tagger:

@@ -27,6 +27,7 @@ from retrieval.chat.options import REFUSAL, ChatOptions
 from retrieval.chat.prompt import Prompt, build_prompt, evidence_budget
 from retrieval.chat.rewrite import Turn, checked_rewrite, rewrite_by_rules, rewrite_messages, stands_alone
 from retrieval.chat.seeing import ImageSupport
+from retrieval.chat.shielding import printable
 from retrieval.images import load_image
 from retrieval.query import Query, Term
 from retrieval.search import Filter, Retriever
@@ -213,7 +214,7 @@ class _Turn:
     ) -> None:
         self.started = time.monotonic()
         self.chat, self.options = chat, chat.options
-        self.question = question.strip()
+        self.question = printable(question).strip()
         if not self.question:
             raise ChatError("the question is empty: say what you want to know")
         if len(question) > MAX_QUESTION_CHARS:
