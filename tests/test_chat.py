@@ -105,6 +105,7 @@ def test_the_gate_lets_the_relevant_through(tmp_path: Path) -> None:
         ("A dog runs [1]. It is called Rex [1].", "A dog runs [1]. It is called Rex (not in the sources).",
          {"unsupported": 1}),
         ("Yes. The dog runs [1].", "Yes [1]. The dog runs [1].", {"corrected": 1}),
+        ("A dog runs [1]. A dog runs [1].", "A dog runs [1].", {}),
         ("Here it is:\n- A dog runs [1].", "Here it is: A dog runs [1].", {}),
         ("The house was built in 1843 [1].", "The house was built in 1843 [{house}].", {"corrected": 1}),
         ("The house was built in 1844 [1].", REFUSAL, {"unsupported": 1}),
@@ -142,6 +143,12 @@ def test_a_weak_model_is_helped_out_by_a_quotation(retriever: Retriever) -> None
     assert answer.quoted
     assert [source.item.id for source in answer.sources] == ["img-red"]
     assert chat.ask("Which submarine won the opera prize?").text == REFUSAL
+    # A follow-up is about its own words too, not only about those of the last topic.
+    turn = Turn(QUESTION, TRUTH, QUESTION)
+    rules = ChatOptions(fallback="quote", rewrite="rules")
+    followed = GroundedChat(retriever, Scripted(replies=["A dog runs [1]."]), rules)
+    assert followed.ask("And a submarine?", history=[turn]).text == REFUSAL
+    assert followed.ask("And what does it do?", history=[turn]).text == "A dog runs [1]."
     # What is true of some item, but not about the question, is no answer.
     off_topic = GroundedChat(retriever, Scripted(replies=["A dog runs [1]."]), options)
     assert off_topic.ask("Which submarine won the opera prize?").text == REFUSAL

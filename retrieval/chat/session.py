@@ -288,7 +288,9 @@ class _Turn:
         attached = None
         if self._attached is not None and self.image is not None:
             attached = self.chat.retriever.encoder.encode_images([self.image])[0]
-        checked = self.chat._checker.check(self.query, reply.text, evidence, self._vectors, attached)
+        checked = self.chat._checker.check(
+            self.query, reply.text, evidence, self._vectors, attached, asked=self.question
+        )
         return self._answer(checked, evidence, reply, prompt.tokens, called=True)
 
     def _vectors(self, pieces: Sequence[Evidence]) -> Mapping[int, NDArray[np.float32]]:
