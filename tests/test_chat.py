@@ -30,7 +30,7 @@ from retrieval.chat import (
     Token,
     Turn,
 )
-from retrieval.chat.evidence import Tagger
+from retrieval.chat.evidence import Tagger, find
 from retrieval.search import Retriever
 from tests.chat_models import CAPTIONS, JudgedRetriever, Scripted, collection, prompt_of
 from tests.cli import paint
@@ -65,6 +65,27 @@ def test_an_answer_with_its_sources(retriever: Retriever) -> None:
     assert prompt.count("a brown dog runs along a red beach") == 1, "a caption is folded into its image"
     assert "passage | text: The purple house was built by Ada Byron in 1843. | heading: Houses" in prompt
     assert all(isinstance(message.content, str) for message in model.asked[0])
+
+
+def test_a_caption_found_stands_for_its_image(tmp_path: Path) -> None:
+    retriever = collection(tmp_path)
+    query = "a cat on a green sofa"
+    by_image, by_caption = (retriever.search(query, 1, modality=m)[0].id for m in ("image", "text"))
+    assert (by_image, by_caption) == ("img-green", "cap-green")
+    options = ChatOptions(max_evidence=1)
+    only_texts = {"image": {"$exists": True}}
+    (found,) = find(retriever, query, options)
+    assert (found.id, found.modality, found.text) == ("img-green", "image", CAPTIONS["green"])
+    (found,) = find(retriever, query, options, {"$or": [only_texts, {"year": 1991}]})
+    assert found.id == "img-green"
+    (found,) = find(retriever, query, options, only_texts)
+    assert found.id == "cap-green", "the image does not match the filter"
+    judged = collection(tmp_path, kind=JudgedRetriever)
+    everything = find(judged, "green", ChatOptions(max_evidence=8))
+    scores = {hit.id: hit.score for m in ("image", "text") for hit in judged.search("green", 8, modality=m)}
+    best = {hit.id: hit.relevance for hit in everything}
+    assert best["img-green"] == max(scores["img-green"], scores["cap-green"])
+    assert set(best) == {"img-red", "img-green", "img-blue", "txt-1"}
 
 
 def test_events_come_in_order(retriever: Retriever) -> None:

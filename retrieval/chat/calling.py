@@ -164,7 +164,7 @@ class Caller:
         received: queue.SimpleQueue[Any] = queue.SimpleQueue()
         deadline = self._turn_deadline()
         first = min(deadline, time.monotonic() + self.options.first_token_s)
-        running = _loop().submit(_pump(self.model, messages, received))
+        end = _start(self.model, messages, received)
         try:
             with self.cancel.calling(lambda: received.put(_STOP)):
                 while (chunk := self._next(received, first, deadline)) is not _STOP:
@@ -179,8 +179,7 @@ class Caller:
                         return
             self.cancel.check()
         finally:
-            # Ends the request: the task's cancellation closes the connection of an asynchronous client.
-            running.cancel()
+            end()
 
     def _next(self, received: queue.SimpleQueue[Any], first: float, deadline: float) -> Any:
         try:
@@ -215,6 +214,35 @@ class _Failed:
 _STOP = object()
 
 
+def _start(model: BaseChatModel, messages: Messages, received: queue.SimpleQueue[Any]) -> Callable[[], Any]:
+    """Have the model's chunks put into `received`; returns what ends the request.
+
+    A model with an asynchronous stream runs as a task, whose cancellation closes its connection at once. One
+    that only blocks runs in a thread, where its stream is closed when its next chunk comes.
+    """
+    if getattr(type(model), "_astream", None) is not BaseChatModel._astream:
+        return _loop().submit(_pump(model, messages, received)).cancel
+    ended = threading.Event()
+    threading.Thread(
+        target=_drain, args=(model, messages, received, ended), name="sightline-model", daemon=True
+    ).start()
+    return ended.set
+
+
+def _drain(model: BaseChatModel, messages: Messages, received: queue.SimpleQueue[Any], ended: threading.Event) -> None:
+    try:
+        chunks: Any = model.stream(list(messages))
+        with contextlib.closing(chunks):
+            for chunk in chunks:
+                if ended.is_set():
+                    return
+                received.put(chunk)
+    except Exception as error:
+        received.put(_Failed(error))
+    else:
+        received.put(_STOP)
+
+
 async def _pump(model: BaseChatModel, messages: Messages, received: queue.SimpleQueue[Any]) -> None:
     try:
         async for chunk in model.astream(list(messages)):
@@ -243,8 +271,7 @@ class _LoopThread:
     """An event loop in a daemon thread, for the life of the process.
 
     One for all calls, since asynchronous clients keep connections that belong to the loop they were made
-    on; asynchronous, since only then can a request that waits for its next byte be ended at once. A model
-    that only has a blocking stream runs in the loop's threads, and ends with its next piece.
+    on; asynchronous, since only then can a request that waits for its next byte be ended at once.
     """
 
     def __init__(self) -> None:

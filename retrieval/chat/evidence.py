@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote_to_bytes, urlsplit
 from urllib.request import url2pathname
 
-from backends.base import Hit, Modality
+from backends.base import Hit, Modality, Record, matches, parse_where
 from backends.where import MetadataValue
 from retrieval.chat.budget import Picture, cut, prepare_picture, text_tokens
 from retrieval.chat.options import ChatOptions
@@ -60,17 +60,43 @@ class Evidence:
 
 
 def find(retriever: Retriever, query: Query, options: ChatOptions, where: Filter = None) -> list[Result]:
-    """What is relevant, best first: images and texts searched apart, and captions folded into their image.
+    """What is relevant, best first: images and texts searched apart, and captions replaced by their image.
 
     By relevance where all were judged; else the two rankings merged by rank, as their scores cannot be
-    compared. A text that is the caption of an image in the list adds nothing to it and is left out.
+    compared. A caption found stands for the image it describes, which has that caption among its own, so that
+    a model sees the photo, and one photo is one item of evidence; its relevance is the best of both.
     """
-    found = [_search(retriever, query, options, where, modality) for modality in ("image", "text")]
-    merged = [hit for hit in reciprocal_rank_fusion([list(hits) for hits in found]) if isinstance(hit, Result)]
+    images = _search(retriever, query, options, where, "image")
+    texts = _with_owners(_search(retriever, query, options, where, "text"), images, retriever, where)
+    best: dict[str, float] = {}
+    for hit in (*images, *texts):
+        best[hit.id] = max(best.get(hit.id, 0.0), hit.relevance or 0.0)
+    merged = [hit for hit in reciprocal_rank_fusion([list(images), list(texts)]) if isinstance(hit, Result)]
     if all(hit.relevance is not None for hit in merged):
-        merged.sort(key=lambda hit: -(hit.relevance or 0.0))
-    images = {hit.id: hit for hit in merged if hit.modality == "image"}
-    return [hit for hit in merged if not _is_caption(hit, images)][: options.max_evidence]
+        merged = sorted((replace(hit, relevance=best[hit.id]) for hit in merged), key=lambda hit: -best[hit.id])
+    seen = {hit.id: hit for hit in merged if hit.modality == "image"}
+    return [hit for hit in merged if not _is_caption(hit, seen)][: options.max_evidence]
+
+
+def _with_owners(
+    texts: Sequence[Result], images: Sequence[Result], retriever: Retriever, where: Filter
+) -> list[Result]:
+    """The texts, captions replaced by their image where it is stored and the filter lets it through; each once."""
+    known: dict[str, Hit | Record] = {image.id: image for image in images}
+    missing = {str(hit.metadata["image"]) for hit in texts if "image" in hit.metadata} - known.keys()
+    clause = parse_where(where) if isinstance(where, Mapping) else where
+    for record in retriever.backend.get(retriever.collection, sorted(missing)) if missing else ():
+        if record.modality == "image" and matches(clause, record.metadata, record.modality):
+            known[record.id] = record
+    found: dict[str, Result] = {}
+    for hit in texts:
+        owner = known.get(str(hit.metadata.get("image", "")))
+        if owner is not None and hit.text in (owner.text or "").split("\n"):
+            hit = replace(
+                hit, id=owner.id, modality="image", text=owner.text, uri=owner.uri, metadata=owner.metadata
+            )  # fmt: skip
+        found.setdefault(hit.id, hit)
+    return list(found.values())
 
 
 def _search(
@@ -82,11 +108,12 @@ def _search(
 
 
 def _is_caption(hit: Hit, images: Mapping[str, Hit]) -> bool:
+    """Whether a text is a caption of one of `images` that does not say so in its metadata."""
     if hit.modality != "text" or not hit.text:
         return False
-    owner = images.get(str(hit.metadata.get("image", "")))
-    owners = [owner] if owner else [image for image in images.values() if hit.uri and image.uri == hit.uri]
-    return any(hit.text in (image.text or "").split("\n") for image in owners)
+    return any(
+        hit.text in (image.text or "").split("\n") for image in images.values() if hit.uri and image.uri == hit.uri
+    )
 
 
 def prepare(found: Sequence[Result], tagger: Tagger, options: ChatOptions, budget: int) -> tuple[Evidence, ...]:
