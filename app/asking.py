@@ -119,7 +119,8 @@ def chat_options(settings: Settings, model: BaseChatModel, *, strict: bool, aske
         max_answer_tokens=min(512, context // 4),
         max_evidence=min(evidence, 100),
         gate=settings.min_relevance or None,
-        strict=strict,
+        # What the small model adds to what has support is rarely right.
+        strict=strict or weak,
         fallback="quote" if weak else "refuse",
         rewrite="rules" if weak else "model",
         history_turns=0 if weak else 6,

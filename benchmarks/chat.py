@@ -95,6 +95,7 @@ def options_for(name: str, model: BaseChatModel) -> ChatOptions:
         context_tokens=context,
         max_answer_tokens=min(512, context // 4),
         max_evidence=4 if weak else 8,
+        strict=weak,
         fallback="quote" if weak else "refuse",
         rewrite="rules" if weak else "model",
         history_turns=0 if weak else 6,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from pydantic import Field
 
 from backends import connect
-from backends.base import CollectionSpec, Hit, Record
+from backends.base import Backend, CollectionSpec, Hit, Record
+from retrieval.encoders.base import Encoder
 from retrieval.results import Result
 from retrieval.search import Retriever
 from tests.cli import paint
@@ -76,16 +78,24 @@ class JudgedRetriever(Retriever):
 
     judge: Callable[[Hit], float] = staticmethod(lambda hit: hit.score)
 
-    def search(self, *arguments: Any, **options: Any) -> list[Any]:
-        hits = super().search(*arguments, **options)
-        return [Result.of(hit).__class__(**_fields(hit), relevance=self.judge(hit)) for hit in hits]
+    def search(self, *arguments: Any, min_relevance: float | None = None, **options: Any) -> list[Result]:
+        judged = [replace(hit, relevance=self.judge(hit)) for hit in super().search(*arguments, **options)]
+        return [hit for hit in judged if min_relevance is None or (hit.relevance or 0.0) >= min_relevance]
 
 
-def _fields(hit: Hit) -> dict[str, Any]:
-    return {name: getattr(hit, name) for name in ("id", "score", "modality", "text", "uri", "metadata", "exact")}
+class UngatedRetriever(Retriever):
+    """Judges nothing and passes everything: a collection of three colours is too small to calibrate by."""
+
+    def __init__(self, backend: Backend, encoder: Encoder, collection: str) -> None:
+        super().__init__(backend, encoder, collection, calibrate=False)
+
+    def search(self, *query: Any, min_relevance: float | None = None, **options: Any) -> list[Result]:
+        return super().search(*query, **options)
 
 
-def collection(folder: Path, captions: dict[str, str] | None = None, *, kind: type[Retriever] = Retriever) -> Retriever:
+def collection(
+    folder: Path, captions: dict[str, str] | None = None, *, kind: type[Retriever] | None = None
+) -> Retriever:
     """Three photos of one colour with captions, the captions as texts of their own, and one passage."""
     encoder, backend = ColourEncoder(), connect("exact://")
     backend.create(CollectionSpec("c", encoder.dim, encoder=encoder.fingerprint))
@@ -98,4 +108,4 @@ def collection(folder: Path, captions: dict[str, str] | None = None, *, kind: ty
     passage = "The purple house was built by Ada Byron in 1843."
     records.append(Record("txt-1", encoder.encode_texts([passage])[0], "text", passage, None, {"heading": "Houses"}))
     backend.upsert("c", records)
-    return kind(backend, encoder, "c")
+    return (kind or UngatedRetriever)(backend, encoder, "c")

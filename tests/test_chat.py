@@ -30,7 +30,7 @@ from retrieval.chat import (
     Token,
     Turn,
 )
-from retrieval.chat.evidence import Tagger
+from retrieval.chat.evidence import Tagger, find
 from retrieval.search import Retriever
 from tests.chat_models import CAPTIONS, JudgedRetriever, Scripted, collection, prompt_of
 from tests.cli import paint
@@ -65,6 +65,27 @@ def test_an_answer_with_its_sources(retriever: Retriever) -> None:
     assert prompt.count("a brown dog runs along a red beach") == 1, "a caption is folded into its image"
     assert "passage | text: The purple house was built by Ada Byron in 1843. | heading: Houses" in prompt
     assert all(isinstance(message.content, str) for message in model.asked[0])
+
+
+def test_a_caption_found_stands_for_its_image(tmp_path: Path) -> None:
+    retriever = collection(tmp_path)
+    query = "a cat on a green sofa"
+    by_image, by_caption = (retriever.search(query, 1, modality=m)[0].id for m in ("image", "text"))
+    assert (by_image, by_caption) == ("img-green", "cap-green")
+    options = ChatOptions(max_evidence=1)
+    only_texts = {"image": {"$exists": True}}
+    (found,) = find(retriever, query, options)
+    assert (found.id, found.modality, found.text) == ("img-green", "image", CAPTIONS["green"])
+    (found,) = find(retriever, query, options, {"$or": [only_texts, {"year": 1991}]})
+    assert found.id == "img-green"
+    (found,) = find(retriever, query, options, only_texts)
+    assert found.id == "cap-green", "the image does not match the filter"
+    judged = collection(tmp_path, kind=JudgedRetriever)
+    everything = find(judged, "green", ChatOptions(max_evidence=8, gate=None))
+    scores = {hit.id: hit.score for m in ("image", "text") for hit in judged.search("green", 8, modality=m)}
+    best = {hit.id: hit.relevance for hit in everything}
+    assert best["img-green"] == max(scores["img-green"], scores["cap-green"])
+    assert set(best) == {"img-red", "img-green", "img-blue", "txt-1"}
 
 
 def test_events_come_in_order(retriever: Retriever) -> None:
@@ -105,6 +126,7 @@ def test_the_gate_lets_the_relevant_through(tmp_path: Path) -> None:
         ("A dog runs [1]. It is called Rex [1].", "A dog runs [1]. It is called Rex (not in the sources).",
          {"unsupported": 1}),
         ("Yes. The dog runs [1].", "Yes [1]. The dog runs [1].", {"corrected": 1}),
+        ("A dog runs [1]. A dog runs [1].", "A dog runs [1].", {}),
         ("Here it is:\n- A dog runs [1].", "Here it is: A dog runs [1].", {}),
         ("The house was built in 1843 [1].", "The house was built in 1843 [{house}].", {"corrected": 1}),
         ("The house was built in 1844 [1].", REFUSAL, {"unsupported": 1}),
@@ -142,9 +164,24 @@ def test_a_weak_model_is_helped_out_by_a_quotation(retriever: Retriever) -> None
     assert answer.quoted
     assert [source.item.id for source in answer.sources] == ["img-red"]
     assert chat.ask("Which submarine won the opera prize?").text == REFUSAL
+    # A follow-up is about its own words too, not only about those of the last topic.
+    turn = Turn(QUESTION, TRUTH, QUESTION)
+    rules = ChatOptions(fallback="quote", rewrite="rules")
+    followed = GroundedChat(retriever, Scripted(replies=["A dog runs [1]."]), rules)
+    assert followed.ask("And a submarine?", history=[turn]).text == REFUSAL
+    assert followed.ask("And what does it do?", history=[turn]).text == "A dog runs [1]."
     # What is true of some item, but not about the question, is no answer.
     off_topic = GroundedChat(retriever, Scripted(replies=["A dog runs [1]."]), options)
     assert off_topic.ask("Which submarine won the opera prize?").text == REFUSAL
+
+
+def test_a_model_that_repeats_itself_is_stopped(retriever: Retriever) -> None:
+    model = Scripted(replies=["A dog runs [1]. " + "It has a variety of toppings on it and also " * 5000])
+    started = time.monotonic()
+    answer = GroundedChat(retriever, model, ChatOptions(strict=True)).ask(QUESTION)
+    assert answer.text == "A dog runs [1]."
+    assert answer.truncated
+    assert time.monotonic() - started < 5
 
 
 def test_follow_ups_are_rewritten_by_the_model_and_checked(retriever: Retriever) -> None:
@@ -261,7 +298,7 @@ def test_tags_stand_in_for_images_that_the_model_does_not_see(tmp_path: Path) ->
     chat = GroundedChat(retriever, model)
     answer = chat.ask(QUESTION)
     assert "| looks like: beach, seashore |" in answer.evidence[0].shown
-    assert answer.text == "There is a seashore [1]."
+    assert answer.text == "There is a seashore [1] (from the image)."
     chat.ask(QUESTION)
     assert len(calls) == 3, "tags are kept"
     assert Tagger(object()).tags(tmp_path / "red.png", 3) == ""  # type: ignore[arg-type]

@@ -149,6 +149,7 @@ def talk(monkeypatch: pytest.MonkeyPatch, *lines: str | type[BaseException]) -> 
 def test_a_chat_has_history_and_commands(run: Run, server: FakeOpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
     commands = ("/sources", "/new", "/sources", "/no", "/help", "/quit")
     talk(monkeypatch, "/sources", ASKED, KeyboardInterrupt, "what about blue?", *commands, "never asked")
+    monkeypatch.setenv("SIGHTLINE_MIN_RELEVANCE", "0")
     done = run("chat", "--model", "openai:fake-text")
     assert done.code == 0
     assert done.out.startswith("A red square [1].\n[1]\t")

@@ -9,6 +9,7 @@ from PIL import Image
 
 from retrieval.chat.answers import DraftFilter
 from retrieval.chat.budget import cut, image_tokens, prepare_picture, text_tokens
+from retrieval.chat.calling import goes_round
 from retrieval.chat.claims import Claim, citations, sentences, stem, strip_citations
 from retrieval.chat.errors import explain, is_transient, one_line, retry_after_s
 from retrieval.chat.options import ChatOptions
@@ -150,6 +151,13 @@ def test_pictures_lose_their_metadata() -> None:
     stream = io.BytesIO()
     Image.new("RGB", (64, 64)).save(stream, "JPEG", exif=exif)
     assert b"secret" not in prepare_picture(stream.getvalue(), 64, 50_000).jpeg
+
+
+def test_a_model_that_goes_round_in_circles_is_noticed() -> None:
+    start = "The pizza is made with a mix of ingredients, including "
+    assert not goes_round(start)
+    assert goes_round(start + "a variety of toppings, including " * 8)
+    assert not goes_round("A dog [1]. A cat [2]. " * 2 + "One more thing about the dog and the cat, which is new here.")
 
 
 def test_a_draft_has_no_reasoning_and_no_control_characters() -> None:

@@ -19,7 +19,7 @@ from retrieval.chat.shielding import printable, unlink
 UNSUPPORTED_MARK = "(not in the sources)"
 IMAGE_MARK = "(from the image)"
 #: Of the question's content words, what the evidence must have for a weak model's answer or a quotation to stand.
-LEAST_RELATED = 0.5
+LEAST_RELATED = 0.6
 _MAX_QUOTE_CHARS = 400
 
 ImageVectors = Callable[[Sequence[Evidence]], Mapping[int, NDArray[np.float32]]]
@@ -91,14 +91,18 @@ class Checker:
         evidence: Sequence[Evidence],
         vectors: ImageVectors,
         attached: NDArray[np.float32] | None = None,
+        *,
+        asked: str = "",
     ) -> Checked:
         """The reply as it may be shown; see `retrieval.chat.grounding` and `retrieval.chat.seeing` for the rules.
 
         A citation of a number that is not there is removed. A sentence that its citations do not support is
         tried against the other evidence, and cites that instead where it has support there. vectors: gives
         the stored vectors of images by their evidence number, asked only when they are needed.
-        attached: the vector of the picture that came with the question.
+        attached: the vector of the picture that came with the question. asked: the question before it was
+        made to stand alone; a weak model's answer must be about the words of both.
         """
+        questions = [question, asked]
         text = _THOUGHT.sub("", reply) if "</think" in reply.lower() else reply
         if _THINKING.match(text):
             text = ""
@@ -110,31 +114,43 @@ class Checker:
         judge = _Judge(self, question, evidence, vectors, attached)
         judged = tuple(judge.sentence(sentence) for sentence in sentences(text))
         standing = [sentence for sentence in judged if sentence.verdict in ("supported", "from_image")]
-        if standing and self._answers(question, standing, evidence):
+        if standing and self._answers(questions, standing, evidence):
             final = _assemble(judged, strict=self.options.strict)
             cited = set(citations(final))
             sources = tuple(piece for piece in evidence if piece.number in cited)
             return Checked(final, False, False, judged, sources, unresolved, links)
-        best = self._best(question, evidence) if self.options.fallback == "quote" else None
+        best = self._best(questions, evidence) if self.options.fallback == "quote" else None
         if best is not None:
-            return Checked(_quote(best), False, True, judged, (best,), unresolved, links)
+            return Checked(self._quote(question, best), False, True, judged, (best,), unresolved, links)
         return Checked(REFUSAL, True, False, judged, (), unresolved, links)
 
-    def _answers(self, question: str, standing: Sequence[Sentence], evidence: Sequence[Evidence]) -> bool:
+    def _answers(self, questions: Sequence[str], standing: Sequence[Sentence], evidence: Sequence[Evidence]) -> bool:
         """Whether a weak model's answer is about the question; a capable one is left to judge that itself."""
         if self.options.fallback != "quote":
             return True
         cited = {number for sentence in standing for number in sentence.citations}
-        facts = [fact for piece in evidence if piece.number in cited for fact in piece.facts]
-        claim = Claim(question)
-        return not claim.content or self.texts.relates(claim, " / ".join(facts)) >= LEAST_RELATED
+        facts = [fact for piece in evidence if piece.number in cited for fact in (*piece.facts, piece.tags)]
+        return self._related(questions, " / ".join(facts)) >= LEAST_RELATED
 
-    def _best(self, question: str, evidence: Sequence[Evidence]) -> Evidence | None:
-        """The evidence that has most of the question's words, the earlier of equals; None where none has enough."""
-        claim = Claim(question)
-        shares = [(self.texts.relates(claim, " / ".join(piece.facts)), piece) for piece in evidence if piece.item.text]
+    def _related(self, questions: Sequence[str], text: str) -> float:
+        """The least of the questions' shares in a text; one without content words asks for nothing of its own."""
+        claims = [claim for claim in map(Claim, questions) if claim.content]
+        return min((self.texts.relates(claim, text) for claim in claims), default=1.0)
+
+    def _best(self, questions: Sequence[str], evidence: Sequence[Evidence]) -> Evidence | None:
+        """The evidence that has most of the questions' words, the earlier of equals; None where none has enough."""
+        shares = [(self._related(questions, " / ".join(piece.facts)), piece) for piece in evidence if piece.item.text]
         passing = [(share, piece) for share, piece in shares if share >= LEAST_RELATED]
         return max(passing, key=lambda pair: pair[0])[1] if passing else None
+
+    def _quote(self, question: str, piece: Evidence) -> str:
+        """Of the captions of a photo the one that has most of the question's words, with its citation."""
+        claim = Claim(question)
+        # The first of equals.
+        text = max(piece.facts[0].split(" / "), key=lambda part: self.texts.relates(claim, part))
+        if len(text) > _MAX_QUOTE_CHARS:
+            text = text[: _MAX_QUOTE_CHARS - 1].rsplit(" ", 1)[0] + "…"
+        return f"“{text}” [{piece.number}]"
 
 
 class _Judge:
@@ -168,7 +184,7 @@ class _Judge:
         other, best = self._elsewhere(claim)
         if other is not None:
             return Sentence(text, "supported", (other,), best, corrected=True)
-        return self._from_image(text, claim, cited)
+        return self._from_tags(text, claim, cited) or self._from_image(text, claim, cited)
 
     def _claim(self, text: str) -> Claim | None:
         """What a sentence claims; a bare yes claims what was asked. None where nothing can be checked."""
@@ -191,6 +207,15 @@ class _Judge:
         scores = [(self.checker.texts.judge(claim, piece.facts), -n) for n, piece in self.by_number.items()]
         best, number = max(scores, default=(0.0, 0))
         return (-number, best) if best else (None, 0.0)
+
+    def _from_tags(self, text: str, claim: Claim, cited: tuple[int, ...]) -> Sentence | None:
+        """From the image too is what stands in the encoder's own labels of it, which are all a blind model has."""
+        for number, piece in self.by_number.items():
+            if piece.tags and (not cited or number in cited):
+                support = self.checker.texts.judge(claim, [*piece.facts, piece.tags])
+                if support:
+                    return Sentence(text, "from_image", (number,), support, corrected=number not in cited)
+        return None
 
     def _from_image(self, text: str, claim: Claim, cited: tuple[int, ...]) -> Sentence:
         seen = [piece for number, piece in self.by_number.items() if piece.picture and (not cited or number in cited)]
@@ -229,7 +254,7 @@ def _tidy(text: str) -> str:
 
 def _assemble(judged: Sequence[Sentence], *, strict: bool) -> str:
     told = []
-    for sentence in judged:
+    for sentence in dict.fromkeys(judged):
         cites = "".join(f"[{number}]" for number in sentence.citations)
         if sentence.verdict == "supported":
             told.append(_with(sentence.text, cites))
@@ -244,11 +269,3 @@ def _with(sentence: str, *marks: str) -> str:
     """A sentence with marks before its full stop, where a reader expects them."""
     words = sentence.rstrip(".!?。！？")
     return " ".join(filter(None, (words, *marks))) + sentence[len(words) :]
-
-
-def _quote(piece: Evidence) -> str:
-    # Of several captions of one photo the first says it.
-    text = piece.facts[0].split(" / ")[0]
-    if len(text) > _MAX_QUOTE_CHARS:
-        text = text[: _MAX_QUOTE_CHARS - 1].rsplit(" ", 1)[0] + "…"
-    return f"“{text}” [{piece.number}]"

@@ -31,6 +31,8 @@ from retrieval.chat.options import ChatOptions
 
 #: A reply is cut here whatever the model does, so that one which never stops fills no memory.
 MAX_REPLY_CHARS = 200_000
+# A small model that has lost its way says the same again and again, up to its limit.
+_LOOP_CHARS, _LOOP_WINDOW, _LOOP_TIMES = 40, 600, 5
 
 Messages: TypeAlias = Sequence[BaseMessage]
 
@@ -162,7 +164,7 @@ class Caller:
         received: queue.SimpleQueue[Any] = queue.SimpleQueue()
         deadline = self._turn_deadline()
         first = min(deadline, time.monotonic() + self.options.first_token_s)
-        running = _loop().submit(_pump(self.model, messages, received))
+        end = _start(self.model, messages, received)
         try:
             with self.cancel.calling(lambda: received.put(_STOP)):
                 while (chunk := self._next(received, first, deadline)) is not _STOP:
@@ -172,13 +174,12 @@ class Caller:
                     if piece:
                         self.first_token_at = self.first_token_at or time.monotonic()
                         yield piece
-                    if len(reply.text) > MAX_REPLY_CHARS:
+                    if len(reply.text) > MAX_REPLY_CHARS or goes_round(reply.text):
                         reply.truncated = True
                         return
             self.cancel.check()
         finally:
-            # Ends the request: the task's cancellation closes the connection of an asynchronous client.
-            running.cancel()
+            end()
 
     def _next(self, received: queue.SimpleQueue[Any], first: float, deadline: float) -> Any:
         try:
@@ -196,12 +197,50 @@ class Caller:
         return item
 
 
+def goes_round(text: str) -> bool:
+    """Whether a text ends in words that it has been repeating: its last 40 characters 5 times in the last 600."""
+    tail, window = text[-_LOOP_CHARS:], text[-_LOOP_WINDOW:]
+    if len(window) < _LOOP_CHARS * 2:
+        return False
+    # Repetitions may overlap, which str.count would miss.
+    return sum(window.startswith(tail, start) for start in range(len(window) - _LOOP_CHARS + 1)) >= _LOOP_TIMES
+
+
 @dataclass(frozen=True, slots=True)
 class _Failed:
     error: Exception
 
 
 _STOP = object()
+
+
+def _start(model: BaseChatModel, messages: Messages, received: queue.SimpleQueue[Any]) -> Callable[[], Any]:
+    """Have the model's chunks put into `received`; returns what ends the request.
+
+    A model with an asynchronous stream runs as a task, whose cancellation closes its connection at once. One
+    that only blocks runs in a thread, where its stream is closed when its next chunk comes.
+    """
+    if getattr(type(model), "_astream", None) is not BaseChatModel._astream:
+        return _loop().submit(_pump(model, messages, received)).cancel
+    ended = threading.Event()
+    threading.Thread(
+        target=_drain, args=(model, messages, received, ended), name="sightline-model", daemon=True
+    ).start()
+    return ended.set
+
+
+def _drain(model: BaseChatModel, messages: Messages, received: queue.SimpleQueue[Any], ended: threading.Event) -> None:
+    try:
+        chunks: Any = model.stream(list(messages))
+        with contextlib.closing(chunks):
+            for chunk in chunks:
+                if ended.is_set():
+                    return
+                received.put(chunk)
+    except Exception as error:
+        received.put(_Failed(error))
+    else:
+        received.put(_STOP)
 
 
 async def _pump(model: BaseChatModel, messages: Messages, received: queue.SimpleQueue[Any]) -> None:
@@ -232,8 +271,7 @@ class _LoopThread:
     """An event loop in a daemon thread, for the life of the process.
 
     One for all calls, since asynchronous clients keep connections that belong to the loop they were made
-    on; asynchronous, since only then can a request that waits for its next byte be ended at once. A model
-    that only has a blocking stream runs in the loop's threads, and ends with its next piece.
+    on; asynchronous, since only then can a request that waits for its next byte be ended at once.
     """
 
     def __init__(self) -> None:

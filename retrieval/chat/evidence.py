@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote_to_bytes, urlsplit
 from urllib.request import url2pathname
 
-from backends.base import Hit, Modality
+from backends.base import Hit, Modality, Record, matches, parse_where
 from backends.where import MetadataValue
 from retrieval.chat.budget import Picture, cut, prepare_picture, text_tokens
 from retrieval.chat.options import ChatOptions
@@ -28,6 +28,7 @@ _INTERNAL = frozenset(
 )
 #: What numbering, labels and line breaks of one piece of evidence cost.
 _LABEL_TOKENS = 16
+_TAGS_LABEL = "looks like"
 LEAST_TAG_PROBABILITY = 0.3
 _KEPT_TAGS = 4096
 
@@ -36,16 +37,18 @@ _KEPT_TAGS = 4096
 class Evidence:
     """One found item under the number that answers cite.
 
-    item: as stored; show its `text` as untrusted. shown: the lines that the model got for it, made safe by
-    `retrieval.chat.shielding`. facts: of those, what supports a claim: caption or passage, tags and
-    metadata, each apart. withheld: sentences that read like instructions and were left out. picture: the
-    image the model saw, if it did. tokens: what all that costs, estimated.
+    item: as stored; show its `text` as untrusted. shown: the line that the model got for it, made safe by
+    `retrieval.chat.shielding`. facts: of that, what supports a claim: caption or passage, and metadata, each
+    apart. tags: what the encoder takes the image for, which is a guess. withheld: sentences that read like
+    instructions and were left out. picture: the image the model saw, if it did. tokens: what all that costs,
+    estimated.
     """
 
     number: int
     item: Result
     shown: str
     facts: tuple[str, ...]
+    tags: str
     withheld: int
     picture: Picture | None
     tokens: int
@@ -57,17 +60,43 @@ class Evidence:
 
 
 def find(retriever: Retriever, query: Query, options: ChatOptions, where: Filter = None) -> list[Result]:
-    """What is relevant, best first: images and texts searched apart, and captions folded into their image.
+    """What is relevant, best first: images and texts searched apart, and captions replaced by their image.
 
     By relevance where all were judged; else the two rankings merged by rank, as their scores cannot be
-    compared. A text that is the caption of an image in the list adds nothing to it and is left out.
+    compared. A caption found stands for the image it describes, which has that caption among its own, so that
+    a model sees the photo, and one photo is one item of evidence; its relevance is the best of both.
     """
-    found = [_search(retriever, query, options, where, modality) for modality in ("image", "text")]
-    merged = reciprocal_rank_fusion(found)
+    images = _search(retriever, query, options, where, "image")
+    texts = _with_owners(_search(retriever, query, options, where, "text"), images, retriever, where)
+    best: dict[str, float] = {}
+    for hit in (*images, *texts):
+        best[hit.id] = max(best.get(hit.id, 0.0), hit.relevance or 0.0)
+    merged = reciprocal_rank_fusion([images, texts])
     if all(hit.relevance is not None for hit in merged):
-        merged.sort(key=lambda hit: -(hit.relevance or 0.0))
-    images = {hit.id: hit for hit in merged if hit.modality == "image"}
-    return [hit for hit in merged if not _is_caption(hit, images)][: options.max_evidence]
+        merged = sorted((replace(hit, relevance=best[hit.id]) for hit in merged), key=lambda hit: -best[hit.id])
+    seen = {hit.id: hit for hit in merged if hit.modality == "image"}
+    return [hit for hit in merged if not _is_caption(hit, seen)][: options.max_evidence]
+
+
+def _with_owners(
+    texts: Sequence[Result], images: Sequence[Result], retriever: Retriever, where: Filter
+) -> list[Result]:
+    """The texts, captions replaced by their image where it is stored and the filter lets it through; each once."""
+    known: dict[str, Hit | Record] = {image.id: image for image in images}
+    missing = {str(hit.metadata["image"]) for hit in texts if "image" in hit.metadata} - known.keys()
+    clause = parse_where(where) if isinstance(where, Mapping) else where
+    for record in retriever.backend.get(retriever.collection, sorted(missing)) if missing else ():
+        if record.modality == "image" and matches(clause, record.metadata, record.modality):
+            known[record.id] = record
+    found: dict[str, Result] = {}
+    for hit in texts:
+        owner = known.get(str(hit.metadata.get("image", "")))
+        if owner is not None and hit.text in (owner.text or "").split("\n"):
+            hit = replace(
+                hit, id=owner.id, modality="image", text=owner.text, uri=owner.uri, metadata=owner.metadata
+            )  # fmt: skip
+        found.setdefault(hit.id, hit)
+    return list(found.values())
 
 
 def _search(
@@ -82,11 +111,12 @@ def _search(
 
 
 def _is_caption(hit: Hit, images: Mapping[str, Hit]) -> bool:
+    """Whether a text is a caption of one of `images` that does not say so in its metadata."""
     if hit.modality != "text" or not hit.text:
         return False
-    owner = images.get(str(hit.metadata.get("image", "")))
-    owners = [owner] if owner else [image for image in images.values() if hit.uri and image.uri == hit.uri]
-    return any(hit.text in (image.text or "").split("\n") for image in owners)
+    return any(
+        hit.text in (image.text or "").split("\n") for image in images.values() if hit.uri and image.uri == hit.uri
+    )
 
 
 def prepare(found: Sequence[Result], tagger: Tagger, options: ChatOptions, budget: int) -> tuple[Evidence, ...]:
@@ -125,8 +155,9 @@ def _piece(number: int, item: Result, tagger: Tagger, options: ChatOptions, *, m
     withheld = text.withheld
     label = "caption" if item.modality == "image" else "text"
     lines = [(label, cut(text.text, options.max_passage_tokens))] if text.text else []
-    if picture is None and path is not None and (tags := tagger.tags(path, options.tags)):
-        lines.append(("looks like", tags))
+    tags = tagger.tags(path, options.tags) if picture is None and path is not None else ""
+    if tags:
+        lines.append((_TAGS_LABEL, tags))
     for name, value in _fields(item.metadata):
         field, content = shield(name), shield(value)
         withheld += field.withheld + content.withheld
@@ -137,8 +168,9 @@ def _piece(number: int, item: Result, tagger: Tagger, options: ChatOptions, *, m
     kind = "photo" if item.modality == "image" else "passage"
     shown = f"[{number}] {kind}" + "".join(f" | {name}: {content}" for name, content in lines)
     tokens = text_tokens(shown) + _LABEL_TOKENS + (picture.tokens if picture else 0)
-    facts = tuple(content if name in (label, "looks like") else f"{name} {content}" for name, content in lines)
-    return Evidence(number, item, shown, facts, withheld, picture, tokens)
+    told = [(name, content) for name, content in lines if name != _TAGS_LABEL]
+    facts = tuple(content if name == label else f"{name} {content}" for name, content in told)
+    return Evidence(number, item, shown, facts, tags, withheld, picture, tokens)
 
 
 class Tagger:

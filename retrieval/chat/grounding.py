@@ -48,7 +48,7 @@ class Sentence:
 
     text: as the model wrote it, without citations that do not resolve. citations: numbers of the evidence it
     cites now, corrected where `corrected` says so. support: of `TextSupport.judge`, 0 to 1, or for
-    `from_image` the percentile of `retrieval.chat.seeing`.
+    `from_image` the percentile of `retrieval.chat.seeing`, or the support by the image's own labels.
     """
 
     text: str

@@ -38,7 +38,7 @@ _KINDS: dict[str, tuple[str, str]] = {
         "vehicle transport transportation",
         "car/automobile/sedan/taxi/cab bus/coach truck/lorry/van/pickup train/locomotive/tram/subway "
         "bicycle/bike/cycle motorcycle/motorbike/scooter/moped plane/airplane/aeroplane/jet/aircraft/airliner "
-        "helicopter boat/ship/ferry/yacht/canoe/kayak/sailboat rocket tractor carriage/wagon sled/sleigh",
+        "helicopter boat/ship/ferry/yacht/canoe/kayak/sailboat submarine rocket tractor carriage/wagon sled/sleigh",
     ),
     "sport": (
         "sport game match",

@@ -27,6 +27,7 @@ from retrieval.chat.options import REFUSAL, ChatOptions
 from retrieval.chat.prompt import Prompt, build_prompt, evidence_budget
 from retrieval.chat.rewrite import Turn, checked_rewrite, rewrite_by_rules, rewrite_messages, stands_alone
 from retrieval.chat.seeing import ImageSupport
+from retrieval.chat.shielding import printable
 from retrieval.images import load_image
 from retrieval.query import Query, Term
 from retrieval.search import Filter, Retriever
@@ -213,7 +214,7 @@ class _Turn:
     ) -> None:
         self.started = time.monotonic()
         self.chat, self.options = chat, chat.options
-        self.question = question.strip()
+        self.question = printable(question).strip()
         if not self.question:
             raise ChatError("the question is empty: say what you want to know")
         if len(question) > MAX_QUESTION_CHARS:
@@ -287,7 +288,9 @@ class _Turn:
         attached = None
         if self._attached is not None and self.image is not None:
             attached = self.chat.retriever.encoder.encode_images([self.image])[0]
-        checked = self.chat._checker.check(self.query, reply.text, evidence, self._vectors, attached)
+        checked = self.chat._checker.check(
+            self.query, reply.text, evidence, self._vectors, attached, asked=self.question
+        )
         return self._answer(checked, evidence, reply, prompt.tokens, called=True)
 
     def _vectors(self, pieces: Sequence[Evidence]) -> Mapping[int, NDArray[np.float32]]:
