@@ -191,7 +191,11 @@ def explain(error: psycopg.Error, address: str) -> BackendError:
         return Unsupported(f"{address}: {text}")
     if isinstance(error, PoolTimeout):
         return Unavailable(f"{address} does not answer: is PostgreSQL running there, with a connection free?")
-    if "password" in text or "authentication failed" in text or isinstance(error, errors.InvalidAuthorizationSpecification):
+    if (
+        "password" in text
+        or "authentication failed" in text
+        or isinstance(error, errors.InvalidAuthorizationSpecification)
+    ):
         return Denied(f"{address} refuses the credentials: check user and password in the URL ({text})")
     if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) and _lost(error):
         return Unavailable(f"{address} does not answer: is PostgreSQL running there? ({text})")
