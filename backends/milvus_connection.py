@@ -192,7 +192,9 @@ class Connection:
         if _TOO_LARGE.search(said):
             return TooLarge(f"{self.address}: an answer is larger than a message may be: {said}")
         if _FULL.search(said):
-            return Unavailable(f"{self.address} has no room left: {said}; free disk or memory there")
+            # Lite reads what it could not write from its log again, but only when it is opened.
+            then = ", then open it again" if self.address.startswith("milvus-lite") else ""
+            return Unavailable(f"{self.address} has no room left: {said}; free disk or memory there{then}")
         if _DENIED.search(said):
             return Denied(
                 f"{self.address} refused the credentials: {said}; "

@@ -54,7 +54,10 @@ class Raw(Protocol):
         """The same for (q, d) queries, the fastest way the client offers."""
 
     def upsert(self, records: Sequence[Record]) -> None:
-        """Store records in an empty second collection, replacing those that are there; durable on return."""
+        """Store records in an empty second collection, replacing those that are there.
+
+        They are durable when it returns, and visible to searches, since the adapter promises both.
+        """
 
     def clear(self) -> None:
         """Empty the second collection."""
