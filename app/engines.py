@@ -26,44 +26,74 @@ engines = typer.Typer(
 
 @engines.callback()
 def table(context: typer.Context, as_json: options.Json = False) -> None:
-    """Show every engine: its URL, whether its client is installed, and what it can do.
+    """Show every engine: its client, its version, which servers answer, and what it can do.
 
-    `up NAME` and `down NAME` start and stop a server for development, from the packages on this machine.
+    Servers are looked for where `up` started them, at their default address, and at the setting `backend`;
+    each has seconds to answer. `up NAME` and `down NAME` start and stop one for development, from the
+    packages on this machine.
     """
     if context.invoked_subcommand is not None:
         return
-    settings = Settings.load({})
-    found = [_look(scheme, settings) for scheme in _schemes()]
+    found = look(Settings.load({}))
     if as_json:
         print_json({"engines": found})
         return
-    rows = [
-        (e["url"], "yes" if e["installed"] else f"no: {e['install']}", e["server"], ", ".join(e["can"])) for e in found
-    ]
-    print_table(("url", "client", "local server", "can"), rows)
+    print_table(
+        ("url", "client", "engine", "can"),
+        [(e["url"], _client(e), _engine(e), ", ".join(e["can"])) for e in found],
+    )
 
 
-def _schemes() -> list[str]:
+def look(settings: Settings) -> list[dict[str, Any]]:
+    """What is known of each scheme, servers asked, as the objects that ``--json`` prints."""
     import backends
+    from app import probing
 
-    return list(backends.SCHEMES)
+    rows = {scheme: _installed(scheme) for scheme in backends.SCHEMES}
+    servers = {
+        scheme: probing.places(scheme, settings.home, settings.backend) if row["installed"] else []
+        for scheme, row in rows.items()
+    }
+    probing.ask([answer for answers in servers.values() for answer in answers])
+    for scheme, answers in servers.items():
+        rows[scheme]["servers"] = [
+            {"url": a.shown, "origin": a.origin, "state": a.state, "version": a.version, "error": a.error}
+            for a in answers
+        ]
+    return list(rows.values())
 
 
-def _look(scheme: str, settings: Settings) -> dict[str, Any]:
+def _installed(scheme: str) -> dict[str, Any]:
     import backends
-    from app import servers
+    from backends import versions
     from backends.errors import Unavailable
 
     engine = backends.SCHEMES[scheme]
-    server = "–"
-    if scheme in servers.SERVERS:
-        server = "up" if servers.running(scheme, settings.home) else "down"
-    row: dict[str, Any] = {"scheme": scheme, "url": engine.example, "summary": engine.summary, "server": server}
+    row: dict[str, Any] = {"scheme": scheme, "url": engine.example, "summary": engine.summary}
     try:
         capabilities = backends.load(scheme).capabilities
     except Unavailable:
-        return {**row, "installed": False, "install": f"pip install 'sightline[{engine.extra}]'", "can": []}
-    return {**row, "installed": True, "install": None, "can": can(capabilities)}
+        install = f"pip install 'sightline[{engine.extra}]'"
+        return {**row, "installed": False, "install": install, "client": None, "version": None, "can": []}
+    version = engine.client and versions.of_package(engine.client)
+    client = f"{engine.client} {version}" if version else engine.client
+    library = versions.of_library(scheme) or None
+    return {**row, "installed": True, "install": None, "client": client, "version": library, "can": can(capabilities)}
+
+
+def _client(row: dict[str, Any]) -> str:
+    return row["client"] or "yes" if row["installed"] else f"no: {row['install']}"
+
+
+def _engine(row: dict[str, Any]) -> str:
+    """The version of an engine in process, or what each server said."""
+    if row["version"]:
+        return str(row["version"])
+    said = []
+    for server in row["servers"]:
+        state = f"{server['state']}, {server['version']}" if server["version"] else server["state"]
+        said.append(f"{server['url'].partition('://')[2]} ({server['origin']}) {state}")
+    return "; ".join(said) or "–"
 
 
 def can(capabilities: Capabilities) -> list[str]:

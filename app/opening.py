@@ -192,4 +192,6 @@ def require_collection(settings: Settings, backend: Backend) -> None:
     if settings.collection in names:
         return
     there = f"there are: {', '.join(names)}" if names else "there is none yet: fill it with sightline index PATH"
-    raise CommandError(f"no collection {settings.collection!r} in {settings.backend}; {there}")
+    from backends.urls import shown
+
+    raise CommandError(f"no collection {settings.collection!r} in {shown(settings.backend)}; {there}")

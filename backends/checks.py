@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from backends.base import Capabilities, CollectionSpec, Record
 
 MAX_METADATA_BYTES = 65_535
+UNIT_TOLERANCE = 1e-6
 COLLECTION_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}\Z")
 
 
@@ -96,8 +97,8 @@ def unit_length(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
     vectors: (n, d) float32. Leaving unit rows alone makes copying from store to store exact.
     """
-    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
-    off = np.abs(norms - 1.0) > 1e-6
+    norms = np.sqrt(_squares(vectors))
+    off = np.abs(norms - 1.0) > UNIT_TOLERANCE
     if not off.any():
         return vectors
     scaled = vectors.copy()
@@ -105,9 +106,23 @@ def unit_length(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return scaled
 
 
+def _squares(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+    squares: NDArray[np.float64] = np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64)
+    return squares
+
+
+def _are_unit(vectors: NDArray[np.float32]) -> bool:
+    """Whether all have unit length, which says that none is zero or has NaN or infinity; in few calls of NumPy."""
+    squares = _squares(vectors)
+    low, high = (1.0 - UNIT_TOLERANCE) ** 2, (1.0 + UNIT_TOLERANCE) ** 2
+    return len(squares) > 0 and bool(squares.min() >= low and squares.max() <= high)
+
+
 def _check_vectors(
     vectors: NDArray[np.float32], spec: CollectionSpec, name_of: Callable[[int], str]
 ) -> NDArray[np.float32]:
+    if spec.metric == "cosine" and _are_unit(vectors):
+        return vectors
     if not np.isfinite(vectors).all():
         row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
         raise ValueError(f"{name_of(row)} has NaN or infinite components")
@@ -129,17 +144,18 @@ def prepare_records(records: Iterable[Record], spec: CollectionSpec) -> tuple[li
     unique = {record.id: record for record in records}
     kept = list(unique.values())
     vectors = np.empty((len(kept), spec.dim), dtype=np.float32)
-    for row, record in enumerate(kept):
-        if record.vector is None:
-            raise ValueError(f"record {record.id!r} has no vector")
-        vector = np.asarray(record.vector)
-        if vector.shape != (spec.dim,):
-            raise DimensionMismatch(
-                f"record {record.id!r} has a vector of shape {vector.shape}; "
-                f"collection {spec.name!r} holds ({spec.dim},): was another encoder used?"
-            )
-        # What float32 cannot hold becomes infinite here and is refused below, by name.
-        with np.errstate(over="ignore"):
+    shape = (spec.dim,)
+    # What float32 cannot hold becomes infinite here and is refused below, by name.
+    with np.errstate(over="ignore"):
+        for row, record in enumerate(kept):
+            if record.vector is None:
+                raise ValueError(f"record {record.id!r} has no vector")
+            vector = np.asarray(record.vector)
+            if vector.shape != shape:
+                raise DimensionMismatch(
+                    f"record {record.id!r} has a vector of shape {vector.shape}; "
+                    f"collection {spec.name!r} holds {shape}: was another encoder used?"
+                )
             vectors[row] = vector
     return kept, _check_vectors(vectors, spec, lambda row: f"record {kept[row].id!r}: its vector")
 

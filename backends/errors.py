@@ -27,5 +27,9 @@ class Unavailable(BackendError):
     """The engine does not answer, is locked by another process, or refused the credentials."""
 
 
+class Denied(Unavailable):
+    """The engine answers, and refuses the key or the password."""
+
+
 class Corrupt(BackendError):
     """What is stored is damaged or of an unknown format; the message names the file or table."""

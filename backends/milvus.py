@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -38,10 +37,9 @@ from backends.milvus_rows import (
 from backends.milvus_schema import WORDS_VECTOR
 from backends.milvus_search import MAX_LIMIT, Ask, Floats, search
 from backends.milvus_where import NOTHING, Dialect, all_of, expression, id_in, quote
-from backends.urls import folder_of, server_of
+from backends.urls import folder_of
 from backends.where import check_string
 
-REMEDY = "start it with: sightline engines up milvus, or check host and port"
 PAGE_BYTES = 16 << 20
 IDS_PER_REQUEST = 1_000
 # Lite reads what it has not flushed row by row in Python, 20 times as slow as what it has.
@@ -80,17 +78,7 @@ class MilvusBackend(Backend):
         The token may come from the environment, SIGHTLINE_MILVUS_TOKEN, instead. `timeout` bounds each
         call, in seconds.
         """
-        parts = server_of(url, "milvus", 19530, ("token", "database", "secure", "timeout"))
-        token = parts.options.get("token") or os.environ.get("SIGHTLINE_MILVUS_TOKEN", "")
-        host = parts.address.removeprefix("milvus://")
-        connection = Connection(
-            f"{'https' if parts.flag('secure', False) else 'http'}://{host}",
-            parts.address,
-            REMEDY,
-            token=token,
-            database=parts.options.get("database", ""),
-            timeout_s=parts.number("timeout", int(CALL_S), 86_400),
-        )
+        connection = Connection.to(url)
         # Unknown versions are taken for new ones. BM25 came with 2.5, and so did unknown truth values: what a
         # comparison with a missing key was false before.
         new = connection.release >= (2, 5) or connection.release == (0, 0)

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import grpc
 from pymilvus import MilvusClient, MilvusException
 
-from backends.errors import BackendError, CollectionNotFound, Unavailable
+from backends.errors import BackendError, CollectionNotFound, Denied, Unavailable
+from backends.urls import server_of
 
 T = TypeVar("T")
 
 # The client logs every error it raises, with its stack and the filter, and we raise it again in our words.
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
 
+REMEDY = "start it with: sightline engines up milvus, or check host and port"
 CONNECT_S, CALL_S = 10.0, 60.0
 POLL_S = 0.1
 NOT_FOUND = {4, 100}
@@ -127,6 +130,24 @@ class Connection:
             self.close()
             raise
 
+    @classmethod
+    def to(cls, url: str, *, within_s: float | None = None) -> Self:
+        """The connection that a ``milvus://`` URL asks for, its time-out cut to `within_s`.
+
+        Raises `Unavailable`, ValueError for a malformed URL.
+        """
+        parts = server_of(url, "milvus", 19530, ("token", "database", "secure", "timeout"))
+        timeout_s = float(parts.number("timeout", int(CALL_S), 86_400))
+        host = parts.address.removeprefix("milvus://")
+        return cls(
+            f"{'https' if parts.flag('secure', False) else 'http'}://{host}",
+            parts.address,
+            REMEDY,
+            token=parts.options.get("token") or os.environ.get("SIGHTLINE_MILVUS_TOKEN", ""),
+            database=parts.options.get("database", ""),
+            timeout_s=timeout_s if within_s is None else min(timeout_s, within_s),
+        )
+
     def check_open(self) -> None:
         """Raise BackendError once closed."""
         if self._closed:
@@ -171,9 +192,11 @@ class Connection:
         if _TOO_LARGE.search(said):
             return TooLarge(f"{self.address}: an answer is larger than a message may be: {said}")
         if _FULL.search(said):
-            return Unavailable(f"{self.address} has no room left: {said}; free disk or memory there")
+            # Lite reads what it could not write from its log again, but only when it is opened.
+            then = ", then open it again" if self.address.startswith("milvus-lite") else ""
+            return Unavailable(f"{self.address} has no room left: {said}; free disk or memory there{then}")
         if _DENIED.search(said):
-            return Unavailable(
+            return Denied(
                 f"{self.address} refused the credentials: {said}; "
                 "set SIGHTLINE_MILVUS_TOKEN to user:password or an API key"
             )

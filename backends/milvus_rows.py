@@ -25,7 +25,7 @@ PREFIX = "sightline_"
 MARK = "sightline:1:"
 MAX_DYNAMIC_BYTES = 65_536
 MAX_VARCHAR_BYTES = 65_535
-BATCH_ROWS, BATCH_BYTES = 5_000, 16 << 20
+BATCH_ROWS, BATCH_BYTES = 5_000, 20 << 20
 STORED = ["modality", "text", "uri", "payload"]
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

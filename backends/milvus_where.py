@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import struct
+from binascii import b2a_base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -27,6 +28,7 @@ SYMBOLS = {"eq": "==", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 # 64 characters in the order of their code points, none of which JSON or Milvus escapes.
 DIGITS = "-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz"
 KEY_DIGITS = 11
+_IN_ORDER = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", DIGITS.encode("ascii"))
 AFTER = {"b": "c", "n": "o", "s": "t"}
 EVERYTHING, NOTHING = '(id != "")', '(id == "")'
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
@@ -53,8 +55,9 @@ def number_key(value: float) -> str:
         base = math.nextafter(base, -math.inf)
     left_over = value - int(base) if isinstance(value, int) else 0
     (bits,) = struct.unpack(">Q", struct.pack(">d", base))
-    ordered = (bits ^ (0xFFFF_FFFF_FFFF_FFFF if bits >> 63 else 1 << 63)) << 2
-    key = "".join(DIGITS[ordered >> shift & 63] for shift in range(60, -1, -6))
+    ordered = bits ^ (0xFFFF_FFFF_FFFF_FFFF if bits >> 63 else 1 << 63)
+    # Base 64 cuts eight bytes into eleven digits of six bits; only its alphabet is in another order.
+    key = b2a_base64(ordered.to_bytes(8, "big")).translate(_IN_ORDER)[:KEY_DIGITS].decode("ascii")
     if left_over:
         return f"{key}{DIGITS[left_over >> 6]}{DIGITS[left_over & 63]}"
     return key.rstrip(DIGITS[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
@@ -16,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import Format
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
-from backends.errors import BackendError, CollectionNotFound, Unavailable, Unsupported
+from backends.errors import BackendError, CollectionNotFound, Denied, Unavailable, Unsupported
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 T = TypeVar("T")
@@ -27,6 +28,8 @@ _ATTEMPTS = 3
 # Applied once to each connection, so that a search with the engine's defaults is one statement.
 # jit costs more than it gives on queries of milliseconds.
 _SESSION = {"jit": "off"}
+
+_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 
 # The pool logs each failed attempt to connect; callers get an error instead, once.
 logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
@@ -46,6 +49,16 @@ class _VectorLoader(Loader):
 
     def load(self, data: Buffer) -> NDArray[np.float32]:
         return np.frombuffer(data, dtype=">f4", offset=4).astype(np.float32)
+
+
+class _JsonbLoader(Loader):
+    """What psycopg's own gives, in half the time: the encoding is known, and nothing stands around the value."""
+
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> Any:
+        # The first byte is the format's version.
+        return _scan(str(memoryview(data)[1:], "utf-8"), 0)[0]
 
 
 def parse_url(url: str) -> tuple[str, str]:
@@ -116,6 +129,7 @@ class Database:
         dumper = type("VectorDumper", (_VectorDumper,), {"oid": self._vector_oid})
         connection.adapters.register_dumper(np.ndarray, dumper)
         connection.adapters.register_loader(self._vector_oid, _VectorLoader)
+        connection.adapters.register_loader("jsonb", _JsonbLoader)
         names = ", ".join(["set_config(%s, %s, false)"] * len(self._settings))
         values = [part for item in self._settings.items() for part in item]
         connection.execute(f"SELECT {names}".encode(), values)
@@ -126,8 +140,12 @@ class Database:
             raise BackendError(f"{self.address} is closed")
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                with self._pool.connection() as connection:
+                # Not by `with`, which would commit what autocommit has committed.
+                connection = self._pool.getconn()
+                try:
                     return work(connection)
+                finally:
+                    self._pool.putconn(connection)
             except PoolClosed:
                 raise BackendError(f"{self.address} is closed") from None
             except (errors.DeadlockDetected, errors.SerializationFailure) as error:
@@ -173,8 +191,12 @@ def explain(error: psycopg.Error, address: str) -> BackendError:
         return Unsupported(f"{address}: {text}")
     if isinstance(error, PoolTimeout):
         return Unavailable(f"{address} does not answer: is PostgreSQL running there, with a connection free?")
-    if "password" in text or "authentication" in text or isinstance(error, errors.InvalidAuthorizationSpecification):
-        return Unavailable(f"{address} refuses the credentials: check user and password in the URL ({text})")
+    if (
+        "password" in text
+        or "authentication failed" in text
+        or isinstance(error, errors.InvalidAuthorizationSpecification)
+    ):
+        return Denied(f"{address} refuses the credentials: check user and password in the URL ({text})")
     if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) and _lost(error):
         return Unavailable(f"{address} does not answer: is PostgreSQL running there? ({text})")
     return BackendError(f"{address}: {text}")

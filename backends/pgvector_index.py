@@ -66,13 +66,13 @@ class Layout:
     quantization: str
 
     def ordering(self, collection: Collection) -> str:
-        """The expression to order by, with one placeholder for the query vector, which the index answers."""
+        """The expression to order by, with the placeholder ``query``, which the index answers."""
         dim = collection.spec.dim
         if self.quantization == "half":
-            return f"vector::halfvec({dim}) {collection.distance} %s::halfvec({dim})"
+            return f"vector::halfvec({dim}) {collection.distance} %(query)s::halfvec({dim})"
         if self.quantization == "binary":
-            return f"binary_quantize(vector)::bit({dim}) <~> binary_quantize(%s)::bit({dim})"
-        return f"vector {collection.distance} %s"
+            return f"binary_quantize(vector)::bit({dim}) <~> binary_quantize(%(query)s)::bit({dim})"
+        return f"vector {collection.distance} %(query)s"
 
     def columns(self, collection: Collection) -> str:
         dim, operators = collection.spec.dim, _CLASS[collection.distance]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from backends.base import Hit, Metric, Where
 from backends.pgvector_connection import Connection
 from backends.pgvector_index import Collection, layout_of
-from backends.pgvector_where import Params, where_sql
+from backends.pgvector_where import named, where_sql
 from backends.words import BM25_B, BM25_K1, words
 
 Row: TypeAlias = tuple[Any, ...]
@@ -124,15 +124,13 @@ class Searcher:
         layout = layout_of(collection.spec)
         if layout is None:
             raise AssertionError("an indexed collection has a layout")
-        text, filtering = where_sql(where)
+        text, filtering = named(where_sql(where))
         candidates = k * (1 if where is None else _FILTERED_FACTOR) + _EXTRA[layout.quantization] * (k + 8)
-        ordering, distance = layout.ordering(collection), f"vector {collection.distance} %s"
-        value, values = _value(collection, distance)
+        ordering, distance = layout.ordering(collection), f"vector {collection.distance} %(query)s"
+        value = _value(collection, distance)
         if candidates == k:
-            before, after = values, 1
             statement = f"SELECT {COLUMNS}, {value} FROM {collection.table} WHERE {text} ORDER BY {ordering} LIMIT {k}"  # noqa: S608
         else:
-            before, after = values, 2
             statement = (
                 f"SELECT {COLUMNS}, {value} FROM (SELECT {COLUMNS}, vector FROM {collection.table} WHERE {text} "  # noqa: S608
                 f"ORDER BY {ordering} LIMIT {candidates}) s ORDER BY {distance} LIMIT {k}"
@@ -142,7 +140,7 @@ class Searcher:
             settings["ivfflat.probes"] = str(probes(effort or DEFAULT_EFFORT, collection.lists))
         elif effort is not None:
             settings["hnsw.ef_search"] = str(ef_search(effort))
-        params = [[*[query] * before, *filtering, *[query] * after] for query in queries]
+        params = [{**filtering, "query": query} for query in queries]
         found = _fetch(connection, statement, params, settings)
         return [_hits(rows, q, collection.spec.metric, exact=False) for rows, q in zip(found, queries, strict=True)]
 
@@ -150,27 +148,27 @@ class Searcher:
         self, connection: Connection, collection: Collection, queries: NDArray[np.float32], k: int, where: Where | None
     ) -> list[list[Hit]]:
         """Every matching row compared. Adding 0 makes the expression one that no index can answer."""
-        text, filtering = where_sql(where)
-        distance = f"(vector {collection.distance} %s) + 0"
-        value, values = _value(collection, distance)
-        ordering = "value" if values else distance
+        text, filtering = named(where_sql(where))
+        distance = f"(vector {collection.distance} %(query)s) + 0"
+        value = _value(collection, distance)
+        ordering = "value" if collection.spec.metric == "cosine" else distance
         statement = f"SELECT {COLUMNS}, {value} FROM {collection.table} WHERE {text} ORDER BY {ordering}, id LIMIT {k}"  # noqa: S608
-        params = [[*[query] * values, *filtering, *[query] * (1 - values)] for query in queries]
+        params = [{**filtering, "query": query} for query in queries]
         found = _fetch(connection, statement, params, {})
         return [_hits(rows, q, collection.spec.metric, exact=True) for rows, q in zip(found, queries, strict=True)]
 
 
-def _value(collection: Collection, distance: str) -> tuple[str, int]:
-    """The column that scores are made of, and how often it takes the query: the distance, or the vector itself.
+def _value(collection: Collection, distance: str) -> str:
+    """The column that scores are made of: the distance, or the vector itself.
 
     pgvector sums in float32. Of unit vectors that is right to about 1e-6; of others it may be far off,
     so those are fetched and scored here.
     """
-    return (f"{distance} AS value", 1) if collection.spec.metric == "cosine" else ("vector AS value", 0)
+    return f"{distance} AS value" if collection.spec.metric == "cosine" else "vector AS value"
 
 
 def _fetch(
-    connection: Connection, statement: str, batches: Sequence[Params], settings: Mapping[str, str]
+    connection: Connection, statement: str, batches: Sequence[Mapping[str, object]], settings: Mapping[str, str]
 ) -> list[list[Row]]:
     """The rows of one statement for each set of parameters, many statements to a round trip."""
     query = statement.encode()

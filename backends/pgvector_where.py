@@ -60,6 +60,13 @@ def where_sql(where: Where | None) -> Clause:
     return _join([where_sql(clause) for clause in where.clauses], glue, empty)
 
 
+def named(clause: Clause) -> tuple[str, dict[str, object]]:
+    """The clause with its placeholders named ``p0``, ``p1`` and so on, to stand beside others that have names."""
+    head, *rest = clause[0].split("%s")
+    text = head + "".join(f"%(p{i})s{part}" for i, part in enumerate(rest))
+    return text, {f"p{i}": value for i, value in enumerate(clause[1])}
+
+
 def _join(clauses: Sequence[Clause], glue: str, empty: str) -> Clause:
     if not clauses:
         return empty, []

@@ -6,13 +6,9 @@ metadata (Qdrant 1.16 and later); other collections are neither listed nor touch
 
 from __future__ import annotations
 
-import os
-import re
-import socket
 import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar, Self
 
@@ -24,19 +20,13 @@ from backends.checks import COLLECTION_NAME
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Unavailable
 from backends.qdrant_errors import as_backend_error
 from backends.qdrant_payload import DENSE, SPARSE, STORED, TOKENS
+from backends.qdrant_server import open_client
 from backends.qdrant_store import OVERSAMPLING, Floats, Found, Plan, Point, QdrantStore, Row
-from backends.urls import ServerUrl, server_of
 
-KEY_VARIABLE = "SIGHTLINE_QDRANT_API_KEY"
-OPTIONS = ("api_key", "https", "prefer_grpc", "grpc_port", "timeout_s")
 PREFIX, SPEC = "sightline_", "sightline"
-OLDEST = (1, 16)
-CONNECT_TIMEOUT_S, TIMEOUT_S = 10, 60
 QUERIES = 100
 # Cosine vectors have unit length already; by dot product Qdrant leaves their bits alone.
 DISTANCES = {"cosine": models.Distance.DOT, "dot": models.Distance.DOT, "l2": models.Distance.EUCLID}
-# Left alone, a gRPC channel may wait two minutes before it tries a restarted server again.
-GRPC_OPTIONS = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 1000}
 
 
 class ClientDialect:
@@ -278,26 +268,8 @@ class QdrantBackend(QdrantStore):
         one call, ``api_key``, which is better given in SIGHTLINE_QDRANT_API_KEY. Raises `Unavailable`
         within ten seconds when nothing answers or the key is refused, ValueError for a malformed URL.
         """
-        server = server_of(url, "qdrant", 6333, OPTIONS)
-        grpc = server.flag("prefer_grpc", True)
-        grpc_port = server.number("grpc_port", 6334)
-        key = server.options.get("api_key") or os.environ.get(KEY_VARIABLE) or None
-        https = server.flag("https", False)
-        timeout_s = server.number("timeout_s", TIMEOUT_S, 86_400)
-        _check_port(server, grpc_port if grpc else server.port)
-        with warnings.catch_warnings():
-            # That a key goes over plain HTTP is the user's choice, often on a loopback or private network.
-            warnings.filterwarnings("ignore", "Api key is used with an insecure connection")
-            client = QdrantClient(
-                host=server.host, port=server.port, grpc_port=grpc_port, prefer_grpc=grpc, https=https, api_key=key,
-                timeout=timeout_s, check_compatibility=False, grpc_options=dict(GRPC_OPTIONS),
-            )  # fmt: skip
-        try:
-            _check_server(client, server.address)
-        except BaseException:
-            client.close()
-            raise
-        return cls(ClientEngine(client, server.address, local=False))
+        client, address, _ = open_client(url)
+        return cls(ClientEngine(client, address, local=False))
 
 
 class QdrantLocalBackend(QdrantStore):
@@ -321,32 +293,6 @@ class QdrantLocalBackend(QdrantStore):
             )
         client = QdrantClient(location=":memory:", force_disable_check_same_thread=True)
         return cls(ClientEngine(client, url, local=True))
-
-
-def _check_port(server: ServerUrl, port: int) -> None:
-    try:
-        socket.create_connection((server.host, port), CONNECT_TIMEOUT_S).close()
-    except OSError as error:
-        raise Unavailable(
-            f"nothing answers at {server.address} (port {port}: {error}): start a Qdrant server there, "
-            "for instance docker run -p 6333:6333 -p 6334:6334 qdrant/qdrant; without gRPC add ?prefer_grpc=false"
-        ) from error
-
-
-def _check_server(client: QdrantClient, address: str) -> None:
-    """Raise `Unavailable` unless a new enough server takes our key."""
-
-    def ask(call: Callable[[], Any]) -> Any:
-        try:
-            return call()
-        except Exception as error:
-            raise as_backend_error(error, address, None) from error
-
-    version = str(ask(client.info).version)
-    ask(client.get_collections)
-    numbers = re.match(r"(\d+)\.(\d+)", version)
-    if numbers is None or (int(numbers[1]), int(numbers[2])) < OLDEST:
-        raise Unavailable(f"{address} runs Qdrant {version}: Sightline needs {'.'.join(map(str, OLDEST))} or later")
 
 
 def _is_ours(name: str) -> bool:

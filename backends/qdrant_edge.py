@@ -28,7 +28,8 @@ from backends.checks import COLLECTION_NAME
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Corrupt, Unavailable
 from backends.locks import FolderLock
 from backends.qdrant_edge_config import EdgeDialect, config_of, params_of
-from backends.qdrant_payload import DENSE, SPARSE, STORED, TOKENS
+from backends.qdrant_edge_payload import WANTED, packed, unpacked
+from backends.qdrant_payload import DENSE, SPARSE, TOKENS
 from backends.qdrant_store import Floats, Found, Plan, Point, QdrantStore, Row
 from backends.urls import folder_of
 
@@ -239,13 +240,13 @@ class EdgeEngine:
             named: dict[str, Any] = {DENSE: vector.tolist()}
             if weights:
                 named[SPARSE] = qe.SparseVector(list(weights), list(weights.values()))
-            prepared.append(qe.Point(point, named, payload))
+            prepared.append(qe.Point(point, named, packed(payload)))
         self._update(name, qe.UpdateOperation.upsert_points(prepared))
         self._find(name).logged_bytes += size_bytes
 
     def retrieve(self, name: str, ids: Sequence[str], payload: bool, vectors: bool) -> list[Row]:
         with self._reported(f"reading {name!r}"):
-            wanted = list(STORED) if payload else False
+            wanted = WANTED if payload else False
             return [_row(r) for r in self._find(name).shard.retrieve(list(ids), wanted, [DENSE] if vectors else False)]
 
     def delete_ids(self, name: str, ids: Sequence[str]) -> None:
@@ -268,7 +269,7 @@ class EdgeEngine:
     def scroll(self, name: str, start: str | None, limit: int, condition: Any | None, vectors: bool) -> list[Row]:
         request = qe.ScrollRequest(
             offset=start, limit=limit, filter=condition,
-            with_payload=list(STORED), with_vector=[DENSE] if vectors else False,
+            with_payload=WANTED, with_vector=[DENSE] if vectors else False,
         )  # fmt: skip
         with self._reported(f"reading {name!r}"):
             rows, _ = self._find(name).shard.scroll(request)
@@ -280,7 +281,7 @@ class EdgeEngine:
         requests = [
             qe.QueryRequest(
                 limit=limit, query=qe.Query.Nearest(query.tolist(), using=DENSE), filter=condition,
-                params=params, with_payload=list(STORED),
+                params=params, with_payload=WANTED,
             )
             for query in queries
         ]  # fmt: skip
@@ -291,7 +292,7 @@ class EdgeEngine:
 
     def search_words(self, name: str, indices: list[int], limit: int, condition: Any | None) -> list[Found]:
         query = qe.Query.Nearest(qe.SparseVector(indices, [1.0] * len(indices)), using=SPARSE)
-        request = qe.QueryRequest(limit=limit, query=query, filter=condition, with_payload=list(STORED))
+        request = qe.QueryRequest(limit=limit, query=query, filter=condition, with_payload=WANTED)
         with self._reported(f"searching {name!r}"):
             return _found(self._find(name).shard.query(request))
 
@@ -347,11 +348,11 @@ class QdrantEdgeBackend(QdrantStore):
 
 def _row(record: Any) -> Row:
     vector = record.vector
-    return str(record.id), record.payload or {}, vector[DENSE] if vector else None
+    return str(record.id), unpacked(record.payload), vector[DENSE] if vector else None
 
 
 def _found(points: Sequence[Any]) -> list[Found]:
-    return [(point.score, point.payload) for point in points]
+    return [(point.score, unpacked(point.payload)) for point in points]
 
 
 def _write_through(path: Path, text: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
-from backends.errors import BackendError, CollectionExists, CollectionNotFound, Unavailable
+from backends.errors import BackendError, CollectionExists, CollectionNotFound, Denied, Unavailable
 
 MAX_MESSAGE = 500
 # gRPC's status codes as the HTTP ones that Qdrant's REST interface uses for the same.
@@ -55,7 +55,7 @@ def as_backend_error(error: Exception, address: str, name: str | None) -> Backen
     if status == 409:
         return CollectionExists(f"collection {name!r} is already in {address}: {text}")
     if status in (401, 403):
-        return Unavailable(
+        return Denied(
             f"{address} refused the API key: give the right one in SIGHTLINE_QDRANT_API_KEY (Qdrant says: {text})"
         )
     if status == 507 or "no space left" in lower or "disk is full" in lower or "not enough space" in lower:

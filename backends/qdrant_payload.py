@@ -81,8 +81,10 @@ def tokens(modality: str, metadata: Mapping[str, Any]) -> list[str]:
     found = [token("modality", "s", modality)]
     for field, value in metadata.items():
         found.append(field)
-        if isinstance(value, list):
-            found.extend(token(field, "l", element) for element in dict.fromkeys(value))
+        if isinstance(value, str):
+            found.append(token(field, "s", value))
+        elif isinstance(value, list):
+            found += [token(field, "l", element) for element in dict.fromkeys(value)]
         else:
             found.append(token(field, kind_of(value), value))
     return found
@@ -148,9 +150,9 @@ def payload_of(record: Record) -> dict[str, Any]:
 
 
 def metadata_of(payload: Mapping[str, Any]) -> dict[str, MetadataValue]:
-    """The metadata in a payload."""
-    text = payload.get("metadata")
-    return _decode(text) if text else {}
+    """The metadata in a payload, JSON or read already."""
+    found = payload.get("metadata")
+    return _decode(found) if isinstance(found, str) else found or {}
 
 
 def record_of(payload: Mapping[str, Any], vector: Any = None) -> Record:

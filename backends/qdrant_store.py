@@ -6,7 +6,7 @@ filters, ties, keyword search, and when to scan. What differs is behind `Engine`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -47,8 +47,8 @@ DEFAULT_EF = 400
 
 Floats = NDArray[np.float32]
 Point = tuple[str, Floats, dict[int, float] | None, dict[str, Any]]
-Row = tuple[str, dict[str, Any], Sequence[float] | Floats | None]
-Found = tuple[float, dict[str, Any]]
+Row = tuple[str, Mapping[str, Any], Sequence[float] | Floats | None]
+Found = tuple[float, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)

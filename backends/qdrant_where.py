@@ -11,12 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from backends.base import MODALITIES, And, Compare, Not, Or, Where, matches
+from backends.base import Compare, Scalar, Where
 from backends.qdrant_payload import CHUNK_BYTES, CHUNKS, number_key, order_path, string_key, token
-from backends.where import ORDERINGS, kind_of
+from backends.tokens import Part, TokenTranslator
 
-# What a subtree has become: a constant, "has any of these keywords", or a condition of the client.
-Part = bool | frozenset[str] | Any
 # No field is called "!", so no point has this keyword.
 NOTHING = frozenset({"!"})
 
@@ -41,7 +39,7 @@ class Dialect(Protocol):
         ...
 
 
-class Translator:
+class Translator(TokenTranslator):
     """Turns one `Where` into a filter of `dialect`.
 
     `longer` finds strings that share their first 48 bytes with a longer operand, given the condition
@@ -57,73 +55,34 @@ class Translator:
     def filter(self, where: Where | None) -> Any | None:
         """The filter, or `None` when it selects everything."""
         part = True if where is None else self._part(where)
-        return None if part is True else self.dialect.combine(must=[self._condition(part)])
+        if isinstance(part, bool):
+            return None if part else self.dialect.combine(must=[self.dialect.has_any(sorted(NOTHING))])
+        return self.dialect.combine(must=[self._condition(part)])
 
     def everything(self) -> Any:
         """A filter that selects everything, for calls that must have one."""
         return self.dialect.combine(must_not=[self.dialect.has_any(sorted(NOTHING))])
 
-    def _condition(self, part: Part) -> Any:
-        if part is True:
-            return self.everything()
-        if part is False:
-            return self.dialect.has_any(sorted(NOTHING))
-        return self.dialect.has_any(sorted(part)) if isinstance(part, frozenset) else part
+    def _token(self, field: str, kind: str, value: Scalar) -> str:
+        return token(field, kind, value)
 
-    def _part(self, where: Where) -> Part:
-        if isinstance(where, And):
-            return self._all([self._part(clause) for clause in where.clauses])
-        if isinstance(where, Or):
-            return self._any([self._part(clause) for clause in where.clauses])
-        if isinstance(where, Not):
-            return self._not(self._part(where.clause))
-        if where.field == "modality":
-            chosen = [m for m in MODALITIES if matches(where, {}, m)]
-            return len(chosen) > 0 and (
-                len(chosen) == len(MODALITIES) or frozenset(token("modality", "s", m) for m in chosen)
-            )
-        if where.op in ORDERINGS:
-            return self._number(where) if kind_of(where.value) == "n" else self._string(where)
-        return self._equality(where)
+    def _modality_token(self, modality: str) -> str:
+        return token("modality", "s", modality)
 
-    def _all(self, parts: list[Part]) -> Part:
-        kept = [part for part in parts if part is not True]
-        if any(part is False for part in kept):
-            return False
-        if len(kept) < 2:
-            return kept[0] if kept else True
-        return self.dialect.combine(must=[self._condition(part) for part in kept])
+    def _presence(self, field: str) -> frozenset[str]:
+        return frozenset({field})
 
-    def _any(self, parts: list[Part]) -> Part:
-        kept = [part for part in parts if part is not False]
-        if any(part is True for part in kept):
-            return True
-        keywords = [part for part in kept if isinstance(part, frozenset)]
-        others = [part for part in kept if not isinstance(part, frozenset)]
-        # One look-up of many keywords is far quicker than many look-ups of one.
-        together = [frozenset().union(*keywords), *others] if keywords else others
-        if len(together) < 2:
-            return together[0] if together else False
-        return self.dialect.combine(should=[self._condition(part) for part in together])
+    def _has_any(self, keywords: Sequence[str]) -> Any:
+        return self.dialect.has_any(keywords)
 
-    def _not(self, part: Part) -> Part:
-        if isinstance(part, bool):
-            return not part
-        return self.dialect.combine(must_not=[self._condition(part)])
+    def _both(self, conditions: Sequence[Any]) -> Any:
+        return self.dialect.combine(must=conditions)
 
-    def _equality(self, where: Compare) -> Part:
-        there = frozenset({where.field})
-        if where.op == "exists":
-            return there if where.value else self._not(there)
-        wanted: set[str] = set()
-        for value in where.value if where.op in ("in", "nin") else (where.value,):
-            kind = kind_of(value)
-            if kind == "s":
-                wanted.add(token(where.field, "l", value))
-            if where.op != "contains":
-                wanted.add(token(where.field, kind, value))
-        found: Part = frozenset(wanted) if wanted else False
-        return self._all([there, self._not(found)]) if where.op in ("ne", "nin") else found
+    def _either(self, conditions: Sequence[Any]) -> Any:
+        return self.dialect.combine(should=conditions)
+
+    def _neither(self, condition: Any) -> Any:
+        return self.dialect.combine(must_not=[condition])
 
     def _range(self, field: str, kind: str, position: int, **bounds: float) -> Any:
         key = order_path(field, kind, position)

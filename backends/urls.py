@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+_HARMLESS = ("database", "grpc", "grpc_https", "grpc_port", "host", "https", "port", "prefer_grpc", "secure", "sslmode")
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
@@ -71,6 +72,20 @@ class ServerUrl:
         if not (value.isascii() and value.isdigit() and 1 <= int(value) <= highest):
             raise ValueError(f"{self.address}: option {name} must be a number from 1 to {highest}, not {value!r}")
         return int(value)
+
+
+def shown(url: str) -> str:
+    """A backend URL fit for showing: without user, password and key, and without options that may be secret."""
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in ("postgresql", "postgres", "qdrant", "milvus", "weaviate"):
+        return url
+    path, _, query = rest.partition("?")
+    if "@" in query and "@" not in path:
+        # A password with a bare ? in it, or a token with an @: which part is the host is not sure.
+        return f"{scheme}://…"
+    path = path.rpartition("@")[2]
+    harmless = [option for option in query.split("&") if option.partition("=")[0] in _HARMLESS]
+    return f"{scheme}://{path}" + ("?" + "&".join(harmless) if harmless else "")
 
 
 def server_of(url: str, scheme: str, port: int, known: Collection[str], *, keyed: bool = False) -> ServerUrl:

@@ -17,7 +17,7 @@ import grpc
 import httpx
 from weaviate.proto.v1 import health_weaviate_pb2, weaviate_pb2_grpc
 
-from backends.errors import BackendError, Unavailable
+from backends.errors import BackendError, Denied, Unavailable
 from backends.urls import ServerUrl, server_of
 
 KEY_VARIABLE = "SIGHTLINE_WEAVIATE_API_KEY"
@@ -47,7 +47,8 @@ class WeaviateServer:
     def __init__(self, url: ServerUrl) -> None:
         self.url = url
         self.address = url.address
-        self._timeout_s = url.number("timeout", CONNECT_S, 3600)
+        self._timeout_s: float = url.number("timeout", CONNECT_S, 3600)
+        self.version = ""
         self.key = url.key or os.environ.get(KEY_VARIABLE) or None
         bearer = f"Bearer {self.key}" if self.key else None
         if bearer is not None and not (bearer.isascii() and bearer.isprintable()):
@@ -72,9 +73,14 @@ class WeaviateServer:
         self._lock = threading.Lock()
 
     @classmethod
-    def connect(cls, url: str) -> WeaviateServer:
-        """A connection that has been tried. Raises `Unavailable` naming address and remedy."""
+    def connect(cls, url: str, *, within_s: float | None = None) -> WeaviateServer:
+        """A connection that has been tried, its time-out cut to `within_s`.
+
+        Raises `Unavailable` naming address and remedy.
+        """
         server = cls(server_of(url, "weaviate", HTTP_PORT, OPTIONS, keyed=True))
+        if within_s is not None:
+            server._timeout_s = min(server._timeout_s, within_s)
         try:
             server.check()
         except BaseException:
@@ -84,7 +90,7 @@ class WeaviateServer:
 
     def check(self) -> None:
         """Raise `Unavailable` unless the server answers both ways, takes the key, and is recent enough."""
-        version = str((self.rest("GET", "/meta", timeout_s=self._timeout_s) or {}).get("version", ""))
+        self.version = version = str((self.rest("GET", "/meta", timeout_s=self._timeout_s) or {}).get("version", ""))
         numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
         if numbers < OLDEST:
             wanted = ".".join(map(str, OLDEST))
@@ -102,8 +108,8 @@ class WeaviateServer:
             "sightline engines up weaviate, or check host, port and the grpc port"
         )
 
-    def _denied(self) -> Unavailable:
-        return Unavailable(f"Weaviate at {self.address} refuses the API key: set {KEY_VARIABLE} to one of its keys")
+    def _denied(self) -> Denied:
+        return Denied(f"Weaviate at {self.address} refuses the API key: set {KEY_VARIABLE} to one of its keys")
 
     def _wait(self, timeout_s: float) -> None:
         """Wait until the server answers by gRPC and has loaded its schema."""

@@ -10,12 +10,13 @@ property of their own are compared by its range index instead, which is quicker.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
 
 from weaviate.proto.v1 import base_pb2
 
-from backends.base import MODALITIES, And, Compare, Not, Or, Where, matches
+from backends.base import MODALITIES, Compare, Scalar, Where
+from backends.tokens import Part, TokenTranslator
 from backends.weaviate_objects import (
     HAS,
     KINDS,
@@ -30,11 +31,8 @@ from backends.weaviate_objects import (
     spell,
     token,
 )
-from backends.where import ORDERINGS, kind_of
 
 Filters = base_pb2.Filters
-# What a subtree has become: a constant, "has any of these keywords", or a filter.
-Part: TypeAlias = Any
 COMPARISONS = {
     "gt": Filters.OPERATOR_GREATER_THAN,
     "gte": Filters.OPERATOR_GREATER_THAN_EQUAL,
@@ -79,7 +77,7 @@ def _after(prefix: str, digits: str, start: int = 0) -> list[Any]:
     ]
 
 
-class Translator:
+class Translator(TokenTranslator):
     """Turns one `Where` into a filter.
 
     `numbers`: the properties that hold numbers of a field. `longer` finds the strings that share their first
@@ -95,61 +93,26 @@ class Translator:
         part = True if where is None else self._part(where)
         return part if isinstance(part, bool) else self._condition(part)
 
-    def _condition(self, part: Part) -> Any:
-        return one_of(sorted(part)) if isinstance(part, frozenset) else part
+    def _token(self, field: str, kind: str, value: Scalar) -> str:
+        return token(field, kind, value)
 
-    def _part(self, where: Where) -> Part:
-        if isinstance(where, And):
-            return self._all([self._part(clause) for clause in where.clauses])
-        if isinstance(where, Or):
-            return self._any([self._part(clause) for clause in where.clauses])
-        if isinstance(where, Not):
-            return self._not(self._part(where.clause))
-        if where.field == "modality":
-            chosen = [m for m in MODALITIES if matches(where, {}, m)]
-            return len(chosen) == len(MODALITIES) or (len(chosen) > 0 and frozenset(map(modality_token, chosen)))
-        if where.op in ORDERINGS:
-            return self._number(where) if kind_of(where.value) == "n" else self._string(where)
-        return self._equality(where)
+    def _modality_token(self, modality: str) -> str:
+        return modality_token(modality)
 
-    def _all(self, parts: list[Part]) -> Part:
-        kept = [part for part in parts if part is not True]
-        if any(part is False for part in kept):
-            return False
-        if len(kept) < 2:
-            return kept[0] if kept else True
-        return Filters(operator=Filters.OPERATOR_AND, filters=[self._condition(part) for part in kept])
+    def _presence(self, field: str) -> frozenset[str]:
+        return frozenset(kind_token(field, kind) for kind in KINDS)
 
-    def _any(self, parts: list[Part]) -> Part:
-        kept = [part for part in parts if part is not False]
-        if any(part is True for part in kept):
-            return True
-        keywords = [part for part in kept if isinstance(part, frozenset)]
-        others = [part for part in kept if not isinstance(part, frozenset)]
-        # One look-up of many keywords is quicker than many look-ups of one.
-        together: list[Part] = [frozenset().union(*keywords), *others] if keywords else others
-        if len(together) < 2:
-            return together[0] if together else False
-        return Filters(operator=Filters.OPERATOR_OR, filters=[self._condition(part) for part in together])
+    def _has_any(self, keywords: Sequence[str]) -> Any:
+        return one_of(keywords)
 
-    def _not(self, part: Part) -> Part:
-        if isinstance(part, bool):
-            return not part
-        return Filters(operator=Filters.OPERATOR_NOT, filters=[self._condition(part)])
+    def _both(self, conditions: Sequence[Any]) -> Any:
+        return Filters(operator=Filters.OPERATOR_AND, filters=conditions)
 
-    def _equality(self, where: Compare) -> Part:
-        there = frozenset(kind_token(where.field, kind) for kind in KINDS)
-        if where.op == "exists":
-            return there if where.value else self._not(there)
-        wanted: set[str] = set()
-        for value in where.value if where.op in ("in", "nin") else (where.value,):
-            kind = kind_of(value)
-            if kind == "s":
-                wanted.add(token(where.field, "l", value))
-            if where.op != "contains":
-                wanted.add(token(where.field, kind, value))
-        found: Part = frozenset(wanted) if wanted else False
-        return self._all([there, self._not(found)]) if where.op in ("ne", "nin") else found
+    def _either(self, conditions: Sequence[Any]) -> Any:
+        return Filters(operator=Filters.OPERATOR_OR, filters=conditions)
+
+    def _neither(self, condition: Any) -> Any:
+        return Filters(operator=Filters.OPERATOR_NOT, filters=[condition])
 
     def _number(self, where: Compare) -> Part:
         typed = number_property(where.field) in self._numbers

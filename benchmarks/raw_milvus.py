@@ -83,8 +83,15 @@ class RawMilvus:
         return [[hit["id"] for hit in hits if hit["entity"]] for hits in self._search(queries, k)]
 
     def upsert(self, records: Sequence[Record]) -> None:
-        """As many rows in a request as the adapter sends."""
+        """As many rows in a request as the adapter sends, then the wait until a search has them.
+
+        In Lite they are there at once, and a flush is what keeps the next search from reading them in Python.
+        """
         self._store(WRITTEN, records)
+        if self._lite:
+            self._client.flush(WRITTEN)
+        else:
+            self._client.query(WRITTEN, filter='id == ""', limit=1, output_fields=["id"], consistency_level="Strong")
 
     def clear(self) -> None:
         """Make the second collection anew."""

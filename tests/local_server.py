@@ -31,7 +31,7 @@ class LocalServer:
         first = self._home is None
         if self._failed is None:
             try:
-                running = up(self.name, self._folder())
+                running = up(self.name, self.folder())
             except ServerError as error:
                 if not first:
                     raise
@@ -46,9 +46,9 @@ class LocalServer:
 
     def kill(self) -> None:
         """End the server as a crash would."""
-        down(self.name, self._folder(), kill=True)
+        down(self.name, self.folder(), kill=True)
 
-    def _folder(self) -> Path:
+    def folder(self) -> Path:
         """The folder the server lives in; removed, with the server stopped, at the end."""
         if self._home is None:
             self._home = Path(tempfile.mkdtemp(prefix=f"sl-{self.name}-"))

@@ -6,6 +6,7 @@ from tests.local_server import LocalServer
 
 _server = LocalServer("milvus")
 kill = _server.kill
+home = _server.folder
 
 
 def url() -> str:

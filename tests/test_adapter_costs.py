@@ -8,13 +8,30 @@ from pathlib import Path
 import pytest
 
 from benchmarks import adapters
+from tests import milvus_server, weaviate_server
 
-SMALL = {"records": 300, "dim": 8, "k": 5, "queries": 6, "rounds": 2, "upserted": 50}
+EMBEDDED = ("pgvector-embedded", "qdrant-edge", "milvus-lite")
+SMALL = {"records": 300, "dim": 8, "k": 5, "queries": 6, "rounds": 1, "upserted": 50}
 
 
-@pytest.mark.parametrize("url", ["pgvector-embedded:///{dir}"])
-def test_both_sides_are_timed_and_nothing_is_left(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    place = url.replace("{dir}", str(tmp_path).lstrip("/"))
+SERVERS = {"milvus": milvus_server.url, "weaviate": lambda: weaviate_server.server().url}
+
+
+def place_of(scheme: str, directory: Path) -> str:
+    """A URL of the scheme: in this directory, or of the server that the session has."""
+    return SERVERS[scheme]() if scheme in SERVERS else f"{scheme}://{directory}"
+
+
+def test_every_engine_with_a_raw_client_is_tried() -> None:
+    # The same adapter and the same raw client stand behind postgresql:// too.
+    assert {*EMBEDDED, *SERVERS, "postgresql"} == set(adapters.RAW)
+
+
+@pytest.mark.parametrize("scheme", [*EMBEDDED, *SERVERS])
+def test_both_sides_are_timed_and_nothing_is_left(
+    scheme: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = place_of(scheme, tmp_path)
     adapters.main([place, *(f"--{name}={value}" for name, value in SMALL.items())])
     report = json.loads(capsys.readouterr().out)
     assert [cost["work"] for cost in report["costs"]] == [
@@ -26,7 +43,7 @@ def test_both_sides_are_timed_and_nothing_is_left(url: str, tmp_path: Path, caps
         assert cost["ratio"] == pytest.approx(cost["sightline_s"] / cost["raw_s"])
         assert cost["ratio_min"] <= cost["ratio_max"]
     with adapters.connect(place) as backend:
-        assert backend.collections() == []
+        assert not {adapters.NAME, adapters.NAME + "_upsert"} & set(backend.collections())
 
 
 def test_an_engine_without_a_raw_client_is_named() -> None:

@@ -191,6 +191,21 @@ def test_foreign_collections_are_neither_listed_nor_touched(fake: FakeQdrant, pr
 
 
 @BOTH
+def test_a_large_upsert_goes_in_requests_of_a_thousand(
+    fake: FakeQdrant, prefer_grpc: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connect(fake.url(prefer_grpc=prefer_grpc)) as backend:
+        backend.create(CollectionSpec("c", 4))
+        sent: list[list[str]] = []
+        client = backend._engine._client  # type: ignore[attr-defined]
+        monkeypatch.setattr(client, "upsert", lambda name, points, wait: sent.append([str(p.id) for p in points]))
+        vector = row(1)
+        backend.upsert("c", (Record(f"r{i}", vector) for i in range(20_000)))
+        assert [len(ids) for ids in sent] == [1_000] * 20
+        assert len({point for ids in sent for point in ids}) == 20_000
+
+
+@BOTH
 def test_a_collection_that_someone_else_made_anew_is_seen(fake: FakeQdrant, prefer_grpc: bool) -> None:
     with connect(fake.url(prefer_grpc=prefer_grpc)) as one, connect(fake.url(prefer_grpc=prefer_grpc)) as two:
         one.create(CollectionSpec("c", 4))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import struct
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import qdrant_edge as qe
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +18,17 @@ from backends import connect, qdrant_store
 from backends.base import BackendError, CollectionSpec, Compare, Corrupt, IndexSpec, Not, Record, Unavailable
 from backends.conformance import BackendSuite, Sizes, Twin
 from backends.conformance.samples import clustered, vectors
-from backends.qdrant_payload import AVERAGE_WORDS, number_key, string_key, token, word_weights
+from backends.qdrant_edge_payload import unpacked
+from backends.qdrant_payload import (
+    AVERAGE_WORDS,
+    DENSE,
+    number_key,
+    payload_of,
+    point_id,
+    string_key,
+    token,
+    word_weights,
+)
 
 NUMBERS = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
 NEAR = st.integers(2**53 - 4, 2**53 + 4) | st.integers(2**62 - 4, 2**62 + 4)
@@ -235,3 +247,28 @@ def test_words_weigh_as_in_bm25() -> None:
     assert max(word_weights("red")) < 2**32
     assert sorted(word_weights(text).values())[0] == pytest.approx(2 * 2.2 / (2 + 1.2))
     assert word_weights("") == {}
+
+
+def test_points_with_each_field_by_itself_are_read_too(tmp_path: Path) -> None:
+    """What was stored before a record's fields became one string."""
+    record = Record("a'\"é", np.ones(8, np.float32), "text", "some words", None, {"n": 1.5, "tags": ["x"]})
+    with connect(url_of(tmp_path)) as backend:
+        backend.create(CollectionSpec("c", 8))
+        shard = backend._engine._find("c").shard
+        vector = np.asarray(record.vector)
+        point = qe.Point(point_id(record.id), {DENSE: (vector / np.linalg.norm(vector)).tolist()}, payload_of(record))
+        shard.update(qe.UpdateOperation.upsert_points([point]))
+        (old,) = backend.get("c", [record.id])
+        assert replace(old, vector=record.vector) == record
+        backend.upsert("c", [replace(record, id="new")])
+        (hits,) = backend.search("c", np.ones((1, 8)), 5)
+        assert [(hit.id, hit.text, dict(hit.metadata)) for hit in hits] == [
+            (record_id, record.text, record.metadata) for record_id in sorted((record.id, "new"))
+        ]
+        assert backend.count("c", Compare("tags", "contains", "x")) == 2
+
+
+def test_a_payload_that_is_not_ours_is_corrupt() -> None:
+    for text in ("{", '["a", "image"]', "7"):
+        with pytest.raises(Corrupt, match="not one that Sightline wrote"):
+            unpacked({"record": text})

@@ -82,15 +82,6 @@ def test_export_and_import(store, tmp_path, capsys):
     assert "manifest.json is not there" in capsys.readouterr().err
 
 
-def test_engines_are_listed(capsys):
-    assert main(["engines", "--json"]) == 0
-    found = {engine["scheme"]: engine for engine in json.loads(capsys.readouterr().out)["engines"]}
-    assert found["faiss"]["installed"]
-    assert {"keyword", "hnsw", "int8"} <= set(found["faiss"]["can"])
-    assert main(["engines"]) == 0
-    assert "faiss:///dir" in capsys.readouterr().out
-
-
 def test_a_server_goes_up_and_down(port, isolated, monkeypatch, capsys):  # noqa: F811
     assert main(["engines", "up", "small"]) == 0
     assert capsys.readouterr().out == f"small://127.0.0.1:{port}\n"

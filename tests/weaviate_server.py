@@ -7,3 +7,4 @@ from tests.local_server import LocalServer
 _server = LocalServer("weaviate")
 server = _server.running
 kill = _server.kill
+home = _server.folder
