@@ -95,6 +95,7 @@ class Runner:
             queries = PHOTO_QUERIES if spec.startswith("photos:") else settings.queries
             self.datasets.append(open_dataset(spec, queries=queries, cache=request.cache, seed=settings.seed))
         names_differ(self.datasets)
+        self.folder.begin()
         everything: list[Planned] = []
         for engine in request.engines:
             try:

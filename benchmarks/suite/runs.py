@@ -86,11 +86,13 @@ class Run:
                 f"{folder} holds a run with another {', '.join(differing)}: repeat its command to go on with it, or "
                 "take another folder"
             )
-        if kept is None:
-            if folder.is_dir() and any(folder.iterdir()):
-                raise RunError(f"{folder} is not empty and holds no run: take another folder")
-            write_atomically(path, json.dumps(wanted, indent=1, sort_keys=True) + "\n")
+        if kept is None and folder.is_dir() and any(folder.iterdir()):
+            raise RunError(f"{folder} is not empty and holds no run: take another folder")
         self.plan = wanted
+
+    def begin(self) -> None:
+        """Write the plan down, which makes the folder that of a run."""
+        write_atomically(self.folder / "plan.json", json.dumps(self.plan, indent=1, sort_keys=True) + "\n")
 
     @property
     def finished(self) -> bool:
