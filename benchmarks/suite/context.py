@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,14 +78,19 @@ class Context:
         return lambda query: backend.search(name, queries[query : query + 1], k, where=where, effort=effort)[0]
 
     def warm_up(self, ask: Callable[[int], object], facts: dict[str, Any]) -> None:
-        """Send some queries that are not measured; how many is stated. Their errors will come again, and count then."""
-        asked = self.order(self.settings.warmup, 99)
-        for query in asked:
-            try:
+        """Send some queries that are not measured, for half a block's time at most; how many is stated.
+
+        Their errors will come again, and count then.
+        """
+        until_ns = self.clock.now_ns() + round(self.settings.block_s / 2 * 1e9)
+        asked = 0
+        for query in self.order(self.settings.warmup, 99):
+            asked += 1
+            with contextlib.suppress(Exception):
                 ask(query)
-            except Exception:  # noqa: S112 (see above)
-                continue
-        facts["warmup_queries"] = len(asked)
+            if self.clock.now_ns() > until_ns:
+                break
+        facts["warmup_queries"] = asked
 
 
 def judged(recorder: Recorder, context: Context, chosen: Filter | None = None) -> Block:

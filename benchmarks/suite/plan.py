@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from backends.base import Capabilities
 from benchmarks.suite.cases import CASES
@@ -28,13 +29,22 @@ REPEATED = {"load": 1, "quality": 1, "stream": 2, "mix": 2, "keyword": 2, "hybri
 TWICE = ("frontier", "filtered", "baseline")
 # A raw client that loads a copy of its own is held to data sets of this size.
 BASELINE_ROWS = range(1_000, 20_001)
-CHANGING_ROWS = 200
+# Of fewer rows every engine compares all, so that only what they find is worth measuring.
+SMALL_ROWS = 1_000
+LARGE_ONLY = ("concurrency", "opened", "open_loop", "stream", "mix")
 OTHER_BUILDS = 10
+
+
+# What every engine measures in one turn: data set, build, case, repetition, place among the case's parameters.
+Slot: TypeAlias = tuple[int, int, str, int, int]
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A point, the build it runs on, what it is expected to take, and how much it matters (0 most)."""
+    """A point, the build it runs on, what it is expected to take, and how much it matters (0 most).
+
+    `place` is which of its case's parameters it has, in the engine's order.
+    """
 
     point: Point
     build: Build
@@ -42,6 +52,14 @@ class Planned:
     dataset_index: int
     expected_s: float
     priority: int
+    place: int = 0
+
+    @property
+    def slot(self) -> Slot:
+        """Its turn. Of other builds all is one turn, since a load alone would be of no use."""
+        if self.build_index:
+            return self.dataset_index, self.build_index, "", 0, 0
+        return self.dataset_index, 0, self.point.case, self.point.repetition, self.place
 
 
 @dataclass(frozen=True)
@@ -65,16 +83,17 @@ def grid(
         if (why := _why_not(case, data, engine, can)) is not None
     ]
     without = {entry.what for entry in left_out}
-    for number, build in enumerate(engine.config.builds[: settings.builds]):
+    builds = engine.config.builds[: settings.builds if len(data.vectors) >= SMALL_ROWS else 1]
+    for number, build in enumerate(builds):
         for case in cases:
             if case in without or (number and case not in ("load", "frontier")):
                 continue
-            for params in _params(case, engine, can, settings):
+            for place, params in enumerate(_params(case, engine, can, settings)):
                 for repetition in range(_repetitions(case, settings)):
                     point = Point(case, data.name, engine.name, {"build": build.name, **params}, repetition)
                     expected_s = _expected_s(case, data, engine, settings, params)
                     priority = OTHER_BUILDS if number else CASES[case].priority
-                    planned.append(Planned(point, build, number, index, expected_s, priority))
+                    planned.append(Planned(point, build, number, index, expected_s, priority, place))
     return planned, left_out
 
 
@@ -96,8 +115,8 @@ def _why_not(case: str, data: DataSet, engine: Engine, can: Capabilities) -> str
         return "there is no other client"
     if case == "baseline" and n not in BASELINE_ROWS:
         return f"it is measured from {BASELINE_ROWS.start:,} to {BASELINE_ROWS.stop - 1:,} rows"
-    if case in ("stream", "mix") and n < CHANGING_ROWS:
-        return f"it needs {CHANGING_ROWS} rows"
+    if case in LARGE_ONLY and n < SMALL_ROWS:
+        return f"it says nothing of fewer than {SMALL_ROWS:,} rows"
     return None
 
 
@@ -143,29 +162,29 @@ def _expected_s(case: str, data: DataSet, engine: Engine, settings: Settings, pa
     return float(expected.get(case, block_s))
 
 
-def trimmed(planned: Sequence[Planned], available_s: float, pace: float = 1.0) -> tuple[list[Planned], list[Planned]]:
+def trimmed(
+    planned: Sequence[Planned], available_s: float, pace: float = 1.0, begun: Collection[Slot] = ()
+) -> tuple[list[Planned], list[Planned]]:
     """The points that fit into the time, in their order, and those left out: the least important first.
 
-    Of equal importance go first later repetitions beyond the second, then later data sets. What has no load is of
-    no use, so it goes with it.
+    Of equal importance go first later repetitions beyond the second, then later data sets. A slot goes for all
+    engines alike, or they could not be compared; one that was `begun` stays.
     """
-
-    def worth(plan: Planned) -> tuple[int, int, int]:
-        beyond = max(0, plan.point.repetition - 1)
-        return (plan.priority + 2 * beyond if plan.priority else 0, plan.dataset_index, plan.point.repetition)
-
-    kept = set(range(len(planned)))
+    slots: dict[Slot, list[Planned]] = defaultdict(list)
+    for plan in planned:
+        slots[plan.slot].append(plan)
     total_s = pace * sum(plan.expected_s for plan in planned)
-    for i in sorted(kept, key=lambda i: worth(planned[i]), reverse=True):
+    gone = set()
+    for slot in sorted(slots, key=lambda slot: _worth(slots[slot][0]), reverse=True):
         if total_s <= available_s:
             break
-        if planned[i].priority:
-            kept.discard(i)
-            total_s -= pace * planned[i].expected_s
-    gone = {_collection(plan) for i, plan in enumerate(planned) if plan.point.case == "load" and i not in kept}
-    kept = {i for i in kept if _collection(planned[i]) not in gone}
-    return [planned[i] for i in sorted(kept)], [planned[i] for i in range(len(planned)) if i not in kept]
+        if slots[slot][0].priority and slot not in begun:
+            gone.add(slot)
+            total_s -= pace * sum(plan.expected_s for plan in slots[slot])
+    return [p for p in planned if p.slot not in gone], [p for p in planned if p.slot in gone]
 
 
-def _collection(plan: Planned) -> tuple[str, str, str]:
-    return plan.point.dataset, plan.point.engine, plan.build.name
+def _worth(plan: Planned) -> tuple[int, int, int, int]:
+    beyond = max(0, plan.point.repetition - 1)
+    later = 1 if plan.dataset_index and plan.priority > CASES["concurrency"].priority else 0
+    return plan.priority + 2 * beyond + later, plan.dataset_index, plan.point.repetition, plan.place

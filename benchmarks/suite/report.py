@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.suite.figures import FRONTIER, figures
+from benchmarks.suite.page import page
 from benchmarks.suite.ranking import Need, rank, recommendation
 from benchmarks.suite.runs import Run, write_atomically
 from benchmarks.suite.summaries import Results, results
@@ -15,14 +17,27 @@ from benchmarks.suite.tables import Table, tables
 
 
 def write_report(run: Run, need: Need) -> list[Path]:
-    """Write ``report.md`` and ``results.csv`` into a finished run's folder; the paths. Raises RunError."""
+    """Write ``report.html``, ``report.md`` and ``results.csv`` into a finished run's folder; the paths.
+
+    Where matplotlib is installed, each data set's frontier also comes as a picture, ``frontier-NAME.svg``. Raises
+    RunError.
+    """
     manifest = run.manifest
     found = results(run)
     words = recommendations(found, manifest, need)
+    pictures: dict[str, list[tuple[str, str]]] = {dataset: [] for dataset in manifest["datasets"]}
+    missing = ""
+    try:
+        pictures = {dataset: figures(found, dataset, list(manifest["engines"])) for dataset in pictures}
+    except ModuleNotFoundError:
+        missing = "Figures need matplotlib: pip install 'sightline[bench]', then python -m benchmarks report."
     made = {
+        "report.html": page(words, tables(found, manifest, need), pictures, about(found, manifest), missing),
         "report.md": markdown(found, manifest, need, words),
         "results.csv": comma_separated(found),
     }
+    for dataset, drawn in pictures.items():
+        made |= {f"frontier-{dataset}.svg": svg for title, svg in drawn if title == FRONTIER}
     for name, text in made.items():
         write_atomically(run.folder / name, text)
     return [run.folder / name for name in made]
@@ -60,7 +75,8 @@ def about(found: Results, manifest: Mapping[str, Any]) -> list[tuple[str, list[s
         f"commit {manifest['commit'] or 'unknown'}; seed {manifest['seed']}; {manifest['started']} to "
         f"{manifest['finished']}, {manifest['minutes']:g} minutes, {manifest['points']} blocks",
         f"k {settings['k']}; up to {settings['queries']} queries a block, {settings['repetitions']} repetitions, "
-        f"{settings['warmup']} queries before each block to warm up, which are not counted",
+        f""
+        f"up to {settings['warmup']} queries before each block, for half a block at most, to warm up: not counted",
         f"calibration: {found.usual_ns / 1e6:.1f} ms usually; a block that was preceded by 1.25 times that, or lost "
         "more than 2% of the processors to other machines, is called noisy",
         ", ".join(f"{name} {version}" for name, version in manifest["versions"].items()),

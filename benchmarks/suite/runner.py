@@ -18,13 +18,14 @@ from benchmarks.suite.datasets import DataSet, names_differ, open_dataset
 from benchmarks.suite.engines import Engine, Session, capabilities
 from benchmarks.suite.loops import Clock, RealClock
 from benchmarks.suite.metrics import usual_calibration_ns
-from benchmarks.suite.plan import LeftOut, Planned, grid, trimmed
+from benchmarks.suite.plan import LeftOut, Planned, Slot, grid, trimmed
 from benchmarks.suite.progress import Progress, clock_time
-from benchmarks.suite.runs import Block, Run
+from benchmarks.suite.runs import Block, Point, Run
 from benchmarks.suite.selectivity import Filter
 
 # Retrieval quality wants every caption, timing does not: it takes the first of them.
 PHOTO_QUERIES = 1_000
+TRIM_EVERY_S = 5.0
 
 
 @dataclass
@@ -68,9 +69,11 @@ class Runner:
         self.begun_s = time.monotonic()
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self.left_out: list[LeftOut] = []
-        self.failed: set[tuple[str, str]] = set()
         self.datasets: list[DataSet] = []
         self.planned: list[Planned] = []
+        self.points: set[Point] = set()
+        self.begun: set[Slot] = set()
+        self.trimmed_s = -TRIM_EVERY_S
         self.progress = Progress(0, 0)
 
     def run(self) -> Run:
@@ -113,22 +116,25 @@ class Runner:
             self.progress.note(f"going on: {len(everything) - len(todo)} of {len(everything)} points are there already")
         # Loads stay in the plan, since what follows needs them.
         self.planned = [plan for plan in everything if plan in todo or plan.point.case == "load"]
+        self.points = {plan.point for plan in self.planned}
         self._trim()
 
     def _trim(self) -> None:
         """Leave out what the time does not allow, by what the points so far took against expectation."""
-        if self.request.minutes is None:
+        now_s = time.monotonic()
+        if self.request.minutes is None or now_s - self.trimmed_s < TRIM_EVERY_S:
             return
+        self.trimmed_s = now_s
         left_s = self.request.minutes * 60 - (time.monotonic() - self.begun_s)
         todo = [plan for plan in self.planned if not self.folder.has(plan.point)]
         pace = self.progress.remaining_s / max(1e-9, sum(p.expected_s for p in todo)) if todo else 1.0
-        _, dropped = trimmed(todo, left_s, max(0.2, pace))
+        _, dropped = trimmed(todo, left_s, max(0.2, pace), self.begun)
         for plan in dropped:
             self.progress.drop(plan.expected_s)
             why = f"{self.request.minutes:g} minutes were not enough"
             self.left_out.append(LeftOut(plan.point.dataset, plan.point.engine, _told(plan), why))
-        gone = set(map(id, dropped))
-        self.planned = [plan for plan in self.planned if id(plan) not in gone]
+        self.points -= {plan.point for plan in dropped}
+        self.planned = [plan for plan in self.planned if plan.point in self.points]
 
     def _build(self, data: DataSet, index: int, number: int, scratch: dict[str, Any]) -> None:
         """One build of every engine on one data set: load all, then measure in turns."""
@@ -143,11 +149,11 @@ class Runner:
                     context = self._context(data, plan, scratch)
                     if self._loaded(context, plan):
                         contexts[plan.point.engine] = context
-            self._trim()
-            kept = set(map(id, self.planned))
-            points = [p for p in mine if id(p) in kept and p.point.engine in contexts and p.point.case != "load"]
+            points = [p for p in mine if p.point.engine in contexts and p.point.case != "load"]
             for plan in _in_turns(points, [engine.name for engine in self.request.engines]):
-                if not self.folder.has(plan.point) and (data.name, plan.point.engine) not in self.failed:
+                self._trim()
+                if plan.point in self.points and not self.folder.has(plan.point):
+                    self.begun.add(plan.slot)
                     self._measure(contexts[plan.point.engine], plan)
             self._keep_truths(data, contexts)
         except KeyboardInterrupt:
@@ -203,8 +209,18 @@ class Runner:
         self.progress.note(f"{plan.point.engine}: {_told(plan)} failed: {why}")
         self.left_out.append(LeftOut(plan.point.dataset, plan.point.engine, _told(plan), why))
         if plan.point.case == "load":
-            self.failed.add((context.data.name, plan.point.engine))
             context.session.close()
+            self._give_up(plan)
+
+    def _give_up(self, load: Planned) -> None:
+        """Nothing can be measured on a collection that could not be loaded."""
+        key = (load.point.dataset, load.point.engine, load.build.name)
+        lost = [p for p in self.planned if (p.point.dataset, p.point.engine, p.build.name) == key and p is not load]
+        for plan in lost:
+            self.progress.drop(plan.expected_s)
+            self.left_out.append(LeftOut(key[0], key[1], _told(plan), "its collection could not be loaded"))
+        self.points -= {plan.point for plan in (load, *lost)}
+        self.planned = [plan for plan in self.planned if plan.point in self.points]
 
     def _keep_truths(self, data: DataSet, contexts: Mapping[str, Context]) -> None:
         """Keep the neighbours that recall was measured against, for whoever checks it."""

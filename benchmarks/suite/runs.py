@@ -41,6 +41,9 @@ class Point:
     params: Mapping[str, Value] = field(default_factory=dict)
     repetition: int = 0
 
+    def __hash__(self) -> int:
+        return hash(self.place)
+
     @property
     def group(self) -> str:
         """What repetitions of one point have in common."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.suite.metrics import Interval, Summary, bootstrap, summary, usual_calibration_ns
+from benchmarks.suite.metrics import Interval, Summary, bootstrap, latencies_ns, summary, usual_calibration_ns
 from benchmarks.suite.runs import Block, Point, Run, Value
 
 CUTOFFS = (1, 5, 10)
@@ -144,10 +144,17 @@ def _extra(point: Point, blocks: Sequence[Block]) -> dict[str, Any]:
         means = stages.mean(axis=0) / 1e6 if len(stages) else np.full(stages.shape[1], np.nan)
         return {f"{name}_ms": float(mean) for name, mean in zip(blocks[0].facts["stages"], means, strict=True)}
     if point.case == "stream":
-        return _written(blocks, "batch", "begin_ns")
+        return {**_written(blocks, "batch", "begin_ns"), "curve": curve(blocks)}
     if point.case == "mix":
         return _written(blocks, "write", "start_ns")
     return {}
+
+
+def curve(blocks: Sequence[Block]) -> list[tuple[float, float]]:
+    """The median latency in ms of the queries that began in each second, of all repetitions together."""
+    starts = np.concatenate([block.arrays["start_ns"] for block in blocks]) // 1_000_000_000
+    took = np.concatenate([latencies_ns(block) for block in blocks]) / 1e6
+    return [(float(second), float(np.median(took[starts == second]))) for second in np.unique(starts)]
 
 
 def _written(blocks: Sequence[Block], label: str, begin: str) -> dict[str, Any]:
