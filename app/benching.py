@@ -62,7 +62,8 @@ def bench(
     A server that is named (milvus, weaviate) is started as `engines up` does, and stopped afterwards, unless it
     ran already. Ctrl-C leaves a folder with which the same command goes on.
     """
-    given = ["run", "--out", str(out), "--seed", str(seed)]
+    home = Settings.load({}).home
+    given = ["run", "--out", str(out), "--seed", str(seed), "--cache", str(home / "benchmarks")]
     for entry in data or []:
         given += ["--data", entry]
     if quick:
@@ -71,7 +72,7 @@ def bench(
         if value is not None:
             given += [flag, str(value)]
     names = [name.strip() for name in (ALL if engines == "all" else engines).split(",") if name.strip()]
-    with _servers(names, Settings.load({}).home, needed=engines != "all") as started:
+    with _servers(names, home, needed=engines != "all") as started:
         given += ["--engines", ",".join(started.engines)]
         for name, folder in started.data_dirs.items():
             given += ["--data-dir", f"{name}={folder}"]

@@ -216,7 +216,9 @@ def folder_bytes(folder: Path | None) -> int | None:
     for parent, _, names in os.walk(folder):
         for name in names:
             with contextlib.suppress(OSError):
-                total += os.lstat(os.path.join(parent, name)).st_size  # noqa: PTH118 (a walk over many files)
+                about = os.lstat(os.path.join(parent, name))  # noqa: PTH118 (a walk over many files)
+                # Blocks, since some engines lay out large files with holes in them.
+                total += about.st_blocks * 512 if hasattr(about, "st_blocks") else about.st_size
     return total
 
 

@@ -103,6 +103,9 @@ def _filtered(value: Callable[[Row], float], label: str, scale: str) -> Draw:
                         label=f"{engine}, {column}", linestyle=style, markersize=4, **look,
                     )  # fmt: skip
         axes.set(xlabel="rows that the filter keeps, %", ylabel=label, xscale="log", yscale=scale)
+        if rows and scale == "linear":
+            # Recall: a flat line at 1 is to look like one.
+            axes.set_ylim(min(0.9, *(value(row) for row in rows)) - 0.01, 1.01)
         return _finished(axes, rows)
 
     return draw
