@@ -301,7 +301,7 @@ def test_intervals_hold_their_figure_and_repetitions_widen_them() -> None:
     rng = np.random.default_rng(1)
     same = [rng.normal(10, 1, 300) for _ in range(3)]
     apart = [rng.normal(mean, 1, 300) for mean in (8, 10, 14)]
-    narrow, wide = (bootstrap(samples, lambda s: float(np.median(s))) for samples in (same, apart))
+    narrow, wide = (bootstrap(samples, lambda drawn: np.median(drawn, axis=1)) for samples in (same, apart))
     assert narrow.low <= narrow.value <= narrow.high
     assert wide.high - wide.low > 5 * (narrow.high - narrow.low)
 

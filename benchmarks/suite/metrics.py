@@ -107,20 +107,20 @@ def throughput(block: Block) -> float:
     return float((arrays["error"] < 0).sum() / (span_ns / 1e9)) if span_ns else 0.0
 
 
-def bootstrap(samples: Sequence[NDArray[Any]], statistic: Callable[[NDArray[Any]], float], seed: int = 0) -> Interval:
+def bootstrap(samples: Sequence[Array], statistic: Callable[[Array], Array], seed: int = 0) -> Interval:
     """The median over repetitions of a statistic, and its interval: repetitions are drawn again, then samples in each.
 
-    Both levels, because queries of one repetition share its luck (Kalibera and Jones, ISMM 2013).
+    Both levels, because queries of one repetition share its luck (Kalibera and Jones, ISMM 2013). `statistic` takes
+    (resamples, samples, …) to (resamples,).
     """
     kept = [sample for sample in samples if len(sample)]
     if not kept:
         return Interval(float("nan"), float("nan"), float("nan"))
-    value = float(np.median([statistic(sample) for sample in kept]))
+    value = float(np.median([statistic(sample[None])[0] for sample in kept]))
     rng = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(RESAMPLES):
-        chosen = [kept[i] for i in rng.integers(0, len(kept), len(kept))]
-        drawn.append(np.median([statistic(s[rng.integers(0, len(s), len(s))]) for s in chosen]))
+    again = np.stack([statistic(s[rng.integers(0, len(s), (RESAMPLES, len(s)))]) for s in kept])
+    which = rng.integers(0, len(kept), (RESAMPLES, len(kept)))
+    drawn = np.median(again[which, rng.integers(0, RESAMPLES, which.shape)], axis=1)
     tail = 50 * (1 - CONFIDENCE)
     low, high = np.percentile(drawn, [tail, 100 - tail])
     return Interval(value, min(float(low), value), max(float(high), value))
@@ -152,9 +152,9 @@ def summary(blocks: Sequence[Block], usual_ns: float = 0.0) -> Summary:
         queries=len(merged),
         repetitions=len(blocks),
         errors=int((failed >= 0).sum()),
-        recall=bootstrap([recalls(a) for a in arrays], lambda sample: float(sample.mean())),
+        recall=bootstrap([recalls(a) for a in arrays], lambda drawn: drawn.mean(axis=1)),
         latency_ms={
-            name: bootstrap(times, lambda s, p=p: float(np.percentile(s, p)))  # type: ignore[misc]
+            name: bootstrap(times, lambda drawn, p=p: np.percentile(drawn, p, axis=1))  # type: ignore[misc]
             for name, p in levels.items()
             if name in ("p50", "p99")
         },

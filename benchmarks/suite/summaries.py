@@ -114,7 +114,7 @@ def _ratio(blocks: Sequence[Block]) -> dict[str, Any]:
         ours, theirs = (took[side == s][np.argsort(block.arrays["query"][side == s], kind="stable")] for s in (0, 1))
         least = min(len(ours), len(theirs))
         pairs.append(np.column_stack([ours[:least], theirs[:least]]).astype(np.float64))
-    return {"ratio": bootstrap(pairs, lambda both: float(np.median(both[:, 0]) / np.median(both[:, 1])))}
+    return {"ratio": bootstrap(pairs, lambda both: np.median(both[..., 0], axis=1) / np.median(both[..., 1], axis=1))}
 
 
 def _figures(case: str, blocks: Sequence[Block]) -> dict[str, Interval | None]:
