@@ -70,7 +70,8 @@ class Context:
         """Which queries, in which order: the same ones in every repetition, shuffled anew."""
         total = len(self.data.queries)
         chosen = np.random.default_rng(self.settings.seed).permutation(total)[:count]
-        return np.random.default_rng([self.settings.seed, repetition]).permutation(chosen).tolist()
+        shuffled: list[int] = np.random.default_rng([self.settings.seed, repetition]).permutation(chosen).tolist()
+        return shuffled
 
     def ask(self, *, where: Where | None = None, effort: float | None = None) -> Callable[[int], Sequence[Hit]]:
         """A function that sends query i and gives its hits."""

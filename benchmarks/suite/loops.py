@@ -79,10 +79,10 @@ class Recorder:
         else:
             # A k too many is cut: only k were asked for.
             for place, hit in enumerate(hits[: self.k]):
-                if isinstance(hit, str):
-                    rows[place] = row_of(hit)
-                else:
+                if isinstance(hit, Hit):
                     rows[place], scores[place] = row_of(hit.id), hit.score
+                else:
+                    rows[place] = row_of(str(hit))
         with self._lock:
             if failure and failure not in self.errors:
                 self.errors.append(failure)

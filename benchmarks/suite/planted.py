@@ -17,9 +17,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 from urllib.parse import parse_qsl
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from backends.base import BackendError, Capabilities, Hit, Where
@@ -67,7 +68,8 @@ class PlantedBackend(ExactBackend):
         unknown = [name for name, _ in given if name not in known]
         if not url.startswith("planted://") or unknown:
             raise ValueError(f"planted:// takes {', '.join(known)}, not {unknown[0] if unknown else url}")
-        return cls(Faults(**{name: float(value) if known[name] == "float" else int(value) for name, value in given}))
+        told: dict[str, Any] = {name: float(value) if known[name] == "float" else int(value) for name, value in given}
+        return cls(Faults(**told))
 
     def search(
         self, name: str, vectors: ArrayLike, k: int, *, where: Where | None = None, effort: float | None = None
@@ -103,7 +105,7 @@ class PlantedBackend(ExactBackend):
             self._clock.wait_until(begun_ns + round(least_ms * 1e6))
 
     def _worsened(self, name: str, hits: Sequence[Hit], query: ArrayLike, k: int) -> list[Hit]:
-        everything = super().search(name, [query], self.count(name))[0]  # type: ignore[list-item]
+        everything = super().search(name, np.asarray(query)[None], self.count(name))[0]
         kept = max(0, len(hits) - self._faults.wrong)
         # The farthest, but none that is a right answer as well.
         return [*hits[:kept], *everything[max(k, len(everything) - (len(hits) - kept)) :]]

@@ -283,10 +283,10 @@ def _in_turns(points: Iterable[Planned], engines: Sequence[str]) -> list[Planned
         # Opening in a new process closes the store here, and with it the raw client: so that comes last.
         slot = (point.case == "opened", point.repetition, order[point.case], counts[key])
         slots.setdefault(slot, {})[point.engine] = plan
-    result = []
-    for turn, (_, slot) in enumerate(sorted(slots.items(), key=lambda entry: entry[0])):
+    result: list[Planned] = []
+    for turn, (_, own) in enumerate(sorted(slots.items(), key=lambda entry: entry[0])):
         first = turn % max(1, len(engines))
-        result += [slot[name] for name in [*engines[first:], *engines[:first]] if name in slot]
+        result += [own[name] for name in [*engines[first:], *engines[:first]] if name in own]
     return result
 
 

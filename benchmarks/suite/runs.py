@@ -134,7 +134,7 @@ class Run:
         """Keep the exact neighbours that a filter's recall is measured against."""
         path = self.folder / "truth" / dataset / f"{name}.npz"
         if not path.is_file():
-            _save(path, {"rows": truth.rows, "scores": truth.scores, "matching": np.int64(truth.matching)})
+            _save(path, {"rows": truth.rows, "scores": truth.scores, "matching": np.array(truth.matching)})
 
     def truth(self, dataset: str, name: str) -> Truth:
         """Exact neighbours as they were kept; `name` is a filter's, or ``all``."""
