@@ -173,6 +173,26 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: py
     assert not (tmp_path / "run" / "stores").exists()
 
 
+def test_a_store_that_a_killed_run_left_damaged_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = cases.CASES["frontier"]
+
+    def killed(context: Any, point: Point) -> Block:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cases.CASES, "frontier", replace(whole, measure=killed))
+    asked = request(tmp_path, engine_names=("faiss",), cases=("load", "frontier"))
+    with pytest.raises(KeyboardInterrupt):
+        run(asked)
+    files = list((tmp_path / "run" / "stores").rglob("*.sqlite3"))
+    assert files
+    for path in files:
+        path.write_bytes(b"half-written")
+    monkeypatch.setitem(cases.CASES, "frontier", whole)
+    done = run(asked)
+    assert done.manifest["left_out"] == []
+    assert {row.summary.errors for row in results(done).rows} == {0}
+
+
 def test_a_folder_of_another_run_is_refused(tmp_path: Path, finished: Run) -> None:
     other = request(tmp_path, engine_names=("faiss",))
     other.out = finished.folder

@@ -176,11 +176,23 @@ class Session:
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
+    def discard(self) -> None:
+        """Close an embedded store and remove its folder, whatever state it is in; a server's collection stays."""
+        if self.folder is not None:
+            self.close()
+            shutil.rmtree(self.folder, ignore_errors=True)
+
     def is_loaded(self, records: int) -> bool:
         """Whether the collection is there with that many records, as a run that goes on finds it."""
         if self.folder is not None and not self.folder.is_dir():
             return False
-        return self.spec.name in self.backend.collections() and self.backend.count(self.spec.name) == records
+        try:
+            return self.spec.name in self.backend.collections() and self.backend.count(self.spec.name) == records
+        except backends.BackendError:
+            # A store that was being written when its run was killed may be damaged; a server may be away.
+            if self.folder is None:
+                raise
+            return False
 
     def note_disk(self) -> None:
         """Remember what a server's folder takes before the load, which is not the collection's."""

@@ -32,7 +32,7 @@ class Progress:
     def drop(self, expected_s: float) -> None:
         """Work that is left out, or was done in an earlier run."""
         self._remaining_s = max(0.0, self._remaining_s - expected_s)
-        self._done += 1
+        self._points -= 1
 
     def done(self, what: str, expected_s: float, took_s: float, queries: int = 0) -> None:
         """A point was measured: `queries` in `took_s`, where `expected_s` were planned."""

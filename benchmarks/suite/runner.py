@@ -95,6 +95,7 @@ class Runner:
     def _prepare(self) -> None:
         request, settings = self.request, self.request.settings
         for spec in request.datasets:
+            self.progress.note(f"preparing {spec}")
             queries = PHOTO_QUERIES if spec.startswith("photos:") else settings.queries
             self.datasets.append(open_dataset(spec, queries=queries, cache=request.cache, seed=settings.seed))
         names_differ(self.datasets)
@@ -146,9 +147,9 @@ class Runner:
             wanted = {plan.point.engine for plan in mine if not self.folder.has(plan.point)}
             for plan in mine:
                 if plan.point.case == "load" and plan.point.engine in wanted:
-                    context = self._context(data, plan, scratch)
-                    if self._loaded(context, plan):
-                        contexts[plan.point.engine] = context
+                    contexts[plan.point.engine] = self._context(data, plan, scratch)
+                    if not self._loaded(contexts[plan.point.engine], plan):
+                        del contexts[plan.point.engine]
             points = [p for p in mine if p.point.engine in contexts and p.point.case != "load"]
             for plan in _in_turns(points, [engine.name for engine in self.request.engines]):
                 self._trim()
@@ -156,8 +157,8 @@ class Runner:
                     self.begun.add(plan.slot)
                     self._measure(contexts[plan.point.engine], plan)
             self._keep_truths(data, contexts)
-        except KeyboardInterrupt:
-            # The stores stay for whoever goes on.
+        except BaseException:
+            # Ctrl-C, or a full disk: the stores stay for whoever goes on.
             _close_raw(scratch)
             for context in contexts.values():
                 context.session.close()
@@ -183,8 +184,11 @@ class Runner:
                 if context.session.is_loaded(len(context.data.vectors)):
                     return True
                 # It was measured before; what follows needs it again.
+                context.session.discard()
                 CASES["load"].measure(context, plan.point)
                 return True
+            # What a run that was killed may have left half-written.
+            context.session.discard()
         except (BackendError, OSError, RuntimeError, ValueError) as error:
             self._fail(context, plan, error)
             return False
