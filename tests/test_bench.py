@@ -208,7 +208,7 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path, finished: Run) -> No
 def test_an_engine_that_fails_is_left_out_with_its_reason(tmp_path: Path) -> None:
     done = run(request(tmp_path, engine_names=("exact://", "qdrant://127.0.0.1:9"), cases=("load", "frontier")))
     assert {row.engine for row in results(done).rows} == {"exact"}
-    failed = [entry for entry in done.manifest["left_out"] if entry["engine"] == "qdrant-edge"]
+    failed = [entry for entry in done.manifest["left_out"] if entry["engine"] == "qdrant"]
     assert failed
     assert "127.0.0.1:9" in failed[0]["why"]
 
@@ -277,6 +277,13 @@ def test_every_configuration_is_complete() -> None:
         assert len(config.builds) >= 2
         assert config.efforts[0] is None
         assert config.raw is not None
+
+
+def test_engines_are_told_apart_by_their_names() -> None:
+    urls = ["pgvector", "qdrant://h:1", "qdrant://h:2", "qdrant-edge", "postgresql://h/d", "exact://"]
+    chosen = choose(urls)
+    assert [e.name for e in chosen] == ["pgvector", "qdrant", "qdrant-3", "qdrant-edge", "postgresql", "exact"]
+    assert [e.config.raw is not None for e in chosen] == [True, False, False, True, True, False]
 
 
 def test_a_parameter_without_a_reason_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import os
 import shutil
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ import psutil
 
 import backends
 from backends.base import Backend, CollectionSpec, IndexSpec
+from benchmarks.adapters import RAW
 from benchmarks.suite.planted import PlantedBackend
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -121,7 +122,13 @@ def choose(names: Sequence[str], data_dirs: Mapping[str, Path] | None = None) ->
         if config is None:
             config = _plain(scheme, name)
         url = name if "://" in name else config.url
-        label = config.name if config.name not in [e.name for e in chosen] else f"{config.name}-{len(chosen) + 1}"
+        scheme = url.partition("://")[0]
+        if config.name != "faiss" and scheme not in RAW:
+            config = replace(config, raw=None)
+        # A configuration's first scheme is what its name means; another one is an engine of its own.
+        label = config.name if scheme in (config.name, config.schemes[0]) else scheme
+        if label in [engine.name for engine in chosen]:
+            label = f"{label}-{len(chosen) + 1}"
         chosen.append(Engine(label, url, config, (data_dirs or {}).get(config.name)))
     return chosen
 
