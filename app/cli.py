@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from app import asking, chatting, demo, evaluating, indexing, models, searching, serving, stored, transferring
+from app import asking, benching, chatting, demo, evaluating, indexing, models, searching, serving, stored, transferring
 from app.engines import engines
 from app.output import note
 
@@ -49,6 +49,7 @@ app.command("export")(transferring.export)
 app.command("import")(transferring.import_)
 app.add_typer(engines)
 app.command("eval")(evaluating.evaluate_command)
+app.command("bench")(benching.bench)
 app.command("models")(models.models)
 app.command("serve")(serving.serve)
 app.command("demo")(demo.demo)

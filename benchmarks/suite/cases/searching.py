@@ -1,0 +1,100 @@
+"""Searching a loaded collection: the frontier, beside the raw client, under load, filtered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from benchmarks.suite.context import Context, judged
+from benchmarks.suite.engines import raw_client
+from benchmarks.suite.loops import Recorder, arrivals_ns, closed_loop, open_loop
+from benchmarks.suite.noise import watched
+from benchmarks.suite.runs import Block, Point
+from benchmarks.suite.selectivity import Filter
+
+OPEN_WORKERS = 16
+# How much longer than its arrivals an open loop may take to answer them.
+DRAIN = 2.0
+
+
+def frontier(context: Context, point: Point) -> Block:
+    """One query at a time at one effort: recall against throughput."""
+    return _closed(context, point, effort=point.params.get("effort"))
+
+
+def concurrency(context: Context, point: Point) -> Block:
+    """A closed loop of several workers at the default effort."""
+    return _closed(context, point, workers=int(point.params["workers"] or 1))
+
+
+def filtered(context: Context, point: Point) -> Block:
+    """One query at a time under a filter of known selectivity, at the default effort."""
+    chosen = Filter(str(point.params["column"]), float(point.params["selectivity"] or 0))
+    return _closed(context, point, chosen=chosen)
+
+
+def _closed(
+    context: Context, point: Point, *, effort: Any = None, workers: int = 1, chosen: Filter | None = None
+) -> Block:
+    settings = context.settings
+    ask = context.ask(where=chosen.where if chosen else None, effort=effort)
+    facts: dict[str, Any] = {"limit_s": settings.block_s, "workers": workers}
+    context.warm_up(ask, facts)
+    # Enough for every worker to have its share of a percentile.
+    order = context.order(settings.queries, point.repetition) * (1 if workers == 1 else 2)
+    with watched(facts):
+        recorder = closed_loop(ask, order, settings.k, context.clock, workers=workers, limit_s=settings.block_s)
+    block = judged(recorder, context, chosen)
+    return Block(block.arrays, {**facts, **block.facts, "planned": len(order)})
+
+
+def open_rate(context: Context, point: Point) -> Block:
+    """Poisson arrivals at a rate, at the default effort; latency from the intended arrival."""
+    settings = context.settings
+    ask = context.ask()
+    facts: dict[str, Any] = {"workers": OPEN_WORKERS, "duration_s": settings.block_s}
+    context.warm_up(ask, facts)
+    rate = float(point.params["rate_per_s"] or 1)
+    moments = arrivals_ns(rate, settings.block_s, settings.seed + point.repetition)
+    order = context.order(settings.queries, point.repetition)
+    with watched(facts):
+        recorder = open_loop(
+            ask, order, moments, settings.k, context.clock, workers=OPEN_WORKERS, limit_s=DRAIN * settings.block_s
+        )
+    block = judged(recorder, context)
+    return Block(block.arrays, {**facts, **block.facts, "planned": len(moments)})
+
+
+SIDES = ("sightline", "raw")
+
+
+def baseline(context: Context, point: Point) -> Block:
+    """The engine's own client and the adapter on the same queries in turns; ``side`` says whose a row is."""
+    settings, data, clock = context.settings, context.data, context.clock
+    key = f"raw {context.name} {context.session.engine.name}"
+    if key not in context.scratch:
+        context.scratch[key] = raw_client(context.session, list(data.records()), data.vectors, settings.k)
+    raw = context.scratch[key]
+    asks = (context.ask(), lambda query: raw.search(data.queries[query], settings.k))
+    facts: dict[str, Any] = {"sides": list(SIDES), "limit_s": 2 * settings.block_s}
+    for ask in asks:
+        context.warm_up(ask, facts)
+    recorder = Recorder(settings.k, clock.now_ns())
+    sides: list[int] = []
+    with watched(facts):
+        for turn, query in enumerate(context.order(settings.queries, point.repetition)):
+            for side in (0, 1) if (turn + point.repetition) % 2 else (1, 0):
+                start_ns = clock.now_ns()
+                try:
+                    found: Any = asks[side](query)
+                # A failed query is a result, too.
+                except Exception as error:
+                    found = error
+                recorder.add(query, start_ns, start_ns, clock.now_ns(), found)
+                sides.append(side)
+            if clock.now_ns() - recorder.origin_ns > facts["limit_s"] * 1e9:
+                break
+    block = judged(recorder, context)
+    block.arrays["side"] = np.array(sides, np.int8)
+    return Block(block.arrays, {**facts, **block.facts})

