@@ -14,8 +14,8 @@ import pytest
 
 import backends
 from app import probing
-from app.probing import ANSWERS, REFUSED, SILENT, Answer
 from app.cli import main
+from app.probing import ANSWERS, REFUSED, SILENT, Answer
 from backends import versions
 from backends.urls import shown
 from tests import milvus_server, weaviate_server
