@@ -186,10 +186,10 @@ def _serve(path: Path, n_ctx: int) -> Any:
     params.cache_ram_mib = _PROMPT_CACHE_MIB
     params.verbosity = -1  # it writes to the process's stderr otherwise
     # So small a network waits at a barrier after every few microseconds of work: with a thread on every core, one
-    # core that is busy elsewhere slows each token down by up to twenty times. Prompts are read in larger pieces.
+    # core that is busy elsewhere slows each token down by up to twenty times, and the reading of a prompt by two.
     cores = available_cores()
     params.cpuparams.n_threads = max(1, min(4, cores // 2))
-    params.cpuparams_batch.n_threads = max(1, min(8, cores))
+    params.cpuparams_batch.n_threads = max(1, min(8, cores - 1))
     # The server listens on a loopback port as well and cannot be told not to. Nobody knows the key.
     params.api_keys = [secrets.token_urlsafe(32)]
     params.ui = False
