@@ -316,6 +316,14 @@ def test_where_time_is_short_the_least_important_is_left_out() -> None:
     assert {entry.what for entry in missing} == {"quality", "end_to_end", "opened"}
 
 
+def test_a_run_without_time_loads_and_says_what_it_left_out(tmp_path: Path) -> None:
+    done = run(request(tmp_path, engine_names=("exact://", "faiss"), minutes=0.0001))
+    assert [point.case for point, _ in done.blocks()] == ["load", "load"]
+    reasons = {(entry["engine"], entry["why"]) for entry in done.manifest["left_out"]}
+    assert reasons == {(engine, "0.0001 minutes were not enough") for engine in ("exact", "faiss")}
+    assert len(done.manifest["left_out"]) == 2 * (1 + 1) + 2 * (2 + 1)
+
+
 def test_a_need_in_words() -> None:
     assert parse_need("recall >= 0.95, 10% filter, p99") == Need(0.95, 0.1, "p99")
     assert parse_need("throughput") == Need(0.95, None, "throughput")

@@ -117,8 +117,8 @@ class Runner:
             self.progress.note(f"going on: {len(everything) - len(todo)} of {len(everything)} points are there already")
         # Loads stay in the plan, since what follows needs them.
         self.planned = [plan for plan in everything if plan in todo or plan.point.case == "load"]
+        # Nothing is left out before the first loads have told how fast this machine is.
         self.points = {plan.point for plan in self.planned}
-        self._trim()
 
     def _trim(self) -> None:
         """Leave out what the time does not allow, by what the points so far took against expectation."""
