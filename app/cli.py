@@ -15,6 +15,7 @@ import typer
 
 from app import demo, evaluating, indexing, models, searching, serving, stored, transferring
 from app.engines import engines
+from app.keyring import keyring
 from app.output import note
 
 EXIT_CODES = {
@@ -49,6 +50,7 @@ app.add_typer(engines)
 app.command("eval")(evaluating.evaluate_command)
 app.command("models")(models.models)
 app.command("serve")(serving.serve)
+app.add_typer(keyring)
 app.command("demo")(demo.demo)
 
 
