@@ -134,12 +134,16 @@ class IndexJobs:
             self._changed.wait_for(lambda: self._jobs.get(job_id) is not seen or self._closing, timeout_s)
             return self._jobs[job_id]
 
-    def close(self) -> None:
-        """Stop after the batch in hand; what is not ended is taken up by the next start."""
+    def stop(self) -> None:
+        """Begin to stop, after the batch in hand; returns at once."""
         with self._changed:
             self._closing = True
             self._stop.set()
             self._changed.notify_all()
+
+    def close(self) -> None:
+        """Stop after the batch in hand; what is not ended is taken up by the next start."""
+        self.stop()
         self._thread.join(STOP_S)
 
     def _run(self) -> None:

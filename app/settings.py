@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -40,6 +41,9 @@ class Settings:
     device: str = field(default="auto", metadata={"help": "where the encoder runs: auto, cpu, cuda, cuda:N or mps"})
     precision: str = field(default="auto", metadata={"help": "arithmetic of the encoder: auto, fp32, fp16 or bf16"})
     k: int = field(default=10, metadata={"help": "how many results to show"})
+    rate_limit: str = field(
+        default="6000/minute", metadata={"help": "requests that one caller of the service may make; none for no limit"}
+    )
     batch_size: int = field(default=64, metadata={"help": "items encoded and stored at a time while indexing"})
 
     def __post_init__(self) -> None:
@@ -51,6 +55,8 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, str) or not value.strip():
                 raise SettingsError(f"{name} must be a non-empty string, not {value!r}")
+        if not re.fullmatch(r"none|[1-9][0-9]{0,8}/(second|minute|hour)", str(self.rate_limit)):
+            raise SettingsError(f"rate_limit must be like 100/second, 6000/minute or none, not {self.rate_limit!r}")
         if self.precision not in PRECISIONS:
             raise SettingsError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
 
