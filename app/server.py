@@ -8,6 +8,7 @@ import socket
 import time
 from typing import TextIO
 
+import h11
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -15,6 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from app.api.observing import JsonLines
 
 HEADERS_S = 10.0
+LINGER_S = 2.0
 LOOK_EVERY_S = 1.0
 KEEP_ALIVE_S = 15
 FINISH_S = 30
@@ -23,12 +25,15 @@ BACKLOG = 256
 
 
 class PromptH11(H11Protocol):
-    """uvicorn's HTTP, which closes a connection whose headers are not complete in 10 s.
+    """uvicorn's HTTP, with an end to what uvicorn itself would wait for.
 
-    uvicorn itself waits for ever, so that a few hundred idle connections would keep others out.
+    A connection whose headers are not complete in 10 s is closed. So is one that still sends the body of
+    a request 2 s after it was answered, and thus refused: long enough for the answer to be read, since
+    closing at once would throw it away, and too short for a gigabyte.
     """
 
     headers_s = HEADERS_S
+    linger_s = LINGER_S
     _waiting_since_s: float | None = None
     _timer: asyncio.TimerHandle | None = None
 
@@ -52,14 +57,26 @@ class PromptH11(H11Protocol):
         elif self._waiting_since_s is None:
             self._waiting_since_s = time.monotonic()
 
+    def on_response_complete(self) -> None:
+        """Wait for the next request, and not for long for the rest of this one."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
+            self.loop.call_later(self.linger_s, self._end, self.cycle)
+
+    def _end(self, cycle: object) -> None:
+        if self.cycle is cycle and self.conn.their_state is h11.SEND_BODY:
+            self.transport.close()
+
     def _busy(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
     def _look(self) -> None:
-        waiting_s = self._waiting_since_s
-        if not self._busy() and waiting_s is not None and time.monotonic() - waiting_s > self.headers_s:
-            self.transport.close()
-            return
+        if not self._busy():
+            if self._waiting_since_s is None and self.conn.trailing_data[0]:
+                self._waiting_since_s = time.monotonic()
+            if self._waiting_since_s is not None and time.monotonic() - self._waiting_since_s > self.headers_s:
+                self.transport.close()
+                return
         self._timer = self.loop.call_later(min(LOOK_EVERY_S, self.headers_s / 2), self._look)
 
 

@@ -67,6 +67,7 @@ def create_app(
     when the ASGI server tells that it ends. ``app.state.service`` is the `Service` behind it: its `stop`
     lets streams and jobs end before the server waits for them. Raises ValueError for an unreadable rate.
     """
+    access = Access(keys, required=require_keys, rate=limits.rate)
     temporary = None
     if home is None:
         temporary = tempfile.TemporaryDirectory(prefix="sightline-", ignore_cleanup_errors=True)
@@ -74,7 +75,7 @@ def create_app(
     service = Service(
         backend, encoder, collection,
         home=home,
-        access=Access(keys, required=require_keys, rate=limits.rate),
+        access=access,
         roots=Roots(roots, RecordedRoots(home), home / "uploads"),
         limits=limits, batch_size=batch_size, tracer=tracer,
     )  # fmt: skip

@@ -88,7 +88,7 @@ def fuzz(encoder: Encoder, examples: int, *, phases: str = "examples,coverage,fu
         url = f"http://127.0.0.1:{port}/openapi.json"
         command: list[Any] = [
             sys.executable, "-m", "schemathesis.cli", "run", url, "--checks", CHECKS, "--phases", phases,
-            "-n", examples, "--seed", seed, "--header", f"X-API-Key: {key}", "--generation-database", "none",
+            "-n", examples, "--seed", seed, "--header", f"Authorization: Bearer {key}", "--generation-database", "none",
             "--suppress-health-check", "all", "--warnings", "off", "--continue-on-failure", "--no-color",
         ]  # fmt: skip
         done = subprocess.run([str(part) for part in command], cwd=name, capture_output=True, text=True, check=False)

@@ -38,8 +38,8 @@ class Access:
         key = None
         needed = self.needs_key()
         if needed and self._keys is not None:
-            text = given_key(request)
-            key = self._keys.find(text) if text else None
+            found = [self._keys.find(text) for text in given_keys(request)]
+            key = found[0] if found and None not in found else None
         # Wrong keys count for the address they come from.
         caller = f"key {key.id}" if key else caller_of(request.client.host if request.client else None)
         wait_s = self._rate.wait_s(caller) if self._rate else 0
@@ -53,9 +53,11 @@ class Access:
         return key
 
 
-def given_key(request: Request) -> str | None:
-    """The text of the key that a request carries, if any."""
-    kind, _, text = request.headers.get("authorization", "").partition(" ")
-    if kind.lower() == "bearer" and text.strip():
-        return text.strip()
-    return request.headers.get("x-api-key")
+def given_keys(request: Request) -> list[str]:
+    """The texts of the keys that a request carries; each of them must be one. Other kinds of credentials are not ours.
+
+    Who gives two may do what the first, the bearer's, allows.
+    """
+    texts = [text for text in (request.headers.get("x-api-key"),) if text is not None]
+    kind, _, text = request.headers.get("authorization", "").strip().partition(" ")
+    return [text.strip(), *texts] if kind.lower() == "bearer" else texts

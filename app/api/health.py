@@ -51,7 +51,7 @@ class Probe:
 
 def add_routes(app: FastAPI, service: Service) -> list[Probe]:
     """``/healthz``, ``/readyz`` and ``/metrics``; the probes are to be closed at the end."""
-    backend = Probe("backend", service.backend.collections)
+    backend = Probe("backend", lambda: service.backend.collections())
     encoder = Probe("encoder", lambda: service.encoder.encode_texts(["ready"]))
 
     @app.get("/healthz", tags=["service"], responses=documented(400, 431, 500))

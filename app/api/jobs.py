@@ -24,7 +24,17 @@ JobId = Annotated[str, Path(max_length=64, description="The job's id.", examples
 _STREAM = {
     "of_200": {
         "description": "Server-sent events named `job`, each a job as JSON: now, at every change, and at its end.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {
+            "text/event-stream": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "event": {"type": "string", "const": "job"},
+                        "data": {"type": "string", "description": "A JobBody as JSON."},
+                    },
+                }
+            }
+        },
     }
 }
 

@@ -6,10 +6,11 @@ from enum import IntEnum
 from typing import Annotated, Any, Literal
 
 from fastapi import Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.jobs import Job
 from backends.base import Hit, IndexKind, Modality, Quantization, Record
+from backends.where import check_string
 
 MAX_REPORTED = 100
 
@@ -18,6 +19,15 @@ Offset = Annotated[int, Field(ge=0, le=9_800, description="How many hits to skip
 Collection = Annotated[
     str | None, Query(max_length=63, description="Which collection; the service's own when left out.")
 ]
+
+
+def _storable(text: str) -> str:
+    check_string(text, "a text")
+    return text
+
+
+#: No NUL and no half of a surrogate pair, which JSON can say and no tokenizer or database takes.
+Text = Annotated[str, AfterValidator(_storable)]
 
 
 class ThumbnailSize(IntEnum):
@@ -33,7 +43,7 @@ class TermBody(BaseModel):
     """One weighted part of a composed query: text, or an image in base64."""
 
     model_config = ConfigDict(extra="forbid")
-    text: str | None = None
+    text: Text | None = None
     image: str | None = Field(None, description="An image file's bytes in base64.")
     weight: float = Field(1.0, allow_inf_nan=False, description="Negative to steer away.")
 
@@ -50,7 +60,7 @@ class SearchBody(BaseModel):
             ]
         },
     )
-    text: str | None = None
+    text: Text | None = None
     image: str | None = Field(None, description="An image file's bytes in base64.")
     terms: list[TermBody] | None = Field(None, max_length=64)
     k: K = 10
@@ -112,8 +122,8 @@ class NewItem(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     file: str | None = Field(None, max_length=1000, description="The name of an uploaded file; a text item without.")
-    text: str | None = Field(None, min_length=1, max_length=10_000, description="A caption, or the text itself.")
-    id: str | None = Field(None, min_length=1, max_length=512, description="Taken from the content when left out.")
+    text: Text | None = Field(None, min_length=1, max_length=10_000, description="A caption, or the text itself.")
+    id: Text | None = Field(None, min_length=1, max_length=512, description="Taken from the content when left out.")
     metadata: dict[str, Any] = Field(default_factory=dict, description="Strings, numbers, booleans, lists of strings.")
 
 
