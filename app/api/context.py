@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import indexers
 from app.api.access import Access
+from app.api.breaker import Breaker
 from app.api.limits import Limits
 from app.api.observing import Metrics, Staged
 from app.api.thumbnails import Thumbnails
@@ -42,7 +43,10 @@ class Service:
         batch_size: int,
         tracer: Any = None,
     ) -> None:
-        self.backend, self.encoder, self.collection = backend, encoder, collection
+        # What only this process can open is never away, only locked for writing, which must not stop reading.
+        guarded = cast(Backend, Breaker(backend)) if backend.capabilities.server else backend
+        self.backend, self.encoder, self.collection = guarded, encoder, collection
+        self._unguarded = backend
         self.access, self.roots, self.limits, self.batch_size = access, roots, limits, batch_size
         self.uploads = home / "uploads"
         self._ledger = home / "ledger.sqlite"
@@ -97,7 +101,7 @@ class Service:
             raise IndexingError(str(error)) from None
         return indexers.index(
             folder,
-            self.backend,
+            self._unguarded,
             self.encoder,
             job.collection,
             ledger=self._ledger,
