@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -242,6 +243,36 @@ def test_large_json(client: httpx.Client) -> None:
     is_problem(client.post("/v1/search", json={"text": "x" * 20_000}), 422, "characters")
     is_problem(client.post("/v1/search", json={"terms": [{"text": "x"}] * 65}), 422, "terms")
     is_problem(client.post("/v1/search", json={"text": "x", "where": {"$or": [{"a": 1}] * 5000}}), 422)
+
+
+def test_large_bodies_and_images_are_taken_a_few_at_a_time(store: Backend, tmp_path: Path) -> None:
+    limits = Limits(rate=None, large_body_bytes=100, max_large_bodies=1, max_decoding=1, decoding_wait_s=0.1)
+    app = served(store, tmp_path, limits=limits)
+    with serving(app) as client:  # type: ignore[arg-type]
+        head = "POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        with socket.create_connection(("127.0.0.1", client.base_url.port or 0)) as holding:
+            holding.sendall(f"{head}Content-Length: 200\r\n\r\n".encode())
+            deadline = time.monotonic() + 10
+            while (refused := client.post("/v1/search", json={"text": "x" * 200})).status_code == 200:
+                assert time.monotonic() < deadline
+            is_problem(refused, 503, "large")
+            assert client.post("/v1/search", json={"text": "x"}).status_code == 200
+        # Who hangs up gives the place back.
+        while app.state.service.large_bodies:  # type: ignore[attr-defined]
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        with app.state.service.decoding():  # type: ignore[attr-defined]
+            is_problem(client.post("/v1/lookup", files={"image": b"x" * 10}), 503, "images")
+        is_problem(client.post("/v1/lookup", files={"image": b"x" * 10}), 422, "not an image")
+
+
+def test_the_images_of_a_search_are_bounded_together(store: Backend, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (30, 30), "red").save(buffer, "PNG")
+    term = {"image": base64.b64encode(buffer.getvalue()).decode()}
+    with serving(served(store, tmp_path, limits=Limits(rate=None, max_pixels=2000))) as client:  # type: ignore[arg-type]
+        assert client.post("/v1/search", json={"terms": [term] * 2}).status_code == 200
+        is_problem(client.post("/v1/search", json={"terms": [term] * 3}), 422, "pixels")
 
 
 # Headers and filters

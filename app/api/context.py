@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from backends.base import Backend, CollectionNotFound
 from backends.checks import check_collection_name
 from indexers import IndexingError, IndexReport, Progress
 from retrieval.encoders.base import Encoder
-from retrieval.encoders.batching import BatchedEncoder
+from retrieval.encoders.batching import BatchedEncoder, Overloaded
 from retrieval.search import Retriever
 
 _STORE_STAGES = {"search": "search", "search_text": "search", "get": "fetch"}
@@ -63,6 +64,8 @@ class Service:
         #: Changed by the event loop's thread only.
         self.in_flight = 0
         self.streams = 0
+        self.large_bodies = 0
+        self._decoders = threading.BoundedSemaphore(limits.max_decoding)
         self.metrics.gauge("sightline_requests_in_flight", "Requests that are worked on.", lambda: self.in_flight)
         self._retrievers: dict[str, Retriever] = {}
         self.jobs = IndexJobs(home / "jobs", self._index)
@@ -77,6 +80,16 @@ class Service:
             encoder = Staged(self.batched, self.metrics, _ENCODER_STAGES)
             self._retrievers[wanted] = Retriever(cast(Backend, staged), cast(Encoder, encoder), wanted)
         return self._retrievers[wanted]
+
+    @contextlib.contextmanager
+    def decoding(self) -> Iterator[None]:
+        """Hold decoded images of a request only inside: few may at a time. Raises `Overloaded`."""
+        if not self._decoders.acquire(timeout=self.limits.decoding_wait_s):
+            raise Overloaded("too many images are being worked on: try again in a moment")
+        try:
+            yield
+        finally:
+            self._decoders.release()
 
     def forget(self, name: str) -> None:
         """Look at the collection afresh at its next use."""

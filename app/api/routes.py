@@ -52,9 +52,18 @@ class GuardedRoute(APIRoute):
             if scope is not None:
                 key = service.access.admit(request, scope)
                 request.scope.setdefault("state", {})["key_id"] = key.id if key else None
-            if body is not None:
-                request = Request(request.scope, _body(request, body, service.limits))
-            return await handle(request)
+            if body is None:
+                return await handle(request)
+            request = Request(request.scope, _body(request, body, service.limits))
+            if not _is_large(request, service.limits):
+                return await handle(request)
+            if service.large_bodies >= service.limits.max_large_bodies:
+                raise Refused(503, "too many large requests are being worked on", {"Retry-After": "2"})
+            service.large_bodies += 1
+            try:
+                return await handle(request)
+            finally:
+                service.large_bodies -= 1
 
         return guarded
 
@@ -65,6 +74,12 @@ class GuardedRoute(APIRoute):
         if inside and raw and not raw.endswith(f"/{end}".encode("ascii")):
             return Match.NONE, {}
         return super().matches(scope)
+
+
+def _is_large(request: Request, limits: Limits) -> bool:
+    """Whether a body whose length was checked may be large: it says so, or says nothing."""
+    length = request.headers.get("content-length")
+    return "transfer-encoding" in request.headers if length is None else int(length) > limits.large_body_bytes
 
 
 def _body(request: Request, kind: Body, limits: Limits) -> Receive:

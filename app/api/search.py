@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 from typing import Annotated, Any
 
 from fastapi import FastAPI, File, Form, UploadFile
@@ -21,8 +22,10 @@ def add_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/search", tags=["search"], **operation("read", 404, 409, body="json"))
     def search(body: SearchBody, collection: Collection = None) -> HitsBody:
         """Find images and texts by words, by an image, or by weighted terms of both."""
-        query = _query(body, service.limits.max_pixels)
-        hits = service.retriever(collection).search(query, body.k, **_options(body))
+        has_image = body.image is not None or any(term.image is not None for term in body.terms or [])
+        with service.decoding() if has_image else contextlib.nullcontext():
+            query = _query(body, service.limits.max_pixels)
+            hits = service.retriever(collection).search(query, body.k, **_options(body))
         return HitsBody(hits=[HitBody.of(hit) for hit in hits])
 
     @app.post("/v1/lookup", tags=["search"], **operation("read", 404, 409, body="image"))
@@ -33,8 +36,9 @@ def add_routes(app: FastAPI, service: Service) -> None:
         collection: Collection = None,
     ) -> HitsBody:
         """The stored texts that describe an uploaded image best."""
-        picture = load_image(image.file.read(), max_pixels=service.limits.max_pixels)
-        hits = service.retriever(collection).lookup(picture, k, offset=offset)
+        with service.decoding():
+            picture = load_image(image.file.read(), max_pixels=service.limits.max_pixels)
+            hits = service.retriever(collection).lookup(picture, k, offset=offset)
         return HitsBody(hits=[HitBody.of(hit) for hit in hits])
 
 
@@ -52,10 +56,15 @@ def _query(body: SearchBody, max_pixels: int) -> Query:
     if body.image is not None:
         return load_image(_decode(body.image), max_pixels=max_pixels)
     terms = []
+    left_pixels = max_pixels
     for number, term in enumerate(body.terms or []):
         if (term.text is None) == (term.image is None):
             raise SearchError(f"terms[{number}] takes exactly one of text and image")
-        value = term.text if term.text is not None else load_image(_decode(term.image or ""), max_pixels=max_pixels)
+        value: Any = term.text
+        if value is None:
+            # The bound is on all of them together.
+            value = load_image(_decode(term.image or ""), max_pixels=left_pixels)
+            left_pixels -= value.width * value.height
         terms.append(Term(value, term.weight))
     return terms
 

@@ -24,7 +24,9 @@ from indexers.items import Refused as NotUsed
 from indexers.sources import Entry, Source
 from retrieval.images import ImageError, load_image, open_image
 
+#: Images and texts in one call of the encoder, and the memory their pixels may take.
 ENCODED_TOGETHER = 16
+DECODED_BYTES = 192 * 1024 * 1024
 _SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "TIFF": "tif", "BMP": "bmp"}
 _ITEMS = TypeAdapter(list[NewItem])
 _EXAMPLE = '[{"file": "dog.jpg", "text": "a dog on a beach", "metadata": {"year": 2024}}, {"text": "a note"}]'
@@ -62,10 +64,15 @@ def add_routes(app: FastAPI, service: Service) -> None:
         name = collection or service.collection
         _collection(service, name)
         folder = service.uploads / name
-        for start in range(0, len(pending), ENCODED_TOGETHER):
-            batch = pending[start : start + ENCODED_TOGETHER]
-            for one in batch:
-                _read(service, folder, one)
+        batch: list[_Pending] = []
+        for one in pending:
+            _read(service, folder, one)
+            if batch and (len(batch) == ENCODED_TOGETHER or _decoded_bytes([*batch, one]) > DECODED_BYTES):
+                with service.decoding():
+                    _store(service, name, batch)
+                batch = []
+            batch.append(one)
+        with service.decoding():
             _store(service, name, batch)
         return AddedBody(
             added=sum(one.error is None for one in pending),
@@ -194,6 +201,10 @@ def _store(service: Service, name: str, batch: list[_Pending]) -> None:
         for one in batch:
             _undo(one)
         raise
+
+
+def _decoded_bytes(batch: Sequence[_Pending]) -> int:
+    return sum(one.item.decoded_bytes for one in batch if one.item is not None)
 
 
 def _planned(one: _Pending) -> list[Planned]:
