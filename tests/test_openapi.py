@@ -10,7 +10,7 @@ import pytest
 
 from app.service import create_app
 from backends import connect
-from benchmarks.fuzzing import fuzz
+from tests.fuzzing import fuzz
 from tests.toy import ColourEncoder
 
 PAGE = Path(__file__).parent.parent / "docs" / "http.md"

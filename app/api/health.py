@@ -71,7 +71,7 @@ def add_routes(app: FastAPI, service: Service) -> list[Probe]:
 
     text = {"description": "Prometheus' text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
 
-    @app.get("/metrics", tags=["service"], response_class=Response, **operation("read", of_200=text))
+    @app.get("/metrics", tags=["service"], response_class=Response, **operation("read", responses={200: text}))
     def metrics() -> Response:
         """Latencies of routes and stages, queue, batches, errors, jobs, memory."""
         return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)

@@ -29,10 +29,10 @@ ItemId = Annotated[
 ]
 _RANGE = re.compile(r"bytes=(\d{0,15})-(\d{0,15})\Z", re.ASCII)
 _JPEG = {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}}
-_PICTURE = {
-    "of_200": {"description": "The whole thumbnail.", **_JPEG},
-    "of_206": {"description": "The range of it that was asked for.", **_JPEG},
-    "of_304": {"description": "The client has it: If-None-Match names its ETag."},
+_PICTURE: dict[int, dict[str, Any]] = {
+    200: {"description": "The whole thumbnail.", **_JPEG},
+    206: {"description": "The range of it that was asked for.", **_JPEG},
+    304: {"description": "The client has it: If-None-Match names its ETag."},
 }
 
 
@@ -43,7 +43,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         "/v1/items/{item_id:path}/image",
         tags=["items"],
         response_class=Response,
-        **operation("read", 404, 409, 416, 422, **_PICTURE),
+        **operation("read", 404, 409, 416, 422, responses=_PICTURE),
     )
     def item_image(
         request: Request, item_id: ItemId, size: ThumbnailSize = ThumbnailSize.MEDIUM, collection: Collection = None
@@ -55,7 +55,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         "/v1/items/{item_id:path}/image",
         tags=["items"],
         response_class=Response,
-        **operation("read", 404, 409, 416, 422, **{name: {"description": "The headers."} for name in _PICTURE}),
+        **operation("read", 404, 409, 416, 422, responses={200: {"description": "Its headers."}, 304: _PICTURE[304]}),
     )
     def item_image_head(
         request: Request, item_id: ItemId, size: ThumbnailSize = ThumbnailSize.MEDIUM, collection: Collection = None

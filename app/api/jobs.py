@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Path
 from fastapi.responses import StreamingResponse
@@ -21,8 +21,8 @@ LOOK_EVERY_S = 0.2
 KEEP_ALIVE_S = 15.0
 
 JobId = Annotated[str, Path(max_length=64, description="The job's id.", examples=["0123456789abcdef"])]
-_STREAM = {
-    "of_200": {
+_STREAM: dict[int, dict[str, Any]] = {
+    200: {
         "description": "Server-sent events named `job`, each a job as JSON: now, at every change, and at its end.",
         "content": {
             "text/event-stream": {
@@ -62,7 +62,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         "/v1/jobs/{job_id}/events",
         tags=["jobs"],
         response_class=StreamingResponse,
-        **operation("read", 404, 422, **_STREAM),
+        **operation("read", 404, 422, responses=_STREAM),
     )
     async def job_events(job_id: JobId) -> StreamingResponse:
         """Watch a job: an event at every change, until it ends or the service does."""

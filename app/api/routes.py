@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Literal
 
 from fastapi import Request, Response
@@ -19,7 +19,12 @@ Body = Literal["json", "image", "upload", "small"]
 _TYPES = {"json": "application/json", "small": "application/json"}
 
 
-def operation(scope: str, *statuses: int, body: Body | None = None, **responses: dict[str, Any]) -> dict[str, Any]:
+def operation(
+    scope: str,
+    *statuses: int,
+    body: Body | None = None,
+    responses: Mapping[int, dict[str, Any]] | None = None,
+) -> dict[str, Any]:
     """What a route's decorator is given: its scope, the kind of its body, and all statuses it may answer with.
 
     body: json and image are bounded to `Limits.max_body_bytes`, upload to `max_upload_bytes`, small to
@@ -30,8 +35,7 @@ def operation(scope: str, *statuses: int, body: Body | None = None, **responses:
     extra: dict[str, Any] = {"security": [{"bearer": []}, {"key": []}], "x-scope": scope}
     if body:
         extra["x-body"] = body
-    told: dict[int | str, Any] = {int(name.removeprefix("of_")): value for name, value in responses.items()}
-    return {"responses": {**told, **documented(*common, *statuses)}, "openapi_extra": extra}
+    return {"responses": {**(responses or {}), **documented(*common, *statuses)}, "openapi_extra": extra}
 
 
 class GuardedRoute(APIRoute):

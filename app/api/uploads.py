@@ -107,9 +107,11 @@ def _pending(files: Sequence[UploadFile], described: list[NewItem], limit: int) 
     unknown = about.keys() - {file.filename for file in files}
     if unknown:
         raise Refused(422, f"items: no file {sorted(unknown)[0]!r} was uploaded")
-    pending = [
-        _Pending((file.filename or "")[:255], about.get(file.filename) or NewItem(), file.file.read()) for file in files
-    ]
+    nothing = NewItem.model_validate({})
+    pending = []
+    for file in files:
+        name = file.filename or ""
+        pending.append(_Pending(name[:255], about.get(name, nothing), file.file.read()))
     return pending + [_Pending(f"items[{number}]", item) for number, item in texts]
 
 

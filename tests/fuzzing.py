@@ -1,4 +1,4 @@
-"""Calls every operation of the API with thousands of generated requests: ``python -m benchmarks.fuzzing``.
+"""Calls every operation of the API with thousands of generated requests: ``python -m tests.fuzzing``.
 
 Schemathesis reads the API's own description and makes requests that it allows and that it forbids. A
 status of 500 or above, one that is not documented, or a body that is not as described is a failure. The
