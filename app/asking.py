@@ -118,6 +118,7 @@ def chat_options(settings: Settings, model: BaseChatModel, *, strict: bool, aske
         context_tokens=context,
         max_answer_tokens=min(512, context // 4),
         max_evidence=min(evidence, 100),
+        max_images=4 if known.max_images is None else min(4, known.max_images),
         gate=settings.min_relevance or None,
         # What the small model adds to what has support is rarely right.
         strict=strict or weak,

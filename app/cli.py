@@ -15,6 +15,7 @@ import typer
 
 from app import asking, benching, chatting, demo, evaluating, indexing, models, searching, serving, stored, transferring
 from app.engines import engines
+from app.keyring import keyring
 from app.output import note
 
 EXIT_CODES = {
@@ -52,6 +53,7 @@ app.command("eval")(evaluating.evaluate_command)
 app.command("bench")(benching.bench)
 app.command("models")(models.models)
 app.command("serve")(serving.serve)
+app.add_typer(keyring)
 app.command("demo")(demo.demo)
 
 

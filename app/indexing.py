@@ -99,8 +99,12 @@ def run(
 ) -> IndexReport:
     """Index `source` with a live progress line; the first Ctrl-C ends it after the running batch."""
     import indexers
+    from app.roots import RecordedRoots
 
     settings.home.mkdir(parents=True, exist_ok=True)
+    if source.kind != "stdin":
+        place = source.root / source.file if source.kind == "file" and source.file else source.root
+        RecordedRoots(settings.home).add(place, folder=source.kind == "folder")
     with stop_on_interrupt() as stop, progress_line() as progress:
         report = indexers.index(
             source,

@@ -39,6 +39,7 @@ between `facet`, field, value and count. `--json` prints one JSON object instead
 | `copy`, `import` | `{"written", "unchanged", "extra", "vector_error", "parity": {"queries", "k", "mean_overlap", "least_overlap", "score_difference"}, "seconds"}` |
 | `export` | `{"folder", "items"}` |
 | `engines` | `{"engines": [{"scheme", "url", "summary", "installed", "install", "client", "version", "can", "servers": [{"url", "origin", "state", "version", "error"}]}]}` |
+| `keys` | `{"keys": [{"id", "name", "scope", "created"}]}` |
 | `models` | `{"models": [{"name", "summary", "dim", "parameters", "size_bytes", "languages", "licence", "flickr30k", "coco", "source", "installed"}]}` |
 | `demo` | `{"report", "page", "searches": [{"title", "terms", "hits"}]}` |
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -65,6 +66,9 @@ class Settings:
     model_vision: str = field(
         default="auto", metadata={"help": "whether the model sees images: auto (by its name), yes or no"}
     )
+    rate_limit: str = field(
+        default="6000/minute", metadata={"help": "requests that one caller of the service may make; none for no limit"}
+    )
     batch_size: int = field(default=64, metadata={"help": "items encoded and stored at a time while indexing"})
 
     def __post_init__(self) -> None:
@@ -85,6 +89,8 @@ class Settings:
                 raise SettingsError(f"{name} must be a string, not {value!r}")
         if self.model_vision not in ("auto", "yes", "no"):
             raise SettingsError(f"model_vision must be auto, yes or no, not {self.model_vision!r}")
+        if not re.fullmatch(r"none|[1-9][0-9]{0,8}/(second|minute|hour)", str(self.rate_limit)):
+            raise SettingsError(f"rate_limit must be like 100/second, 6000/minute or none, not {self.rate_limit!r}")
         if self.precision not in PRECISIONS:
             raise SettingsError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
 

@@ -95,6 +95,7 @@ def options_for(name: str, model: BaseChatModel) -> ChatOptions:
         context_tokens=context,
         max_answer_tokens=min(512, context // 4),
         max_evidence=4 if weak else 8,
+        max_images=4 if known.max_images is None else min(4, known.max_images),
         strict=weak,
         fallback="quote" if weak else "refuse",
         rewrite="rules" if weak else "model",

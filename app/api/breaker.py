@@ -1,0 +1,63 @@
+"""A circuit breaker: what needs a database that is away is refused at once instead of waiting for it, one by one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from backends.base import Unavailable
+
+RETRY_S = 2.0
+_CALLS = frozenset({"collections", "describe", "create", "drop", "upsert", "get", "delete", "count", "search"}) | {
+    "search_text",
+    "flush",
+}
+
+
+class Breaker:
+    """A server's backend that is asked once in two seconds while it does not answer; all else is refused at once.
+
+    A driver waits seconds for a connection, and every waiting request keeps a thread. So after a call
+    that raised `Unavailable` the others raise it without a try, until one that is let through has worked.
+    (M. Nygard, Release It!, 2007.)
+    """
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self._lock = threading.Lock()
+        self._away = False
+        self._next_try_s = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._backend, name)
+        return self._guarded(value) if name in _CALLS else value
+
+    def _guarded(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def guarded(*arguments: Any, **options: Any) -> Any:
+            self._enter()
+            try:
+                result = function(*arguments, **options)
+            except Unavailable:
+                with self._lock:
+                    self._away, self._next_try_s = True, time.monotonic() + RETRY_S
+                raise
+            except Exception:
+                # It answered, whatever it said.
+                self._away = False
+                raise
+            self._away = False
+            return result
+
+        return guarded
+
+    def _enter(self) -> None:
+        with self._lock:
+            if not self._away:
+                return
+            now_s = time.monotonic()
+            if now_s < self._next_try_s:
+                raise Unavailable("the database did not answer a moment ago")
+            # This call is the try; others wait for what comes of it, or for its time to be up.
+            self._next_try_s = now_s + RETRY_S

@@ -1,0 +1,137 @@
+"""What the routes share: store, encoder, jobs, roots, limits and figures of one running service."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import indexers
+from app.api.access import Access
+from app.api.breaker import Breaker
+from app.api.limits import Limits
+from app.api.observing import Metrics, Staged
+from app.api.thumbnails import Thumbnails
+from app.jobs import IndexJobs, Job
+from app.roots import Roots, RootsError
+from backends.base import Backend, CollectionNotFound
+from backends.checks import check_collection_name
+from indexers import IndexingError, IndexReport, Progress
+from retrieval.encoders.base import Encoder
+from retrieval.encoders.batching import BatchedEncoder, Overloaded
+from retrieval.search import Retriever
+
+_STORE_STAGES = {"search": "search", "search_text": "search", "get": "fetch"}
+_ENCODER_STAGES = {"encode_texts": "encode", "encode_images": "encode"}
+
+
+class Service:
+    """One running service. `close` ends its jobs, which go on at the next start, and its threads."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        encoder: Encoder,
+        collection: str,
+        *,
+        home: Path,
+        access: Access,
+        roots: Roots,
+        limits: Limits,
+        batch_size: int,
+        samples: Path | None = None,
+        tracer: Any = None,
+    ) -> None:
+        # What only this process can open is never away, only locked for writing, which must not stop reading.
+        guarded = cast(Backend, Breaker(backend)) if backend.capabilities.server else backend
+        self.backend, self.encoder, self.collection = guarded, encoder, collection
+        self._unguarded = backend
+        self.access, self.roots, self.limits, self.batch_size = access, roots, limits, batch_size
+        self.uploads = home / "uploads"
+        self._samples = samples
+        self._ledger = home / "ledger.sqlite"
+        self.thumbnails = Thumbnails(home / "thumbnails", limits.thumbnails_bytes)
+        self.metrics = Metrics(tracer)
+        self.batched = BatchedEncoder(
+            encoder, max_waiting=limits.max_waiting_texts, observe=self.metrics.batches.observe
+        )
+        self.metrics.gauge(
+            "sightline_encoder_waiting_texts", "Texts that wait to be encoded.", lambda: self.batched.waiting
+        )
+        #: Set when the service is told to end: streams close, nothing new is begun.
+        self.stopping = threading.Event()
+        #: Changed by the event loop's thread only.
+        self.in_flight = 0
+        self.streams = 0
+        self.large_bodies = 0
+        self._decoders = threading.BoundedSemaphore(limits.max_decoding)
+        self.metrics.gauge("sightline_requests_in_flight", "Requests that are worked on.", lambda: self.in_flight)
+        self._retrievers: dict[str, Retriever] = {}
+        self.jobs = IndexJobs(home / "jobs", self._index)
+        self.metrics.jobs(lambda: Counter(job.state for job in self.jobs.listed()))
+
+    def retriever(self, name: str | None) -> Retriever:
+        """Search over a collection, the default one for None. Raises `CollectionNotFound`, `EncoderMismatch`."""
+        wanted = name or self.collection
+        if wanted not in self._retrievers:
+            check_name(wanted)
+            staged = Staged(self.backend, self.metrics, _STORE_STAGES)
+            encoder = Staged(self.batched, self.metrics, _ENCODER_STAGES)
+            self._retrievers[wanted] = Retriever(
+                cast(Backend, staged), cast(Encoder, encoder), wanted, samples=self._samples
+            )
+        return self._retrievers[wanted]
+
+    @contextlib.contextmanager
+    def decoding(self) -> Iterator[None]:
+        """Hold decoded images of a request only inside: few may at a time. Raises `Overloaded`."""
+        if not self._decoders.acquire(timeout=self.limits.decoding_wait_s):
+            raise Overloaded("too many images are being worked on: try again in a moment")
+        try:
+            yield
+        finally:
+            self._decoders.release()
+
+    def forget(self, name: str) -> None:
+        """Look at the collection afresh at its next use."""
+        self._retrievers.pop(name, None)
+
+    def stop(self) -> None:
+        """Begin to end: streams close, the running job stores its batch. May be called from anywhere."""
+        self.stopping.set()
+        self.jobs.stop()
+
+    def close(self) -> None:
+        """End all threads; what is queued or running is taken up at the next start."""
+        self.stop()
+        self.jobs.close()
+        self.batched.close()
+
+    def _index(self, job: Job, tell: Callable[[Progress], None], stop: threading.Event) -> IndexReport:
+        # Looked at again, as it may have become a link since, or the roots others.
+        try:
+            folder = self.roots.folder(job.source)
+        except RootsError as error:
+            raise IndexingError(str(error)) from None
+        return indexers.index(
+            folder,
+            self._unguarded,
+            self.encoder,
+            job.collection,
+            ledger=self._ledger,
+            prune=job.prune,
+            batch_size=self.batch_size,
+            progress=tell,
+            stop=stop,
+        )
+
+
+def check_name(name: str) -> None:
+    """Raise `CollectionNotFound` for what cannot be the name of a collection."""
+    try:
+        check_collection_name(name)
+    except ValueError:
+        raise CollectionNotFound(f"there is no collection {name[:80]!r}") from None

@@ -1,0 +1,152 @@
+"""Stored items: one by its id, what is similar to it, its picture, and its end."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Path, Request, Response
+
+from app.api.context import Service
+from app.api.problems import Refused
+from app.api.routes import operation
+from app.api.schemas import Collection, DeletedBody, HitBody, HitsBody, ItemBody, K, Offset, ThumbnailSize
+from app.api.thumbnails import thumbnail_tag
+from app.api.uploads import discard
+from app.output import local_path
+from app.roots import RootsError
+from backends.base import MAX_ID_BYTES, Compare, Modality, Record
+from backends.where import check_string
+from retrieval.search import ItemNotFound
+
+ItemId = Annotated[
+    str,
+    Path(
+        description="The item's id, percent-encoded; slashes may stay as they are, unless the id itself ends in "
+        "/image or /similar.",
+        examples=["img-0123456789abcdef0123456789abcdef"],
+    ),
+]
+_RANGE = re.compile(r"bytes=(\d{0,15})-(\d{0,15})\Z", re.ASCII)
+_JPEG = {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}}
+_PICTURE: dict[int, dict[str, Any]] = {
+    200: {"description": "The whole thumbnail.", **_JPEG},
+    206: {"description": "The range of it that was asked for.", **_JPEG},
+    304: {"description": "The client has it: If-None-Match names its ETag."},
+}
+
+
+def add_routes(app: FastAPI, service: Service) -> None:
+    """``/v1/items/{item_id}`` and what lies below."""
+
+    @app.get(
+        "/v1/items/{item_id:path}/image",
+        tags=["items"],
+        response_class=Response,
+        **operation("read", 404, 409, 416, 422, responses=_PICTURE),
+    )
+    def item_image(
+        request: Request, item_id: ItemId, size: ThumbnailSize = ThumbnailSize.MEDIUM, collection: Collection = None
+    ) -> Response:
+        """A JPEG of the item's image that fits into `size` x `size` pixels."""
+        return _picture(service, request, item_id, size, collection)
+
+    @app.head(
+        "/v1/items/{item_id:path}/image",
+        tags=["items"],
+        response_class=Response,
+        **operation("read", 404, 409, 416, 422, responses={200: {"description": "Its headers."}, 304: _PICTURE[304]}),
+    )
+    def item_image_head(
+        request: Request, item_id: ItemId, size: ThumbnailSize = ThumbnailSize.MEDIUM, collection: Collection = None
+    ) -> Response:
+        """The headers of that JPEG: its tag and length."""
+        return _picture(service, request, item_id, size, collection)
+
+    @app.get("/v1/items/{item_id:path}/similar", tags=["items"], **operation("read", 404, 409, 422))
+    def similar(
+        item_id: ItemId, k: K = 10, offset: Offset = 0, modality: Modality | None = None, collection: Collection = None
+    ) -> HitsBody:
+        """The items nearest to a stored one, of its own modality unless said otherwise."""
+        _check(item_id)
+        hits = service.retriever(collection).similar(item_id, k, offset=offset, modality=modality)
+        return HitsBody(hits=[HitBody.of(hit) for hit in hits])
+
+    @app.get("/v1/items/{item_id:path}", tags=["items"], **operation("read", 404, 409, 422))
+    def item(item_id: ItemId, collection: Collection = None) -> ItemBody:
+        """One stored item."""
+        return ItemBody.of(_stored(service, item_id, collection))
+
+    @app.delete("/v1/items/{item_id:path}", tags=["items"], **operation("write", 404, 409, 422))
+    def delete_item(item_id: ItemId, collection: Collection = None) -> DeletedBody:
+        """Remove an item, and of an image its captions; of an uploaded one the file as well.
+
+        The next index job over its folder brings a file that is still there back.
+        """
+        record = _stored(service, item_id, collection)
+        name = collection or service.collection
+        deleted = service.backend.delete(name, ids=[record.id])
+        if record.modality == "image":
+            deleted += service.backend.delete(name, where=Compare("image", "eq", record.id))
+            discard(service, name, record)
+        return DeletedBody(deleted=deleted)
+
+
+def _check(item_id: str) -> None:
+    try:
+        check_string(item_id, "an id", MAX_ID_BYTES)
+    except ValueError as error:
+        raise ItemNotFound(str(error)) from None
+    if not item_id:
+        raise ItemNotFound("no item has an empty id")
+
+
+def _stored(service: Service, item_id: str, collection: str | None) -> Record:
+    _check(item_id)
+    return service.retriever(collection).get(item_id)
+
+
+def _picture(service: Service, request: Request, item_id: str, size: int, collection: str | None) -> Response:
+    record = _stored(service, item_id, collection)
+    path = local_path(record.uri)
+    if path is None or record.modality != "image":
+        raise ItemNotFound(f"item {item_id!r} has no local image file")
+    try:
+        data, status = service.roots.open_image(path)
+    except RootsError as error:
+        # Not told apart from what is not there.
+        raise ItemNotFound(str(error)) from None
+    except OSError as error:
+        raise ItemNotFound(f"the image file of this item cannot be read any more: {error.strerror}") from None
+    tag = thumbnail_tag(path, status, size)
+    headers = {"ETag": f'"{tag[:32]}"', "Cache-Control": "private, max-age=3600", "Accept-Ranges": "bytes"}
+    known = {part.strip().removeprefix("W/") for part in request.headers.get("if-none-match", "").split(",")}
+    if headers["ETag"] in known or "*" in known:
+        return Response(status_code=304, headers=headers)
+    thumbnail = service.thumbnails.get(tag)
+    service.metrics.thumbnails.labels("no" if thumbnail is None else "yes").inc()
+    if thumbnail is None:
+        thumbnail = service.thumbnails.make(tag, data, size, service.limits.max_pixels)
+    return _ranged(request, thumbnail, headers)
+
+
+def _ranged(request: Request, data: bytes, headers: dict[str, str]) -> Response:
+    """The bytes, or the one range of them that is asked for (RFC 9110, section 14); HEAD gets no bytes."""
+    wanted = _RANGE.match(request.headers.get("range", ""))
+    condition = request.headers.get("if-range")
+    options: dict[str, Any] = {"media_type": "image/jpeg", "headers": headers}
+    if request.method == "HEAD":
+        headers["Content-Length"] = str(len(data))
+        return Response(b"", 200, **options)
+    if wanted is None or not (wanted[1] or wanted[2]) or condition not in (None, headers["ETag"]):
+        return Response(data, 200, **options)
+    if wanted[1]:
+        first, last = int(wanted[1]), min(int(wanted[2] or len(data)), len(data) - 1)
+        if wanted[2] and int(wanted[2]) < first:
+            return Response(data, 200, **options)
+    else:
+        first, last = max(0, len(data) - int(wanted[2])), len(data) - 1
+    if first >= len(data):
+        raise Refused(416, f"the image has {len(data)} bytes", {"Content-Range": f"bytes */{len(data)}"})
+    headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
+    return Response(data[first : last + 1], 206, **options)

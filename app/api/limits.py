@@ -1,0 +1,75 @@
+"""The bounds of the service, and how many requests each caller may make."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import time
+from dataclasses import dataclass
+
+from limits import parse
+from limits.storage import MemoryStorage
+from limits.strategies import SlidingWindowCounterRateLimiter
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the service takes; sizes in bytes, durations in seconds.
+
+    rate: requests of one key, or of one address where there is no key, e.g. ``6000/minute``; None for no limit.
+    max_in_flight: requests worked on or waiting at a time; the next one is told to come again.
+    max_large_bodies, large_body_bytes: bodies over so many bytes, or of unknown length, that are taken at a time.
+    max_decoding, decoding_wait_s: requests that hold decoded images at a time, and how long others wait for that.
+    body_idle_s, body_s, body_bytes_per_s: a body's next part must come within the first, all of it within
+    the second and the time that it takes at the given rate.
+    """
+
+    rate: str | None = "6000/minute"
+    max_in_flight: int = 128
+    max_streams: int = 64
+    max_body_bytes: int = 32 * MIB
+    max_upload_bytes: int = 256 * MIB
+    max_small_body_bytes: int = 64 * 1024
+    max_large_bodies: int = 8
+    large_body_bytes: int = MIB
+    max_decoding: int = 4
+    decoding_wait_s: float = 10.0
+    max_header_bytes: int = 16 * 1024
+    max_pixels: int = 50_000_000
+    max_files: int = 200
+    max_waiting_texts: int = 1024
+    thumbnails_bytes: int = 256 * MIB
+    body_idle_s: float = 10.0
+    body_s: float = 30.0
+    body_bytes_per_s: float = 64 * 1024.0
+
+
+class RateLimit:
+    """Counts the requests of each caller over a sliding window, in memory. Raises ValueError for an unreadable rate."""
+
+    def __init__(self, rate: str) -> None:
+        try:
+            self._item = parse(rate)
+        except ValueError:
+            raise ValueError(f"{rate!r} is no rate: write it as 100/second, 6000/minute or 50000/hour") from None
+        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+
+    def wait_s(self, caller: str) -> int:
+        """Count a request: 0 when it may pass, else after how many whole seconds to come again."""
+        if self._limiter.hit(self._item, caller):
+            return 0
+        reset_s = self._limiter.get_window_stats(self._item, caller).reset_time
+        return max(1, math.ceil(reset_s - time.time()))
+
+
+def caller_of(address: str | None) -> str:
+    """What stands for an address in the count: IPv6 hands out whole /64 networks to one caller."""
+    try:
+        parsed = ipaddress.ip_address(address or "")
+    except ValueError:
+        return f"address {address}"
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is None:
+        return f"address {ipaddress.ip_network((parsed, 64), strict=False)}"
+    return f"address {parsed}"

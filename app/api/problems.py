@@ -1,0 +1,132 @@
+"""Problem documents (RFC 9457): how every refusal and failure of the service looks, and how OpenAPI says so."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from app.jobs import JobError, JobNotFound, TooManyJobs
+from app.keys import KeyStoreError
+from app.roots import RootsError
+from backends.base import BackendError, CollectionExists, CollectionNotFound, Unsupported
+from indexers.report import IndexingError
+from retrieval.encoders.base import EncoderError
+from retrieval.encoders.batching import Overloaded
+from retrieval.images import ImageError
+from retrieval.query import SearchError
+from retrieval.search import EncoderMismatch, ItemNotFound
+
+log = logging.getLogger(__name__)
+
+PROBLEM = "application/problem+json"
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "title": "Problem",
+    "description": "A problem document as of RFC 9457.",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string", "const": "about:blank"},
+        "title": {"type": "string", "examples": ["Not Found"]},
+        "status": {"type": "integer", "examples": [404]},
+        "detail": {"type": "string", "examples": ["no item 'img-0' in collection 'default'"]},
+    },
+}
+#: What each status means here, for the description of the API.
+MEANINGS = {
+    400: "The request is malformed, or its Host header names another machine.",
+    401: "The route needs an API key, and none or an unknown one was given.",
+    403: "The key's scope does not allow this, or a path is outside the allowed folders.",
+    404: "There is no such item, collection, job or image.",
+    408: "The body arrived too slowly.",
+    409: "It is there already, in use, or filled by another encoder.",
+    413: "The body is larger than this route takes.",
+    415: "The body is of another content type than this route takes.",
+    416: "The range lies outside of the image.",
+    422: "The request is well formed, but says something impossible; `detail` tells where.",
+    429: "Too many requests or jobs: wait for the seconds in Retry-After.",
+    431: "The headers are larger than 16 KiB.",
+    500: "The service failed; its log says why.",
+    503: "Too busy, stopping, or the vector database or the encoder does not answer: try again after Retry-After.",
+}
+_AWAY = "the vector database does not answer as it should: try again in a moment; the service's log says why"
+
+#: Status, seconds for Retry-After, and what is told instead of the error, by class; the first that fits counts.
+_OURS: list[tuple[type[Exception], int, int | None, str | None]] = [
+    (ItemNotFound, 404, None, None),
+    (CollectionNotFound, 404, None, None),
+    (JobNotFound, 404, None, None),
+    (RootsError, 403, None, None),
+    (EncoderMismatch, 409, None, None),
+    (CollectionExists, 409, None, None),
+    (SearchError, 422, None, None),
+    (ImageError, 422, None, None),
+    (IndexingError, 422, None, None),
+    (Unsupported, 422, None, None),
+    (TooManyJobs, 429, 30, None),
+    (JobError, 503, 30, None),
+    (Overloaded, 503, 1, None),
+    (EncoderError, 503, 10, "the encoder does not work: the service's log says why"),
+    (KeyStoreError, 503, 30, "the API keys cannot be read: the service's log says why"),
+    # Its address, and what its driver says, are for the log only.
+    (BackendError, 503, 2, _AWAY),
+]
+
+
+class Refused(HTTPException):
+    """A request that is answered with a problem document; the one way in which routes refuse."""
+
+    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(status, detail, headers)
+
+
+def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """An RFC 9457 problem document."""
+    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    # In ASCII, as what is quoted from a request may be no valid Unicode.
+    return Response(json.dumps(body).encode("ascii"), status, headers, PROBLEM)
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that may refuse with these statuses."""
+    content = {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": MEANINGS[status], "content": content} for status in sorted(statuses)}
+
+
+def install_problem_handlers(app: FastAPI) -> None:
+    """Answer every error that is raised in a route with a problem document."""
+
+    def ours(status: int, retry_s: int | None, told: str | None) -> Callable[[Request, Exception], Awaitable[Response]]:
+        async def handler(request: Request, error: Exception) -> Response:
+            if told is not None:
+                log.warning("%s: %s", type(error).__name__, error)
+            return problem(status, told or str(error), {"Retry-After": str(retry_s)} if retry_s else None)
+
+        return handler
+
+    # Starlette looks along the class's bases, so the order of the list is that of the class tree anyway.
+    for kind, status, retry_s, told in _OURS:
+        app.add_exception_handler(kind, ours(status, retry_s, told))
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _refused)
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    more = f" (and {len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
+    return problem(422, f"{place}: {first['msg']}{more}"[:1000])
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    detail = error.detail if isinstance(error.detail, str) else json.dumps(error.detail)
+    return problem(error.status_code, detail, error.headers)

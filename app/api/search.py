@@ -1,0 +1,77 @@
+"""Search and look-up: words, an image, or weighted terms of both."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+from typing import Annotated, Any
+
+from fastapi import FastAPI, File, Form, UploadFile
+
+from app.api.context import Service
+from app.api.routes import operation
+from app.api.schemas import Collection, HitBody, HitsBody, K, Offset, SearchBody
+from retrieval.images import load_image
+from retrieval.query import Query, SearchError, Term
+
+
+def add_routes(app: FastAPI, service: Service) -> None:
+    """``POST /v1/search`` and ``POST /v1/lookup``."""
+
+    @app.post("/v1/search", tags=["search"], **operation("read", 404, 409, body="json"))
+    def search(body: SearchBody, collection: Collection = None) -> HitsBody:
+        """Find images and texts by words, by an image, or by weighted terms of both."""
+        has_image = body.image is not None or any(term.image is not None for term in body.terms or [])
+        with service.decoding() if has_image else contextlib.nullcontext():
+            query = _query(body, service.limits.max_pixels)
+            hits = service.retriever(collection).search(query, body.k, **_options(body))
+        return HitsBody(hits=[HitBody.of(hit) for hit in hits])
+
+    @app.post("/v1/lookup", tags=["search"], **operation("read", 404, 409, body="image"))
+    def lookup(
+        image: Annotated[UploadFile, File(description="The image to describe.")],
+        k: Annotated[K, Form()] = 10,
+        offset: Annotated[Offset, Form()] = 0,
+        collection: Collection = None,
+    ) -> HitsBody:
+        """The stored texts that describe an uploaded image best."""
+        with service.decoding():
+            picture = load_image(image.file.read(), max_pixels=service.limits.max_pixels)
+            hits = service.retriever(collection).lookup(picture, k, offset=offset)
+        return HitsBody(hits=[HitBody.of(hit) for hit in hits])
+
+
+def _options(body: SearchBody) -> dict[str, Any]:
+    """What a search asks of the retriever beside query and k: a field of the body for each of its options."""
+    asked = ("where", "modality", "offset", "effort", "mode", "min_relevance", "diversity", "group_duplicates")
+    return {name: getattr(body, name) for name in asked}
+
+
+def _query(body: SearchBody, max_pixels: int) -> Query:
+    given = [name for name in ("text", "image", "terms") if getattr(body, name) is not None]
+    if len(given) != 1:
+        raise SearchError(f"a search takes exactly one of text, image and terms, not {given or 'none of them'}")
+    if body.text is not None:
+        return Term(body.text).value
+    if body.image is not None:
+        return load_image(_decode(body.image), max_pixels=max_pixels)
+    terms = []
+    left_pixels = max_pixels
+    for number, term in enumerate(body.terms or []):
+        if (term.text is None) == (term.image is None):
+            raise SearchError(f"terms[{number}] takes exactly one of text and image")
+        value: Any = term.text
+        if value is None:
+            # The bound is on all of them together.
+            value = load_image(_decode(term.image or ""), max_pixels=left_pixels)
+            left_pixels -= value.width * value.height
+        terms.append(Term(value, term.weight))
+    return terms
+
+
+def _decode(data: str) -> bytes:
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise SearchError(f"image is not base64: {error}") from None

@@ -1,0 +1,235 @@
+"""Index jobs of the service: one at a time, watched, cancelled, and taken up again after a restart."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from backends.base import BackendError
+from indexers.progress import Progress
+from indexers.report import IndexingError, IndexReport
+from retrieval.encoders.base import EncoderError
+
+log = logging.getLogger(__name__)
+
+State: TypeAlias = Literal["queued", "running", "done", "failed", "cancelled"]
+ENDED = frozenset({"done", "failed", "cancelled"})
+MAX_WAITING = 16
+MAX_KEPT = 200
+STOP_S = 60.0
+_ID = re.compile(r"[0-9a-f]{16}\Z")
+
+
+class JobError(Exception):
+    """A job that cannot be had as asked: one line that says why."""
+
+
+class JobNotFound(JobError):
+    """No job has that id."""
+
+
+class TooManyJobs(JobError):
+    """The queue is full: try again when a job has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A moment of one index job; times in seconds since 1970, `source` a folder on the server.
+
+    queued -> running -> done, failed (`error` says why) or cancelled. A job that the service was stopped
+    in is queued again when it starts: indexing goes on from what is stored. `report` is the run's
+    `IndexReport` as JSON; a cancelled job has one as well, of what it had done.
+    """
+
+    id: str
+    source: str
+    collection: str
+    prune: bool
+    state: State
+    created_s: float
+    started_s: float | None = None
+    ended_s: float | None = None
+    progress: dict[str, Any] | None = None
+    report: dict[str, Any] | None = None
+    error: str | None = None
+
+
+#: What does the work: brings a collection up to date with a folder, tells its progress, and stops when told.
+Work: TypeAlias = Callable[[Job, Callable[[Progress], None], threading.Event], IndexReport]
+
+
+class IndexJobs:
+    """Runs index jobs one after the other in a thread of its own; their records are files in `folder`.
+
+    One at a time, because the encoder is the bottleneck and one collection has one writer. At most 16
+    jobs wait. The records of the last 200 ended jobs are kept. `close` has the running job store the
+    batch in hand and stay queued for the next start.
+    """
+
+    def __init__(self, folder: Path, work: Work) -> None:
+        self._folder = folder
+        self._work = work
+        self._changed = threading.Condition()
+        self._jobs: dict[str, Job] = {}
+        self._closing = False
+        self._stop = threading.Event()
+        self._cancelled: set[str] = set()
+        self._load()
+        self._thread = threading.Thread(target=self._run, name="index jobs")
+        self._thread.start()
+
+    def add(self, source: str, collection: str, *, prune: bool = False) -> Job:
+        """Queue a job. Raises `TooManyJobs`; JobError when it cannot be recorded or the service is stopping."""
+        with self._changed:
+            if self._closing:
+                raise JobError("the service is stopping")
+            if sum(job.state == "queued" for job in self._jobs.values()) >= MAX_WAITING:
+                raise TooManyJobs(f"{MAX_WAITING} jobs are waiting: try again when one has ended")
+            job = Job(secrets.token_hex(8), source, collection, prune, "queued", time.time())
+            try:
+                self._put(job)
+            except OSError as error:
+                raise JobError(f"the job cannot be recorded in {self._folder}: {error.strerror}") from None
+            self._changed.notify_all()
+            return job
+
+    def get(self, job_id: str) -> Job:
+        """The job as it is now. Raises `JobNotFound`."""
+        with self._changed:
+            try:
+                return self._jobs[job_id]
+            except KeyError:
+                raise JobNotFound(f"no job has the id {job_id!r}") from None
+
+    def listed(self) -> list[Job]:
+        """All jobs, newest first."""
+        with self._changed:
+            return sorted(self._jobs.values(), key=lambda job: (-job.created_s, job.id))
+
+    def cancel(self, job_id: str) -> Job:
+        """End a job: a queued one at once, a running one after the batch in hand; an ended one stays as it is."""
+        with self._changed:
+            job = self.get(job_id)
+            if job.state == "queued":
+                job = replace(job, state="cancelled", ended_s=time.time())
+                self._save(job)
+            elif job.state == "running":
+                self._cancelled.add(job_id)
+                self._stop.set()
+            return job
+
+    def wait(self, job_id: str, seen: Job | None, timeout_s: float) -> Job:
+        """The job as soon as it differs from `seen`, or after `timeout_s` as it is. Raises `JobNotFound`."""
+        self.get(job_id)
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs.get(job_id) is not seen or self._closing, timeout_s)
+            return self._jobs[job_id]
+
+    def stop(self) -> None:
+        """Begin to stop, after the batch in hand; returns at once."""
+        with self._changed:
+            self._closing = True
+            self._stop.set()
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Stop after the batch in hand; what is not ended is taken up by the next start."""
+        self.stop()
+        self._thread.join(STOP_S)
+
+    def _run(self) -> None:
+        while job := self._next():
+            self._do(job)
+
+    def _next(self) -> Job | None:
+        with self._changed:
+            while not self._closing:
+                queued = [job for job in self._jobs.values() if job.state == "queued"]
+                if queued:
+                    # A stop that was meant for the job before is none for this one.
+                    self._stop = threading.Event()
+                    job = replace(
+                        min(queued, key=lambda job: (job.created_s, job.id)), state="running", started_s=time.time()
+                    )
+                    self._save(job)
+                    return job
+                self._changed.wait()
+            return None
+
+    def _do(self, job: Job) -> None:
+        def tell(progress: Progress) -> None:
+            with self._changed:
+                # Not written down: a restart begins with a fresh look anyway.
+                self._jobs[job.id] = replace(self._jobs[job.id], progress=asdict(progress))
+                self._changed.notify_all()
+
+        report, error = None, None
+        try:
+            report = self._work(job, tell, self._stop)
+        except (IndexingError, BackendError, EncoderError, OSError) as failure:
+            error = str(failure)
+        except Exception:
+            log.exception("index job %s failed", job.id)
+            error = "the job failed for a reason that the service's log tells"
+        with self._changed:
+            now = self._jobs[job.id]
+            if error is not None:
+                now = replace(now, state="failed", error=error, ended_s=time.time())
+            elif job.id in self._cancelled and report is not None and report.interrupted:
+                now = replace(now, state="cancelled", report=report.to_dict(), ended_s=time.time())
+            elif report is not None and report.interrupted:
+                now = replace(now, state="queued", started_s=None, progress=None)
+            elif report is not None:
+                now = replace(now, state="done", report=report.to_dict(), ended_s=time.time())
+            self._cancelled.discard(job.id)
+            self._save(now)
+            self._forget_old()
+
+    def _load(self) -> None:
+        for file in self._folder.glob("*.json") if self._folder.is_dir() else ():
+            try:
+                job = Job(**json.loads(file.read_text("utf-8")))
+            except (OSError, ValueError, TypeError):
+                # Our own writes are atomic, so this is somebody else's file.
+                log.warning("%s is not the record of a job; it is left out", file)
+                continue
+            if job.id != file.stem or not _ID.match(job.id):
+                continue
+            if job.state not in ENDED:
+                job = replace(job, state="queued", started_s=None, progress=None)
+            self._jobs[job.id] = job
+
+    def _save(self, job: Job) -> None:
+        """Keep and tell the new state; a disk that is full must not stop the work, whose results are elsewhere."""
+        try:
+            self._put(job)
+        except OSError as error:
+            log.warning("the record of job %s cannot be written: %s", job.id, error.strerror)
+            self._jobs[job.id] = job
+        self._changed.notify_all()
+
+    def _put(self, job: Job) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        file = self._folder / f"{job.id}.json"
+        temporary = file.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            temporary.write_text(json.dumps(asdict(job)), "utf-8")
+            temporary.replace(file)
+        finally:
+            temporary.unlink(missing_ok=True)
+        self._jobs[job.id] = job
+
+    def _forget_old(self) -> None:
+        ended = sorted((job for job in self._jobs.values() if job.state in ENDED), key=lambda job: job.ended_s or 0)
+        for job in ended[: max(0, len(ended) - MAX_KEPT)]:
+            (self._folder / f"{job.id}.json").unlink(missing_ok=True)
+            del self._jobs[job.id]

@@ -1,0 +1,117 @@
+"""The ASGI server: uvicorn with a deadline for headers, an orderly end, and logs in JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from typing import TextIO
+
+import h11
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from app.api.observing import JsonLines
+
+HEADERS_S = 10.0
+LINGER_S = 2.0
+LOOK_EVERY_S = 1.0
+KEEP_ALIVE_S = 15
+FINISH_S = 30
+MAX_HEADER_BYTES = 32 * 1024
+BACKLOG = 256
+
+
+class PromptH11(H11Protocol):
+    """uvicorn's HTTP, with an end to what uvicorn itself would wait for.
+
+    A connection whose headers are not complete in 10 s is closed. So is one that still sends the body of
+    a request 2 s after it was answered, and thus refused: long enough for the answer to be read, since
+    closing at once would throw it away, and too short for a gigabyte.
+    """
+
+    headers_s = HEADERS_S
+    linger_s = LINGER_S
+    _waiting_since_s: float | None = None
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._waiting_since_s = time.monotonic()
+        self._look()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came; as long as no request has begun by it, its headers are waited for."""
+        super().data_received(data)
+        if self._busy():
+            self._waiting_since_s = None
+        elif self._waiting_since_s is None:
+            self._waiting_since_s = time.monotonic()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, and not for long for the rest of this one."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
+            self.loop.call_later(self.linger_s, self._end, self.cycle)
+
+    def _end(self, cycle: object) -> None:
+        if self.cycle is cycle and self.conn.their_state is h11.SEND_BODY:
+            self.transport.close()
+
+    def _busy(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _look(self) -> None:
+        if not self._busy():
+            if self._waiting_since_s is None and self.conn.trailing_data[0]:
+                self._waiting_since_s = time.monotonic()
+            if self._waiting_since_s is not None and time.monotonic() - self._waiting_since_s > self.headers_s:
+                self.transport.close()
+                return
+        self._timer = self.loop.call_later(min(LOOK_EVERY_S, self.headers_s / 2), self._look)
+
+
+class GracefulServer(uvicorn.Server):
+    """Tells the service that the end begins, so that streams close and the index job stores its batch meanwhile."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take nothing new, let requests finish, then end the service."""
+        assert isinstance(self.config.app, FastAPI)
+        self.config.app.state.service.stop()
+        await super().shutdown(sockets)
+
+
+def configuration(app: FastAPI) -> uvicorn.Config:
+    """How the service is run."""
+    return uvicorn.Config(
+        app,
+        http=PromptH11,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=FINISH_S,
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+    )
+
+
+def log_as_json(stream: TextIO) -> None:
+    """Write the service's own logs, and the server's warnings, to `stream`, a line of JSON each."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonLines())
+    for name, level in (("app", logging.INFO), ("uvicorn", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.setLevel(level)
+        logger.propagate = False
