@@ -84,7 +84,8 @@ class IndexJobs:
         self._stop = threading.Event()
         self._cancelled: set[str] = set()
         self._load()
-        self._thread = threading.Thread(target=self._run, name="index jobs")
+        # A daemon, so that an app which was made but never served does not hold up the end of its process.
+        self._thread = threading.Thread(target=self._run, name="index jobs", daemon=True)
         self._thread.start()
 
     def add(self, source: str, collection: str, *, prune: bool = False) -> Job:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
+import weakref
 from collections.abc import AsyncIterator, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -73,8 +75,9 @@ def create_app(
     access = Access(keys, required=require_keys, rate=limits.rate)
     temporary = None
     if home is None:
-        temporary = tempfile.TemporaryDirectory(prefix="sightline-", ignore_cleanup_errors=True)
-        home = Path(temporary.name)
+        home = Path(tempfile.mkdtemp(prefix="sightline-"))
+        # Also for an app that is made, asked for its schema perhaps, and never served.
+        temporary = weakref.finalize(access, shutil.rmtree, home, ignore_errors=True)
     service = Service(
         backend, encoder, collection,
         home=home,
@@ -91,7 +94,7 @@ def create_app(
         for probe in probes:
             probe.close()
         if temporary is not None:
-            temporary.cleanup()
+            temporary()
 
     app = FastAPI(
         title="Sightline", version="1", docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan

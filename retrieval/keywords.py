@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike
 
 from backends.base import Backend, CollectionSpec, Hit, Page, Record, Unavailable, Where, matches
 from backends.checks import check_search, check_selection
+from backends.words import searched_text, words
 from retrieval.keyword_index import KeywordIndex, Match, digest_of, put
 
 __all__ = ["KeywordSidecar", "with_keywords"]
@@ -78,9 +79,10 @@ class KeywordSidecar(Backend):
                 # At first it may be a write that is just going on.
                 if attempt:
                     copy.index.doubt_all()
-            # Somebody writes all the time: what was just read counts.
+            # Somebody writes all the time: what was just read counts, as far as it still is an answer.
+            asked = set(words(query))
             pairs = ((match, records.get(match.id)) for match in found)
-            return [_hit(m, r) for m, r in pairs if r is not None and matches(where, r.metadata, r.modality)]
+            return [_hit(m, r) for m, r in pairs if r is not None and _answers(r, asked, where)]
 
     def refresh(self, name: str) -> int:
         """Compare the index with the whole collection and correct it; returns how many records were wrong."""
@@ -282,6 +284,11 @@ def _get(backend: Backend, name: str, ids: Sequence[str]) -> Iterator[Record]:
 
 def _is_current(match: Match, record: Record | None) -> bool:
     return record is not None and digest_of(record) == match.digest
+
+
+def _answers(record: Record, asked: set[str], where: Where | None) -> bool:
+    has_word = not asked.isdisjoint(words(searched_text(record.text, record.uri)))
+    return has_word and matches(where, record.metadata, record.modality)
 
 
 def _hit(match: Match, record: Record) -> Hit:

@@ -28,6 +28,7 @@ from backends.base import (
     Unavailable,
 )  # fmt: skip
 from backends.conformance import BackendSuite, Sizes
+from backends.errors import Denied
 from backends.qdrant import QdrantBackend
 from tests import fake_qdrant
 from tests.fake_qdrant import FakeQdrant, Refusal
@@ -140,7 +141,7 @@ def test_a_server_that_goes_away_is_named(prefer_grpc: bool) -> None:
         ),
         (408, grpc.StatusCode.DEADLINE_EXCEEDED, "Timeout: operation timed out", Unavailable, "timeout_s"),
         (429, grpc.StatusCode.RESOURCE_EXHAUSTED, "Rate limiting exceeded", Unavailable, "no more requests"),
-        (403, grpc.StatusCode.PERMISSION_DENIED, "Forbidden: read-only", Unavailable, "refused the API key"),
+        (403, grpc.StatusCode.PERMISSION_DENIED, "Forbidden: read-only", Denied, "refused the API key"),
         (
             404,
             grpc.StatusCode.NOT_FOUND,
