@@ -192,7 +192,8 @@ class Slow(CountingEncoder):
         rows = super().encode_images(images)
         print(*(f"i{r}" for r, _, _ in self.images), flush=True)
         self.images.clear()
-        time.sleep(0.05)
+        # Long enough for whoever reads this to act before the last batch, on a busy machine too.
+        time.sleep(0.2)
         return rows
 
     def encode_texts(self, texts):
