@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote_to_bytes, urlsplit
-from urllib.request import url2pathname
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,19 +108,10 @@ def record_object(record: Record) -> dict[str, Any]:
 
 def local_path(uri: str | None) -> Path | None:
     """The file that `uri` names on this machine; None for a remote address or no uri."""
-    from pathlib import Path
+    # Imported when there is an item to show, so that --help does not wait for it.
+    from backends.urls import local_path
 
-    if not uri:
-        return None
-    parts = urlsplit(uri) if "://" in uri else None
-    if parts is None:
-        return Path(uri)
-    if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
-        return None
-    if sys.platform == "win32":
-        return Path(url2pathname(parts.path))
-    # Byte by byte, as the name may be in no encoding at all.
-    return Path(os.fsdecode(unquote_to_bytes(parts.path)))
+    return local_path(uri)
 
 
 def place(uri: str | None) -> str:

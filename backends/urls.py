@@ -1,15 +1,32 @@
-"""Backend URLs: the folder or the server, and the options, that they name."""
+"""Backend URLs: the folder or the server, and the options, that they name; and the files that items name."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, unquote_to_bytes, urlsplit
+from urllib.request import url2pathname
 
 _HARMLESS = ("database", "grpc", "grpc_https", "grpc_port", "host", "https", "port", "prefer_grpc", "secure", "sslmode")
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
+def local_path(uri: str | None) -> Path | None:
+    """The file that an item's `uri` names on this machine; None for a remote address or no uri."""
+    if not uri:
+        return None
+    parts = urlsplit(uri) if "://" in uri else None
+    if parts is None:
+        return Path(uri)
+    if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
+        return None
+    if sys.platform == "win32":
+        return Path(url2pathname(parts.path))
+    # Byte by byte, as the name may be in no encoding at all.
+    return Path(os.fsdecode(unquote_to_bytes(parts.path)))
 
 
 def folder_of(url: str, scheme: str) -> Path:

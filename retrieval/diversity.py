@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,18 +19,26 @@ def maximal_marginal_relevance(
     [0, 1], because cosines of words with pictures, BM25 and fused ranks all span another range than
     cosines between items. (Carbonell and Goldstein, SIGIR 1998, with lambda = 1 - diversity.)
     """
-    count = len(values)
-    if not count:
+    if not len(values):
         return []
     spread = float(values.max() - values.min())
-    relevance = (values - values.min()) / spread if spread > 0 else np.ones(count)
-    closest = np.zeros(count)
-    left = np.ones(count, dtype=bool)
+    relevance = (values - values.min()) / spread if spread > 0 else np.ones(len(values))
+    return marginal_order(relevance, vectors, 1 - diversity, len(values))
+
+
+def marginal_order(relevance: NDArray[np.float64], unit: NDArray[np.floating[Any]], weight: float, k: int) -> list[int]:
+    """The rows of `unit`, (n, d) at unit length, as maximal marginal relevance takes them; at most k.
+
+    First the most relevant one, then each time that of greatest ``weight * relevance - (1 - weight) * s``, s
+    being its greatest cosine with one taken already; the first of equals.
+    """
+    closest = np.zeros(len(unit))
+    left = np.ones(len(unit), dtype=bool)
     order: list[int] = []
-    for _ in range(count):
-        gain = np.where(left, (1 - diversity) * relevance - diversity * closest, -np.inf)
-        best = int(np.argmax(gain))
-        cosines = (vectors @ vectors[best]).astype(np.float64)
+    while len(order) < min(k, len(unit)):
+        gain = weight * relevance - (1 - weight) * closest if order else relevance
+        best = int(np.argmax(np.where(left, gain, -np.inf)))
+        cosines = (unit @ unit[best]).astype(np.float64)
         closest = np.maximum(closest, cosines) if order else cosines
         left[best] = False
         order.append(best)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import unquote_to_bytes, urlsplit
-from urllib.request import url2pathname
 
 from backends.base import Hit, Modality, Record, matches, parse_where
+from backends.urls import local_path
 from backends.where import MetadataValue
 from retrieval.chat.budget import Picture, cut, prepare_picture, text_tokens
 from retrieval.chat.options import ChatOptions
@@ -216,12 +214,6 @@ def _fields(metadata: Mapping[str, MetadataValue]) -> list[tuple[str, str]]:
 
 def image_path(item: Hit) -> Path | None:
     """The local file of an image item; None for texts, and for addresses, which are never fetched."""
-    if item.modality != "image" or not item.uri:
+    if item.modality != "image":
         return None
-    parts = urlsplit(item.uri) if "://" in item.uri else None
-    if parts is None:
-        return Path(item.uri)
-    if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
-        return None
-    # Byte by byte, as the name may be in no encoding at all.
-    return Path(url2pathname(parts.path) if os.name == "nt" else os.fsdecode(unquote_to_bytes(parts.path)))
+    return local_path(item.uri)

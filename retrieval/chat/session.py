@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -67,10 +67,7 @@ class GroundedChat:
         cancel: CancelToken | None = None,
     ) -> Answer:
         """The checked answer. image: a picture that belongs to the question; where: only items that match."""
-        for event in self.stream(question, image=image, history=history, where=where, cancel=cancel):
-            if isinstance(event, Final):
-                return event.answer
-        raise AssertionError("a turn ends with its Final event or raises")
+        return _final(self.stream(question, image=image, history=history, where=where, cancel=cancel))
 
     def stream(
         self,
@@ -165,10 +162,7 @@ class Conversation:
         cancel: CancelToken | None = None,
     ) -> Answer:
         """As `GroundedChat.ask`, in the light of what was said before."""
-        for event in self.stream(question, image=image, where=where, cancel=cancel):
-            if isinstance(event, Final):
-                return event.answer
-        raise AssertionError("a turn ends with its Final event or raises")
+        return _final(self.stream(question, image=image, where=where, cancel=cancel))
 
     def stream(
         self,
@@ -332,6 +326,13 @@ class _Turn:
             checked.sources, evidence, counts, usage, reply.truncated, self.search_s,
             None if first is None else first - self.started, time.monotonic() - self.started,
         )  # fmt: skip
+
+
+def _final(events: Iterable[ChatEvent]) -> Answer:
+    for event in events:
+        if isinstance(event, Final):
+            return event.answer
+    raise AssertionError("a turn ends with its Final event or raises")
 
 
 def _spent(reply: Reply, asked: int) -> _Spent:

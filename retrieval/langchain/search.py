@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from backends.base import And, Compare, Hit, Metric, Modality, Not, Or, Where, parse_where
+from retrieval.diversity import marginal_order
 from retrieval.search import Filter, reciprocal_rank_fusion
 
 
@@ -21,18 +22,7 @@ def maximal_marginal_relevance(query: ArrayLike, vectors: NDArray[np.float32], k
     """
     unit = _unit_rows(vectors)
     relevance = unit @ _unit_rows(np.atleast_2d(np.asarray(query)))[0]
-    # Nothing is chosen yet, so the first is the nearest.
-    redundancy = np.zeros(len(unit))
-    chosen: list[int] = []
-    left = np.ones(len(unit), dtype=bool)
-    while len(chosen) < min(k, len(unit)):
-        gain = lambda_mult * relevance - (1 - lambda_mult) * redundancy if chosen else relevance
-        best = int(np.argmax(np.where(left, gain, -np.inf)))
-        likeness = unit @ unit[best]
-        redundancy = np.maximum(redundancy, likeness) if chosen else likeness
-        chosen.append(best)
-        left[best] = False
-    return chosen
+    return marginal_order(relevance, unit, lambda_mult, k)
 
 
 def _unit_rows(rows: NDArray[Any]) -> NDArray[np.float64]:
