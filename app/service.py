@@ -1,4 +1,4 @@
-"""The HTTP service: search, look-up, items, collections and index jobs over one backend and one encoder."""
+"""The HTTP service: search, look-up, items, collections, index jobs and chat over one backend and one encoder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.cors import CORSMiddleware
 
-from app.api import collections, health, items, jobs, search, uploads
+from app.api import chat, collections, health, items, jobs, search, uploads
 from app.api.access import Access
 from app.api.context import Service
 from app.api.guard import Gate, SecurityHeaders
@@ -24,6 +24,7 @@ from app.api.limits import Limits
 from app.api.observing import Observed
 from app.api.problems import SCHEMA, install_problem_handlers
 from app.api.routes import GuardedRoute
+from app.api.turns import LoadModel
 from app.keys import KeyStore
 from app.roots import RecordedRoots, Roots
 from backends.base import Backend
@@ -50,6 +51,7 @@ def create_app(
     batch_size: int = 64,
     samples: Path | None = None,
     tracer: Any = None,
+    load_model: LoadModel | None = None,
 ) -> FastAPI:
     """The service over `backend`, searching with `encoder`, `collection` being the default one.
 
@@ -63,6 +65,9 @@ def create_app(
     are the web pages elsewhere that may call, as ``https://example.org``; none at first.
 
     samples: where `Retriever` keeps what relevance is judged by; in memory without.
+
+    load_model: gives the model that answers questions and what a chat with it may spend; called at the first
+    question, in a thread. Without it every question is refused with a 503.
 
     tracer: an OpenTelemetry tracer that gets a span for each request and each of its stages.
 
@@ -81,6 +86,7 @@ def create_app(
         access=access,
         roots=Roots(roots, RecordedRoots(home), home / "uploads"),
         limits=limits, batch_size=batch_size, samples=samples, tracer=tracer,
+        load_model=load_model,
     )  # fmt: skip
 
     @contextlib.asynccontextmanager
@@ -99,7 +105,7 @@ def create_app(
     app.state.service = service
     app.router.route_class = GuardedRoute
     probes = health.add_routes(app, service)
-    for part in (search, items, uploads, collections, jobs):
+    for part in (search, chat, items, uploads, collections, jobs):
         part.add_routes(app, service)
     _add_page(app)
     _describe(app)

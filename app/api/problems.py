@@ -54,8 +54,11 @@ MEANINGS = {
     429: "Too many requests or jobs: wait for the seconds in Retry-After.",
     431: "The headers are larger than 16 KiB.",
     500: "The service failed; its log says why.",
-    503: "Too busy, stopping, or the vector database or the encoder does not answer: try again after Retry-After.",
+    502: "The model that answers refused or failed; `detail` says how.",
+    503: "Too busy, stopping, no model, or the vector database or the encoder does not answer: see Retry-After.",
+    504: "The model that answers took too long.",
 }
+FAILED = "the service failed on this request; its log says why"
 _AWAY = "the vector database does not answer as it should: try again in a moment; the service's log says why"
 
 #: Status, seconds for Retry-After, and what is told instead of the error, by class; the first that fits counts.
@@ -89,9 +92,25 @@ class Refused(HTTPException):
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     """An RFC 9457 problem document."""
-    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     # In ASCII, as what is quoted from a request may be no valid Unicode.
-    return Response(json.dumps(body).encode("ascii"), status, headers, PROBLEM)
+    return Response(json.dumps(_document(status, detail)).encode("ascii"), status, headers, PROBLEM)
+
+
+def problem_of(error: Exception) -> dict[str, Any]:
+    """The problem document of an error that comes when the response has begun; a 500 for one that nobody foresaw."""
+    if isinstance(error, HTTPException):
+        return _document(error.status_code, str(error.detail))
+    for kind, status, _, told in _OURS:
+        if isinstance(error, kind):
+            if told is not None:
+                log.warning("%s: %s", type(error).__name__, error)
+            return _document(status, told or str(error))
+    log.error("a request failed", exc_info=error)
+    return _document(500, FAILED)
+
+
+def _document(status: int, detail: str) -> dict[str, Any]:
+    return {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:

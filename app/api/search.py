@@ -55,7 +55,7 @@ def _query(body: SearchBody, max_pixels: int) -> Query:
     if body.text is not None:
         return Term(body.text).value
     if body.image is not None:
-        return load_image(_decode(body.image), max_pixels=max_pixels)
+        return load_image(decoded(body.image), max_pixels=max_pixels)
     terms = []
     left_pixels = max_pixels
     for number, term in enumerate(body.terms or []):
@@ -64,13 +64,14 @@ def _query(body: SearchBody, max_pixels: int) -> Query:
         value: Any = term.text
         if value is None:
             # The bound is on all of them together.
-            value = load_image(_decode(term.image or ""), max_pixels=left_pixels)
+            value = load_image(decoded(term.image or ""), max_pixels=left_pixels)
             left_pixels -= value.width * value.height
         terms.append(Term(value, term.weight))
     return terms
 
 
-def _decode(data: str) -> bytes:
+def decoded(data: str) -> bytes:
+    """The bytes of an image in base64. Raises `SearchError`."""
     try:
         return base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError) as error:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 from urllib.parse import unquote_to_bytes, urlsplit
 from urllib.request import url2pathname
 
@@ -31,6 +33,8 @@ _LABEL_TOKENS = 16
 _TAGS_LABEL = "looks like"
 LEAST_TAG_PROBABILITY = 0.3
 _KEPT_TAGS = 4096
+
+PictureReader: TypeAlias = Callable[[Path], ImageSource]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +123,12 @@ def _is_caption(hit: Hit, images: Mapping[str, Hit]) -> bool:
     )
 
 
-def prepare(found: Sequence[Result], tagger: Tagger, options: ChatOptions, budget: int) -> tuple[Evidence, ...]:
+def prepare(
+    found: Sequence[Result], tagger: Tagger, options: ChatOptions, budget: int, read: PictureReader | None = None
+) -> tuple[Evidence, ...]:
     """The found items as evidence numbered from 1, as many as `budget` tokens hold, in their order.
+
+    read: see `GroundedChat`; a file that it does not give is as one that is not there.
 
     An item whose image does not fit, is not readable, or comes after `max_images` others, is given as text.
     Items that say nothing at all (no text, no tags, no metadata, no image) are left out.
@@ -129,9 +137,9 @@ def prepare(found: Sequence[Result], tagger: Tagger, options: ChatOptions, budge
     left, pictures = budget, 0
     for item in found:
         may_see = options.vision and pictures < options.max_images
-        piece = _piece(len(evidence) + 1, item, tagger, options, may_see=may_see)
+        piece = _piece(len(evidence) + 1, item, tagger, options, read, may_see=may_see)
         if piece is not None and piece.tokens > left and piece.picture is not None:
-            piece = _piece(len(evidence) + 1, item, tagger, options, may_see=False)
+            piece = _piece(len(evidence) + 1, item, tagger, options, read, may_see=False)
         if piece is None:
             continue
         if piece.tokens > left:
@@ -142,20 +150,22 @@ def prepare(found: Sequence[Result], tagger: Tagger, options: ChatOptions, budge
     return tuple(evidence)
 
 
-def _piece(number: int, item: Result, tagger: Tagger, options: ChatOptions, *, may_see: bool) -> Evidence | None:
-    path = image_path(item)
+def _piece(
+    number: int, item: Result, tagger: Tagger, options: ChatOptions, read: PictureReader | None, *, may_see: bool
+) -> Evidence | None:
+    source = _source(item, read) if may_see or (tagger.knows_labels and options.tags) else None
     picture = None
-    if may_see and path is not None:
+    if may_see and source is not None:
         try:
-            picture = prepare_picture(path, options.max_image_side, options.max_image_bytes)
+            picture = prepare_picture(source, options.max_image_side, options.max_image_bytes)
         except ImageError:
             # Moved or damaged since it was indexed: what is stored of it still serves.
-            path = None
+            source = None
     text = shield(item.text or "")
     withheld = text.withheld
     label = "caption" if item.modality == "image" else "text"
     lines = [(label, cut(text.text, options.max_passage_tokens))] if text.text else []
-    tags = tagger.tags(path, options.tags) if picture is None and path is not None else ""
+    tags = tagger.tags(source, options.tags) if picture is None and source is not None else ""
     if tags:
         lines.append((_TAGS_LABEL, tags))
     for name, value in _fields(item.metadata):
@@ -183,12 +193,17 @@ class Tagger:
         self._labels = getattr(encoder, "zero_shot_labels", None)
         self._kept: dict[tuple[str, int, int], str] = {}
 
+    @property
+    def knows_labels(self) -> bool:
+        """Whether the encoder has labels at all."""
+        return self._labels is not None
+
     def tags(self, image: ImageSource, count: int) -> str:
         """At most `count` labels, with commas between; empty where the encoder knows none, or nothing fits."""
         if self._labels is None or not count:
             return ""
         try:
-            key = (str(image), image.stat().st_mtime_ns, count) if isinstance(image, Path) else None
+            key = _key(image, count)
             if key is not None and key in self._kept:
                 return self._kept[key]
             # Bytes and open images are decoded here, as encoders take pictures and paths.
@@ -201,6 +216,24 @@ class Tagger:
                 self._kept.clear()
             self._kept[key] = tags
         return tags
+
+
+def _key(image: ImageSource, count: int) -> tuple[str, int, int] | None:
+    """What names the labels of an image that may be asked about again; None for a picture without a file."""
+    if isinstance(image, Path):
+        return str(image), image.stat().st_mtime_ns, count
+    return (hashlib.sha256(image).hexdigest(), 0, count) if isinstance(image, bytes) else None
+
+
+def _source(item: Hit, read: PictureReader | None) -> ImageSource | None:
+    """What to decode for an image item; None where it has no local file, or one that may not be read."""
+    path = image_path(item)
+    if path is None or read is None:
+        return path
+    try:
+        return read(path)
+    except (ImageError, OSError):
+        return None
 
 
 def _fields(metadata: Mapping[str, MetadataValue]) -> list[tuple[str, str]]:
