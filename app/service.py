@@ -16,12 +16,13 @@ from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.cors import CORSMiddleware
 
-from app.api import chat, collections, health, items, jobs, search, uploads
+from app.api import chat, collections, health, items, jobs, openai, openai_errors, search, uploads
 from app.api.access import Access
 from app.api.context import Service
 from app.api.guard import Gate, SecurityHeaders
 from app.api.limits import Limits
 from app.api.observing import Observed
+from app.api.openai_schemas import ERROR
 from app.api.problems import SCHEMA, install_problem_handlers
 from app.api.routes import GuardedRoute
 from app.api.turns import LoadModel
@@ -105,7 +106,7 @@ def create_app(
     app.state.service = service
     app.router.route_class = GuardedRoute
     probes = health.add_routes(app, service)
-    for part in (search, chat, items, uploads, collections, jobs):
+    for part in (search, chat, openai, items, uploads, collections, jobs):
         part.add_routes(app, service)
     _add_page(app)
     _describe(app)
@@ -121,6 +122,7 @@ def create_app(
         )
     app.add_middleware(SecurityHeaders)
     app.add_middleware(Observed, metrics=service.metrics)
+    app.add_middleware(openai_errors.OpenAIErrors)
     install_problem_handlers(app)
     return app
 
@@ -143,6 +145,11 @@ def _describe(app: FastAPI) -> None:
             components = schema.setdefault("components", {})
             schemas = components.setdefault("schemas", {})
             schemas["Problem"] = SCHEMA
+            schemas["OpenAIError"] = ERROR
+            for operation in (each for methods in schema["paths"].values() for each in methods.values()):
+                if operation.get("x-errors") == "openai":
+                    # FastAPI's own, which is never answered.
+                    operation["responses"].pop("422", None)
             for unused in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(unused, None)
             components["securitySchemes"] = {
