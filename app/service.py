@@ -16,7 +16,7 @@ from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.cors import CORSMiddleware
 
-from app.api import chat, collections, health, items, jobs, openai, openai_errors, search, uploads
+from app.api import chat, collections, health, items, jobs, mcp, openai, openai_errors, search, uploads
 from app.api.access import Access
 from app.api.context import Service
 from app.api.guard import Gate, SecurityHeaders
@@ -92,7 +92,8 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with tools.running():
+            yield
         # The running job stores its batch first, which may take seconds.
         await anyio.to_thread.run_sync(service.close)
         for probe in probes:
@@ -108,6 +109,7 @@ def create_app(
     probes = health.add_routes(app, service)
     for part in (search, chat, openai, items, uploads, collections, jobs):
         part.add_routes(app, service)
+    tools = mcp.add_routes(app, service)
     _add_page(app)
     _describe(app)
     # The last one added is the first to see a request.

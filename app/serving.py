@@ -84,7 +84,7 @@ def serve(
     )
     keys = None if no_auth else open_keys(settings)
     is_public = _check_address(host, public, keys)
-    roots = [_folder(path) for path in root] if root else None
+    roots = [folder(path) for path in root] if root else None
     with listen(host, port) as listener, open_backend(settings) as store:
         loaded = encoder_for(settings, store, encoder)
         from app.service import Limits, create_app
@@ -128,7 +128,8 @@ def _check_address(host: str, public: bool, keys: KeyStore | None) -> bool:
     return True
 
 
-def _folder(path: Path) -> Path:
+def folder(path: Path) -> Path:
+    """What --root names. Raises UsageError unless it is a folder."""
     if not path.is_dir():
         raise UsageError(f"--root {path} is not a folder")
     return path.resolve()

@@ -46,6 +46,7 @@ class Service:
         samples: Path | None = None,
         tracer: Any = None,
         load_model: LoadModel | None = None,
+        jobs: Path | None = None,
     ) -> None:
         # What only this process can open is never away, only locked for writing, which must not stop reading.
         guarded = cast(Backend, Breaker(backend)) if backend.capabilities.server else backend
@@ -74,7 +75,7 @@ class Service:
         self._retrievers: dict[str, Retriever] = {}
         self.chats = Chats(load_model, limits.max_chats)
         self.metrics.gauge("sightline_chats_running", "Questions that are being answered.", lambda: self.chats.running)
-        self.jobs = IndexJobs(home / "jobs", self._index)
+        self.jobs = IndexJobs(jobs or home / "jobs", self._index)
         self.metrics.jobs(lambda: Counter(job.state for job in self.jobs.listed()))
 
     def retriever(self, name: str | None) -> Retriever:
