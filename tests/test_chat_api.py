@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,13 +22,14 @@ from app.service import Limits, create_app
 from backends.base import Backend
 from retrieval.chat import REFUSAL, ChatOptions
 from tests.chat_models import CAPTIONS, Scripted, collection, prompt_of
+from tests.cli import Run, encoder, run
 from tests.fake_openai import Behaviour, Failure, FakeOpenAI, _running, server
 from tests.serving import running, serving
 from tests.test_api import bearer, figures, png
 from tests.test_service import is_problem
-from tests.toy import ColourEncoder
+from tests.toy import ColourEncoder, KeptBackend
 
-__all__ = ["_running", "server"]
+__all__ = ["_running", "encoder", "run", "server"]
 
 DOG = "The brown dog runs along a red beach [1]."
 OPTIONS = ChatOptions(gate=None)
@@ -139,6 +141,12 @@ def test_another_collection_is_told_in_the_links(store: Backend, tmp_path: Path)
         assert "collection=d" in found[0]["image"]
         assert client.get(found[0]["image"]).status_code == 200
         is_problem(client.post("/v1/chat?collection=e", json={"question": "red dog"}), 404, "'e'")
+        # What takes its place is looked at afresh.
+        assert client.delete("/v1/collections/d").status_code == 204
+        is_problem(client.post("/v1/chat?collection=d", json={"question": "red dog"}), 404, "'d'")
+        assert client.post("/v1/collections", json={"name": "d"}).status_code == 201
+        body = {"question": "red dog", "stream": False}
+        assert client.post("/v1/chat?collection=d", json=body).json()["refused"]
 
 
 # What the model is given
@@ -204,7 +212,9 @@ def test_questions_that_cannot_be_taken(store: Backend, tmp_path: Path) -> None:
             is_problem(client.post("/v1/chat", json=body | {"stream": False}), 422, words)
 
 
-def test_a_service_without_a_model_says_what_to_set(store: Backend, tmp_path: Path) -> None:
+def test_a_service_without_a_model_says_what_to_set(
+    store: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuses() -> Any:
         loads.append(1)
         raise CommandError("no model is set: use --model")
@@ -226,6 +236,9 @@ def test_a_service_without_a_model_says_what_to_set(store: Backend, tmp_path: Pa
         assert "secret" not in refused.text
     with served(store, tmp_path, load_model=None) as client:
         is_problem(asked(client), 503, "without a model")
+    with served(store, tmp_path) as client:
+        monkeypatch.setitem(sys.modules, "retrieval.chat", None)
+        is_problem(asked(client), 503, "sightline[chat]")
 
 
 def test_the_model_is_loaded_once_whoever_asks_first(store: Backend, tmp_path: Path) -> None:
@@ -340,3 +353,50 @@ def test_chat_needs_a_key_that_may_read(store: Backend, tmp_path: Path) -> None:
         assert client.post(
             "/v1/chat", json={"question": "a dog?", "stream": False}, headers=bearer(key)
         ).status_code == 200  # fmt: skip
+
+
+def test_a_connection_without_news_is_kept_open(
+    store: Backend, tmp_path: Path, server: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.api.chat.KEEP_ALIVE_S", 0.1)
+    server.behaviour = Behaviour(first_token_s=0.5)
+    body = {"question": "what does the dog on the red beach do?"}
+    with served(store, tmp_path, load_model=loader(through(server))) as client:
+        text = client.post("/v1/chat", json=body).text
+    assert 2 <= text.count(": still there\n\n") <= 6
+    assert "event: final\n" in text
+
+
+def test_answers_are_counted_as_a_stage(store: Backend, tmp_path: Path) -> None:
+    with served(store, tmp_path) as client:
+        asked(client)
+        asked(client)
+        seen = figures(client)
+    assert seen['sightline_stage_seconds_count{stage="answer"}'] == 2
+    assert seen['sightline_request_seconds_count{method="POST",route="/v1/chat",status="200"}'] == 2
+
+
+# The command
+
+
+def test_the_command_answers_with_the_model_that_is_set(
+    run: Run, store: Backend, tmp_path: Path, server: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def used(service: Any, listener: Any) -> None:
+        with serving(service) as client:
+            assert client.get("/readyz").status_code == 200
+            answers.append(asked(client, "what does the dog on the red beach do?"))
+
+    answers: list[httpx.Response] = []
+    monkeypatch.setitem(KeptBackend.stores, "kept://", store)
+    monkeypatch.setattr(store, "close", lambda: None)
+    monkeypatch.setenv("SIGHTLINE_MIN_RELEVANCE", "0")
+    monkeypatch.setattr("app.serving.run", used)
+    flags = ["--port", 0, "--collection", "c", "--root", tmp_path / "photos"]
+    seeing = ["--model", "openai:fake-vision", "--model-url", server.base_url, "--model-vision", "yes"]
+    done = run("serve", *flags, *seeing)
+    assert done.code == 0, done.err
+    assert answers[-1].json()["sources"][0]["id"] == "img-red"
+    assert server.received[-1].images
+    assert run("serve", *flags, "--model-url", server.base_url).code == 0
+    is_problem(answers[-1], 503, "--model")

@@ -93,9 +93,28 @@ class SentenceBody(BaseModel):
     support: float
 
 
+_SOURCE: dict[str, Any] = {
+    "number": 1, "id": "img-5583", "modality": "image", "caption": "a dog runs along a beach", "relevance": 0.99,
+    "uri": "file:///srv/photos/dog.jpg", "item": "/v1/items/img-5583", "image": "/v1/items/img-5583/image?size=640",
+}  # fmt: skip
+_ANSWER: dict[str, Any] = {
+    "question": "what is the dog doing?", "query": "what is the dog doing?",
+    "answer": "The dog runs along a beach [1].", "refused": False, "quoted": False, "truncated": False,
+    "sources": [_SOURCE],
+    "sentences": [
+        {"text": "The dog runs along a beach.", "verdict": "supported", "citations": [1], "support": 1.0}
+    ],
+    "counts": {"evidence": 3, "images": 3, "citations": 1, "unresolved": 0, "corrected": 0, "unsupported": 0,
+               "from_image": 0, "links": 0, "withheld": 0},
+    "usage": {"input_tokens": 2310, "output_tokens": 9, "images": 3, "calls": 1, "retries": 0, "estimated": False},
+    "seconds": {"search": 0.02, "first_token": 0.4, "total": 0.9},
+}  # fmt: skip
+
+
 class AnswerBody(BaseModel):
     """A checked answer: every [n] in it is the number of one of its sources."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [_ANSWER]})
     question: str
     query: str = Field(description="The question made to stand alone, which was searched for.")
     answer: str

@@ -103,6 +103,7 @@ class Service:
     def forget(self, name: str) -> None:
         """Look at the collection afresh at its next use."""
         self._retrievers.pop(name, None)
+        self.chats.forget(name)
 
     def stop(self) -> None:
         """Begin to end: streams close, turns are cancelled, the running job stores its batch. From any thread."""

@@ -68,9 +68,8 @@ def build(service: Service) -> MCPServer:
         collection: Collection = None,
     ) -> HitsBody:
         """Find images and texts by words or by an image, best first. Ids are for get_item and look_up."""
-        body = SearchBody(
-            text=text, image=image, k=k, modality=modality, where=where, mode=mode, min_relevance=min_relevance
-        )  # fmt: skip
+        asked = {"text": text, "image": image, "k": k, "modality": modality, "where": where, "mode": mode}
+        body = SearchBody.model_validate(asked | {"min_relevance": min_relevance})
         return searched(service, body, collection)
 
     @tool

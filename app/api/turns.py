@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Generator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -104,6 +105,12 @@ class Chats:
         turn.start()
         return turn
 
+    def forget(self, collection: str) -> None:
+        """Keep nothing of a collection."""
+        if self._loaded is not None:
+            for strict in (False, True):
+                self._loaded.chats.pop((collection, strict), None)
+
     def stop(self) -> None:
         """Cancel all turns, and those to come."""
         with self._lock:
@@ -115,8 +122,11 @@ class Chats:
     def close(self) -> None:
         """Stop, and wait a little for the threads."""
         self.stop()
-        for turn in list(self._turns):
-            turn.join(END_WITHIN_S)
+        with self._lock:
+            turns = list(self._turns)
+        end_s = time.monotonic() + END_WITHIN_S
+        for turn in turns:
+            turn.join(max(0.0, end_s - time.monotonic()))
 
     def _ended(self, turn: RunningTurn) -> None:
         with self._lock:
@@ -208,7 +218,7 @@ class RunningTurn:
 
     async def next(self) -> ChatEvent | None:
         """The next event, None after the last. Raises what the turn raised."""
-        item = await self._received.get()
+        item: ChatEvent | Exception | None = await self._received.get()
         if isinstance(item, Exception):
             raise item
         return item
