@@ -63,6 +63,10 @@ def test_the_sdk_lists_the_model_and_completes_with_citations(
 ) -> None:
     with client_of(store, tmp_path, load_model=loader(through(server))) as client:
         assert [(model.id, model.object) for model in client.models.list()] == [("sightline", "model")]
+        assert client.models.retrieve("sightline").owned_by == "sightline"
+        with pytest.raises(openai.NotFoundError) as missing:
+            client.models.retrieve("gpt-4o")
+        assert error_of(missing)["code"] == "model_not_found"
         done = complete(client, temperature=0.3, max_tokens=5, stop=["dog"], user="ann", seed=1)
         assert (done.object, done.model) == ("chat.completion", "sightline")
         (choice,) = done.choices

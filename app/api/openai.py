@@ -10,9 +10,9 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Path, Request, Response
 
 from app.api.chat import KEEP_ALIVE_S, Left, TurnStream, begin, while_there
 from app.api.chat_schemas import MAX_ANSWER_CHARS, MAX_HISTORY, MAX_QUESTION_CHARS, links
@@ -63,7 +63,7 @@ _CHUNKS: dict[int, dict[str, Any]] = {
 
 
 def add_routes(app: FastAPI, service: Service) -> None:
-    """``POST /v1/chat/completions`` and ``GET /v1/models``."""
+    """``POST /v1/chat/completions``, ``GET /v1/models`` and ``GET /v1/models/{model}``."""
     router = APIRouter(route_class=OpenAIRoute)
     started = int(time.time())
 
@@ -71,6 +71,12 @@ def add_routes(app: FastAPI, service: Service) -> None:
     def list_models() -> ModelsBody:
         """The one model: this service, whichever model writes its answers."""
         return ModelsBody(data=[ModelBody(id=MODEL, created=started, owned_by=MODEL)])
+
+    @router.get("/v1/models/{model}", tags=["openai"], **described("read", 404))
+    def model(model: Annotated[str, Path(max_length=200, examples=[MODEL])]) -> ModelBody:
+        """The one model by its name."""
+        _check_model(model)
+        return ModelBody(id=MODEL, created=started, owned_by=MODEL)
 
     @router.post(
         "/v1/chat/completions",
@@ -108,8 +114,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
 def _check(body: CompletionBody) -> None:
     """Refuse what would change the answer's shape, and what OpenAI does not know either."""
-    if body.model != MODEL:
-        raise WrongRequest(f"The model {body.model!r} does not exist: use {MODEL!r}.", "model", "model_not_found", 404)
+    _check_model(body.model)
     unknown = sorted(set(body.model_extra or {}) - WITHOUT_EFFECT)
     if unknown:
         raise WrongRequest(
@@ -131,6 +136,11 @@ def _check(body: CompletionBody) -> None:
     ):
         if refused:
             raise WrongRequest(f"Unsupported value for {name!r}: {what}.", name, "unsupported_value")
+
+
+def _check_model(name: str) -> None:
+    if name != MODEL:
+        raise WrongRequest(f"The model {name!r} does not exist: use {MODEL!r}.", "model", "model_not_found", 404)
 
 
 def _asked(body: CompletionBody, collection: str | None) -> Asked:

@@ -14,7 +14,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.problems import PROBLEM, Refused, refusal_of
 from app.api.routes import Body, GuardedRoute, operation
 
-PATHS = frozenset({"/v1/chat/completions", "/v1/models"})
 _TYPES = {403: "permission_error", 429: "rate_limit_error"}
 _CODES = {401: "invalid_api_key", 403: "insufficient_permissions", 404: "not_found", 429: "rate_limit_exceeded"}
 
@@ -88,7 +87,7 @@ class OpenAIErrors:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] != "http" or scope["path"] not in PATHS:
+        if scope["type"] != "http" or not _is_theirs(scope["path"]):
             await self.app(scope, receive, send)
             return
         begun: Message | None = None
@@ -110,6 +109,10 @@ class OpenAIErrors:
                     await send({"type": "http.response.body", "body": body})
 
         await self.app(scope, receive, rewritten)
+
+
+def _is_theirs(path: str) -> bool:
+    return path in ("/v1/chat/completions", "/v1/models") or path.startswith("/v1/models/")
 
 
 def _response(status: int, body: dict[str, Any], headers: Mapping[str, str] | None) -> Response:
