@@ -9,9 +9,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 from langchain_openai import ChatOpenAI
@@ -77,6 +79,20 @@ def events(response: httpx.Response) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def asked(client: httpx.Client, question: str = "what does the dog do?", **body: Any) -> httpx.Response:
     return client.post("/v1/chat", json={"question": question, "stream": False, **body})
+
+
+def leave(url: str, body: dict[str, Any], reached: Callable[[], object], **headers: str) -> None:
+    """Post `body`, and go as soon as `reached` says so."""
+
+    async def main() -> None:
+        async with httpx.AsyncClient(timeout=20, headers=headers) as client, anyio.create_task_group() as group:
+            group.start_soon(partial(client.post, url, json=body))
+            with anyio.fail_after(10):
+                while not reached():
+                    await anyio.sleep(0.01)
+            group.cancel_scope.cancel()
+
+    anyio.run(main)
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -303,12 +319,24 @@ def test_turns_are_bounded_and_one_that_is_left_is_cancelled(
         until(lambda: server.abandoned == 1)
         until(lambda: figures(client)["sightline_chats_running"] == 0)
         server.behaviour = Behaviour(first_token_s=5)
-        with pytest.raises(httpx.ReadTimeout):
-            client.post("/v1/chat", json={"question": question, "stream": False}, timeout=0.5)
+        server.received.clear()
+        leave(str(client.base_url.join("/v1/chat")), {"question": question, "stream": False}, lambda: server.received)
         until(lambda: server.abandoned == 2)
         server.behaviour = Behaviour()
         until(lambda: asked(client, question).status_code == 200)
-        assert server.finished == 1
+        until(lambda: server.finished == 1)
+
+
+def test_streams_of_answers_are_bounded(store: Backend, tmp_path: Path, server: FakeOpenAI) -> None:
+    server.behaviour = Behaviour(token_s=0.5)
+    body = {"question": "what does the dog on the red beach do?"}
+    limits = Limits(rate=None, max_streams=1)
+    with served(store, tmp_path, load_model=loader(through(server)), limits=limits) as client:
+        with client.stream("POST", "/v1/chat", json=body) as response:
+            seen = events(response)
+            assert next(seen)[0] == "evidence"
+            is_problem(client.post("/v1/chat", json=body), 503, "streams")
+        until(lambda: server.abandoned == 1)
 
 
 def test_the_end_of_the_service_ends_turns(store: Backend, tmp_path: Path, server: FakeOpenAI) -> None:
