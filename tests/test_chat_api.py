@@ -35,6 +35,8 @@ __all__ = ["_running", "encoder", "run", "server"]
 
 DOG = "The brown dog runs along a red beach [1]."
 OPTIONS = ChatOptions(gate=None)
+#: After it received a request, until the fake server would count the stream's end.
+STREAM_BEGINS_S = 0.1
 
 
 @pytest.fixture
@@ -90,9 +92,15 @@ def leave(url: str, body: dict[str, Any], reached: Callable[[], object], **heade
             with anyio.fail_after(10):
                 while not reached():
                     await anyio.sleep(0.01)
+                await anyio.sleep(STREAM_BEGINS_S)
             group.cancel_scope.cancel()
 
     anyio.run(main)
+
+
+def wait_for_the_model(server: FakeOpenAI, requests: int = 1) -> None:
+    until(lambda: len(server.received) == requests)
+    time.sleep(STREAM_BEGINS_S)
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -336,6 +344,7 @@ def test_streams_of_answers_are_bounded(store: Backend, tmp_path: Path, server: 
             seen = events(response)
             assert next(seen)[0] == "evidence"
             is_problem(client.post("/v1/chat", json=body), 503, "streams")
+            wait_for_the_model(server)
         until(lambda: server.abandoned == 1)
 
 
@@ -359,7 +368,7 @@ def test_the_end_of_the_service_ends_turns(store: Backend, tmp_path: Path, serve
         ]
         for watcher in watchers:
             watcher.start()
-        until(lambda: len(server.received) == 2)
+        wait_for_the_model(server, 2)
         started_s = time.monotonic()
     assert time.monotonic() - started_s < 5
     for watcher in watchers:

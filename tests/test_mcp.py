@@ -30,7 +30,7 @@ from tests.cli import Run, encoder, run
 from tests.fake_openai import Behaviour, FakeOpenAI, _running, server
 from tests.serving import running
 from tests.test_api import png
-from tests.test_chat_api import DOG, leave, loader, store, through, until
+from tests.test_chat_api import DOG, STREAM_BEGINS_S, leave, loader, store, through, until
 from tests.test_service import is_problem
 from tests.toy import ColourEncoder
 
@@ -206,6 +206,7 @@ def test_who_leaves_cancels_the_question(store: Backend, tmp_path: Path, server:
                 group.start_soon(client.call_tool, "ask", {"question": QUESTION})
                 while not server.received:
                     await anyio.sleep(0.01)
+                await anyio.sleep(STREAM_BEGINS_S)
                 group.cancel_scope.cancel()
             while not server.abandoned:
                 await anyio.sleep(0.01)
@@ -233,6 +234,7 @@ def test_the_end_of_the_service_ends_a_call(store: Backend, tmp_path: Path, serv
         async def stop() -> None:
             while not server.received:
                 await anyio.sleep(0.02)
+            await anyio.sleep(STREAM_BEGINS_S)
             app.state.service.stop()
 
         async with anyio.create_task_group() as group:

@@ -22,7 +22,7 @@ from tests.chat_models import Scripted, prompt_of
 from tests.fake_openai import Behaviour, FakeOpenAI, _running, server
 from tests.serving import running
 from tests.test_api import Slow, png
-from tests.test_chat_api import DOG, loader, store, through, until
+from tests.test_chat_api import DOG, loader, store, through, until, wait_for_the_model
 from tests.toy import ColourEncoder
 
 __all__ = ["_running", "server", "store"]
@@ -269,7 +269,7 @@ def test_who_leaves_a_stream_cancels_it(store: Backend, tmp_path: Path, server: 
     with client_of(store, tmp_path, load_model=loader(through(server))) as client:
         stream = complete(client, stream=True)
         assert next(iter(stream)).choices[0].delta.role == "assistant"
-        until(lambda: server.received)
+        wait_for_the_model(server)
         stream.close()
         until(lambda: server.abandoned == 1)
 
