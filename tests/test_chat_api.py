@@ -413,6 +413,24 @@ def test_answers_are_counted_as_a_stage(store: Backend, tmp_path: Path) -> None:
     assert seen['sightline_request_seconds_count{method="POST",route="/v1/chat",status="200"}'] == 2
 
 
+def test_the_spans_of_a_turn_belong_to_its_request(store: Backend, tmp_path: Path) -> None:
+    trace = pytest.importorskip("opentelemetry.sdk.trace")
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    spans = InMemorySpanExporter()
+    provider = trace.TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    with served(store, tmp_path, tracer=provider.get_tracer("test")) as client:
+        asked(client)
+    made = spans.get_finished_spans()
+    (request,) = [span for span in made if span.name == "request"]
+    (answer,) = [span for span in made if span.name == "answer"]
+    assert answer.parent.span_id == request.context.span_id
+    searches = [span for span in made if span.name == "search" and span.parent.span_id == answer.context.span_id]
+    assert searches
+
+
 # The command
 
 

@@ -288,3 +288,15 @@ def test_a_busy_service_says_so(store: Backend, tmp_path: Path) -> None:
         encoder.go.set()
         first.join()
         assert complete(client).choices
+
+
+def test_langchain_speaks_with_it_too(store: Backend, tmp_path: Path) -> None:
+    from langchain_openai import ChatOpenAI
+
+    with client_of(store, tmp_path) as client:
+        model = ChatOpenAI(model="sightline", base_url=str(client.base_url), api_key="none", stream_usage=True)
+        messages = [("system", "You are helpful."), ("human", QUESTION)]
+        assert model.invoke(messages).content == DOG
+        pieces = list(model.stream(messages))
+    assert "".join(str(piece.content) for piece in pieces) == DOG
+    assert sum(piece.usage_metadata["total_tokens"] for piece in pieces if piece.usage_metadata) > 0
