@@ -43,8 +43,8 @@ def mcp(
     """
     try:
         from app.api.tools import build
-    except ImportError as error:
-        raise CommandError(f"this needs {error.name}: pip install 'sightline[mcp]'") from None
+    except ImportError:
+        raise CommandError("this needs the extra mcp: pip install 'sightline[mcp]'") from None
     import anyio
 
     from app.api.access import Access

@@ -92,8 +92,8 @@ class Chats:
             raise Refused(503, "this service was started without a model, so that it answers no questions")
         try:
             from retrieval.chat import CancelToken
-        except ImportError as error:
-            raise Refused(503, f"chat needs {error.name}: pip install 'sightline[chat]' on the server") from None
+        except ImportError:
+            raise Refused(503, "chat needs the extra chat: pip install 'sightline[chat]' on the server") from None
         if not self._slots.acquire(blocking=False):
             raise Refused(503, f"{self._limit} questions are being answered: try again later", {"Retry-After": "10"})
         turn = RunningTurn(lambda token: self._events(service, asked, token), CancelToken(), self._ended)
