@@ -43,14 +43,16 @@ ERROR: dict[str, Any] = {
 class ImageUrl(BaseModel):
     """A picture as a data: URL; no other address is ever fetched."""
 
-    url: str = Field(examples=["data:image/png;base64,iVBORw0KGgo…"])
+    url: str = Field(
+        examples=["data:image/png;base64,iVBORw0KGgo…"], json_schema_extra={"pattern": "^data:image/[a-z]{3,4};base64,"}
+    )
     detail: Any = Field(None, description="Without effect.")
 
 
 class Part(BaseModel):
     """A part of a message: a text, or a picture."""
 
-    type: str = Field(examples=["text", "image_url"])
+    type: str = Field(json_schema_extra={"enum": ["text", "image_url", "refusal"]})
     text: Text | None = None
     image_url: ImageUrl | None = None
 
@@ -68,23 +70,34 @@ class StreamOptions(BaseModel):
     include_usage: bool | None = None
 
 
+_EXAMPLES: list[dict[str, Any]] = [
+    {"model": MODEL, "messages": [{"role": "user", "content": "what is the dog doing?"}]},
+    {
+        "model": MODEL,
+        "messages": [
+            {"role": "system", "content": "You are helpful."},
+            {"role": "user", "content": "is there a dog?"},
+            {"role": "assistant", "content": "A dog runs along a beach [1]."},
+            {"role": "user", "content": [{"type": "text", "text": "what colour is the beach?"}]},
+        ],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "temperature": 0.2,
+    },
+]
+
+
+def _with_parameters(schema: dict[str, Any]) -> None:
+    """Describe what is taken without effect as well, and that all else is refused."""
+    schema["properties"] |= {name: {"description": "Without effect."} for name in sorted(WITHOUT_EFFECT)}
+    schema["additionalProperties"] = False
+    schema["examples"] = _EXAMPLES
+
+
 class CompletionBody(BaseModel):
     """A chat completion to make. Parameters of OpenAI's that say how a model writes are taken and have no effect."""
 
-    model_config = ConfigDict(
-        extra="allow",
-        json_schema_extra={
-            "examples": [
-                {"model": MODEL, "messages": [{"role": "user", "content": "what is the dog doing?"}]},
-                {
-                    "model": MODEL,
-                    "messages": [{"role": "user", "content": [{"type": "text", "text": "is there a red beach?"}]}],
-                    "stream": True,
-                    "stream_options": {"include_usage": True},
-                },
-            ]
-        },
-    )
+    model_config = ConfigDict(extra="allow", json_schema_extra=_with_parameters)
     # Another one is no wrong value but a model that does not exist, which the SDK tells apart.
     model: str = Field(max_length=200, description="Always `sightline`.", json_schema_extra={"enum": [MODEL]})
     messages: list[Message] = Field(min_length=1, max_length=1000)
