@@ -348,6 +348,22 @@ def test_streams_of_answers_are_bounded(store: Backend, tmp_path: Path, server: 
         until(lambda: server.abandoned == 1)
 
 
+def test_a_turn_that_cannot_begin_keeps_no_room(
+    store: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with served(store, tmp_path, limits=Limits(rate=None, max_chats=1)) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr("app.api.turns.RunningTurn.start", full)
+            is_problem(asked(client), 503, "thread")
+        assert asked(client).status_code == 200
+        # Nor does one that fails.
+        is_problem(asked(client, where={"$oops": 1}), 422)
+        assert asked(client).status_code == 200
+
+
 def test_the_end_of_the_service_ends_turns(store: Backend, tmp_path: Path, server: FakeOpenAI) -> None:
     server.behaviour = Behaviour(token_s=2)
     app = create_app(

@@ -76,7 +76,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
             None if image is None else lambda: decoded(image),
             body.where, body.strict, collection,
         )  # fmt: skip
-        turn = begin(service, asked, stream=body.stream)
+        turn = await begin(service, asked, stream=body.stream)
         try:
             if not body.stream:
                 answer = await while_there(request, turn.answer())
@@ -91,11 +91,11 @@ def add_routes(app: FastAPI, service: Service) -> None:
         return TurnStream(service, turn, _events(service, turn, first, collection))
 
 
-def begin(service: Service, asked: Asked, *, stream: bool) -> RunningTurn:
+async def begin(service: Service, asked: Asked, *, stream: bool) -> RunningTurn:
     """Start a turn. Raises `Refused` with 503 where there is no room for it."""
     if stream and service.streams >= service.limits.max_streams:
         raise Refused(503, f"{service.streams} streams are open: try again later", {"Retry-After": "10"})
-    return service.chats.begin(service, asked)
+    return await service.chats.begin(service, asked)
 
 
 async def while_there(request: Request, work: Awaitable[T]) -> T:

@@ -93,7 +93,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         """
         _check(body)
         asked = _asked(body, collection)
-        turn = begin(service, asked, stream=bool(body.stream))
+        turn = await begin(service, asked, stream=bool(body.stream))
         writer = _Writer(str(request.base_url).rstrip("/"), collection)
         try:
             if not body.stream:

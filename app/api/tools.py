@@ -115,7 +115,7 @@ def build(service: Service) -> MCPServer:
         """Answer a question from the collection, with numbered sources; every sentence is checked against them."""
         past = tuple(Past(turn.question, turn.answer, turn.query) for turn in history or ())
         picture = None if image is None else functools.partial(decoded, image)
-        turn = service.chats.begin(service, Asked(question, past, picture, where, strict, collection))
+        turn = await service.chats.begin(service, Asked(question, past, picture, where, strict, collection))
         try:
             answer = await turn.answer()
         except Exception as error:

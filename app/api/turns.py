@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import importlib
 import logging
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator
@@ -13,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+import anyio
 
 from app.api.problems import Refused
 from app.roots import RootsError
@@ -86,11 +90,14 @@ class Chats:
         """Turns that are at work."""
         return len(self._turns)
 
-    def begin(self, service: Service, asked: Asked) -> RunningTurn:
-        """Start a turn; called on the event loop that will read it. Raises `Refused` with 503."""
+    async def begin(self, service: Service, asked: Asked) -> RunningTurn:
+        """Start a turn, for the event loop that this is awaited on. Raises `Refused` with 503."""
         if self._load_model is None:
             raise Refused(503, "this service was started without a model, so that it answers no questions")
         try:
+            if "retrieval.chat" not in sys.modules:
+                # LangChain takes a second to import, in which the loop would do nothing else.
+                await anyio.to_thread.run_sync(importlib.import_module, "retrieval.chat")
             from retrieval.chat import CancelToken
         except ImportError:
             raise Refused(503, "chat needs the extra chat: pip install 'sightline[chat]' on the server") from None
@@ -102,7 +109,11 @@ class Chats:
             stopped = self._stopped
         if stopped:
             turn.cancel()
-        turn.start()
+        try:
+            turn.start()
+        except RuntimeError:
+            self._ended(turn)
+            raise Refused(503, "there is no thread for another question", {"Retry-After": "10"}) from None
         return turn
 
     def forget(self, collection: str) -> None:
