@@ -47,8 +47,7 @@ def models(monkeypatch: pytest.MonkeyPatch, server: FakeOpenAI) -> dict[str, Any
         )
 
     def traits(model: Any) -> Any:
-        vision = "vision" in str(asked["name"])
-        return types.SimpleNamespace(vision=vision, context_tokens=4096, local=False, name="m", max_images=None)
+        return types.SimpleNamespace(vision="vision" in str(asked["name"]), context_tokens=4096, local=False, name="m")
 
     module = types.ModuleType("retrieval.models")
     module.load_model, module.traits, module.ModelError = load_model, traits, ModelError  # type: ignore[attr-defined]
