@@ -292,15 +292,17 @@ def explained(service: Service, error: Exception) -> Exception:
     return Refused(502, told)
 
 
-def _read_shown(service: Service, path: Path) -> bytes:
+def _read_shown(service: Service, path: Path) -> Image.Image:
     """A picture that the service would show to anybody who may read; an item may name any file of the machine."""
     try:
-        return service.roots.open_image(path)[0]
+        data = service.roots.open_image(path)[0]
     except RootsError as error:
         raise ImageError(str(error)) from None
+    return _picture(service, lambda: data)
 
 
 def _picture(service: Service, read: Callable[[], bytes]) -> Image.Image:
+    """An image file's bytes decoded, by few turns at a time, and made no larger than any use of it needs."""
     with service.decoding():
         image = crop_elongated(load_image(read(), max_pixels=service.limits.max_pixels, target_size=KEPT_SIDE))
         image.thumbnail((KEPT_SIDE, KEPT_SIDE))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -153,7 +152,8 @@ def prepare(
 def _piece(
     number: int, item: Result, tagger: Tagger, options: ChatOptions, read: PictureReader | None, *, may_see: bool
 ) -> Evidence | None:
-    source = _source(item, read) if may_see or (tagger.knows_labels and options.tags) else None
+    path = image_path(item)
+    source = _source(path, read) if may_see or (tagger.knows_labels and options.tags) else None
     picture = None
     if may_see and source is not None:
         try:
@@ -165,7 +165,7 @@ def _piece(
     withheld = text.withheld
     label = "caption" if item.modality == "image" else "text"
     lines = [(label, cut(text.text, options.max_passage_tokens))] if text.text else []
-    tags = tagger.tags(source, options.tags) if picture is None and source is not None else ""
+    tags = tagger.tags(source, options.tags, path) if picture is None and source is not None else ""
     if tags:
         lines.append((_TAGS_LABEL, tags))
     for name, value in _fields(item.metadata):
@@ -198,12 +198,15 @@ class Tagger:
         """Whether the encoder has labels at all."""
         return self._labels is not None
 
-    def tags(self, image: ImageSource, count: int) -> str:
-        """At most `count` labels, with commas between; empty where the encoder knows none, or nothing fits."""
+    def tags(self, image: ImageSource, count: int, file: Path | None = None) -> str:
+        """At most `count` labels, with commas between; empty where the encoder knows none, or nothing fits.
+
+        file: where the image is from, by which its labels are kept.
+        """
         if self._labels is None or not count:
             return ""
         try:
-            key = _key(image, count)
+            key = (str(file), file.stat().st_mtime_ns, count) if file is not None else None
             if key is not None and key in self._kept:
                 return self._kept[key]
             # Bytes and open images are decoded here, as encoders take pictures and paths.
@@ -218,16 +221,8 @@ class Tagger:
         return tags
 
 
-def _key(image: ImageSource, count: int) -> tuple[str, int, int] | None:
-    """What names the labels of an image that may be asked about again; None for a picture without a file."""
-    if isinstance(image, Path):
-        return str(image), image.stat().st_mtime_ns, count
-    return (hashlib.sha256(image).hexdigest(), 0, count) if isinstance(image, bytes) else None
-
-
-def _source(item: Hit, read: PictureReader | None) -> ImageSource | None:
-    """What to decode for an image item; None where it has no local file, or one that may not be read."""
-    path = image_path(item)
+def _source(path: Path | None, read: PictureReader | None) -> ImageSource | None:
+    """What to decode for the file of an image item; None where there is none, or it may not be read."""
     if path is None or read is None:
         return path
     try:
