@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from langchain_core.language_models import BaseChatModel
 
+    from app.api.turns import LoadModel
     from retrieval.chat import Answer, ChatEvent, ChatOptions, Evidence
 
 OFFLINE = "offline:smollm2"
@@ -101,6 +102,16 @@ def open_model(settings: Settings) -> BaseChatModel:
             raise CommandError(
                 f"no model is set: use --model (openai:gpt-4o, ollama:qwen2.5vl, …), or the offline one: {error}"
             ) from None
+
+
+def model_loader(settings: Settings, *, strict: bool) -> LoadModel:
+    """What loads the model of `settings` and says what a chat with it may spend, when it is first needed."""
+
+    def load() -> tuple[BaseChatModel, ChatOptions]:
+        model = open_model(settings)
+        return model, chat_options(settings, model, strict=strict, asked_k=None)
+
+    return load
 
 
 def chat_options(settings: Settings, model: BaseChatModel, *, strict: bool, asked_k: int | None) -> ChatOptions:

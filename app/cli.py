@@ -13,7 +13,20 @@ from typing import Annotated
 
 import typer
 
-from app import asking, benching, chatting, demo, evaluating, indexing, models, searching, serving, stored, transferring
+from app import (
+    asking,
+    assisting,
+    benching,
+    chatting,
+    demo,
+    evaluating,
+    indexing,
+    models,
+    searching,
+    serving,
+    stored,
+    transferring,
+)
 from app.engines import engines
 from app.keyring import keyring
 from app.output import note
@@ -53,6 +66,7 @@ app.command("eval")(evaluating.evaluate_command)
 app.command("bench")(benching.bench)
 app.command("models")(models.models)
 app.command("serve")(serving.serve)
+app.command("mcp")(assisting.mcp)
 app.add_typer(keyring)
 app.command("demo")(demo.demo)
 

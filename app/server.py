@@ -110,7 +110,7 @@ def log_as_json(stream: TextIO) -> None:
     """Write the service's own logs, and the server's warnings, to `stream`, a line of JSON each."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonLines())
-    for name, level in (("app", logging.INFO), ("uvicorn", logging.WARNING)):
+    for name, level in (("app", logging.INFO), ("mcp", logging.WARNING), ("uvicorn", logging.WARNING)):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.setLevel(level)

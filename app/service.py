@@ -1,4 +1,4 @@
-"""The HTTP service: search, look-up, items, collections and index jobs over one backend and one encoder."""
+"""The HTTP service: search, look-up, items, collections, index jobs and chat over one backend and one encoder."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.cors import CORSMiddleware
 
-from app.api import collections, health, items, jobs, search, uploads
+from app.api import chat, collections, health, items, jobs, mcp, openai, openai_errors, search, uploads
 from app.api.access import Access
 from app.api.context import Service
 from app.api.guard import Gate, SecurityHeaders
 from app.api.limits import Limits
 from app.api.observing import Observed
+from app.api.openai_schemas import ERROR
 from app.api.problems import SCHEMA, install_problem_handlers
 from app.api.routes import GuardedRoute
+from app.api.turns import LoadModel
 from app.keys import KeyStore
 from app.roots import RecordedRoots, Roots
 from backends.base import Backend
@@ -52,6 +54,7 @@ def create_app(
     batch_size: int = 64,
     samples: Path | None = None,
     tracer: Any = None,
+    load_model: LoadModel | None = None,
 ) -> FastAPI:
     """The service over `backend`, searching with `encoder`, `collection` being the default one.
 
@@ -65,6 +68,9 @@ def create_app(
     are the web pages elsewhere that may call, as ``https://example.org``; none at first.
 
     samples: where `Retriever` keeps what relevance is judged by; in memory without.
+
+    load_model: gives the model that answers questions and what a chat with it may spend; called at the first
+    question, in a thread. Without it every question is refused with a 503.
 
     tracer: an OpenTelemetry tracer that gets a span for each request and each of its stages.
 
@@ -84,11 +90,13 @@ def create_app(
         access=access,
         roots=Roots(roots, RecordedRoots(home), home / "uploads"),
         limits=limits, batch_size=batch_size, samples=samples, tracer=tracer,
+        load_model=load_model,
     )  # fmt: skip
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with tools.running():
+            yield
         # The running job stores its batch first, which may take seconds.
         await anyio.to_thread.run_sync(service.close)
         for probe in probes:
@@ -102,8 +110,9 @@ def create_app(
     app.state.service = service
     app.router.route_class = GuardedRoute
     probes = health.add_routes(app, service)
-    for part in (search, items, uploads, collections, jobs):
+    for part in (search, chat, openai, items, uploads, collections, jobs):
         part.add_routes(app, service)
+    tools = mcp.add_routes(app, service)
     _add_page(app)
     _describe(app)
     # The last one added is the first to see a request.
@@ -113,11 +122,13 @@ def create_app(
             CORSMiddleware,
             allow_origins=list(origins),
             allow_methods=["GET", "HEAD", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "If-None-Match", "Range", "X-API-Key", "X-Request-ID"],
+            # Those of the SDKs that speak OpenAI's language or MCP are many, and an origin that is named is trusted.
+            allow_headers=["*"],
             expose_headers=["Content-Range", "ETag", "Retry-After", "X-Request-ID"],
         )
     app.add_middleware(SecurityHeaders)
     app.add_middleware(Observed, metrics=service.metrics)
+    app.add_middleware(openai_errors.OpenAIErrors)
     install_problem_handlers(app)
     return app
 
@@ -140,6 +151,11 @@ def _describe(app: FastAPI) -> None:
             components = schema.setdefault("components", {})
             schemas = components.setdefault("schemas", {})
             schemas["Problem"] = SCHEMA
+            schemas["OpenAIError"] = ERROR
+            for operation in (each for methods in schema["paths"].values() for each in methods.values()):
+                if operation.get("x-errors") == "openai":
+                    # FastAPI's own, which is never answered.
+                    operation["responses"].pop("422", None)
             for unused in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(unused, None)
             components["securitySchemes"] = {

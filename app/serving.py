@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app import options
+from app.asking import model_loader
 from app.keyring import open_keys
 from app.opening import CommandError, UsageError, encoder_for, open_backend, samples_folder
 from app.output import note
@@ -55,13 +56,18 @@ def serve(
     encoder: options.Encoder = None,
     device: options.Device = None,
     precision: options.Precision = None,
+    model: options.Model = None,
+    model_url: options.ModelUrl = None,
+    model_vision: options.ModelVision = None,
+    strict: options.Strict = False,
 ) -> None:
-    """Serve search over HTTP, with a page for the browser.
+    """Serve search and chat over HTTP, with a page for the browser.
 
     The page is at /, the API's description at /openapi.json, and its guide in docs/http.md. Only this
     machine is served, without keys as long as `sightline keys add` has made none; a request whose Host
     header names another is refused, so that no web page can reach the service by a name of its own.
-    SIGTERM or Ctrl-C ends it: requests finish, an index job goes on at the next start.
+    The model that answers questions is loaded at the first one. SIGTERM or Ctrl-C ends it: requests
+    finish, answers are broken off, an index job goes on at the next start.
     """
     settings = Settings.load(
         {
@@ -71,18 +77,21 @@ def serve(
             "device": device,
             "precision": precision,
             "rate_limit": rate_limit,
+            "model": model,
+            "model_url": model_url,
+            "model_vision": model_vision,
         }
     )
     keys = None if no_auth else open_keys(settings)
     is_public = _check_address(host, public, keys)
-    roots = [_folder(path) for path in root] if root else None
+    roots = [folder(path) for path in root] if root else None
     with listen(host, port) as listener, open_backend(settings) as store:
-        model = encoder_for(settings, store, encoder)
+        loaded = encoder_for(settings, store, encoder)
         from app.service import Limits, create_app
 
         service = create_app(
             store,
-            model,
+            loaded,
             settings.collection,
             home=settings.home,
             roots=roots,
@@ -94,6 +103,7 @@ def serve(
             batch_size=settings.batch_size,
             samples=samples_folder(settings),
             tracer=_tracer(),
+            load_model=model_loader(settings, strict=strict),
         )
         if settings.collection not in store.collections():
             note(f"note: there is no collection {settings.collection!r} yet; index a folder, or add items")
@@ -118,7 +128,8 @@ def _check_address(host: str, public: bool, keys: KeyStore | None) -> bool:
     return True
 
 
-def _folder(path: Path) -> Path:
+def folder(path: Path) -> Path:
+    """What --root names. Raises UsageError unless it is a folder."""
     if not path.is_dir():
         raise UsageError(f"--root {path} is not a folder")
     return path.resolve()

@@ -350,6 +350,10 @@ def test_other_origins_may_call_only_if_they_are_named(store: Backend, home: Pat
         assert client.post("/v1/search", json={"text": "red"}, headers=own).status_code == 200
     with served(store, home, origins=["https://page.example"]) as client:
         assert client.options("/v1/search", headers=asked).headers["access-control-allow-origin"] == page["Origin"]
+        # What the SDKs of others send with each request is let through as well.
+        theirs = {**asked, "Access-Control-Request-Headers": "authorization, x-stainless-os, mcp-protocol-version"}
+        allowed = client.options("/v1/chat/completions", headers=theirs)
+        assert (allowed.status_code, "x-stainless-os" in allowed.headers["access-control-allow-headers"]) == (200, True)
         response = client.post("/v1/search", json={"text": "red"}, headers=page)
         assert response.headers["access-control-allow-origin"] == page["Origin"]
         other = client.get("/v1/collections", headers={"Origin": "https://other.example"})

@@ -15,6 +15,7 @@ from app.api.breaker import Breaker
 from app.api.limits import Limits
 from app.api.observing import Metrics, Staged
 from app.api.thumbnails import Thumbnails
+from app.api.turns import Chats, LoadModel
 from app.jobs import IndexJobs, Job
 from app.roots import Roots, RootsError
 from backends.base import Backend, CollectionNotFound
@@ -44,6 +45,8 @@ class Service:
         batch_size: int,
         samples: Path | None = None,
         tracer: Any = None,
+        load_model: LoadModel | None = None,
+        jobs: Path | None = None,
     ) -> None:
         # What only this process can open is never away, only locked for writing, which must not stop reading.
         guarded = cast(Backend, Breaker(backend)) if backend.capabilities.server else backend
@@ -70,7 +73,9 @@ class Service:
         self._decoders = threading.BoundedSemaphore(limits.max_decoding)
         self.metrics.gauge("sightline_requests_in_flight", "Requests that are worked on.", lambda: self.in_flight)
         self._retrievers: dict[str, Retriever] = {}
-        self.jobs = IndexJobs(home / "jobs", self._index)
+        self.chats = Chats(load_model, limits.max_chats)
+        self.metrics.gauge("sightline_chats_running", "Questions that are being answered.", lambda: self.chats.running)
+        self.jobs = IndexJobs(jobs or home / "jobs", self._index)
         self.metrics.jobs(lambda: Counter(job.state for job in self.jobs.listed()))
 
     def retriever(self, name: str | None) -> Retriever:
@@ -98,15 +103,18 @@ class Service:
     def forget(self, name: str) -> None:
         """Look at the collection afresh at its next use."""
         self._retrievers.pop(name, None)
+        self.chats.forget(name)
 
     def stop(self) -> None:
-        """Begin to end: streams close, the running job stores its batch. May be called from anywhere."""
+        """Begin to end: streams close, turns are cancelled, the running job stores its batch. From any thread."""
         self.stopping.set()
+        self.chats.stop()
         self.jobs.stop()
 
     def close(self) -> None:
         """End all threads; what is queued or running is taken up at the next start."""
         self.stop()
+        self.chats.close()
         self.jobs.close()
         self.batched.close()
 

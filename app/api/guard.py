@@ -94,6 +94,8 @@ class Gate:
 
 def _is_work(path: str) -> bool:
     """Whether a request takes part of the room: health and watching a job do not."""
+    if path == "/mcp":
+        return True
     return path.startswith("/v1/") and not (path.startswith("/v1/jobs/") and path.endswith("/events"))
 
 

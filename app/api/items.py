@@ -68,14 +68,12 @@ def add_routes(app: FastAPI, service: Service) -> None:
         item_id: ItemId, k: K = 10, offset: Offset = 0, modality: Modality | None = None, collection: Collection = None
     ) -> HitsBody:
         """The items nearest to a stored one, of its own modality unless said otherwise."""
-        _check(item_id)
-        hits = service.retriever(collection).similar(item_id, k, offset=offset, modality=modality)
-        return HitsBody(hits=[HitBody.of(hit) for hit in hits])
+        return neighbours(service, item_id, k, offset, modality, collection)
 
     @app.get("/v1/items/{item_id:path}", tags=["items"], **operation("read", 404, 409, 422))
     def item(item_id: ItemId, collection: Collection = None) -> ItemBody:
         """One stored item."""
-        return ItemBody.of(_stored(service, item_id, collection))
+        return ItemBody.of(stored(service, item_id, collection))
 
     @app.delete("/v1/items/{item_id:path}", tags=["items"], **operation("write", 404, 409, 422))
     def delete_item(item_id: ItemId, collection: Collection = None) -> DeletedBody:
@@ -83,7 +81,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
         The next index job over its folder brings a file that is still there back.
         """
-        record = _stored(service, item_id, collection)
+        record = stored(service, item_id, collection)
         name = collection or service.collection
         deleted = service.backend.delete(name, ids=[record.id])
         if record.modality == "image":
@@ -101,16 +99,32 @@ def _check(item_id: str) -> None:
         raise ItemNotFound("no item has an empty id")
 
 
-def _stored(service: Service, item_id: str, collection: str | None) -> Record:
+def stored(service: Service, item_id: str, collection: str | None) -> Record:
+    """One item. Raises `ItemNotFound`, and what the retriever raises."""
     _check(item_id)
     return service.retriever(collection).get(item_id)
 
 
-def _picture(service: Service, request: Request, item_id: str, size: int, collection: str | None) -> Response:
-    record = _stored(service, item_id, collection)
+def neighbours(
+    service: Service, item_id: str, k: int, offset: int, modality: Modality | None, collection: str | None
+) -> HitsBody:
+    """What is similar to an item. Raises `ItemNotFound`, and what the retriever raises."""
+    _check(item_id)
+    hits = service.retriever(collection).similar(item_id, k, offset=offset, modality=modality)
+    return HitsBody(hits=[HitBody.of(hit) for hit in hits])
+
+
+def thumbnail(service: Service, record: Record, size: int) -> bytes:
+    """A JPEG of an item's image within `size` x `size` pixels. Raises `ItemNotFound`, `ImageError`."""
+    data, tag = _opened(service, record, size)
+    return _made(service, data, tag, size)
+
+
+def _opened(service: Service, record: Record, size: int) -> tuple[bytes, str]:
+    """The bytes of an item's image file, and what names its thumbnail."""
     path = local_path(record.uri)
     if path is None or record.modality != "image":
-        raise ItemNotFound(f"item {item_id!r} has no local image file")
+        raise ItemNotFound(f"item {record.id!r} has no local image file")
     try:
         data, status = service.roots.open_image(path)
     except RootsError as error:
@@ -118,16 +132,22 @@ def _picture(service: Service, request: Request, item_id: str, size: int, collec
         raise ItemNotFound(str(error)) from None
     except OSError as error:
         raise ItemNotFound(f"the image file of this item cannot be read any more: {error.strerror}") from None
-    tag = thumbnail_tag(path, status, size)
+    return data, thumbnail_tag(path, status, size)
+
+
+def _made(service: Service, data: bytes, tag: str, size: int) -> bytes:
+    kept = service.thumbnails.get(tag)
+    service.metrics.thumbnails.labels("no" if kept is None else "yes").inc()
+    return service.thumbnails.make(tag, data, size, service.limits.max_pixels) if kept is None else kept
+
+
+def _picture(service: Service, request: Request, item_id: str, size: int, collection: str | None) -> Response:
+    data, tag = _opened(service, stored(service, item_id, collection), size)
     headers = {"ETag": f'"{tag[:32]}"', "Cache-Control": "private, max-age=3600", "Accept-Ranges": "bytes"}
     known = {part.strip().removeprefix("W/") for part in request.headers.get("if-none-match", "").split(",")}
     if headers["ETag"] in known or "*" in known:
         return Response(status_code=304, headers=headers)
-    thumbnail = service.thumbnails.get(tag)
-    service.metrics.thumbnails.labels("no" if thumbnail is None else "yes").inc()
-    if thumbnail is None:
-        thumbnail = service.thumbnails.make(tag, data, size, service.limits.max_pixels)
-    return _ranged(request, thumbnail, headers)
+    return _ranged(request, _made(service, data, tag, size), headers)
 
 
 def _ranged(request: Request, data: bytes, headers: dict[str, str]) -> Response:

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.problems import problem
+from app.api.problems import FAILED, problem
 
 log = logging.getLogger(__name__)
 requests_log = logging.getLogger("app.requests")
@@ -160,8 +160,7 @@ class Observed:
         except Exception:
             log.exception("a request failed", extra={"fields": {"request_id": request_id}})
             if not status:
-                detail = "the service failed on this request; its log says why"
-                await problem(500, detail)(scope, receive, with_id)
+                await problem(500, FAILED)(scope, receive, with_id)
         finally:
             self._note(scope, request_id, status or CLOSED_BY_CLIENT, time.perf_counter() - start_s)
 

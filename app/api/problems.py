@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -54,8 +54,11 @@ MEANINGS = {
     429: "Too many requests or jobs: wait for the seconds in Retry-After.",
     431: "The headers are larger than 16 KiB.",
     500: "The service failed; its log says why.",
-    503: "Too busy, stopping, or the vector database or the encoder does not answer: try again after Retry-After.",
+    502: "The model that answers refused or failed; `detail` says how.",
+    503: "Too busy, stopping, no model, or the vector database or the encoder does not answer: see Retry-After.",
+    504: "The model that answers took too long.",
 }
+FAILED = "the service failed on this request; its log says why"
 _AWAY = "the vector database does not answer as it should: try again in a moment; the service's log says why"
 
 #: Status, seconds for Retry-After, and what is told instead of the error, by class; the first that fits counts.
@@ -87,11 +90,41 @@ class Refused(HTTPException):
         super().__init__(status, detail, headers)
 
 
+def refusal_of(error: Exception) -> Refused | None:
+    """An error that a route may raise as the refusal that it means; None for one that nobody foresaw."""
+    if isinstance(error, HTTPException):
+        detail = error.detail if isinstance(error.detail, str) else json.dumps(error.detail)
+        return Refused(error.status_code, detail, error.headers)
+    if isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        more = f" (and {len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
+        return Refused(422, f"{place}: {first['msg']}{more}"[:1000])
+    for kind, status, retry_s, told in _OURS:
+        if isinstance(error, kind):
+            if told is not None:
+                log.warning("%s: %s", type(error).__name__, error)
+            return Refused(status, told or str(error), {"Retry-After": str(retry_s)} if retry_s else None)
+    return None
+
+
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     """An RFC 9457 problem document."""
-    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     # In ASCII, as what is quoted from a request may be no valid Unicode.
-    return Response(json.dumps(body).encode("ascii"), status, headers, PROBLEM)
+    return Response(json.dumps(_document(status, detail)).encode("ascii"), status, headers, PROBLEM)
+
+
+def problem_of(error: Exception) -> dict[str, Any]:
+    """The problem document of an error that comes when the response has begun; a 500 for one that nobody foresaw."""
+    refusal = refusal_of(error)
+    if refusal is None:
+        log.error("a request failed", exc_info=error)
+        return _document(500, FAILED)
+    return _document(refusal.status_code, refusal.detail)
+
+
+def _document(status: int, detail: str) -> dict[str, Any]:
+    return {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -103,30 +136,10 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def install_problem_handlers(app: FastAPI) -> None:
     """Answer every error that is raised in a route with a problem document."""
 
-    def ours(status: int, retry_s: int | None, told: str | None) -> Callable[[Request, Exception], Awaitable[Response]]:
-        async def handler(request: Request, error: Exception) -> Response:
-            if told is not None:
-                log.warning("%s: %s", type(error).__name__, error)
-            return problem(status, told or str(error), {"Retry-After": str(retry_s)} if retry_s else None)
+    async def handler(_: Request, error: Exception) -> Response:
+        refusal = refusal_of(error)
+        assert refusal is not None
+        return problem(refusal.status_code, refusal.detail, refusal.headers)
 
-        return handler
-
-    # Starlette looks along the class's bases, so the order of the list is that of the class tree anyway.
-    for kind, status, retry_s, told in _OURS:
-        app.add_exception_handler(kind, ours(status, retry_s, told))
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _refused)
-
-
-async def _invalid(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    more = f" (and {len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
-    return problem(422, f"{place}: {first['msg']}{more}"[:1000])
-
-
-async def _refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    detail = error.detail if isinstance(error.detail, str) else json.dumps(error.detail)
-    return problem(error.status_code, detail, error.headers)
+    for kind in (*(row[0] for row in _OURS), RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, handler)

@@ -22,11 +22,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/search", tags=["search"], **operation("read", 404, 409, body="json"))
     def search(body: SearchBody, collection: Collection = None) -> HitsBody:
         """Find images and texts by words, by an image, or by weighted terms of both."""
-        has_image = body.image is not None or any(term.image is not None for term in body.terms or [])
-        with service.decoding() if has_image else contextlib.nullcontext():
-            query = _query(body, service.limits.max_pixels)
-            hits = service.retriever(collection).search(query, body.k, **_options(body))
-        return HitsBody(hits=[HitBody.of(hit) for hit in hits])
+        return searched(service, body, collection)
 
     @app.post("/v1/lookup", tags=["search"], **operation("read", 404, 409, body="image"))
     def lookup(
@@ -36,10 +32,24 @@ def add_routes(app: FastAPI, service: Service) -> None:
         collection: Collection = None,
     ) -> HitsBody:
         """The stored texts that describe an uploaded image best."""
-        with service.decoding():
-            picture = load_image(image.file.read(), max_pixels=service.limits.max_pixels)
-            hits = service.retriever(collection).lookup(picture, k, offset=offset)
-        return HitsBody(hits=[HitBody.of(hit) for hit in hits])
+        return looked_up(service, image.file.read(), k, offset, collection)
+
+
+def searched(service: Service, body: SearchBody, collection: str | None) -> HitsBody:
+    """What a search finds. Raises what the retriever raises, and `ImageError`."""
+    has_image = body.image is not None or any(term.image is not None for term in body.terms or [])
+    with service.decoding() if has_image else contextlib.nullcontext():
+        query = _query(body, service.limits.max_pixels)
+        hits = service.retriever(collection).search(query, body.k, **_options(body))
+    return HitsBody(hits=[HitBody.of(hit) for hit in hits])
+
+
+def looked_up(service: Service, image: bytes, k: int, offset: int, collection: str | None) -> HitsBody:
+    """The texts that describe an image best. Raises what the retriever raises, and `ImageError`."""
+    with service.decoding():
+        picture = load_image(image, max_pixels=service.limits.max_pixels)
+        hits = service.retriever(collection).lookup(picture, k, offset=offset)
+    return HitsBody(hits=[HitBody.of(hit) for hit in hits])
 
 
 def _options(body: SearchBody) -> dict[str, Any]:
@@ -55,7 +65,7 @@ def _query(body: SearchBody, max_pixels: int) -> Query:
     if body.text is not None:
         return Term(body.text).value
     if body.image is not None:
-        return load_image(_decode(body.image), max_pixels=max_pixels)
+        return load_image(decoded(body.image), max_pixels=max_pixels)
     terms = []
     left_pixels = max_pixels
     for number, term in enumerate(body.terms or []):
@@ -64,13 +74,14 @@ def _query(body: SearchBody, max_pixels: int) -> Query:
         value: Any = term.text
         if value is None:
             # The bound is on all of them together.
-            value = load_image(_decode(term.image or ""), max_pixels=left_pixels)
+            value = load_image(decoded(term.image or ""), max_pixels=left_pixels)
             left_pixels -= value.width * value.height
         terms.append(Term(value, term.weight))
     return terms
 
 
-def _decode(data: str) -> bytes:
+def decoded(data: str) -> bytes:
+    """The bytes of an image in base64. Raises `SearchError`."""
     try:
         return base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError) as error:

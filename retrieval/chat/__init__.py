@@ -4,15 +4,15 @@ LangChain comes with the extra ``chat``; `retrieval` itself never imports this p
 """
 
 from retrieval.chat.calling import CancelToken
-from retrieval.chat.errors import ChatCancelled, ChatError, ChatTimeout
+from retrieval.chat.errors import ChatCancelled, ChatError, ChatTimeout, QuestionError
 from retrieval.chat.events import Answer, ChatEvent, Counts, EvidenceFound, Final, Retrying, Token, Usage
-from retrieval.chat.evidence import Evidence
+from retrieval.chat.evidence import Evidence, PictureReader
 from retrieval.chat.grounding import Sentence, Verdict
 from retrieval.chat.options import REFUSAL, ChatOptions
 from retrieval.chat.session import Conversation, GroundedChat, Turn
 
 __all__ = [
     "REFUSAL", "Answer", "CancelToken", "ChatCancelled", "ChatError", "ChatEvent", "ChatOptions", "ChatTimeout",
-    "Conversation", "Counts", "Evidence", "EvidenceFound", "Final", "GroundedChat", "Retrying", "Sentence",
-    "Token", "Turn", "Usage", "Verdict",
+    "Conversation", "Counts", "Evidence", "EvidenceFound", "Final", "GroundedChat", "PictureReader", "QuestionError",
+    "Retrying", "Sentence", "Token", "Turn", "Usage", "Verdict",
 ]  # fmt: skip

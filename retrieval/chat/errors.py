@@ -29,6 +29,10 @@ class ChatError(Exception):
     """A question cannot be answered now: one line that says why and what to do, without any secret."""
 
 
+class QuestionError(ChatError):
+    """The question itself cannot be taken: it is empty, or too long for the limit or the model's context."""
+
+
 class ChatTimeout(ChatError):
     """The model took longer than `ChatOptions.first_token_s` or `total_s`."""
 

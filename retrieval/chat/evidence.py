@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 from backends.base import Hit, Modality, Record, matches, parse_where
 from backends.urls import local_path
@@ -29,6 +30,8 @@ _LABEL_TOKENS = 16
 _TAGS_LABEL = "looks like"
 LEAST_TAG_PROBABILITY = 0.3
 _KEPT_TAGS = 4096
+
+PictureReader: TypeAlias = Callable[[Path], ImageSource]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +120,12 @@ def _is_caption(hit: Hit, images: Mapping[str, Hit]) -> bool:
     )
 
 
-def prepare(found: Sequence[Result], tagger: Tagger, options: ChatOptions, budget: int) -> tuple[Evidence, ...]:
+def prepare(
+    found: Sequence[Result], tagger: Tagger, options: ChatOptions, budget: int, read: PictureReader | None = None
+) -> tuple[Evidence, ...]:
     """The found items as evidence numbered from 1, as many as `budget` tokens hold, in their order.
+
+    read: see `GroundedChat`; a file that it does not give is as one that is not there.
 
     An item whose image does not fit, is not readable, or comes after `max_images` others, is given as text.
     Items that say nothing at all (no text, no tags, no metadata, no image) are left out.
@@ -127,9 +134,9 @@ def prepare(found: Sequence[Result], tagger: Tagger, options: ChatOptions, budge
     left, pictures = budget, 0
     for item in found:
         may_see = options.vision and pictures < options.max_images
-        piece = _piece(len(evidence) + 1, item, tagger, options, may_see=may_see)
+        piece = _piece(len(evidence) + 1, item, tagger, options, read, may_see=may_see)
         if piece is not None and piece.tokens > left and piece.picture is not None:
-            piece = _piece(len(evidence) + 1, item, tagger, options, may_see=False)
+            piece = _piece(len(evidence) + 1, item, tagger, options, read, may_see=False)
         if piece is None:
             continue
         if piece.tokens > left:
@@ -140,20 +147,23 @@ def prepare(found: Sequence[Result], tagger: Tagger, options: ChatOptions, budge
     return tuple(evidence)
 
 
-def _piece(number: int, item: Result, tagger: Tagger, options: ChatOptions, *, may_see: bool) -> Evidence | None:
+def _piece(
+    number: int, item: Result, tagger: Tagger, options: ChatOptions, read: PictureReader | None, *, may_see: bool
+) -> Evidence | None:
     path = image_path(item)
+    source = _source(path, read) if may_see or (tagger.knows_labels and options.tags) else None
     picture = None
-    if may_see and path is not None:
+    if may_see and source is not None:
         try:
-            picture = prepare_picture(path, options.max_image_side, options.max_image_bytes)
+            picture = prepare_picture(source, options.max_image_side, options.max_image_bytes)
         except ImageError:
             # Moved or damaged since it was indexed: what is stored of it still serves.
-            path = None
+            source = None
     text = shield(item.text or "")
     withheld = text.withheld
     label = "caption" if item.modality == "image" else "text"
     lines = [(label, cut(text.text, options.max_passage_tokens))] if text.text else []
-    tags = tagger.tags(path, options.tags) if picture is None and path is not None else ""
+    tags = tagger.tags(source, options.tags, path) if picture is None and source is not None else ""
     if tags:
         lines.append((_TAGS_LABEL, tags))
     for name, value in _fields(item.metadata):
@@ -181,12 +191,20 @@ class Tagger:
         self._labels = getattr(encoder, "zero_shot_labels", None)
         self._kept: dict[tuple[str, int, int], str] = {}
 
-    def tags(self, image: ImageSource, count: int) -> str:
-        """At most `count` labels, with commas between; empty where the encoder knows none, or nothing fits."""
+    @property
+    def knows_labels(self) -> bool:
+        """Whether the encoder has labels at all."""
+        return self._labels is not None
+
+    def tags(self, image: ImageSource, count: int, file: Path | None = None) -> str:
+        """At most `count` labels, with commas between; empty where the encoder knows none, or nothing fits.
+
+        file: where the image is from, by which its labels are kept.
+        """
         if self._labels is None or not count:
             return ""
         try:
-            key = (str(image), image.stat().st_mtime_ns, count) if isinstance(image, Path) else None
+            key = (str(file), file.stat().st_mtime_ns, count) if file is not None else None
             if key is not None and key in self._kept:
                 return self._kept[key]
             # Bytes and open images are decoded here, as encoders take pictures and paths.
@@ -199,6 +217,16 @@ class Tagger:
                 self._kept.clear()
             self._kept[key] = tags
         return tags
+
+
+def _source(path: Path | None, read: PictureReader | None) -> ImageSource | None:
+    """What to decode for the file of an image item; None where there is none, or it may not be read."""
+    if path is None or read is None:
+        return path
+    try:
+        return read(path)
+    except (ImageError, OSError):
+        return None
 
 
 def _fields(metadata: Mapping[str, MetadataValue]) -> list[tuple[str, str]]:

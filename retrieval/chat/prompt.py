@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 
 from retrieval.chat.budget import MESSAGE_TOKENS, Picture, cut, text_tokens
 from retrieval.chat.claims import strip_citations
-from retrieval.chat.errors import ChatError
+from retrieval.chat.errors import QuestionError
 from retrieval.chat.evidence import Evidence
 from retrieval.chat.options import REFUSAL, ChatOptions
 from retrieval.chat.rewrite import Turn
@@ -36,7 +36,7 @@ class Prompt:
 
 
 def evidence_budget(question: str, history: Sequence[Turn], attached: Picture | None, options: ChatOptions) -> int:
-    """The tokens that are left for evidence. Raises `ChatError` where the question alone is too long."""
+    """The tokens that are left for evidence. Raises `QuestionError` where the question alone is too long."""
     boundary = _boundary()
     fixed = [
         SystemMessage(_rules(boundary)),
@@ -46,7 +46,7 @@ def evidence_budget(question: str, history: Sequence[Turn], attached: Picture | 
     used = sum(_tokens(message) for message in fixed) + (attached.tokens + 16 if attached else 0)
     left = options.context_tokens - options.max_answer_tokens - used
     if left < 32:
-        raise ChatError(
+        raise QuestionError(
             f"the context of {options.context_tokens} tokens is too small: rules, question and answer take about "
             f"{used + options.max_answer_tokens}; ask shorter, or use a model with a longer context"
         )

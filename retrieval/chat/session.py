@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import threading
 import time
 from collections.abc import AsyncGenerator, Generator, Iterable, Mapping, Sequence
@@ -19,9 +20,9 @@ from PIL import Image
 from retrieval.chat.answers import Checked, Checker, DraftFilter
 from retrieval.chat.budget import prepare_picture, text_tokens
 from retrieval.chat.calling import Caller, CancelToken, Reply
-from retrieval.chat.errors import ChatCancelled, ChatError
+from retrieval.chat.errors import ChatCancelled, ChatError, QuestionError
 from retrieval.chat.events import Answer, ChatEvent, Counts, EvidenceFound, Final, Retrying, Token, Usage
-from retrieval.chat.evidence import Evidence, Tagger, find, prepare
+from retrieval.chat.evidence import Evidence, PictureReader, Tagger, find, prepare
 from retrieval.chat.grounding import TextSupport
 from retrieval.chat.options import REFUSAL, ChatOptions
 from retrieval.chat.prompt import Prompt, build_prompt, evidence_budget
@@ -46,12 +47,25 @@ class GroundedChat:
     without support is `REFUSAL`. Keeps no history: pass it in, or use a `Conversation`. Thread-safe where
     retriever and model are.
 
-    A turn raises `ChatError` (one line, no secret) for what goes wrong with the model, `ChatTimeout` and
-    `ChatCancelled` being two of its kinds; `SearchError`, `ImageError` and `BackendError` come from the search.
+    pictures: reads the file that an item names and gives its bytes or picture, or raises `ImageError` or
+    OSError for one that may not be seen, of which neither model nor encoder then gets anything but what is
+    stored. Without it any file is read, so give it where others than the asker add items.
+
+    A turn raises `ChatError` (one line, no secret) for what goes wrong with the model, `ChatTimeout`,
+    `ChatCancelled` and `QuestionError` being three of its kinds; `SearchError`, `ImageError` and
+    `BackendError` come from the search.
     """
 
-    def __init__(self, retriever: Retriever, model: BaseChatModel, options: ChatOptions | None = None) -> None:
+    def __init__(
+        self,
+        retriever: Retriever,
+        model: BaseChatModel,
+        options: ChatOptions | None = None,
+        *,
+        pictures: PictureReader | None = None,
+    ) -> None:
         self.retriever = retriever
+        self.pictures = pictures
         self.model = model
         self.options = options or ChatOptions()
         self._tagger = Tagger(retriever.encoder)
@@ -210,9 +224,9 @@ class _Turn:
         self.chat, self.options = chat, chat.options
         self.question = printable(question).strip()
         if not self.question:
-            raise ChatError("the question is empty: say what you want to know")
+            raise QuestionError("the question is empty: say what you want to know")
         if len(question) > MAX_QUESTION_CHARS:
-            raise ChatError(f"the question has {len(question):,} characters; the limit is {MAX_QUESTION_CHARS:,}")
+            raise QuestionError(f"the question has {len(question):,} characters; the limit is {MAX_QUESTION_CHARS:,}")
         self.image = load_image(image) if image is not None else None
         self.history = history
         self.cancel = cancel
@@ -232,9 +246,10 @@ class _Turn:
         budget = evidence_budget(self.query, self.history, self._attached, self.options)
         terms: Query = self.query if self.image is None else [Term(self.query), Term(self.image)]
         found = find(self.chat.retriever, terms, self.options, where)
-        evidence = prepare(found, self.chat._tagger, self.options, budget)
-        if not evidence and prepare(found[:1], self.chat._tagger, self.options, 10**9):
-            raise ChatError(
+        prepared = functools.partial(prepare, tagger=self.chat._tagger, options=self.options, read=self.chat.pictures)
+        evidence = prepared(found, budget=budget)
+        if not evidence and prepared(found[:1], budget=10**9):
+            raise QuestionError(
                 f"the context of {self.options.context_tokens} tokens has room for none of the evidence: ask "
                 "shorter, or use a model with a longer context"
             )
