@@ -16,7 +16,7 @@ from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.cors import CORSMiddleware
 
-from app.api import collections, health, items, jobs, search, uploads
+from app.api import collections, engines, health, items, jobs, search, uploads
 from app.api.access import Access
 from app.api.context import Service
 from app.api.guard import Gate, SecurityHeaders
@@ -26,6 +26,7 @@ from app.api.problems import SCHEMA, install_problem_handlers
 from app.api.routes import GuardedRoute
 from app.keys import KeyStore
 from app.roots import RecordedRoots, Roots
+from app.settings import Settings
 from backends.base import Backend
 from retrieval.encoders.base import Encoder
 
@@ -50,6 +51,7 @@ def create_app(
     batch_size: int = 64,
     samples: Path | None = None,
     tracer: Any = None,
+    settings: Settings | None = None,
 ) -> FastAPI:
     """The service over `backend`, searching with `encoder`, `collection` being the default one.
 
@@ -63,6 +65,9 @@ def create_app(
     are the web pages elsewhere that may call, as ``https://example.org``; none at first.
 
     samples: where `Retriever` keeps what relevance is judged by; in memory without.
+
+    settings: what `backend` was opened by: names its engine, and where ``GET /v1/engines`` asks for servers;
+    without, it asks none.
 
     tracer: an OpenTelemetry tracer that gets a span for each request and each of its stages.
 
@@ -101,6 +106,7 @@ def create_app(
     probes = health.add_routes(app, service)
     for part in (search, items, uploads, collections, jobs):
         part.add_routes(app, service)
+    engines.add_routes(app, service, settings)
     _add_page(app)
     _describe(app)
     # The last one added is the first to see a request.

@@ -94,6 +94,7 @@ def serve(
             batch_size=settings.batch_size,
             samples=samples_folder(settings),
             tracer=_tracer(),
+            settings=settings,
         )
         if settings.collection not in store.collections():
             note(f"note: there is no collection {settings.collection!r} yet; index a folder, or add items")
