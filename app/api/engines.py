@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from app.api.collections import described
 from app.api.context import Service
 from app.api.routes import operation
 from app.api.schemas import BackendBody, EngineBody, EnginesBody, ServerBody, SizedCollection
@@ -99,13 +100,9 @@ def _collections(service: Service) -> tuple[list[SizedCollection], bool]:
 
 
 def _sized(service: Service, name: str) -> SizedCollection:
-    spec, backend = service.backend.describe(name), service.backend
-    count = backend.count(name)
-    return SizedCollection(
-        name=spec.name, count=count, images=backend.count(name, Compare("modality", "eq", "image")), dim=spec.dim,
-        metric=spec.metric, encoder=spec.encoder, index=spec.index.kind, vectors_bytes=count * spec.dim * FLOAT32_BYTES,
-        searchable=spec.encoder == service.encoder.fingerprint, default=spec.name == service.collection,
-    )  # fmt: skip
+    one = described(service, name)
+    images = service.backend.count(name, Compare("modality", "eq", "image"))
+    return SizedCollection(**one.model_dump(), images=images, vectors_bytes=one.count * one.dim * FLOAT32_BYTES)
 
 
 def _engine(row: dict[str, Any]) -> EngineBody:

@@ -214,6 +214,7 @@ class CollectionBody(BaseModel):
     encoder: str
     index: str = Field(description="The kind of index: auto, flat, hnsw or ivf.")
     searchable: bool = Field(description="Whether this service's encoder is the one that filled it.")
+    default: bool = Field(description="Whether it is the service's own, which is meant where none is named.")
 
 
 class NewCollection(BaseModel):
@@ -280,7 +281,6 @@ class SizedCollection(CollectionBody):
 
     images: int = Field(description="How many of its items are images; the others are texts.")
     vectors_bytes: int = Field(description="Its vectors alone, in float32: what an exact search reads.")
-    default: bool = Field(description="Whether it is the service's own.")
 
 
 class BackendBody(BaseModel):
