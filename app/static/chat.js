@@ -115,7 +115,10 @@ export function chatView() {
       if (selected === turn) drawSources();
     } else if (event === "token") turn.text += data.text;
     else if (event === "retrying") { turn.note = `Trying again in ${Math.ceil(data.wait_s)} s: ${data.reason}`; turn.text = ""; }
-    else if (event === "final") turn.answer = data;
+    else if (event === "final") {
+      turn.answer = data;
+      if (selected === turn) drawSources();
+    }
     else if (event === "error") turn.error = new Failure(data.status ?? 500, data.detail ?? "The answer failed.");
     drawTurn(turn);
     if (atEnd) talk.scrollTop = talk.scrollHeight;

@@ -29,7 +29,7 @@ export function enginesView() {
       h("p", {}, [summary, version].filter(Boolean).join(" · ")),
       h("ul", { class: "facts-list" }, facts.map(([name, words]) => h("li", { class: capabilities[name] ? "yes" : "no" },
         h("span", { "aria-hidden": "true" }, capabilities[name] ? "✓" : "–"), h("span", { class: "unseen" }, capabilities[name] ? "yes: " : "no: "), words))),
-      h("p", { class: "soft" }, `Indexes and more: ${can.join(", ") || "none"}. Metrics: ${capabilities.metrics.join(", ")}.`));
+      h("p", { class: "soft" }, `Indexes and more: ${can.filter((each) => !facts.some(([name]) => name.replaceAll("_", " ") === each)).join(", ") || "none"}. Metrics: ${capabilities.metrics.join(", ")}.`));
   }
 
   const table = (label, heads, rows) => h("div", { class: "scroll card", tabIndex: 0, role: "region", "aria-label": label },

@@ -6,6 +6,7 @@ import { checkField, fromWhere, inWords, OPERATORS, toWhere, typedValue, typeOf 
 /** Fields that the indexer writes for itself and whose values tell nothing apart. */
 const INTERNAL = new Set(["image", "content_hash", "bytes", "path", "passage", "line", "width", "height", "file"]);
 const MOST_FIELDS = 12;
+const MOST_VALUES = 8;
 const TICKED_NUMBERS = 8;
 
 /** `changed(where)` is called with what the person asks for; `count(fields, where)` gives facets by field. */
@@ -79,13 +80,14 @@ export function filterPanel({ changed, count }) {
 
   function drawFacet(name, facet) {
     const chosen = ticked(name);
-    const values = [...facet.values];
+    const values = facet.values.slice(0, MOST_VALUES);
+    const more = facet.values.length - values.length + facet.more;
     for (const each of chosen) if (!values.some((one) => one.value === each)) values.push({ value: each, count: 0 });
     return h("fieldset", {}, h("legend", {}, name),
       values.map(({ value: each, count: many }) => h("label", { class: "tick" },
         h("input", { type: "checkbox", checked: chosen.includes(each), on: { change: (event) => tick(name, each, event.target.checked) } }),
         h("span", { class: "value" }, String(each)), h("span", { class: "many" }, number(many)))),
-      facet.more ? h("p", { class: "soft" }, `and ${number(facet.more)} more`) : null);
+      more > 0 ? h("p", { class: "soft" }, `and ${number(more)} more`) : null);
   }
 
   function drawRange(name) {

@@ -5,7 +5,7 @@ import { picture } from "./pictures.js";
 
 const TEXT_RATIO = 1.5;
 
-const rowHeight = () => (innerWidth < 520 ? 130 : innerWidth < 1100 ? 190 : 220);
+const rowHeight = () => (innerWidth < 520 ? 112 : innerWidth < 1100 ? 180 : 220);
 
 export function ratioOf(hit) {
   if (hit.modality !== "image") return TEXT_RATIO;

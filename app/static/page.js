@@ -74,5 +74,5 @@ async function offerChat() {
 
 onChange(show);
 start();
-show({ moved: true });
+show({ moved: false });
 offerChat();

@@ -8,7 +8,7 @@ import { lightbox, readItem } from "./lightbox.js";
 import { keepPicture, takePictures } from "./pictures.js";
 import { go, params } from "./router.js";
 import { searchBox, tip } from "./searchbox.js";
-import { isEmpty, LAST_OFFSET, PAGE, readState, RELEVANT, requestBody, searchKey, writeState } from "./state.js";
+import { isEmpty, isGated, LAST_OFFSET, PAGE, readState, RELEVANT, requestBody, searchKey, writeState } from "./state.js";
 import { fromWhere } from "./where.js";
 
 const TYPING_MS = 180;
@@ -54,11 +54,12 @@ export function searchView() {
     box.words.select();
   });
 
-  /** Go to a changed search; a new search begins without the item and without what is not relevant. */
+  /** Go to a changed search, without the item; another question begins with what is relevant only. */
   function change(changes, options = {}) {
     clearTimeout(typing);
     typingHere = false;
-    const lost = "all" in changes ? {} : { all: false };
+    const other = ["q", "picture", "like", "unlike", "collection"].some((name) => name in changes);
+    const lost = other ? { all: false } : {};
     go(writeState({ ...state, q: box.words.value, item: null, ...lost, ...changes }), options);
   }
 
@@ -195,7 +196,7 @@ export function searchView() {
 
   function told(hits, ended) {
     const what = { image: "image", text: "text", any: "result" }[state.find];
-    const many = `${number(hits.length)}${ended ? "" : "+"} ${state.all ? "" : "relevant "}${what}${hits.length === 1 ? "" : "s"}`;
+    const many = `${number(hits.length)}${ended ? "" : "+"} ${isGated(state) ? "relevant " : ""}${what}${hits.length === 1 ? "" : "s"}`;
     const parts = [state.q.trim() && `“${state.q.trim()}”`, state.picture && "your picture"].filter(Boolean);
     const items = state.like.length + state.unlike.length;
     if (items) parts.push(`${items} item${items === 1 ? "" : "s"}`);
@@ -205,14 +206,14 @@ export function searchView() {
   function nothing() {
     const misses = button("Show the nearest misses", () => change({ all: true }), { class: "first" });
     const clear = state.where ? button("Clear the filters", () => change({ where: null })) : null;
-    const told = state.all
+    const told = !isGated(state)
       ? ["Nothing is here", state.where ? "No item matches the filters." : "The collection has no such items yet."]
       : ["Nothing relevant", "No item is judged to answer this search. What comes nearest can still be shown, as a guess."];
-    return h("div", { class: "nothing" }, h("h2", {}, told[0]), h("p", {}, told[1]), h("div", { class: "row" }, state.all ? null : misses, clear));
+    return h("div", { class: "nothing" }, h("h2", {}, told[0]), h("p", {}, told[1]), h("div", { class: "row" }, isGated(state) ? misses : null, clear));
   }
 
   function ending(hits) {
-    if (state.all || hits.length >= LAST_OFFSET) return h("p", { class: "soft" }, "That is all.");
+    if (!isGated(state) || hits.length >= LAST_OFFSET) return h("p", { class: "soft" }, "That is all.");
     return h("p", { class: "soft" }, "That is everything relevant. ", button("Show less relevant ones", () => change({ all: true })));
   }
 

@@ -27,7 +27,7 @@ export function searchBox({ typed, sent, chosen, took, toFilters, toResults }) {
   const collection = h("select", { "aria-label": "Collection", hidden: true });
   const count = h("span", { class: "count" });
   const filters = h("button", { type: "button", class: "filter", "aria-controls": "filters", on: { click: toFilters } }, icon("filter"), "Filters", count);
-  const element = h("form", { class: "searchbox", role: "search" }, box, h("div", { class: "row" }, find, mode, collection, filters));
+  const element = h("form", { class: "searchbox", role: "search" }, box, h("div", { class: "row" }, find, filters, mode, collection));
 
   words.addEventListener("input", typed);
   words.addEventListener("keydown", (event) => {

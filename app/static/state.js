@@ -68,9 +68,17 @@ export async function requestBody(state) {
   const body = { ...only, mode: wordless(state) ? "vector" : state.mode };
   if (state.find !== "any") body.modality = state.find;
   if (state.where) body.where = state.where;
-  if (!state.all) body.min_relevance = RELEVANT;
+  if (isGated(state)) body.min_relevance = RELEVANT;
   return body;
 }
+
+/**
+ * Whether what is not relevant is left out; as at the command line, of searches by the meaning of words only. A picture
+ * is judged by how the collection's own find each other, so that among look-alikes none stands out; keywords find
+ * only what has them anyway.
+ */
+export const isGated = (state) =>
+  !state.all && state.mode !== "keyword" && !state.picture && !state.like.length && !state.unlike.length;
 
 /** Whether there is no word to search by, which a search by keywords would refuse. */
 export const wordless = (state) => !state.q.trim();
