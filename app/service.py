@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.cors import CORSMiddleware
 
@@ -130,7 +130,17 @@ def _add_page(app: FastAPI) -> None:
     def page() -> str:
         return files("app").joinpath("static/page.html").read_text("utf-8")
 
-    app.mount("/static", StaticFiles(packages=[("app", "static")]), name="static")
+    app.mount("/static", PageFiles(packages=[("app", "static")]), name="static")
+
+
+class PageFiles(StaticFiles):
+    """The page's files, asked for anew each time: modules of two versions would not fit together."""
+
+    def file_response(self, *arguments: Any, **options: Any) -> Response:
+        """Starlette's, with a 304 where nothing changed."""
+        response = super().file_response(*arguments, **options)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
 
 
 def _describe(app: FastAPI) -> None:

@@ -339,7 +339,7 @@ def test_the_lightbox_by_keyboard(page: Any) -> None:
     page.keyboard.press("Escape")
     dialog.wait_for(state="detached")
     # The focus is on the picture that was shown last.
-    assert page.evaluate("document.activeElement.closest('li').dataset.id") == order[2]
+    page.wait_for_function("id => document.activeElement.closest('li')?.dataset.id === id", arg=order[2])
     page.wait_for_function("() => !location.search.includes('item=')")
     rows = page.evaluate("[...document.querySelectorAll('.grid li')].map((n) => n.getBoundingClientRect().top)")
     page.locator(".grid .open").first.focus()
@@ -398,7 +398,7 @@ def test_more_like_this_from_the_lightbox(page: Any) -> None:
 def test_an_index_job_from_start_to_end(page: Any, served: SimpleNamespace) -> None:
     page.goto("/")
     page.get_by_role("link", name="Index").click()
-    assert page.evaluate("document.activeElement.id") == "main"
+    page.wait_for_function("() => document.activeElement.id === 'main'")
     page.get_by_label("Folder").select_option(str(served.place / "new"))
     page.get_by_label("Collection").fill("fresh")
     page.get_by_role("button", name="Start").click()

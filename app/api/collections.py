@@ -67,6 +67,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
 
 def described(service: Service, name: str) -> CollectionBody:
+    """The body of a collection. Raises `CollectionNotFound`."""
     spec = service.backend.describe(name)
     return CollectionBody(
         name=spec.name, count=service.backend.count(name), dim=spec.dim, metric=spec.metric, encoder=spec.encoder,

@@ -81,6 +81,7 @@ export function filterPanel({ changed, count }) {
   function drawFacet(name, facet) {
     const chosen = ticked(name);
     const values = facet.values.slice(0, MOST_VALUES);
+    if (types.get(name) === "number") values.sort((one, other) => one.value - other.value);
     const more = facet.values.length - values.length + facet.more;
     for (const each of chosen) if (!values.some((one) => one.value === each)) values.push({ value: each, count: 0 });
     return h("fieldset", {}, h("legend", {}, name),

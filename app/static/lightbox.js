@@ -6,6 +6,7 @@ import { captionOf, ratioOf, relevanceOf } from "./grid.js";
 import { picture } from "./pictures.js";
 
 const INTERNAL = new Set(["content_hash", "image"]);
+const SWIPED_PX = 60;
 
 /**
  * A modal dialog over items. `closed()` is called when it was closed by the person, `moved(hit)` when another
@@ -39,6 +40,12 @@ export function lightbox({ closed, moved, more, less, further }) {
     else return;
     event.preventDefault();
   });
+  let touched = null;
+  stage.addEventListener("touchstart", (event) => { touched = event.touches.length === 1 ? event.touches[0].clientX : null; }, { passive: true });
+  stage.addEventListener("touchend", (event) => {
+    const by = touched === null ? 0 : event.changedTouches[0].clientX - touched;
+    if (Math.abs(by) > SWIPED_PX) step(by < 0 ? 1 : -1);
+  }, { passive: true });
   node.addEventListener("click", (event) => { if (event.target === node || event.target === stage) node.close(); });
 
   async function step(by) {

@@ -3,7 +3,7 @@
 import { call } from "./api.js";
 import { icon } from "./dom.js";
 import { keys } from "./keys.js";
-import { onChange, params, start } from "./router.js";
+import { address, onChange, params, start } from "./router.js";
 import { searchView } from "./search.js";
 
 const main = document.getElementById("main");
@@ -26,6 +26,7 @@ async function show({ moved }) {
     else link.removeAttribute("aria-current");
   }
   document.body.dataset.view = name;
+  keepCollection();
   if (shown !== name) {
     if (shown) views[shown].leave?.();
     main.replaceChildren(view.element);
@@ -35,6 +36,17 @@ async function show({ moved }) {
   }
   document.title = `${titles[name]} · Sightline`;
   view.enter({ moved });
+}
+
+/** A view that works on a collection is gone to with the one that is looked at. */
+function keepCollection() {
+  const collection = params().get("collection");
+  for (const link of document.querySelectorAll('[data-view="search"], [data-view="chat"]')) {
+    const query = new URLSearchParams();
+    if (link.dataset.view !== "search") query.set("view", link.dataset.view);
+    if (collection) query.set("collection", collection);
+    link.href = address(query);
+  }
 }
 
 function isDark() {

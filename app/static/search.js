@@ -28,7 +28,7 @@ export function searchView() {
     chosen: change, took, toFilters, toResults,
   });
   const panel = filterPanel({ changed: (where) => change({ where }), count });
-  const status = h("p", { class: "status" });
+  const status = h("p", { class: "status", tabIndex: -1 });
   const grid = h("ol", { class: "grid" });
   const message = h("div", { class: "message" });
   const end = h("div", { class: "end" });
@@ -194,6 +194,12 @@ export function searchView() {
     if (!ended && !error && end.getBoundingClientRect().top < innerHeight + 800) next();
   }
 
+  /** What was pressed is gone with the results it stood for, so the focus goes to what is said of the new ones. */
+  function showAll() {
+    change({ all: true });
+    status.focus({ preventScroll: true });
+  }
+
   function told(hits, ended) {
     const what = { image: "image", text: "text", any: "result" }[state.find];
     const many = `${number(hits.length)}${ended ? "" : "+"} ${isGated(state) ? "relevant " : ""}${what}${hits.length === 1 ? "" : "s"}`;
@@ -204,7 +210,7 @@ export function searchView() {
   }
 
   function nothing() {
-    const misses = button("Show the nearest misses", () => change({ all: true }), { class: "first" });
+    const misses = button("Show the nearest misses", showAll, { class: "first" });
     const clear = state.where ? button("Clear the filters", () => change({ where: null })) : null;
     const told = !isGated(state)
       ? ["Nothing is here", state.where ? "No item matches the filters." : "The collection has no such items yet."]
@@ -214,7 +220,7 @@ export function searchView() {
 
   function ending(hits) {
     if (!isGated(state) || hits.length >= LAST_OFFSET) return h("p", { class: "soft" }, "That is all.");
-    return h("p", { class: "soft" }, "That is everything relevant. ", button("Show less relevant ones", () => change({ all: true })));
+    return h("p", { class: "soft" }, "That is everything relevant. ", button("Show less relevant ones", showAll));
   }
 
   function drawFilters() {
@@ -264,14 +270,21 @@ export function searchView() {
   let welcomed = false;
   return {
     element,
-    leave() { shown.shut(); },
+    leave() {
+      shown.shut();
+      // What is indexed meanwhile changes what is said at the next visit.
+      welcomed = false;
+    },
     enter({ moved }) {
       const before = searchKey(state);
       if (list) list.scroll = scrollY;
       const old = state;
       state = readState(params());
       if (moved) typingHere = false;
-      if (old.collection !== state.collection) panel.forget();
+      if (old.collection !== state.collection) {
+        panel.forget();
+        welcomed = false;
+      }
       box.show(state);
       const empty = isEmpty(state);
       element.classList.toggle("empty", empty);

@@ -11,7 +11,7 @@ import { keptPicture, picture } from "./pictures.js";
  */
 export function searchBox({ typed, sent, chosen, took, toFilters, toResults }) {
   const words = h("input", {
-    id: "words", type: "search", autocomplete: "off", spellcheck: false, enterKeyHint: "search",
+    id: "words", type: "search", maxLength: 2000, autocomplete: "off", spellcheck: false, enterKeyHint: "search",
     placeholder: "Describe a picture, or drop one here", "aria-label": "What to look for",
   });
   const chips = h("span", { class: "parts" });
