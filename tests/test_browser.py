@@ -665,6 +665,8 @@ VIEWS = {
 }
 
 
+SETTLED = """() => !document.querySelector(".working, [aria-busy]") && [...document.images].every((image) =>
+    image.complete || image.getBoundingClientRect().top > innerHeight + 100)"""
 #: Those that are laid out anew where it is narrow.
 NARROW = ("search", "lightbox", "chat")
 
@@ -688,7 +690,7 @@ def test_no_serious_barrier_and_nothing_cut_off_at_any_width(browser: Any, serve
                 page.get_by_label("Question").fill("what is red?")
                 page.keyboard.press("Enter")
                 page.locator(".answer .cite").first.wait_for()
-            page.wait_for_load_state("networkidle")
+            page.wait_for_function(SETTLED)
             page.screenshot(path=screenshots() / f"{name}-{width}-{theme}.png")
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (name, width)
             if width == 1024 or (width == 390 and name in NARROW):

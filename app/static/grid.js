@@ -16,18 +16,24 @@ export function ratioOf(hit) {
 export const captionOf = (hit) =>
   (hit.text || hit.metadata.path || hit.id).split("\n")[0];
 
-export function relevanceOf(hit) {
-  return hit.relevance === null || hit.relevance === undefined
+/**
+ * What is shown of how good a result is: its relevance, or where that is not known, or tells little, as of
+ * what is like a picture, its score.
+ */
+export function relevanceOf(hit, { alike = false } = {}) {
+  const known = hit.relevance !== null && hit.relevance !== undefined;
+  if (known && alike) return { text: hit.score.toFixed(2), title: `similarity; relevance ${Math.floor(100 * hit.relevance)}%` };
+  return !known
     ? { text: hit.score.toFixed(2), title: "score; its relevance cannot be judged" }
     : { text: `${Math.floor(100 * hit.relevance)}%`, title: `relevance; score ${hit.score.toFixed(3)}` };
 }
 
 /** A result as a list item. `open`, `more` and `less` are called with the hit. */
-export function tile(hit, { collection, low, open, more, less }) {
+export function tile(hit, { collection, low, alike, open, more, less }) {
   const ratio = ratioOf(hit);
   const height = rowHeight();
   const caption = captionOf(hit);
-  const relevance = relevanceOf(hit);
+  const relevance = relevanceOf(hit, { alike });
   const inside = hit.modality === "image"
     ? picture({ id: hit.id, alt: caption, width: height * ratio * 1.25, ratio, collection })
     : h("span", { class: "passage" }, hit.metadata.heading ? h("strong", {}, String(hit.metadata.heading)) : null, hit.text ?? hit.id);

@@ -8,7 +8,7 @@ import { lightbox, readItem } from "./lightbox.js";
 import { keepPicture, takePictures } from "./pictures.js";
 import { go, params } from "./router.js";
 import { searchBox, tip } from "./searchbox.js";
-import { isEmpty, isGated, LAST_OFFSET, PAGE, readState, RELEVANT, requestBody, searchKey, writeState } from "./state.js";
+import { isAlike, isEmpty, isGated, LAST_OFFSET, PAGE, readState, RELEVANT, requestBody, searchKey, writeState } from "./state.js";
 import { fromWhere } from "./where.js";
 
 const TYPING_MS = 180;
@@ -178,9 +178,10 @@ export function searchView() {
 
   function drawMore() {
     const from = grid.children.length;
-    const low = (hit) => hit.relevance !== null && hit.relevance < RELEVANT;
+    const alike = isAlike(state);
+    const low = (hit) => !alike && hit.relevance !== null && hit.relevance < RELEVANT;
     grid.append(...list.hits.slice(from).map((hit) => tile(hit, {
-      collection: state.collection, low: low(hit), open, more: (each) => steer("like", each), less: (each) => steer("unlike", each),
+      collection: state.collection, low: low(hit), alike, open, more: (each) => steer("like", each), less: (each) => steer("unlike", each),
     })));
     const { hits, ended, error } = list;
     if (error && !hits.length) message.replaceChildren(failure(error, () => run()));

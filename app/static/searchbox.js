@@ -5,6 +5,8 @@ import { h, icon, iconButton } from "./dom.js";
 import { captionOf, ratioOf } from "./grid.js";
 import { keptPicture, picture } from "./pictures.js";
 
+const invitation = () => (innerWidth < 520 ? "Describe a picture" : "Describe a picture, or drop one here");
+
 /**
  * `typed()` is called at every change of the words, `sent()` when they are sent off, `chosen(change)` with a
  * change of the state, `took(file)` with a picture, `toFilters()` and `toResults()` to go there.
@@ -12,7 +14,7 @@ import { keptPicture, picture } from "./pictures.js";
 export function searchBox({ typed, sent, chosen, took, toFilters, toResults }) {
   const words = h("input", {
     id: "words", type: "search", maxLength: 2000, autocomplete: "off", spellcheck: false, enterKeyHint: "search",
-    placeholder: "Describe a picture, or drop one here", "aria-label": "What to look for",
+    placeholder: invitation(), "aria-label": "What to look for",
   });
   const chips = h("span", { class: "parts" });
   const file = h("input", { type: "file", accept: "image/*", class: "unseen", tabIndex: -1, "aria-hidden": "true" });
@@ -94,7 +96,7 @@ export function searchBox({ typed, sent, chosen, took, toFilters, toResults }) {
       }
       for (const key of shown.keys()) if (!parts.some(([each]) => each === key)) shown.delete(key);
       chips.replaceChildren(...parts.map(([, node]) => node));
-      words.placeholder = parts.length ? "add words" : "Describe a picture, or drop one here";
+      words.placeholder = parts.length ? "add words" : invitation();
       find.querySelector(`[value="${state.find}"]`).checked = true;
       mode.value = state.mode;
       collection.value = state.collection ?? "";

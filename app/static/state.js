@@ -77,8 +77,10 @@ export async function requestBody(state) {
  * is judged by how the collection's own find each other, so that among look-alikes none stands out; keywords find
  * only what has them anyway.
  */
-export const isGated = (state) =>
-  !state.all && state.mode !== "keyword" && !state.picture && !state.like.length && !state.unlike.length;
+export const isGated = (state) => !state.all && state.mode !== "keyword" && !isAlike(state);
+
+/** Whether it is searched by a picture or an item, so that results are alike rather than relevant. */
+export const isAlike = (state) => Boolean(state.picture) || state.like.length + state.unlike.length > 0;
 
 /** Whether there is no word to search by, which a search by keywords would refuse. */
 export const wordless = (state) => !state.q.trim();
