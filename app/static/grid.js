@@ -28,14 +28,14 @@ export function relevanceOf(hit, { alike = false } = {}) {
     : { text: `${Math.floor(100 * hit.relevance)}%`, title: `relevance; score ${hit.score.toFixed(3)}` };
 }
 
-/** A result as a list item. `open`, `more` and `less` are called with the hit. */
+/** A result as a list item; its picture is fetched by `fetchMeasured`. `open`, `more` and `less` are called with the hit. */
 export function tile(hit, { collection, low, alike, open, more, less }) {
   const ratio = ratioOf(hit);
   const height = rowHeight();
   const caption = captionOf(hit);
   const relevance = relevanceOf(hit, { alike });
   const inside = hit.modality === "image"
-    ? picture({ id: hit.id, alt: caption, width: height * ratio * 1.25, ratio, collection })
+    ? picture({ id: hit.id, alt: caption, ratio, collection })
     : h("span", { class: "passage" }, hit.metadata.heading ? h("strong", {}, String(hit.metadata.heading)) : null, hit.text ?? hit.id);
   const opener = h("button", { type: "button", class: "open", on: { click: () => open(hit) } }, inside);
   if (hit.modality === "image") opener.setAttribute("aria-label", `Open: ${caption}, ${relevance.title.split(";")[0]} ${relevance.text}`);

@@ -40,28 +40,47 @@ const near = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
     if (!isIntersecting) continue;
     near.unobserve(target);
-    blobAddress(target.dataset.path).then((address) => { target.src = address; }, () => target.dispatchEvent(new Event("error")));
+    fetchWithKey(target, target.dataset.path);
   }
 }, { rootMargin: "600px" });
 
+const waiting = new WeakMap();
+
 /**
- * An img of a stored item. `width` is how wide it will be shown, `ratio` its width over its height.
- * Where there is no picture, its place says so.
+ * An img of a stored item. `width` is how wide it will be shown; without it the img is empty until `fetchMeasured`
+ * has seen how wide it came out. `ratio` is its width over its height. Where there is no picture, its place says so.
  */
-export function picture({ id, alt, width, ratio = 1, collection = null, eager = false }) {
-  const path = itemPath(id, { below: "/image", size: sizeFor(width, ratio), collection });
+export function picture({ id, alt, width = null, ratio = 1, collection = null, eager = false }) {
   const image = h("img", { alt, decoding: "async", loading: eager ? "eager" : "lazy", draggable: false });
   image.addEventListener("error", () => {
     image.replaceWith(h("span", { class: "gone", role: "img", "aria-label": `${alt} (no picture)` }, "no picture"));
   }, { once: true });
-  if (keys.current() === null) {
-    image.src = path;
-  } else {
-    image.dataset.path = path;
-    if (eager) blobAddress(path).then((address) => { image.src = address; }, () => image.dispatchEvent(new Event("error")));
-    else near.observe(image);
-  }
+  const start = (shown) => {
+    const path = itemPath(id, { below: "/image", size: sizeFor(shown, ratio), collection });
+    if (keys.current() === null) image.src = path;
+    else if (eager) fetchWithKey(image, path);
+    else {
+      image.dataset.path = path;
+      near.observe(image);
+    }
+  };
+  if (width === null) waiting.set(image, start);
+  else start(width);
   return image;
+}
+
+function fetchWithKey(image, path) {
+  blobAddress(path).then((address) => { image.src = address; }, () => image.dispatchEvent(new Event("error")));
+}
+
+/** Fetch pictures that are in the document now, each in the size that it is shown in. */
+export function fetchMeasured(images) {
+  // All are measured before the first is changed, or the browser would lay out anew for each.
+  const widths = images.map((image) => image.clientWidth);
+  images.forEach((image, index) => {
+    waiting.get(image)?.(widths[index]);
+    waiting.delete(image);
+  });
 }
 
 /** A file as it is sent: no larger than an encoder can use, upright, and without what the camera wrote into it. */

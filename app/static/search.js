@@ -5,7 +5,7 @@ import { announce, button, failure, h, number } from "./dom.js";
 import { filterPanel } from "./filters.js";
 import { tile, withArrows } from "./grid.js";
 import { lightbox, readItem } from "./lightbox.js";
-import { keepPicture, takePictures } from "./pictures.js";
+import { fetchMeasured, keepPicture, takePictures } from "./pictures.js";
 import { go, params } from "./router.js";
 import { searchBox, tip } from "./searchbox.js";
 import { isAlike, isEmpty, isGated, LAST_OFFSET, PAGE, readState, RELEVANT, requestBody, searchKey, writeState } from "./state.js";
@@ -183,11 +183,12 @@ export function searchView() {
     grid.append(...list.hits.slice(from).map((hit) => tile(hit, {
       collection: state.collection, low: low(hit), alike, open, more: (each) => steer("like", each), less: (each) => steer("unlike", each),
     })));
+    grid.hidden = !list.hits.length;
+    fetchMeasured([...grid.children].slice(from).map((each) => each.querySelector("img")).filter(Boolean));
     const { hits, ended, error } = list;
     if (error && !hits.length) message.replaceChildren(failure(error, () => run()));
     else if (!hits.length) message.replaceChildren(nothing());
     else if (state.all && from === 0 && low(hits[0])) message.replaceChildren(h("p", { class: "notice" }, "Nothing relevant was found. These are the nearest misses."));
-    grid.hidden = !hits.length;
     status.textContent = error && !hits.length ? "" : told(hits, ended);
     announce(error ? `That did not work. ${error.message}` : status.textContent);
     const onward = () => { list.error = null; next(); };
