@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import re
@@ -639,6 +640,38 @@ def test_chat_says_what_went_wrong_and_can_be_stopped(page: Any, chat: FakeChat)
     page.get_by_role("button", name="Stop").click()
     page.get_by_text("Stopped.").wait_for()
     assert page.get_by_role("button", name="Send").is_visible()
+
+
+def test_chat_with_the_endpoint_itself(browser: Any, tmp_path: Path) -> None:
+    if "load_model" not in inspect.signature(create_app).parameters:
+        pytest.skip("this service answers no questions: it has no POST /v1/chat")
+    from retrieval.chat import ChatOptions
+    from tests.chat_models import Scripted, collection
+    from tests.toy import ColourEncoder
+
+    said = Scripted(replies=["The brown dog runs along a red beach [1]."], pause_s=0.05)
+    options: dict[str, Any] = {"load_model": lambda: (said, ChatOptions(gate=None))}
+    store = collection(tmp_path / "photos").backend
+    app = create_app(
+        store, ColourEncoder(), "c", home=tmp_path / "home", roots=[tmp_path / "photos"], limits=FREE, **options
+    )
+    with running(app) as port, browser.new_context(base_url=f"http://127.0.0.1:{port}") as context:
+        context.set_default_timeout(8000)
+        page = context.new_page()
+        watch = Watch(page, f"http://127.0.0.1:{port}")
+        page.goto("/")
+        page.get_by_role("link", name="Chat").click()
+        page.get_by_label("Question").fill("what does the dog do?")
+        page.keyboard.press("Enter")
+        page.locator(".draft").wait_for()
+        page.locator(".answer .cite").click()
+        page.locator(OPEN).get_by_role("heading", name=re.compile("dog")).wait_for()
+        page.keyboard.press("Escape")
+        page.get_by_label("Question").fill("and the cat?")
+        page.keyboard.press("Enter")
+        page.get_by_role("button", name="Stop").click()
+        page.get_by_text("Stopped.").wait_for()
+        watch.check()
 
 
 def test_chat_is_offered_where_the_service_has_it(page: Any, served: SimpleNamespace) -> None:

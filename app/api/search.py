@@ -25,18 +25,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/search", tags=["search"], **operation("read", 404, 409, body="json"))
     def search(body: SearchBody, collection: Collection = None) -> SearchHitsBody:
         """Find images and texts by words, by an image, or by weighted terms of both and of stored items."""
-        has_image = body.image is not None or any(term.image is not None for term in body.terms or [])
-        with service.decoding() if has_image else contextlib.nullcontext():
-            retriever = service.retriever(collection)
-            stored = retriever.stored([term.item for term in body.terms or [] if term.item is not None])
-            query = _query(body, service.limits.max_pixels, stored)
-            hits = retriever.search(query, body.k, **_options(body))
-            facets = None
-            if body.facets:
-                narrowed = {"where": body.where, "modality": body.modality, "mode": body.mode}
-                counted = retriever.facets(body.facets, query, **narrowed, top=FACET_VALUES)
-                facets = {name: FacetBody.of(facet) for name, facet in counted.items()}
-        return SearchHitsBody(hits=[HitBody.of(hit) for hit in hits], facets=facets)
+        return searched(service, body, collection)
 
     @app.post("/v1/lookup", tags=["search"], **operation("read", 404, 409, body="image"))
     def lookup(
@@ -50,6 +39,22 @@ def add_routes(app: FastAPI, service: Service) -> None:
             picture = load_image(image.file.read(), max_pixels=service.limits.max_pixels)
             hits = service.retriever(collection).lookup(picture, k, offset=offset)
         return HitsBody(hits=[HitBody.of(hit) for hit in hits])
+
+
+def searched(service: Service, body: SearchBody, collection: str | None) -> SearchHitsBody:
+    """What a search finds. Raises what the retriever raises, and `ImageError`."""
+    has_image = body.image is not None or any(term.image is not None for term in body.terms or [])
+    with service.decoding() if has_image else contextlib.nullcontext():
+        retriever = service.retriever(collection)
+        stored = retriever.stored([term.item for term in body.terms or [] if term.item is not None])
+        query = _query(body, service.limits.max_pixels, stored)
+        hits = retriever.search(query, body.k, **_options(body))
+        facets = None
+        if body.facets:
+            narrowed = {"where": body.where, "modality": body.modality, "mode": body.mode}
+            counted = retriever.facets(body.facets, query, **narrowed, top=FACET_VALUES)
+            facets = {name: FacetBody.of(facet) for name, facet in counted.items()}
+    return SearchHitsBody(hits=[HitBody.of(hit) for hit in hits], facets=facets)
 
 
 def _options(body: SearchBody) -> dict[str, Any]:
