@@ -18,7 +18,7 @@ from app.keys import KeyStore
 from app.service import Limits, create_app
 from app.settings import Settings
 from retrieval.relevance import RELEVANT
-from tests.browser import Watch, drop, launched, screenshots, violations
+from tests.browser import Watch, chromium, drop, launched, screenshots, violations
 from tests.browser_store import COLOURS, OF_EACH, SpreadEncoder, fill
 from tests.serving import running
 
@@ -309,6 +309,26 @@ def test_what_is_relevant_ends_with_a_way_on(page: Any) -> None:
     page.get_by_role("button", name="Show less relevant ones").click()
     page.locator(TILE).nth(30).wait_for()
     assert "min_relevance" not in page.watch.searches()[-1]
+
+
+def test_another_view_and_back_keeps_the_results_and_the_place(page: Any) -> None:
+    page.goto("/?q=red&all=1")
+    page.locator(TILE).nth(30).wait_for()
+    page.mouse.wheel(0, 700)
+    page.wait_for_function("() => scrollY === 700")
+    asked = len(page.watch.searches())
+    page.get_by_role("link", name="Engines").click()
+    page.get_by_role("region", name="All engines").wait_for()
+    page.get_by_role("link", name="Search").click()
+    page.wait_for_function("() => scrollY === 700")
+    assert page.get_by_role("searchbox").input_value() == "red"
+    assert len(page.watch.searches()) == asked
+    # Sent off once more, it is asked once more.
+    page.get_by_role("searchbox").press("Enter")
+    page.wait_for_function("() => performance.getEntriesByName(location.origin + '/v1/search').length > 1")
+    # From the search itself the link begins anew.
+    page.get_by_role("link", name="Search").click()
+    page.get_by_role("heading", name="Find pictures").wait_for()
 
 
 # Lightbox
@@ -752,7 +772,20 @@ def test_the_page_is_made_of_its_own_files_only(page: Any) -> None:
     for file in STATIC.glob("*.*"):
         if file.suffix in (".js", ".css"):
             assert len(file.read_text("utf-8").splitlines()) < 400, file.name
+            assert not re.search(
+                r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", file.read_text("utf-8")
+            )
             assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", file.read_text("utf-8")), file.name
+
+
+def test_a_browser_that_is_required_is_not_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.delenv("SIGHTLINE_TEST_REQUIRE", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="no chromium here"):
+        chromium()
+    monkeypatch.setenv("SIGHTLINE_TEST_REQUIRE", "faiss,chromium")
+    with pytest.raises(pytest.fail.Exception, match="no chromium here"):
+        chromium()
 
 
 def test_the_page_and_the_library_agree_on_what_is_relevant() -> None:

@@ -9,11 +9,11 @@ const MOST_FIELDS = 12;
 const MOST_VALUES = 8;
 const TICKED_NUMBERS = 8;
 
-/** `changed(where)` is called with what the person asks for; `count(fields, where)` gives facets by field. */
+/** `changed(where)` is called with what the person asks for; `count(fields, where, signal)` gives facets by field. */
 export function filterPanel({ changed, count }) {
   const types = new Map();
   let where = null;
-  let asked = 0;
+  let asking = null;
   const facetBox = h("div", { class: "facets" });
   const chips = h("ul", { class: "chips", "aria-label": "Conditions" });
   const problem = h("p", { class: "problem", role: "alert" });
@@ -111,7 +111,8 @@ export function filterPanel({ changed, count }) {
   }
 
   async function drawFacets() {
-    const turn = ++asked;
+    asking?.abort();
+    const { signal } = asking = new AbortController();
     // Beyond what a list of conditions can say, ticks would throw the rest away.
     const names = fromWhere(where) === null ? [] : [...types.keys()].slice(0, MOST_FIELDS);
     if (!names.length) { facetBox.replaceChildren(); return; }
@@ -120,11 +121,12 @@ export function filterPanel({ changed, count }) {
     try {
       // A ticked field is counted without its own ticks, or its other values could not be ticked too.
       const counted = await Promise.all([
-        count(names.filter((name) => !alone.includes(name)), where), ...alone.map((name) => count([name], withoutTicks(name))),
+        count(names.filter((name) => !alone.includes(name)), where, signal),
+        ...alone.map((name) => count([name], withoutTicks(name), signal)),
       ]);
       facets = Object.assign({}, ...counted);
     } catch { return; }
-    if (turn !== asked) return;
+    if (signal.aborted) return;
     const focused = facetBox.contains(document.activeElement) ? document.activeElement.closest("label")?.textContent : null;
     facetBox.replaceChildren(...names.filter((name) => facets[name] && worthIt(name, facets[name])).map((name) =>
       types.get(name) === "number" && facets[name].values.length + facets[name].more > TICKED_NUMBERS

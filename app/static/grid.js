@@ -13,8 +13,7 @@ export function ratioOf(hit) {
   return width > 0 && height > 0 ? Math.min(3, Math.max(0.45, width / height)) : 1;
 }
 
-export const captionOf = (hit) =>
-  (hit.text || hit.metadata.path || hit.id).split("\n")[0];
+export const captionOf = (hit) => String(hit.text || hit.metadata.path || hit.id).split("\n")[0];
 
 /**
  * What is shown of how good a result is: its relevance, or where that is not known, or tells little, as of

@@ -15,6 +15,7 @@ const makers = {
 };
 const titles = { search: "Search", chat: "Chat", index: "Index", engines: "Engines" };
 let shown = null;
+let searched = new URLSearchParams();
 
 async function show({ moved }) {
   const asked = params().get("view");
@@ -26,7 +27,7 @@ async function show({ moved }) {
     else link.removeAttribute("aria-current");
   }
   document.body.dataset.view = name;
-  keepCollection();
+  keepPlace(name);
   if (shown !== name) {
     if (shown) views[shown].leave?.();
     main.replaceChildren(view.element);
@@ -38,14 +39,15 @@ async function show({ moved }) {
   view.enter({ moved });
 }
 
-/** A view that works on a collection is gone to with the one that is looked at. */
-function keepCollection() {
+/** Links to views keep the collection that is looked at, and the one to the search, from elsewhere, what was found. */
+function keepPlace(name) {
   const collection = params().get("collection");
+  if (name === "search") searched = params();
   for (const link of document.querySelectorAll('[data-view="search"], [data-view="chat"]')) {
     const query = new URLSearchParams();
     if (link.dataset.view !== "search") query.set("view", link.dataset.view);
     if (collection) query.set("collection", collection);
-    link.href = address(query);
+    link.href = address(link.dataset.view === "search" && name !== "search" ? searched : query);
   }
 }
 

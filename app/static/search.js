@@ -73,7 +73,8 @@ export function searchView() {
       typingHere = !sent;
     } else if (sent) {
       typingHere = false;
-      if (!working && list?.error) run();
+      // Once more, as the collection may have changed.
+      if (!working && !isEmpty(state)) run();
     }
   }
 
@@ -112,11 +113,11 @@ export function searchView() {
     else go(writeState({ ...state, item: null }), { replace: true });
   }
 
-  async function count(fields, where) {
+  async function count(fields, where, signal) {
     if (!fields.length || isEmpty(state)) return {};
     const { min_relevance: _, where: __, ...body } = await requestBody(state);
     const asked = { ...body, k: 1, facets: fields.slice(0, 16), ...(where ? { where } : {}) };
-    return (await call(withCollection("/v1/search", state.collection), { method: "POST", json: asked })).facets;
+    return (await call(withCollection("/v1/search", state.collection), { method: "POST", json: asked, signal })).facets;
   }
 
   /** Begin the list of results that the state asks for, or show it again. */
@@ -270,16 +271,21 @@ export function searchView() {
   }
 
   let welcomed = false;
+  let here = false;
   return {
     element,
     leave() {
       shown.shut();
+      if (list) list.scroll = scrollY;
+      here = false;
       // What is indexed meanwhile changes what is said at the next visit.
       welcomed = false;
     },
     enter({ moved }) {
       const before = searchKey(state);
-      if (list) list.scroll = scrollY;
+      const returned = !here;
+      here = true;
+      if (list && !returned) list.scroll = scrollY;
       const old = state;
       state = readState(params());
       if (moved) typingHere = false;
@@ -303,6 +309,7 @@ export function searchView() {
         run({ again: !moved });
         scrollTo({ top: moved ? list.scroll : 0 });
       } else {
+        if (returned) scrollTo({ top: list.scroll });
         openItem();
       }
     },

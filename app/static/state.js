@@ -22,8 +22,8 @@ export function readState(params) {
   return {
     q: params.get("q") ?? "",
     picture: params.get("picture"),
-    like: params.getAll("like"),
-    unlike: params.getAll("unlike"),
+    like: params.getAll("like").filter(Boolean),
+    unlike: params.getAll("unlike").filter(Boolean),
     find: one("find", MODALITIES),
     mode: one("mode", MODES),
     where,
