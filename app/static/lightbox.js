@@ -80,7 +80,7 @@ export function lightbox({ closed, moved, more, less, further }) {
       announce("Copied");
       setTimeout(() => { pressed.textContent = label; }, 1500);
     };
-    const [title, ...rest] = (hit.modality === "image" ? hit.text ?? caption : caption).split("\n");
+    const [title, ...rest] = hit.modality === "image" ? (hit.text || caption).split("\n") : [String(hit.metadata.heading ?? "A text")];
     return [
       h("h2", { id: "lightbox-title" }, title),
       ...(hit.modality === "image" ? rest.filter(Boolean).map((line) => h("p", {}, line)) : []),

@@ -190,8 +190,8 @@ export function searchView() {
     if (error && !hits.length) message.replaceChildren(failure(error, () => run()));
     else if (!hits.length) message.replaceChildren(nothing());
     else if (state.all && from === 0 && low(hits[0])) message.replaceChildren(h("p", { class: "notice" }, "Nothing relevant was found. These are the nearest misses."));
-    status.textContent = error && !hits.length ? "" : told(hits, ended);
-    announce(error ? `That did not work. ${error.message}` : status.textContent);
+    status.textContent = hits.length ? told(hits, ended) : "";
+    announce(error ? `That did not work. ${error.message}` : status.textContent || message.textContent);
     const onward = () => { list.error = null; next(); };
     end.replaceChildren(...(!hits.length ? [] : error ? [failure(error, onward)] : ended ? [ending(hits)] : []));
     if (!ended && !error && end.getBoundingClientRect().top < innerHeight + 800) next();
@@ -209,7 +209,7 @@ export function searchView() {
     const parts = [state.q.trim() && `“${state.q.trim()}”`, state.picture && "your picture"].filter(Boolean);
     const items = state.like.length + state.unlike.length;
     if (items) parts.push(`${items} item${items === 1 ? "" : "s"}`);
-    return hits.length ? `${many} for ${parts.join(" and ")}` : "Nothing found";
+    return `${many} for ${parts.join(" and ")}`;
   }
 
   function nothing() {
