@@ -87,6 +87,7 @@ def fill(folder: Path) -> Backend:
             caption = f"a {colour} picture, number {number}\nit was painted for a test"
             rows.append(Record(f"{colour}/{number}", vector, "image", caption, path.as_uri(), facts))
         note = f"a note on {colour}, which is a colour"
-        rows.append(Record(f"note/{colour}", encoder.encode_texts([note])[0], "text", note, None, {"colour": colour}))
+        facts = {"colour": colour, "image": f"{colour}/0"}
+        rows.append(Record(f"note/{colour}", encoder.encode_texts([note])[0], "text", note, None, facts))
     backend.upsert("pictures", rows)
     return backend

@@ -399,6 +399,19 @@ def test_the_lightbox_tells_all_and_copies_the_id(page: Any) -> None:
     shows(page, "brown")
 
 
+def test_a_caption_leads_to_its_picture(page: Any) -> None:
+    page.goto("/?q=purple&find=text")
+    page.locator(".grid .open").first.click()
+    dialog = page.locator(OPEN)
+    assert "a note on purple" in dialog.locator("blockquote").inner_text()
+    dialog.get_by_role("button", name="Show its picture").click()
+    dialog.get_by_role("heading", name="a purple picture, number 0").wait_for()
+    page.wait_for_url("**/*item=purple%2F0*")
+    page.keyboard.press("Escape")
+    dialog.wait_for(state="detached")
+    page.wait_for_function("() => !location.search.includes('item=')")
+
+
 def test_more_like_this_from_the_lightbox(page: Any) -> None:
     page.goto("/?q=brown")
     shows(page, "brown")

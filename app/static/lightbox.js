@@ -1,7 +1,7 @@
 // The lightbox: one item at a time, large, with all that is known of it.
 
 import { call, itemPath } from "./api.js";
-import { announce, button, copy, h, iconButton } from "./dom.js";
+import { announce, button, copy, failure, h, iconButton } from "./dom.js";
 import { captionOf, ratioOf, relevanceOf } from "./grid.js";
 import { picture } from "./pictures.js";
 
@@ -49,7 +49,7 @@ export function lightbox({ closed, moved, more, less, further }) {
   node.addEventListener("click", (event) => { if (event.target === node || event.target === stage) node.close(); });
 
   async function step(by) {
-    if (by > 0 && index + by >= hits.length && further) hits = (await further()) ?? hits;
+    if (by > 0 && index + by >= hits.length && further && hits.length > 1) hits = (await further()) ?? hits;
     if (!hits[index + by]) return;
     index += by;
     draw();
@@ -63,7 +63,7 @@ export function lightbox({ closed, moved, more, less, further }) {
       ? picture({ id: hit.id, alt: caption, width: Math.min(innerWidth, 1280), ratio: ratioOf(hit), collection, eager: true })
       : h("blockquote", { tabIndex: 0 }, hit.text ?? ""));
     previous.disabled = index === 0;
-    next.disabled = index === hits.length - 1 && !further;
+    next.disabled = index === hits.length - 1 && (!further || hits.length === 1);
     facts.replaceChildren(...describe(hit, caption));
     facts.scrollTop = 0;
     announce(`${index + 1} of ${hits.length}: ${caption}`);
@@ -89,11 +89,24 @@ export function lightbox({ closed, moved, more, less, further }) {
       h("div", { class: "row" },
         more ? button("More like this", () => leaveFor(() => more(hit)), { class: "first" }) : null,
         less ? button("Less like this", () => leaveFor(() => less(hit))) : null,
+        hit.modality === "text" && typeof hit.metadata.image === "string" ? button("Show its picture", () => showPicture(hit)) : null,
         button("Copy link", copied(() => location.href))),
       h("dl", {}, ...rows,
         h("div", {}, h("dt", {}, "id"), h("dd", { class: "id" }, h("code", {}, hit.id), button("Copy id", copied(() => hit.id), { class: "small" }))),
         hit.duplicates?.length ? h("div", {}, h("dt", {}, "near-duplicates"), h("dd", {}, hit.duplicates.join(", "))) : null),
     ].filter(Boolean);
+  }
+
+  /** The picture that a found caption describes. */
+  async function showPicture(hit) {
+    try {
+      const item = await readItem(hit.metadata.image, collection);
+      [hits, index] = [[item], 0];
+      draw();
+      moved?.(item);
+    } catch (error) {
+      facts.prepend(failure(error));
+    }
   }
 
   function leaveFor(act) {
