@@ -185,9 +185,10 @@ def test_a_picture_finds_pictures_and_stays_with_its_address(page: Any, way: str
     shows(page, "orange")
 
 
-def test_what_is_no_picture_is_said_to_be_none(page: Any) -> None:
-    page.goto("/?q=red")
-    shows(page, "red")
+@pytest.mark.parametrize("address", ["/", "/?q=red"])
+def test_what_is_no_picture_is_said_to_be_none(page: Any, address: str) -> None:
+    page.goto(address)
+    page.locator(TILE if "q=" in address else ".hero .soft").first.wait_for()
     drop(page, b"words", "notes.txt", "text/plain")
     page.get_by_role("alert").get_by_text("is not a picture").wait_for()
 
@@ -288,6 +289,13 @@ def test_the_whole_search_is_in_the_address_and_back_goes_back(page: Any) -> Non
     shows(page, "blue")
     # What was found is kept for that.
     assert len(page.watch.searches()) == asked
+    # To go back from a search that is under way is to leave it.
+    page.route("**/v1/search", lambda route: None if "teal" in (route.request.post_data or "") else route.continue_())
+    search(page, "teal")
+    page.locator("[aria-busy]").wait_for()
+    page.go_back()
+    page.wait_for_function("() => !document.querySelector('[aria-busy], .working')")
+    shows(page, "blue")
 
 
 def test_nothing_relevant_offers_the_nearest_misses(page: Any) -> None:

@@ -36,7 +36,8 @@ export function chatView() {
   question.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();
-    composer.requestSubmit();
+    // What is typed meanwhile waits: only the button stops an answer.
+    if (!running) composer.requestSubmit();
   });
   composer.addEventListener("submit", (event) => {
     event.preventDefault();

@@ -82,8 +82,15 @@ export function searchView() {
     try {
       change({ picture: await keepPicture(file) });
     } catch (error) {
-      message.replaceChildren(failure(error));
+      complain(error);
     }
+  }
+
+  /** Tell of an error where it can be seen, which is not among the results as long as there is no search. */
+  function complain(error) {
+    hero.querySelector(".failed")?.remove();
+    if (isEmpty(state)) hero.append(failure(error));
+    else message.replaceChildren(failure(error));
   }
 
   function steer(name, hit) {
@@ -120,15 +127,23 @@ export function searchView() {
     return (await call(withCollection("/v1/search", state.collection), { method: "POST", json: asked, signal })).facets;
   }
 
-  /** Begin the list of results that the state asks for, or show it again. */
-  function run({ again = true } = {}) {
+  /** Leave the search that is under way. */
+  function stop() {
     working?.abort();
     working = null;
+    results.removeAttribute("aria-busy");
+    element.classList.remove("working");
+  }
+
+  /** Begin the list of results that the state asks for, or show it again. */
+  function run({ again = true } = {}) {
+    stop();
     const key = searchKey(state);
     const kept = lists.get(key);
     if (!again && kept && !kept.error) {
       list = kept;
       draw();
+      openItem();
       return;
     }
     list = { key, hits: [], ended: false, error: null, scroll: 0 };
@@ -153,11 +168,7 @@ export function searchView() {
       if (error.name === "AbortError" || list !== mine) return;
       mine.error = error;
     } finally {
-      if (working === controller) {
-        working = null;
-        results.removeAttribute("aria-busy");
-        element.classList.remove("working");
-      }
+      if (working === controller) stop();
     }
     if (first) draw(); else drawMore();
     openItem();
@@ -174,7 +185,6 @@ export function searchView() {
     message.replaceChildren();
     drawMore();
     drawFilters();
-    openItem();
   }
 
   function drawMore() {
@@ -246,7 +256,7 @@ export function searchView() {
       const item = await readItem(wanted, state.collection);
       if (state.item === wanted) shown.open([item], 0, { of: state.collection });
     } catch (error) {
-      message.replaceChildren(failure(error));
+      complain(error);
     }
   }
 
@@ -276,6 +286,7 @@ export function searchView() {
     element,
     leave() {
       shown.shut();
+      clearTimeout(typing);
       if (list) list.scroll = scrollY;
       here = false;
       // What is indexed meanwhile changes what is said at the next visit.
@@ -300,7 +311,7 @@ export function searchView() {
       results.hidden = empty;
       if (!welcomed) { welcomed = true; welcome(); }
       if (empty) {
-        working?.abort();
+        stop();
         list = null;
         drawFilters();
         openItem();
