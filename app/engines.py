@@ -46,21 +46,32 @@ def table(context: typer.Context, as_json: options.Json = False) -> None:
 
 def look(settings: Settings) -> list[dict[str, Any]]:
     """What is known of each scheme, servers asked, as the objects that ``--json`` prints."""
-    import backends
     from app import probing
+    from backends.urls import shown
 
-    rows = {scheme: _installed(scheme) for scheme in backends.SCHEMES}
+    rows = {row["scheme"]: row for row in installed()}
     servers = {
         scheme: probing.places(scheme, settings.home, settings.backend) if row["installed"] else []
         for scheme, row in rows.items()
     }
+    used = shown(settings.backend)
     probing.ask([answer for answers in servers.values() for answer in answers])
     for scheme, answers in servers.items():
         rows[scheme]["servers"] = [
-            {"url": a.shown, "origin": a.origin, "state": a.state, "version": a.version, "error": a.error}
+            {
+                "url": a.shown, "origin": a.origin, "state": a.state, "version": a.version, "error": a.error,
+                "used": a.shown == used,
+            }
             for a in answers
-        ]
+        ]  # fmt: skip
     return list(rows.values())
+
+
+def installed() -> list[dict[str, Any]]:
+    """The same without asking any server."""
+    import backends
+
+    return [{**_installed(scheme), "servers": []} for scheme in backends.SCHEMES]
 
 
 def _installed(scheme: str) -> dict[str, Any]:

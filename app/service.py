@@ -14,11 +14,11 @@ from typing import Any
 import anyio
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.cors import CORSMiddleware
 
-from app.api import chat, collections, health, items, jobs, mcp, openai, openai_errors, search, uploads
+from app.api import chat, collections, engines, health, items, jobs, mcp, openai, openai_errors, search, uploads
 from app.api.access import Access
 from app.api.context import Service
 from app.api.guard import Gate, SecurityHeaders
@@ -30,6 +30,7 @@ from app.api.routes import GuardedRoute
 from app.api.turns import LoadModel
 from app.keys import KeyStore
 from app.roots import RecordedRoots, Roots
+from app.settings import Settings
 from backends.base import Backend
 from retrieval.encoders.base import Encoder
 
@@ -55,6 +56,7 @@ def create_app(
     samples: Path | None = None,
     tracer: Any = None,
     load_model: LoadModel | None = None,
+    settings: Settings | None = None,
 ) -> FastAPI:
     """The service over `backend`, searching with `encoder`, `collection` being the default one.
 
@@ -71,6 +73,9 @@ def create_app(
 
     load_model: gives the model that answers questions and what a chat with it may spend; called at the first
     question, in a thread. Without it every question is refused with a 503.
+
+    settings: what `backend` was opened by: names its engine, and where ``GET /v1/engines`` asks for servers;
+    without, it asks none.
 
     tracer: an OpenTelemetry tracer that gets a span for each request and each of its stages.
 
@@ -113,6 +118,7 @@ def create_app(
     for part in (search, chat, openai, items, uploads, collections, jobs):
         part.add_routes(app, service)
     tools = mcp.add_routes(app, service)
+    engines.add_routes(app, service, settings)
     _add_page(app)
     _describe(app)
     # The last one added is the first to see a request.
@@ -138,7 +144,17 @@ def _add_page(app: FastAPI) -> None:
     def page() -> str:
         return files("app").joinpath("static/page.html").read_text("utf-8")
 
-    app.mount("/static", StaticFiles(packages=[("app", "static")]), name="static")
+    app.mount("/static", PageFiles(packages=[("app", "static")]), name="static")
+
+
+class PageFiles(StaticFiles):
+    """The page's files, asked for anew each time: modules of two versions would not fit together."""
+
+    def file_response(self, *arguments: Any, **options: Any) -> Response:
+        """Starlette's, with a 304 where nothing changed."""
+        response = super().file_response(*arguments, **options)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
 
 
 def _describe(app: FastAPI) -> None:

@@ -104,6 +104,7 @@ def serve(
             samples=samples_folder(settings),
             tracer=_tracer(),
             load_model=model_loader(settings, strict=strict),
+            settings=settings,
         )
         if settings.collection not in store.collections():
             note(f"note: there is no collection {settings.collection!r} yet; index a folder, or add items")

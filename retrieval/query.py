@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from backends.base import Modality
 from retrieval.encoders.base import Encoder
 from retrieval.images import load_image
 
@@ -25,14 +26,23 @@ class SearchError(Exception):
     """A search that cannot be answered as asked: one line that says why and what to do."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """A stored item as a part of a query, as `Retriever.stored` gives it: its (dim,) vector stands for it."""
+
+    id: str
+    modality: Modality
+    vector: NDArray[np.float32]
+
+
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One part of a composed query: text (a str) or an image (anything else), and its weight.
+    """One part of a composed query: text (a str), a stored item or an image (anything else), and its weight.
 
     A negative weight steers away from the term. Raises SearchError for a weight that is zero or not finite.
     """
 
-    value: str | Path | bytes | Image.Image
+    value: str | Path | bytes | Image.Image | Stored
     weight: float = 1.0
 
     def __post_init__(self) -> None:
@@ -91,6 +101,11 @@ def query_words(query: Query) -> str:
     return " ".join(term.value for term in as_terms(query) if isinstance(term.value, str) and term.weight > 0)
 
 
+def query_items(query: Query) -> frozenset[str]:
+    """The ids of the stored items that a query is made of."""
+    return frozenset(term.value.id for term in as_terms(query) if isinstance(term.value, Stored))
+
+
 def query_vector(query: Query, encoder: Encoder) -> NDArray[np.float32]:
     """The (dim,) float32 vector of a query: the weighted sum of its terms' vectors, at unit length.
 
@@ -98,8 +113,14 @@ def query_vector(query: Query, encoder: Encoder) -> NDArray[np.float32]:
     """
     terms = as_terms(query)
     texts = [(row, term.value) for row, term in enumerate(terms) if isinstance(term.value, str)]
-    images = [(row, load_image(term.value)) for row, term in enumerate(terms) if not isinstance(term.value, str)]
+    images = [
+        (row, load_image(term.value)) for row, term in enumerate(terms) if not isinstance(term.value, (str, Stored))
+    ]
     vectors = np.empty((len(terms), encoder.dim), dtype=np.float32)
+    for row, term in enumerate(terms):
+        if isinstance(term.value, Stored):
+            # At unit length like the others, or its weight would mean something else.
+            vectors[row] = term.value.vector / max(float(np.linalg.norm(term.value.vector)), 1e-12)
     if texts:
         vectors[[row for row, _ in texts]] = encoder.encode_texts([text for _, text in texts])
     if images:

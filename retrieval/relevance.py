@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 from backends.base import Backend, Hit, Metric, Modality
 from retrieval.encoders.base import Encoder
 from retrieval.nulls import MIN_BACKGROUND, Null, fit_null
-from retrieval.query import Term
+from retrieval.query import Stored, Term
 from retrieval.results import Result
 from retrieval.sample import CollectionSample, Sample, SampleCache, write_whole
 
@@ -69,7 +69,13 @@ _log = logging.getLogger(__name__)
 
 def make_of(terms: Sequence[Term]) -> Make:
     """What a query of these terms is made of."""
-    return tuple(("words" if isinstance(term.value, str) else "image", float(term.weight)) for term in terms)
+    return tuple((_kind(term), float(term.weight)) for term in terms)
+
+
+def _kind(term: Term) -> Kind:
+    if isinstance(term.value, Stored):
+        return term.value.modality
+    return "words" if isinstance(term.value, str) else "image"
 
 
 def background_texts() -> list[str]:

@@ -18,7 +18,7 @@ from backends.words import searched_text, words
 from retrieval.encoders.base import Encoder
 from retrieval.facets import Facet, count_facets
 from retrieval.fusion import Ranked, fuse, reciprocal_rank_fusion
-from retrieval.query import Query, SearchError, Term, as_terms, query_vector, query_words
+from retrieval.query import Query, SearchError, Stored, Term, as_terms, query_items, query_vector, query_words
 from retrieval.relevance import Calibrator, Judge, Make, make_of
 from retrieval.rerank import Reranker
 from retrieval.results import Result
@@ -56,7 +56,7 @@ class _Request:
     effort: float | None
     judge: Judge | None = None
     min_relevance: float | None = None
-    without: str | None = None
+    without: frozenset[str] = frozenset()
 
 
 class Retriever:
@@ -118,6 +118,7 @@ class Retriever:
 
         A str is text; a Path, bytes or PIL image is an image. With `modality` the hits are ordered by
         score; without, images and texts are searched apart and merged by `reciprocal_rank_fusion`.
+        Stored items that the query is made of (`stored`) are left out.
         `where` is a `Where` or its JSON form. Pages of one k fit together without gap or repetition
         while the collection does not change. Raises SearchError, `ImageError` or `BackendError`.
 
@@ -141,7 +142,7 @@ class Retriever:
         vector = None if mode == "keyword" and min_relevance is None else query_vector(query, self.encoder)
         request = _Request(
             None if mode == "keyword" else vector, searched, _as_where(where), modality, effort,
-            self._judge(vector, make_of(as_terms(query)), min_relevance), min_relevance,
+            self._judge(vector, make_of(as_terms(query)), min_relevance), min_relevance, query_items(query),
         )  # fmt: skip
         return self._page(request, k, offset, Shape(diversity, group_duplicates, reranker, text))
 
@@ -164,11 +165,12 @@ class Retriever:
         """
         check_page(k, offset)
         self._check()
-        item = self.get(item_id, with_vector=True)
+        item = self.stored([item_id])[item_id]
         judge = self._judge(item.vector, ((item.modality, 1.0),), min_relevance)
         request = _Request(
-            item.vector, "", _as_where(where), modality or item.modality, effort, judge, min_relevance, item_id
-        )
+            item.vector, "", _as_where(where), modality or item.modality, effort, judge, min_relevance,
+            frozenset((item_id,)),
+        )  # fmt: skip
         return self._page(request, k, offset, Shape(diversity, group_duplicates))
 
     def lookup(
@@ -192,6 +194,16 @@ class Retriever:
         if not found:
             raise ItemNotFound(f"no item {item_id!r} in collection {self.collection!r}")
         return found[0]
+
+    def stored(self, ids: Sequence[str]) -> dict[str, Stored]:
+        """These items as parts of a query, by id: ``Term(stored["a"], -0.5)``. Raises `ItemNotFound`."""
+        if not ids:
+            return {}
+        found = self.backend.get(self.collection, ids, with_vectors=True)
+        missing = set(ids) - {record.id for record in found}
+        if missing:
+            raise ItemNotFound(f"no item {min(missing)!r} in collection {self.collection!r}")
+        return {r.id: Stored(r.id, r.modality, r.vector) for r in found if r.vector is not None}
 
     def facets(
         self,
@@ -263,8 +275,8 @@ class Retriever:
         """
         listed: dict[str, Ranked[Hit]] = {}
         limit = min(MAX_DEPTH + 1, self.backend.capabilities.max_k or MAX_DEPTH + 1)
-        # The item itself is in every list that reaches it.
-        depth = min(depth + (request.without is not None), limit)
+        # The items of the query themselves are in every list that reaches them.
+        depth = min(depth + len(request.without), limit)
         read, value = 0, float("inf")
         while True:
             if depth > read:
@@ -273,7 +285,7 @@ class Retriever:
             exhausted = depth == limit or all(ended and len(ranking) <= depth for ranking, ended in rankings)
             merged = fuse([ranking[:depth] for ranking, _ in rankings]) if rankings else []
             for ranked in merged if exhausted else merged[:depth]:
-                if ranked.hit.id not in listed and ranked.hit.id != request.without:
+                if ranked.hit.id not in listed and ranked.hit.id not in request.without:
                     # What is found late stands at the end, whatever its value.
                     value = min(value, ranked.value)
                     listed[ranked.hit.id] = Ranked(ranked.hit, value)

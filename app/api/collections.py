@@ -26,7 +26,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         found = []
         for name in service.backend.collections():
             try:
-                found.append(_described(service, name))
+                found.append(described(service, name))
             except CollectionNotFound:
                 # Dropped by somebody else since.
                 continue
@@ -36,7 +36,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
     def collection(name: Name) -> CollectionBody:
         """One collection."""
         check_name(name)
-        return _described(service, name)
+        return described(service, name)
 
     @app.post("/v1/collections", tags=["collections"], status_code=201, **operation("write", 409, body="small"))
     def create_collection(body: NewCollection) -> CollectionBody:
@@ -45,7 +45,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         spec = CollectionSpec(body.name, service.encoder.dim, "cosine", service.encoder.fingerprint, index)
         service.backend.create(spec)
         service.forget(body.name)
-        return _described(service, body.name)
+        return described(service, body.name)
 
     @app.delete(
         "/v1/collections/{name}",
@@ -66,9 +66,11 @@ def add_routes(app: FastAPI, service: Service) -> None:
         return Response(status_code=204)
 
 
-def _described(service: Service, name: str) -> CollectionBody:
+def described(service: Service, name: str) -> CollectionBody:
+    """The body of a collection. Raises `CollectionNotFound`."""
     spec = service.backend.describe(name)
     return CollectionBody(
         name=spec.name, count=service.backend.count(name), dim=spec.dim, metric=spec.metric, encoder=spec.encoder,
         index=spec.index.kind, searchable=spec.encoder == service.encoder.fingerprint,
+        default=spec.name == service.collection,
     )  # fmt: skip

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from app.jobs import Job
 from backends.base import IndexKind, Modality, Quantization, Record
 from backends.where import check_string
+from retrieval.facets import Facet
 from retrieval.results import Result
 from retrieval.search import Mode
 
@@ -41,12 +42,20 @@ class ThumbnailSize(IntEnum):
     FULL = 1280
 
 
+FacetField = Annotated[
+    str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$", description="A metadata field, or modality.")
+]
+
+
 class TermBody(BaseModel):
-    """One weighted part of a composed query: text, or an image in base64."""
+    """One weighted part of a composed query: text, an image in base64, or a stored item; exactly one of them."""
 
     model_config = ConfigDict(extra="forbid")
     text: Text | None = None
     image: str | None = Field(None, description="An image file's bytes in base64.")
+    item: Text | None = Field(
+        None, min_length=1, max_length=512, description="The id of a stored item, which is then left out of the hits."
+    )
     weight: float = Field(1.0, allow_inf_nan=False, description="Negative to steer away.")
 
 
@@ -82,6 +91,12 @@ class SearchBody(BaseModel):
     group_duplicates: float | None = Field(
         None, gt=0, le=1, description="Fold hits of at least this cosine into one, e.g. 0.95."
     )
+    facets: list[FacetField] | None = Field(
+        None,
+        max_length=16,
+        examples=[["modality", "year"]],
+        description="Fields whose values are counted over the first 100 hits, whatever `k`, `offset` and relevance.",
+    )
 
 
 class HitBody(BaseModel):
@@ -110,6 +125,34 @@ class HitsBody(BaseModel):
     """Results, best first."""
 
     hits: list[HitBody]
+
+
+class FacetValue(BaseModel):
+    """A value, and how many hits have it."""
+
+    value: str | bool | int | float
+    count: int
+
+
+class FacetBody(BaseModel):
+    """The values of one field, the most frequent first."""
+
+    values: list[FacetValue] = Field(description="At most 20.")
+    more: int = Field(description="How many further values there are.")
+    missing: int = Field(description="How many of the hits lack the field.")
+    items: int = Field(description="How many hits were counted over.")
+
+    @classmethod
+    def of(cls, facet: Facet) -> FacetBody:
+        """The body of a facet."""
+        values = [FacetValue(value=value, count=count) for value, count in facet.counts]
+        return cls(values=values, more=facet.more, missing=facet.missing, items=facet.items)
+
+
+class SearchHitsBody(HitsBody):
+    """Results, best first, and what was counted over them."""
+
+    facets: dict[str, FacetBody] | None = Field(None, description="By field; null unless asked for.")
 
 
 class ItemBody(BaseModel):
@@ -171,6 +214,7 @@ class CollectionBody(BaseModel):
     encoder: str
     index: str = Field(description="The kind of index: auto, flat, hnsw or ivf.")
     searchable: bool = Field(description="Whether this service's encoder is the one that filled it.")
+    default: bool = Field(description="Whether it is the service's own, which is meant where none is named.")
 
 
 class NewCollection(BaseModel):
@@ -230,6 +274,54 @@ class FoldersBody(BaseModel):
     """What `POST /v1/index` takes: these folders, and those below."""
 
     folders: list[str]
+
+
+class SizedCollection(CollectionBody):
+    """One collection with its size."""
+
+    images: int = Field(description="How many of its items are images; the others are texts.")
+    vectors_bytes: int = Field(description="Its vectors alone, in float32: what an exact search reads.")
+
+
+class BackendBody(BaseModel):
+    """The engine that the service works with."""
+
+    scheme: str | None = Field(description="As in its URL, e.g. faiss; null where it is not known.")
+    summary: str | None
+    version: str | None
+    answers: bool
+    can: list[str] = Field(description="Its capabilities in words.")
+    capabilities: dict[str, Any]
+
+
+class ServerBody(BaseModel):
+    """What a server said; its address is not told."""
+
+    origin: str = Field(description="Why it was asked: engines up, default address, or setting backend.")
+    state: str = Field(description="answers, does not answer, refused: wrong key, or failed.")
+    version: str | None
+    used: bool = Field(description="Whether this service works with it.")
+
+
+class EngineBody(BaseModel):
+    """An engine that Sightline knows."""
+
+    scheme: str
+    summary: str
+    installed: bool
+    install: str | None = Field(description="The command that installs it, where it is not.")
+    client: str | None
+    version: str | None = Field(description="Of an engine in process.")
+    can: list[str]
+    servers: list[ServerBody]
+
+
+class EnginesBody(BaseModel):
+    """What is behind the service."""
+
+    backend: BackendBody
+    collections: list[SizedCollection]
+    engines: list[EngineBody]
 
 
 class HealthBody(BaseModel):

@@ -5,23 +5,26 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import FastAPI, File, Form, UploadFile
 
 from app.api.context import Service
 from app.api.routes import operation
-from app.api.schemas import Collection, HitBody, HitsBody, K, Offset, SearchBody
+from app.api.schemas import Collection, FacetBody, HitBody, HitsBody, K, Offset, SearchBody, SearchHitsBody
 from retrieval.images import load_image
-from retrieval.query import Query, SearchError, Term
+from retrieval.query import Query, SearchError, Stored, Term
+
+FACET_VALUES = 20
 
 
 def add_routes(app: FastAPI, service: Service) -> None:
     """``POST /v1/search`` and ``POST /v1/lookup``."""
 
     @app.post("/v1/search", tags=["search"], **operation("read", 404, 409, body="json"))
-    def search(body: SearchBody, collection: Collection = None) -> HitsBody:
-        """Find images and texts by words, by an image, or by weighted terms of both."""
+    def search(body: SearchBody, collection: Collection = None) -> SearchHitsBody:
+        """Find images and texts by words, by an image, or by weighted terms of both and of stored items."""
         return searched(service, body, collection)
 
     @app.post("/v1/lookup", tags=["search"], **operation("read", 404, 409, body="image"))
@@ -35,13 +38,20 @@ def add_routes(app: FastAPI, service: Service) -> None:
         return looked_up(service, image.file.read(), k, offset, collection)
 
 
-def searched(service: Service, body: SearchBody, collection: str | None) -> HitsBody:
+def searched(service: Service, body: SearchBody, collection: str | None) -> SearchHitsBody:
     """What a search finds. Raises what the retriever raises, and `ImageError`."""
     has_image = body.image is not None or any(term.image is not None for term in body.terms or [])
     with service.decoding() if has_image else contextlib.nullcontext():
-        query = _query(body, service.limits.max_pixels)
-        hits = service.retriever(collection).search(query, body.k, **_options(body))
-    return HitsBody(hits=[HitBody.of(hit) for hit in hits])
+        retriever = service.retriever(collection)
+        stored = retriever.stored([term.item for term in body.terms or [] if term.item is not None])
+        query = _query(body, service.limits.max_pixels, stored)
+        hits = retriever.search(query, body.k, **_options(body))
+        facets = None
+        if body.facets:
+            narrowed = {"where": body.where, "modality": body.modality, "mode": body.mode}
+            counted = retriever.facets(body.facets, query, **narrowed, top=FACET_VALUES)
+            facets = {name: FacetBody.of(facet) for name, facet in counted.items()}
+    return SearchHitsBody(hits=[HitBody.of(hit) for hit in hits], facets=facets)
 
 
 def looked_up(service: Service, image: bytes, k: int, offset: int, collection: str | None) -> HitsBody:
@@ -58,7 +68,7 @@ def _options(body: SearchBody) -> dict[str, Any]:
     return {name: getattr(body, name) for name in asked}
 
 
-def _query(body: SearchBody, max_pixels: int) -> Query:
+def _query(body: SearchBody, max_pixels: int, stored: Mapping[str, Stored]) -> Query:
     given = [name for name in ("text", "image", "terms") if getattr(body, name) is not None]
     if len(given) != 1:
         raise SearchError(f"a search takes exactly one of text, image and terms, not {given or 'none of them'}")
@@ -69,12 +79,12 @@ def _query(body: SearchBody, max_pixels: int) -> Query:
     terms = []
     left_pixels = max_pixels
     for number, term in enumerate(body.terms or []):
-        if (term.text is None) == (term.image is None):
-            raise SearchError(f"terms[{number}] takes exactly one of text and image")
-        value: Any = term.text
-        if value is None:
+        if sum(value is not None for value in (term.text, term.image, term.item)) != 1:
+            raise SearchError(f"terms[{number}] takes exactly one of text, image and item")
+        value: Any = term.text if term.item is None else stored[term.item]
+        if term.image is not None:
             # The bound is on all of them together.
-            value = load_image(decoded(term.image or ""), max_pixels=left_pixels)
+            value = load_image(decoded(term.image), max_pixels=left_pixels)
             left_pixels -= value.width * value.height
         terms.append(Term(value, term.weight))
     return terms

@@ -1,110 +1,92 @@
-"use strict";
+// The page: its views, which one is shown, theme and key.
 
-const $ = (id) => document.getElementById(id);
-const PAGE = 30;
-let query = null;
-let shown = 0;
+import { call } from "./api.js";
+import { icon } from "./dom.js";
+import { keys } from "./keys.js";
+import { address, onChange, params, start } from "./router.js";
+import { searchView } from "./search.js";
 
-const base64 = (file) => new Promise((resolve, reject) => {
-  const reader = new FileReader();
-  reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
-  reader.onerror = () => reject(reader.error);
-  reader.readAsDataURL(file);
-});
-
-async function ask(url, options) {
-  const response = await fetch(url, options);
-  const body = await response.json();
-  if (!response.ok) throw new Error(body.detail || response.statusText);
-  return body;
-}
-
-function element(name, text, className) {
-  const node = document.createElement(name);
-  if (text !== undefined) node.textContent = text;
-  if (className) node.className = className;
-  return node;
-}
-
-function show(hit) {
-  const item = element("li");
-  const caption = (hit.text || hit.metadata.path || hit.id).split("\n")[0];
-  const judged = hit.relevance !== null;
-  const score = element("span", judged ? ` ${Math.floor(100 * hit.relevance)}%` : ` ${hit.score.toFixed(3)}`, "score");
-  score.title = judged ? `relevance; score ${hit.score.toFixed(3)}` : "score";
-  if (hit.modality === "text") {
-    item.className = "passage";
-    item.append(hit.metadata.heading ? element("strong", `${hit.metadata.heading}: `) : "", hit.text || "", score);
-    return item;
-  }
-  const figure = element("figure");
-  const button = element("button");
-  button.title = "More like this";
-  const image = element("img");
-  image.loading = "lazy";
-  image.alt = caption;
-  image.src = `/v1/items/${encodeURIComponent(hit.id)}/image?size=640`;
-  // Widths in proportion to the pictures' own, so that a row is filled with next to no cropping.
-  const ratio = Math.min(3, Math.max(0.5, hit.metadata.width / hit.metadata.height || 1));
-  item.style.flex = `${ratio} 1 ${Math.round(220 * ratio)}px`;
-  button.append(image);
-  button.addEventListener("click", () => start({ similar: hit.id, label: `like ${caption}` }));
-  const words = element("figcaption", caption);
-  words.append(score);
-  figure.append(button, words);
-  item.append(figure);
-  return item;
-}
-
-async function next() {
-  const { label, similar, ...body } = query;
-  const modality = $("modality").value || null;
-  const found = similar
-    ? await ask(`/v1/items/${encodeURIComponent(similar)}/similar?k=${PAGE}`)
-    : await ask("/v1/search", {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ ...body, modality, k: PAGE, offset: shown }),
-    });
-  $("hits").append(...found.hits.map(show));
-  shown += found.hits.length;
-  $("more").hidden = Boolean(similar) || found.hits.length < PAGE;
-  $("status").textContent = shown ? `${shown} results ${label}` : `Nothing in this collection ${label}`;
-}
-
-async function start(asked) {
-  query = asked;
-  shown = 0;
-  $("hits").replaceChildren();
-  $("more").hidden = true;
-  $("status").textContent = "Searching…";
-  try {
-    await next();
-  } catch (error) {
-    $("status").textContent = error.message;
-  }
-}
-
-const byFile = async (file) => start({ image: await base64(file), label: `like ${file.name}` });
-const byWords = () => {
-  const text = $("words").value.trim();
-  if (!text) return;
-  history.replaceState(null, "", `?q=${encodeURIComponent(text)}`);
-  start({ text, label: `for “${text}”` });
+const main = document.getElementById("main");
+const views = { search: searchView() };
+const makers = {
+  chat: async () => (await import("./chat.js")).chatView(),
+  index: async () => (await import("./indexing.js")).indexView(),
+  engines: async () => (await import("./engines.js")).enginesView(),
 };
+const titles = { search: "Search", chat: "Chat", index: "Index", engines: "Engines" };
+let shown = null;
+let searched = new URLSearchParams();
 
-$("search").addEventListener("submit", (event) => { event.preventDefault(); byWords(); });
-$("modality").addEventListener("change", () => { if (query) start(query); });
-$("file").addEventListener("change", () => { if ($("file").files.length) byFile($("file").files[0]); });
-$("more").addEventListener("click", () => next().catch((error) => { $("status").textContent = error.message; }));
-document.addEventListener("dragover", (event) => { event.preventDefault(); document.body.classList.add("dropping"); });
-document.addEventListener("dragleave", () => document.body.classList.remove("dropping"));
-document.addEventListener("drop", (event) => {
-  event.preventDefault();
-  document.body.classList.remove("dropping");
-  if (event.dataTransfer.files.length) byFile(event.dataTransfer.files[0]);
+async function show({ moved }) {
+  const asked = params().get("view");
+  const name = asked in makers ? asked : "search";
+  views[name] ??= await makers[name]();
+  const view = views[name];
+  for (const link of document.querySelectorAll("nav [data-view]")) {
+    if (link.dataset.view === name) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  document.body.dataset.view = name;
+  keepPlace(name);
+  if (shown !== name) {
+    if (shown) views[shown].leave?.();
+    main.replaceChildren(view.element);
+    // Whoever reads by ear is told that there is a new page; the first one is told by the browser.
+    if (shown) main.focus({ preventScroll: true });
+    shown = name;
+  }
+  document.title = `${titles[name]} · Sightline`;
+  view.enter({ moved });
+}
+
+/** Links to views keep the collection that is looked at, and the one to the search, from elsewhere, what was found. */
+function keepPlace(name) {
+  const collection = params().get("collection");
+  if (name === "search") searched = params();
+  for (const link of document.querySelectorAll('[data-view="search"], [data-view="chat"]')) {
+    const query = new URLSearchParams();
+    if (link.dataset.view !== "search") query.set("view", link.dataset.view);
+    if (collection) query.set("collection", collection);
+    link.href = address(link.dataset.view === "search" && name !== "search" ? searched : query);
+  }
+}
+
+function isDark() {
+  const chosen = document.documentElement.dataset.theme;
+  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+function drawTheme() {
+  const switcher = document.getElementById("theme");
+  const label = isDark() ? "Use the light theme" : "Use the dark theme";
+  switcher.replaceChildren(icon(isDark() ? "sun" : "moon"));
+  switcher.setAttribute("aria-label", label);
+  switcher.title = label;
+}
+
+document.getElementById("theme").addEventListener("click", () => {
+  const theme = isDark() ? "light" : "dark";
+  document.documentElement.dataset.theme = theme;
+  try { localStorage.setItem("sightline-theme", theme); } catch { /* then for this page only */ }
+  drawTheme();
 });
-document.addEventListener("paste", (event) => { if (event.clipboardData.files.length) byFile(event.clipboardData.files[0]); });
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawTheme);
+drawTheme();
 
-const asked = new URLSearchParams(location.search).get("q");
-if (asked) { $("words").value = asked; byWords(); }
+document.getElementById("key").addEventListener("click", () => { keys.forget(); location.reload(); });
+document.getElementById("key").title = "Forget the API key";
+document.getElementById("key").textContent = "Forget key";
+keys.show();
+
+/** Chat is only there where the service offers it; its description says so without a key and without an error. */
+async function offerChat() {
+  try {
+    const { paths } = await call("/openapi.json");
+    document.querySelector('nav [data-view="chat"]').hidden = !("/v1/chat" in paths);
+  } catch { /* the views say that the service is away */ }
+}
+
+onChange(show);
+start();
+show({ moved: false });
+offerChat();

@@ -1,0 +1,58 @@
+// The API key: asked for when the service wants one, kept until the tab is closed, never in an address.
+
+import { button, h } from "./dom.js";
+
+const NAME = "sightline-key";
+let memory = null;
+let asking = null;
+
+function kept() {
+  try { return sessionStorage.getItem(NAME); } catch { return memory; }
+}
+
+function keep(key) {
+  memory = key;
+  try {
+    if (key === null) sessionStorage.removeItem(NAME);
+    else sessionStorage.setItem(NAME, key);
+  } catch { /* then only as long as this page is open */ }
+  document.getElementById("key").hidden = key === null;
+}
+
+function dialog(refused) {
+  return new Promise((resolve) => {
+    const input = h("input", {
+      type: "password", id: "key-text", autocomplete: "off", spellcheck: false, required: true, "aria-describedby": "key-why",
+    });
+    const why = refused
+      ? "The service does not know the key that was used. Give another one."
+      : "This service asks for an API key. It is kept until this tab is closed.";
+    const node = h("dialog", { class: "small", "aria-labelledby": "key-title" },
+      h("form", { method: "dialog", on: { submit: () => node.close(input.value.trim()) } },
+        h("h2", { id: "key-title" }, "API key"),
+        h("p", { id: "key-why" }, why),
+        h("label", { for: "key-text" }, "Key"), input,
+        h("div", { class: "row end" }, button("Cancel", () => node.close("")), h("button", { class: "first" }, "Use this key"))));
+    node.addEventListener("close", () => {
+      const given = node.returnValue;
+      node.remove();
+      if (given) keep(given);
+      resolve(Boolean(given));
+    });
+    document.body.append(node);
+    node.showModal();
+    input.focus();
+  });
+}
+
+export const keys = {
+  current: kept,
+  headers: () => (kept() ? { Authorization: `Bearer ${kept()}` } : {}),
+  /** Ask for a key, once for all calls that wait for it; false when none was given. */
+  ask(refused) {
+    asking ??= dialog(refused).finally(() => { asking = null; });
+    return asking;
+  },
+  forget: () => keep(null),
+  show: () => { document.getElementById("key").hidden = kept() === null; },
+};
