@@ -221,10 +221,10 @@ def test_filters_by_ticks_conditions_and_json(page: Any) -> None:
     page.goto("/?q=red+blue")
     page.locator(TILE).nth(12).wait_for()
     panel = page.get_by_role("complementary", name="Filters")
-    panel.get_by_label("blue").check()
+    panel.get_by_role("checkbox", name="blue").check()
     shows(page, "blue")
     # The other values of a ticked field can still be ticked.
-    panel.get_by_label("red").check()
+    panel.get_by_role("checkbox", name="red").check()
     shows(page, "red", "blue")
     assert json.loads(page.evaluate("new URLSearchParams(location.search).get('where')")) == {
         "colour": {"$in": ["blue", "red"]}
