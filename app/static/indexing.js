@@ -62,8 +62,8 @@ export function indexView() {
     form.replaceChildren(h("form", { class: "card fields", on: { submit: started } },
       field("folder", "Folder", folder), field("below", "Only below", below), field("into", "Collection", collection),
       h("datalist", { id: "collections" }, collections.filter((each) => each.searchable).map(({ name }) => h("option", { value: name }))),
-      h("label", { class: "tick" }, prune, "Remove items whose file has gone"),
-      h("div", { class: "row" }, h("button", { class: "first" }, "Start"))));
+      h("div", { class: "row" }, h("button", { class: "first" }, "Start"),
+        h("label", { class: "tick" }, prune, "Remove items whose file has gone"))));
   }
 
   function jobItem(job, open = false) {
