@@ -20,7 +20,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from app.api import chat, collections, engines, health, items, jobs, mcp, openai, openai_errors, search, uploads
 from app.api.access import Access
-from app.api.context import Service
+from app.api.context import NO_HOSTS, Service
 from app.api.guard import Gate, SecurityHeaders
 from app.api.limits import Limits
 from app.api.observing import Observed
@@ -28,6 +28,7 @@ from app.api.openai_schemas import ERROR
 from app.api.problems import SCHEMA, install_problem_handlers
 from app.api.routes import GuardedRoute
 from app.api.turns import LoadModel
+from app.hosts import HostList
 from app.keys import KeyStore
 from app.roots import RecordedRoots, Roots
 from app.settings import Settings
@@ -57,6 +58,7 @@ def create_app(
     tracer: Any = None,
     load_model: LoadModel | None = None,
     settings: Settings | None = None,
+    fetch_hosts: HostList = NO_HOSTS,
 ) -> FastAPI:
     """The service over `backend`, searching with `encoder`, `collection` being the default one.
 
@@ -77,6 +79,8 @@ def create_app(
     settings: what `backend` was opened by: names its engine, and where ``GET /v1/engines`` asks for servers;
     without, it asks none.
 
+    fetch_hosts: where images are fetched from when a request gives an address instead; nowhere at first.
+
     tracer: an OpenTelemetry tracer that gets a span for each request and each of its stages.
 
     Every error is an RFC 9457 problem document. Backend and encoder stay open; everything else is closed
@@ -95,7 +99,7 @@ def create_app(
         access=access,
         roots=Roots(roots, RecordedRoots(home), home / "uploads"),
         limits=limits, batch_size=batch_size, samples=samples, tracer=tracer,
-        load_model=load_model,
+        load_model=load_model, fetch_hosts=fetch_hosts,
     )  # fmt: skip
 
     @contextlib.asynccontextmanager

@@ -14,6 +14,7 @@ import typer
 
 from app import options
 from app.asking import model_loader
+from app.hosts import HostList
 from app.keyring import open_keys
 from app.opening import CommandError, UsageError, encoder_for, open_backend, samples_folder
 from app.output import note
@@ -51,6 +52,14 @@ def serve(
     rate_limit: Annotated[
         str | None, typer.Option("--rate-limit", metavar="RATE", help="Requests of one caller, e.g. 100/second; none.")
     ] = None,
+    fetch_hosts: Annotated[
+        str | None,
+        typer.Option(
+            "--fetch-hosts",
+            metavar="HOSTS",
+            help="Fetch images from these hosts at a request's word; names with commas, *.example.org for subdomains.",
+        ),
+    ] = None,
     backend: options.Backend = None,
     collection: options.Collection = None,
     encoder: options.Encoder = None,
@@ -77,6 +86,7 @@ def serve(
             "device": device,
             "precision": precision,
             "rate_limit": rate_limit,
+            "fetch_hosts": fetch_hosts,
             "model": model,
             "model_url": model_url,
             "model_vision": model_vision,
@@ -105,6 +115,7 @@ def serve(
             tracer=_tracer(),
             load_model=model_loader(settings, strict=strict),
             settings=settings,
+            fetch_hosts=HostList.parse(settings.fetch_hosts),
         )
         if settings.collection not in store.collections():
             note(f"note: there is no collection {settings.collection!r} yet; index a folder, or add items")

@@ -13,6 +13,8 @@ from urllib.parse import quote
 
 from platformdirs import user_config_path, user_data_path
 
+from app.hosts import HostList
+
 CONFIG_NAME = "sightline.toml"
 ENV_PREFIX = "SIGHTLINE_"
 MAX_CONFIG_BYTES = 1 << 20
@@ -69,6 +71,14 @@ class Settings:
     rate_limit: str = field(
         default="6000/minute", metadata={"help": "requests that one caller of the service may make; none for no limit"}
     )
+    fetch_hosts: str = field(
+        default="",
+        metadata={
+            "help": "hosts, with commas, from which the service fetches the image at an address that a request "
+            "gives: `images.example.org`, or `*.example.org` for all below it",
+            "shown": "none: nothing is fetched",
+        },
+    )
     batch_size: int = field(default=64, metadata={"help": "items encoded and stored at a time while indexing"})
 
     def __post_init__(self) -> None:
@@ -91,6 +101,12 @@ class Settings:
             raise SettingsError(f"model_vision must be auto, yes or no, not {self.model_vision!r}")
         if not re.fullmatch(r"none|[1-9][0-9]{0,8}/(second|minute|hour)", str(self.rate_limit)):
             raise SettingsError(f"rate_limit must be like 100/second, 6000/minute or none, not {self.rate_limit!r}")
+        if not isinstance(self.fetch_hosts, str):
+            raise SettingsError(f"fetch_hosts must be a string of names with commas, not {self.fetch_hosts!r}")
+        try:
+            HostList.parse(self.fetch_hosts)
+        except ValueError as error:
+            raise SettingsError(f"fetch_hosts {error}") from None
         if self.precision not in PRECISIONS:
             raise SettingsError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
 

@@ -21,6 +21,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app.hosts import HostList
 from app.keys import KeyStore
 from app.service import Limits, create_app
 from backends import connect
@@ -164,9 +165,18 @@ def test_roots_origins_and_rates_of_the_command(
     options = served_with[-1]
     assert (options["roots"], options["origins"]) == ([tmp_path / "a"], ["https://page.example"])
     assert options["limits"].rate == "5/second"
+    assert not options["fetch_hosts"]
+    assert run("serve", "--port", 0, "--fetch-hosts", "a.example.org,*.example.net").code == 0
+    assert served_with[-1]["fetch_hosts"] == HostList.of(["a.example.org", "*.example.net"])
     assert run("serve", "--port", 0, "--rate-limit", "none").code == 0
     assert (served_with[-1]["limits"].rate, served_with[-1]["roots"]) == (None, None)
-    for wrong in (["--root", "none"], ["--cors-origin", "*"], ["--cors-origin", "x"], ["--rate-limit", "often"]):
+    for wrong in (
+        ["--root", "none"],
+        ["--cors-origin", "*"],
+        ["--cors-origin", "x"],
+        ["--rate-limit", "often"],
+        ["--fetch-hosts", "*"],
+    ):
         assert run("serve", "--port", 0, *wrong).code == 2, wrong
 
 

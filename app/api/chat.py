@@ -18,7 +18,7 @@ from app.api.observing import CLOSED_BY_CLIENT
 from app.api.problems import Refused, problem_of
 from app.api.routes import operation
 from app.api.schemas import Collection
-from app.api.search import decoded
+from app.api.search import picture
 from app.api.turns import Asked, Past, RunningTurn, explained
 
 T = TypeVar("T")
@@ -69,11 +69,10 @@ def add_routes(app: FastAPI, service: Service) -> None:
         first, where the model has to be asked again), then `final`, which replaces the draft, or `error`, a problem
         document. To leave is to cancel: the model is not asked on.
         """
-        image = body.image
         asked = Asked(
             body.question,
             tuple(Past(turn.question, turn.answer, turn.query) for turn in body.history),
-            None if image is None else lambda: decoded(image),
+            picture(service, body.image, body.image_url),
             body.where, body.strict, collection,
         )  # fmt: skip
         turn = await begin(service, asked, stream=body.stream)

@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.schemas import Text
+from app.api.schemas import ImageAddress, Text
 from app.output import local_path
 from backends.base import Modality
 
@@ -55,6 +55,7 @@ class ChatBody(BaseModel):
         description="The conversation so far, oldest first; the last turns count.",
     )
     image: str | None = Field(None, description="A picture that belongs to the question: a file's bytes in base64.")
+    image_url: ImageAddress = None
     where: dict[str, Any] | None = Field(
         None, examples=[{"year": {"$gte": 1990}}], description="Only items that match, as in a search."
     )

@@ -16,6 +16,8 @@ from app.api.limits import Limits
 from app.api.observing import Metrics, Staged
 from app.api.thumbnails import Thumbnails
 from app.api.turns import Chats, LoadModel
+from app.fetching import Address, Fetcher
+from app.hosts import HostList
 from app.jobs import IndexJobs, Job
 from app.roots import Roots, RootsError
 from backends.base import Backend, CollectionNotFound
@@ -25,6 +27,7 @@ from retrieval.encoders.base import Encoder
 from retrieval.encoders.batching import BatchedEncoder, Overloaded
 from retrieval.search import Retriever
 
+NO_HOSTS = HostList()
 _STORE_STAGES = {"search": "search", "search_text": "search", "get": "fetch"}
 _ENCODER_STAGES = {"encode_texts": "encode", "encode_images": "encode"}
 
@@ -47,6 +50,7 @@ class Service:
         tracer: Any = None,
         load_model: LoadModel | None = None,
         jobs: Path | None = None,
+        fetch_hosts: HostList = NO_HOSTS,
     ) -> None:
         # What only this process can open is never away, only locked for writing, which must not stop reading.
         guarded = cast(Backend, Breaker(backend)) if backend.capabilities.server else backend
@@ -70,6 +74,12 @@ class Service:
         self.in_flight = 0
         self.streams = 0
         self.large_bodies = 0
+        self.fetcher = Fetcher(
+            fetch_hosts,
+            max_bytes=limits.max_body_bytes,
+            max_fetches=limits.max_fetches,
+            deadline_s=limits.fetch_s,
+        )
         self._decoders = threading.BoundedSemaphore(limits.max_decoding)
         self.metrics.gauge("sightline_requests_in_flight", "Requests that are worked on.", lambda: self.in_flight)
         self._retrievers: dict[str, Retriever] = {}
@@ -99,6 +109,14 @@ class Service:
             yield
         finally:
             self._decoders.release()
+
+    @contextlib.contextmanager
+    def fetched(self, address: Address) -> Iterator[bytes]:
+        """The image file at a checked address, for as long as it is needed. Raises `FetchError`, `Overloaded`."""
+        with contextlib.ExitStack() as held:
+            with self.metrics.stage("download"):
+                data = held.enter_context(self.fetcher.fetched(address))
+            yield data
 
     def forget(self, name: str) -> None:
         """Look at the collection afresh at its next use."""

@@ -23,6 +23,8 @@ class Limits:
     max_large_bodies, large_body_bytes: bodies over so many bytes, or of unknown length, that are taken at a time.
     max_chats: questions that are answered at a time.
     max_decoding, decoding_wait_s: requests that hold decoded images at a time, and how long others wait for that.
+    max_fetches, fetch_s: images fetched from allowed hosts at a time, each of `max_body_bytes` at most, and how
+    long one may take.
     body_idle_s, body_s, body_bytes_per_s: a body's next part must come within the first, all of it within
     the second and the time that it takes at the given rate.
     """
@@ -38,6 +40,8 @@ class Limits:
     max_decoding: int = 4
     max_chats: int = 8
     decoding_wait_s: float = 10.0
+    max_fetches: int = 8
+    fetch_s: float = 10.0
     max_header_bytes: int = 16 * 1024
     max_pixels: int = 50_000_000
     max_files: int = 200

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import json
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,6 +38,7 @@ from app.api.openai_schemas import (
 from app.api.problems import FAILED, log
 from app.api.schemas import Collection
 from app.api.turns import Asked, Past, RunningTurn, explained
+from app.fetching import FetchError
 
 if TYPE_CHECKING:
     from retrieval.chat import Answer
@@ -92,7 +94,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         model: what an answer may say is decided by the sources.
         """
         _check(body)
-        asked = _asked(body, collection)
+        asked = _asked(service, body, collection)
         turn = await begin(service, asked, stream=bool(body.stream))
         writer = _Writer(str(request.base_url).rstrip("/"), collection)
         try:
@@ -143,7 +145,7 @@ def _check_model(name: str) -> None:
         raise WrongRequest(f"The model {name!r} does not exist: use {MODEL!r}.", "model", "model_not_found", 404)
 
 
-def _asked(body: CompletionBody, collection: str | None) -> Asked:
+def _asked(service: Service, body: CompletionBody, collection: str | None) -> Asked:
     """The last message as the question, what is before it as the history, without system messages."""
     turns: list[tuple[list[str], list[str]]] = []
     url, where = None, ""
@@ -154,7 +156,7 @@ def _asked(body: CompletionBody, collection: str | None) -> Asked:
             raise WrongRequest(
                 f"Messages of the role {message.role!r} are not taken.", f"{place}.role", "invalid_value"
             )
-        texts, urls = _content(message, place)
+        texts, urls = _content(service, message, place)
         if message.role == "user":
             if not turns or turns[-1][1]:
                 turns.append(([], []))
@@ -176,12 +178,12 @@ def _asked(body: CompletionBody, collection: str | None) -> Asked:
         Past("\n".join(asked)[:MAX_QUESTION_CHARS], "\n".join(answered)[:MAX_ANSWER_CHARS])
         for asked, answered in past[-MAX_HISTORY:]
     )
-    picture = None if url is None else partial(_decoded, url, where)
+    picture = None if url is None else partial(_picture, service, url, where)
     return Asked("\n".join(question), history, picture, body.where, body.strict, collection)
 
 
-def _content(message: Message, place: str) -> tuple[list[str], list[str]]:
-    """The texts of a message and the URLs of its pictures."""
+def _content(service: Service, message: Message, place: str) -> tuple[list[str], list[str]]:
+    """The texts of a message and the URLs of its pictures, checked."""
     if message.content is None or isinstance(message.content, str):
         return ([message.content] if message.content else []), []
     texts, urls = [], []
@@ -190,7 +192,7 @@ def _content(message: Message, place: str) -> tuple[list[str], list[str]]:
         if part.type in ("text", "refusal"):
             texts.append(part.text or "")
         elif part.type == "image_url" and part.image_url is not None:
-            urls.append(_url(part, param))
+            urls.append(_url(service, part, param))
         else:
             raise WrongRequest(
                 f"Parts of the type {part.type[:40]!r} are not taken: use text and image_url.", param, "invalid_value"
@@ -198,16 +200,33 @@ def _content(message: Message, place: str) -> tuple[list[str], list[str]]:
     return texts, urls
 
 
-def _url(part: Part, param: str) -> str:
+def _url(service: Service, part: Part, param: str) -> str:
     assert part.image_url is not None
     url = part.image_url.url
     if not _DATA_URL.match(url):
-        raise WrongRequest(
-            "Images are taken as data: URLs in base64 only; no address is ever fetched.",
-            f"{param}.image_url.url",
-            "invalid_image_url",
-        )
+        param = f"{param}.image_url.url"
+        if not service.fetcher.enabled:
+            told = "Images are taken as data: URLs in base64 only; no address is fetched."
+            raise WrongRequest(told, param, "invalid_image_url")
+        try:
+            service.fetcher.check(url)
+        except FetchError as error:
+            raise WrongRequest(str(error), param, "invalid_image_url") from None
     return url
+
+
+@contextlib.contextmanager
+def _picture(service: Service, url: str, param: str) -> Iterator[bytes]:
+    """The picture at a checked URL."""
+    if _DATA_URL.match(url):
+        yield _decoded(url, param)
+        return
+    with contextlib.ExitStack() as held:
+        try:
+            data = held.enter_context(service.fetched(service.fetcher.check(url)))
+        except FetchError as error:
+            raise WrongRequest(str(error), param, "invalid_image_url") from None
+        yield data
 
 
 def _decoded(url: str, param: str) -> bytes:

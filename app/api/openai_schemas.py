@@ -41,10 +41,11 @@ ERROR: dict[str, Any] = {
 
 
 class ImageUrl(BaseModel):
-    """A picture as a data: URL; no other address is ever fetched."""
+    """A picture as a data: URL, or at an https:// address on a host that the service was told to fetch from."""
 
     url: str = Field(
-        examples=["data:image/png;base64,iVBORw0KGgo…"], json_schema_extra={"pattern": "^data:image/[a-z]{3,4};base64,"}
+        examples=["data:image/png;base64,iVBORw0KGgo…"],
+        json_schema_extra={"pattern": "^(data:image/[a-z]{3,4};base64,|https://)"},
     )
     detail: Any = Field(None, description="Without effect.")
 

@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
+from app.fetching import FetchError
 from app.jobs import JobError, JobNotFound, TooManyJobs
 from app.keys import KeyStoreError
 from app.roots import RootsError
@@ -71,6 +72,7 @@ _OURS: list[tuple[type[Exception], int, int | None, str | None]] = [
     (CollectionExists, 409, None, None),
     (SearchError, 422, None, None),
     (ImageError, 422, None, None),
+    (FetchError, 422, None, None),
     (IndexingError, 422, None, None),
     (Unsupported, 422, None, None),
     (TooManyJobs, 429, 30, None),

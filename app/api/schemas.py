@@ -47,6 +47,16 @@ FacetField = Annotated[
 ]
 
 
+#: Longer ones are refused with the other addresses that are not fetched, and in the same way.
+ImageAddress = Annotated[
+    str | None,
+    Field(
+        json_schema_extra={"examples": ["https://images.example.org/dog.jpg"]},
+        description="Instead of `image`: an https:// address, on a host that the service was told to fetch from.",
+    ),
+]
+
+
 class TermBody(BaseModel):
     """One weighted part of a composed query: text, an image in base64, or a stored item; exactly one of them."""
 
@@ -60,7 +70,7 @@ class TermBody(BaseModel):
 
 
 class SearchBody(BaseModel):
-    """A search: exactly one of `text`, `image` and `terms`."""
+    """A search: exactly one of `text`, `image`, `image_url` and `terms`."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -73,6 +83,7 @@ class SearchBody(BaseModel):
     )
     text: Text | None = None
     image: str | None = Field(None, description="An image file's bytes in base64.")
+    image_url: ImageAddress = None
     terms: list[TermBody] | None = Field(None, max_length=64)
     k: K = 10
     offset: Offset = 0

@@ -6,6 +6,7 @@ import base64
 import binascii
 import contextlib
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import FastAPI, File, Form, UploadFile
@@ -13,6 +14,7 @@ from fastapi import FastAPI, File, Form, UploadFile
 from app.api.context import Service
 from app.api.routes import operation
 from app.api.schemas import Collection, FacetBody, HitBody, HitsBody, K, Offset, SearchBody, SearchHitsBody
+from app.api.turns import Picture
 from retrieval.images import load_image
 from retrieval.query import Query, SearchError, Stored, Term
 
@@ -40,11 +42,20 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
 def searched(service: Service, body: SearchBody, collection: str | None) -> SearchHitsBody:
     """What a search finds. Raises what the retriever raises, and `ImageError`."""
-    has_image = body.image is not None or any(term.image is not None for term in body.terms or [])
-    with service.decoding() if has_image else contextlib.nullcontext():
-        retriever = service.retriever(collection)
+    given = [name for name in ("text", "image", "image_url", "terms") if getattr(body, name) is not None]
+    if len(given) != 1:
+        raise SearchError(
+            f"a search takes exactly one of text, image, image_url and terms, not {given or 'none of them'}"
+        )
+    retriever = service.retriever(collection)
+    has_image = given[0].startswith("image") or any(term.image is not None for term in body.terms or [])
+    with contextlib.ExitStack() as held:
+        read = picture(service, body.image, body.image_url)
+        data = held.enter_context(read()) if read is not None else None
+        if has_image:
+            held.enter_context(service.decoding())
         stored = retriever.stored([term.item for term in body.terms or [] if term.item is not None])
-        query = _query(body, service.limits.max_pixels, stored)
+        query = _query(body, data, service.limits.max_pixels, stored)
         hits = retriever.search(query, body.k, **_options(body))
         facets = None
         if body.facets:
@@ -68,14 +79,11 @@ def _options(body: SearchBody) -> dict[str, Any]:
     return {name: getattr(body, name) for name in asked}
 
 
-def _query(body: SearchBody, max_pixels: int, stored: Mapping[str, Stored]) -> Query:
-    given = [name for name in ("text", "image", "terms") if getattr(body, name) is not None]
-    if len(given) != 1:
-        raise SearchError(f"a search takes exactly one of text, image and terms, not {given or 'none of them'}")
+def _query(body: SearchBody, image: bytes | None, max_pixels: int, stored: Mapping[str, Stored]) -> Query:
     if body.text is not None:
         return Term(body.text).value
-    if body.image is not None:
-        return load_image(decoded(body.image), max_pixels=max_pixels)
+    if image is not None:
+        return load_image(image, max_pixels=max_pixels)
     terms = []
     left_pixels = max_pixels
     for number, term in enumerate(body.terms or []):
@@ -88,6 +96,18 @@ def _query(body: SearchBody, max_pixels: int, stored: Mapping[str, Stored]) -> Q
             left_pixels -= value.width * value.height
         terms.append(Term(value, term.weight))
     return terms
+
+
+def picture(service: Service, image: str | None, image_url: str | None) -> Picture | None:
+    """What gives the picture that a request has as base64 or by its address; None where it has none.
+
+    Raises `SearchError` for both of them, and `FetchError` for an address that is not fetched.
+    """
+    if image is not None and image_url is not None:
+        raise SearchError("a request takes one of image and image_url, not both")
+    if image_url is not None:
+        return partial(service.fetched, service.fetcher.check(image_url))
+    return None if image is None else lambda: contextlib.nullcontext(decoded(image))
 
 
 def decoded(data: str) -> bytes:

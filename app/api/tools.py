@@ -22,6 +22,7 @@ from app.api.items import neighbours, stored, thumbnail
 from app.api.problems import refusal_of
 from app.api.schemas import HitsBody, ItemBody, K, SearchBody, Text, ThumbnailSize
 from app.api.search import decoded, looked_up, searched
+from app.api.search import picture as given
 from app.api.turns import Asked, Past, explained
 from backends.base import Modality
 from retrieval.query import SearchError
@@ -114,7 +115,7 @@ def build(service: Service) -> MCPServer:
     ) -> AnswerBody:
         """Answer a question from the collection, with numbered sources; every sentence is checked against them."""
         past = tuple(Past(turn.question, turn.answer, turn.query) for turn in history or ())
-        picture = None if image is None else functools.partial(decoded, image)
+        picture = given(service, image, None)
         turn = await service.chats.begin(service, Asked(question, past, picture, where, strict, collection))
         try:
             answer = await turn.answer()

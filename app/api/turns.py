@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -40,6 +41,10 @@ KEPT_SIDE = 1536
 LoadModel: TypeAlias = "Callable[[], tuple[BaseChatModel, ChatOptions]]"
 
 
+#: Gives the bytes of an image file, for as long as they are needed.
+Picture: TypeAlias = Callable[[], AbstractContextManager[bytes]]
+
+
 @dataclass(frozen=True, slots=True)
 class Past:
     """An earlier question of a conversation, its answer, and the query that it became, if that is known."""
@@ -51,11 +56,11 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a turn answers. `picture` gives the bytes of an image file, when they are needed."""
+    """What a turn answers. `picture` gives the bytes of an image file, in the turn's thread."""
 
     question: str
     history: tuple[Past, ...] = ()
-    picture: Callable[[], bytes] | None = None
+    picture: Picture | None = None
     where: dict[str, Any] | None = None
     strict: bool = False
     collection: str | None = None
@@ -153,7 +158,10 @@ class Chats:
         loaded = self._model()
         chat = self._chat(service, loaded, asked)
         history = [Turn(past.question, past.answer, past.query) for past in asked.history]
-        picture = _picture(service, asked.picture) if asked.picture is not None else None
+        picture = None
+        if asked.picture is not None:
+            with asked.picture() as data:
+                picture = _picture(service, data)
         with (
             service.metrics.stage("answer"),
             contextlib.closing(
@@ -298,13 +306,13 @@ def _read_shown(service: Service, path: Path) -> Image.Image:
         data = service.roots.open_image(path)[0]
     except RootsError as error:
         raise ImageError(str(error)) from None
-    return _picture(service, lambda: data)
+    return _picture(service, data)
 
 
-def _picture(service: Service, read: Callable[[], bytes]) -> Image.Image:
+def _picture(service: Service, data: bytes) -> Image.Image:
     """An image file's bytes decoded, by few turns at a time, and made no larger than any use of it needs."""
     with service.decoding():
-        image = crop_elongated(load_image(read(), max_pixels=service.limits.max_pixels, target_size=KEPT_SIDE))
+        image = crop_elongated(load_image(data, max_pixels=service.limits.max_pixels, target_size=KEPT_SIDE))
         image.thumbnail((KEPT_SIDE, KEPT_SIDE))
         return image
 
