@@ -34,7 +34,12 @@ PORT = 443
 CONNECT_S = 3.0
 _TRIED = 4
 _URL = re.compile(r"https://(?P<authority>[^/?#]*)(?P<target>[^#]*)(?:#.*)?", re.IGNORECASE | re.DOTALL)
-_HEADERS = {"Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "sightline", "Connection": "close"}
+_HEADERS: dict[bytes | str, bytes | str] = {
+    "Accept": "image/*",
+    "Accept-Encoding": "identity",
+    "User-Agent": "sightline",
+    "Connection": "close",
+}
 #: Gives all addresses of a host, as `socket.getaddrinfo` has them. Raises OSError.
 Resolve = Callable[[str], Sequence[str]]
 

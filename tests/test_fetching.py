@@ -31,6 +31,7 @@ from app.service import Limits, create_app
 from app.settings import Settings, SettingsError
 from backends.base import Backend
 from retrieval.chat import ChatOptions
+from retrieval.chat.grounding import TextSupport
 from retrieval.encoders.batching import Overloaded
 from tests.chat_models import Scripted, collection
 from tests.serving import running, serving
@@ -509,6 +510,8 @@ def test_the_log_says_why_and_no_secret(made: Callable[..., Fetcher], caplog: py
 
 @pytest.fixture
 def store(tmp_path: Path) -> Backend:
+    # Here, as a chat begins it in a thread of its own, which no test waits for.
+    TextSupport().warm_up()
     return collection(tmp_path / "photos").backend
 
 

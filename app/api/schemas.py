@@ -47,7 +47,6 @@ FacetField = Annotated[
 ]
 
 
-#: Longer ones are refused with the other addresses that are not fetched, and in the same way.
 ImageAddress = Annotated[
     str | None,
     Field(
