@@ -13,8 +13,8 @@ from fastapi import FastAPI, File, Form, UploadFile
 from app.api.context import Service
 from app.api.routes import operation
 from app.api.schemas import Collection, FacetBody, HitBody, HitsBody, K, Offset, SearchBody, SearchHitsBody
-from retrieval.images import load_image
-from retrieval.query import Query, SearchError, Stored, Term
+from retrieval.images import load_image, open_image
+from retrieval.query import Query, SearchError, Stored, Term, query_vector
 
 FACET_VALUES = 20
 
@@ -44,12 +44,13 @@ def searched(service: Service, body: SearchBody, collection: str | None) -> Sear
     with service.decoding() if has_image else contextlib.nullcontext():
         retriever = service.retriever(collection)
         stored = retriever.stored([term.item for term in body.terms or [] if term.item is not None])
-        query = _query(body, service.limits.max_pixels, stored)
-        hits = retriever.search(query, body.k, **_options(body))
+        query = _query(body, service.limits.max_pixels, stored, _decode_size(service))
+        vector = query_vector(query, retriever.encoder) if body.facets and body.mode != "keyword" else None
+        hits = retriever.search(query, body.k, **_options(body), vector=vector)
         facets = None
         if body.facets:
             narrowed = {"where": body.where, "modality": body.modality, "mode": body.mode}
-            counted = retriever.facets(body.facets, query, **narrowed, top=FACET_VALUES)
+            counted = retriever.facets(body.facets, query, **narrowed, top=FACET_VALUES, vector=vector)
             facets = {name: FacetBody.of(facet) for name, facet in counted.items()}
     return SearchHitsBody(hits=[HitBody.of(hit) for hit in hits], facets=facets)
 
@@ -57,7 +58,7 @@ def searched(service: Service, body: SearchBody, collection: str | None) -> Sear
 def looked_up(service: Service, image: bytes, k: int, offset: int, collection: str | None) -> HitsBody:
     """The texts that describe an image best. Raises what the retriever raises, and `ImageError`."""
     with service.decoding():
-        picture = load_image(image, max_pixels=service.limits.max_pixels)
+        picture = load_image(image, max_pixels=service.limits.max_pixels, target_size=_decode_size(service))
         hits = service.retriever(collection).lookup(picture, k, offset=offset)
     return HitsBody(hits=[HitBody.of(hit) for hit in hits])
 
@@ -68,14 +69,19 @@ def _options(body: SearchBody) -> dict[str, Any]:
     return {name: getattr(body, name) for name in asked}
 
 
-def _query(body: SearchBody, max_pixels: int, stored: Mapping[str, Stored]) -> Query:
+def _decode_size(service: Service) -> int | None:
+    """What the encoder can make use of: images are decoded as they are when they are indexed."""
+    return getattr(service.encoder, "decode_size", None)
+
+
+def _query(body: SearchBody, max_pixels: int, stored: Mapping[str, Stored], decode_size: int | None) -> Query:
     given = [name for name in ("text", "image", "terms") if getattr(body, name) is not None]
     if len(given) != 1:
         raise SearchError(f"a search takes exactly one of text, image and terms, not {given or 'none of them'}")
     if body.text is not None:
         return Term(body.text).value
     if body.image is not None:
-        return load_image(decoded(body.image), max_pixels=max_pixels)
+        return load_image(decoded(body.image), max_pixels=max_pixels, target_size=decode_size)
     terms = []
     left_pixels = max_pixels
     for number, term in enumerate(body.terms or []):
@@ -84,8 +90,11 @@ def _query(body: SearchBody, max_pixels: int, stored: Mapping[str, Stored]) -> Q
         value: Any = term.text if term.item is None else stored[term.item]
         if term.image is not None:
             # The bound is on all of them together.
-            value = load_image(decoded(term.image), max_pixels=left_pixels)
-            left_pixels -= value.width * value.height
+            data = decoded(term.image)
+            with open_image(data, max_pixels=left_pixels) as header:
+                pixels = header.width * header.height
+            value = load_image(data, max_pixels=left_pixels, target_size=decode_size)
+            left_pixels -= pixels
         terms.append(Term(value, term.weight))
     return terms
 
