@@ -15,7 +15,7 @@ Latencies are those of successes, to the last byte.
 **Memory** is the resident set of the service's process, each second; its slope after 20 s is given with a bootstrap
 interval, and is called flat where the interval's end is under 1% of it, a minute (`load_record.memory_of`).
 
-``--restart-backend`` kills the database (kill -9) after a third of the time, starts it again 10 s later, and
+``--restart-backend`` kills the database (kill -9) after a third of the time, starts it again 20 s later (at most a quarter of the time), and
 tells what the clients saw: anything but a success or a 503 with Retry-After is an error, except jobs that were
 running, which fail and are begun anew. It takes ``--backend postgresql://``, a server of the run's own.
 
@@ -46,7 +46,7 @@ from benchmarks.load_report import markdown, write
 from benchmarks.load_server import LoadError, Served, database, service
 
 COLLECTION = "loadtest"
-OUTAGE_S = 10.0
+OUTAGE_S = 20.0
 TELL_EVERY_S = 10.0
 READY_WITHIN_S = 60.0
 #: What one request may still take when the run has ended.
@@ -136,7 +136,7 @@ async def _time_passes(world: World, options: Options, server: Any) -> tuple[flo
     await asyncio.to_thread(server.kill)
     killed_s = time.perf_counter() - world.begin_s
     tell(f"{killed_s:.0f} s: the database is killed")
-    await asyncio.sleep(min(OUTAGE_S, options.seconds / 6))
+    await asyncio.sleep(min(OUTAGE_S, options.seconds / 4))
     await asyncio.to_thread(server.start)
     back_s = time.perf_counter() - world.begin_s
     tell(f"{back_s:.0f} s: the database is started again")
