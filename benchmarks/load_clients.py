@@ -24,6 +24,8 @@ from benchmarks.load_record import JOB_EVENTS, Attempt, Record
 HUNG_S = 60.0
 #: A client that is told to come again does so for this long.
 PATIENCE_S = 60.0
+#: After an error within a stream, which cannot say when to come again.
+RETRY_S = 2.0
 #: One client in sixteen of each kind where it stands once.
 ROLES = (
     "search", "chat", "index", "search", "upload", "search", "search", "completions",
@@ -202,7 +204,7 @@ class Client:
         except (httpx.TransportError, ValueError, KeyError) as error:
             fault = Fault(f"{type(error).__name__}: {error}", status)
         if fault is not None and status == expected and fault.told:
-            wait_s = 2.0
+            wait_s = RETRY_S
         if fault is not None:
             status, value = (fault.status if status == expected else status), None
         self._world.record.attempts.append(
