@@ -39,6 +39,8 @@ __all__ = ["Limits", "create_app"]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DEFAULT_LIMITS = Limits()
+#: For what is no request of its own: a picture given to a tool, the end of a turn, a package that is imported.
+SPARE_THREADS = 16
 
 
 def create_app(
@@ -104,6 +106,8 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # A thread for each request that is let in: those that wait for a turn with images must not hold up the rest.
+        anyio.to_thread.current_default_thread_limiter().total_tokens = limits.max_in_flight + SPARE_THREADS
         async with tools.running():
             yield
         # The running job stores its batch first, which may take seconds.

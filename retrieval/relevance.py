@@ -105,7 +105,8 @@ class Calibrator:
 
     folder: where both are kept between runs, one folder a store; None keeps them in memory. The sample is
     checked against the backend every 5 seconds of use (`retrieval.sample.is_current`) and taken anew when
-    the collection changed. Taking it reads every id once and up to 2,048 vectors of each modality. Thread-safe.
+    the collection changed. Taking it reads every id once and up to 2,048 vectors of each modality, for which
+    one search waits; others of that time are judged by the sample before. Thread-safe.
     """
 
     backend: Backend
@@ -120,6 +121,7 @@ class Calibrator:
     _nulls: dict[tuple[Make, Modality], Null | None] = field(default_factory=dict)
     _ready: dict[Modality, Items] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
+    _checking: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self._cache = SampleCache(self.backend, self.collection, self.folder)
@@ -129,21 +131,30 @@ class Calibrator:
         return Judge(self, self.sample(), np.asarray(vector, np.float32), make)
 
     def sample(self) -> CollectionSample:
-        """The collection's sample, as of 5 seconds ago at most. Raises `BackendError`."""
-        with self._lock:
-            now = time.monotonic()
-            if self._sample is None or now - self._checked_at >= self.check_every_s:
+        """The collection's sample, of 5 seconds ago or as it was when a check began. Raises `BackendError`."""
+        known = self._sample
+        if known is not None and time.monotonic() - self._checked_at < self.check_every_s:
+            return known
+        # Only who finds none has to wait for another's check; a backend that is slow or away would hold up all.
+        if not self._checking.acquire(blocking=known is None):
+            assert known is not None
+            return known
+        try:
+            if self._sample is None or time.monotonic() - self._checked_at >= self.check_every_s:
                 current = self._cache.current()
-                if current is not self._sample:
-                    self._sample, self._nulls, self._ready = current, {}, {}
-                self._checked_at = time.monotonic()
+                with self._lock:
+                    if current is not self._sample:
+                        self._sample, self._nulls, self._ready = current, {}, {}
+                    self._checked_at = time.monotonic()
             return self._sample
+        finally:
+            self._checking.release()
 
     def prepare(self) -> None:
         """Bring the sample and the background queries up to date now, so that no search has to wait for it."""
+        self._checked_at = -1e9
+        self.sample()
         with self._lock:
-            self._checked_at = -1e9
-            self.sample()
             self._background()
 
     def null(self, sample: CollectionSample, make: Make, modality: Modality) -> Null | None:

@@ -113,6 +113,7 @@ class Retriever:
         diversity: float = 0.0,
         group_duplicates: float | None = None,
         reranker: Reranker | None = None,
+        vector: NDArray[np.float32] | None = None,
     ) -> list[Result]:
         """The results of ranks ``offset + 1`` to ``offset + k`` for words, an image, or weighted terms of both.
 
@@ -134,12 +135,17 @@ class Retriever:
         `group_duplicates`, a cosine such as 0.95, folds what is as close as that to a better-ranked item
         of its modality into its `duplicates`, those found as deep as was read; `diversity` in [0, 1)
         orders the first 100 by `maximal_marginal_relevance`.
+
+        vector: the query's, where `query_vector` gave it before: the query is not encoded again then.
         """
         check_page(k, offset)
         self._check()
         text = query_words(query)
         searched = "" if mode == "vector" else self._searched_words(text, mode)
-        vector = None if mode == "keyword" and min_relevance is None else query_vector(query, self.encoder)
+        if mode == "keyword" and min_relevance is None:
+            vector = None
+        elif vector is None:
+            vector = query_vector(query, self.encoder)
         request = _Request(
             None if mode == "keyword" else vector, searched, _as_where(where), modality, effort,
             self._judge(vector, make_of(as_terms(query)), min_relevance), min_relevance, query_items(query),
@@ -215,12 +221,13 @@ class Retriever:
         mode: Mode = "vector",
         depth: int = WINDOW,
         top: int = 10,
+        vector: NDArray[np.float32] | None = None,
     ) -> dict[str, Facet]:
         """How often each value of these metadata fields is there, the `top` values of each.
 
         Without a query, exactly, over every item that matches `where` and `modality`; this reads the
         whole collection. With one, over its first `depth` results, because a search by vectors finds
-        everything, only ever less alike. ``modality`` can be counted as a field.
+        everything, only ever less alike. ``modality`` can be counted as a field. `vector` is that of `search`.
         """
         if isinstance(fields, str) or top < 1:
             raise SearchError(f"facets take a list of field names and a top of at least 1, not {fields!r} and {top}")
@@ -230,7 +237,7 @@ class Retriever:
             except ValueError as error:
                 raise SearchError(str(error)) from None
         if query is not None:
-            found = self.search(query, depth, where=where, modality=modality, mode=mode)
+            found = self.search(query, depth, where=where, modality=modality, mode=mode, vector=vector)
             return count_facets(((hit.metadata, hit.modality) for hit in found), fields, top)
         self._check()
         clause = _narrowed(_as_where(where), modality)

@@ -81,6 +81,7 @@ class Service:
             deadline_s=limits.fetch_s,
         )
         self._decoders = threading.BoundedSemaphore(limits.max_decoding)
+        self._glances = threading.BoundedSemaphore(limits.max_glances)
         self.metrics.gauge("sightline_requests_in_flight", "Requests that are worked on.", lambda: self.in_flight)
         self._retrievers: dict[str, Retriever] = {}
         self.chats = Chats(load_model, limits.max_chats)
@@ -101,14 +102,18 @@ class Service:
         return self._retrievers[wanted]
 
     @contextlib.contextmanager
-    def decoding(self) -> Iterator[None]:
-        """Hold decoded images of a request only inside: few may at a time. Raises `Overloaded`."""
-        if not self._decoders.acquire(timeout=self.limits.decoding_wait_s):
+    def decoding(self, *, briefly: bool = False) -> Iterator[None]:
+        """Hold decoded images of a request only inside: few may at a time. Raises `Overloaded`.
+
+        briefly: for what only decodes, so that it need not wait for those that encode what they decoded.
+        """
+        room = self._glances if briefly else self._decoders
+        if not room.acquire(timeout=self.limits.decoding_wait_s):
             raise Overloaded("too many images are being worked on: try again in a moment")
         try:
             yield
         finally:
-            self._decoders.release()
+            room.release()
 
     @contextlib.contextmanager
     def fetched(self, address: Address) -> Iterator[bytes]:

@@ -22,7 +22,8 @@ class Limits:
     max_in_flight: requests worked on or waiting at a time; the next one is told to come again.
     max_large_bodies, large_body_bytes: bodies over so many bytes, or of unknown length, that are taken at a time.
     max_chats: questions that are answered at a time.
-    max_decoding, decoding_wait_s: requests that hold decoded images at a time, and how long others wait for that.
+    max_decoding, decoding_wait_s: requests that hold decoded images at a time, and how long others wait for that;
+    max_glances: pictures of a chat beside them, which are only decoded and made small.
     max_fetches, fetch_s: images fetched from allowed hosts at a time, each of `max_body_bytes` at most, and how
     long one may take.
     body_idle_s, body_s, body_bytes_per_s: a body's next part must come within the first, all of it within
@@ -38,6 +39,7 @@ class Limits:
     max_large_bodies: int = 8
     large_body_bytes: int = MIB
     max_decoding: int = 4
+    max_glances: int = 2
     max_chats: int = 8
     decoding_wait_s: float = 10.0
     max_fetches: int = 8

@@ -15,8 +15,8 @@ from app.api.context import Service
 from app.api.routes import operation
 from app.api.schemas import Collection, FacetBody, HitBody, HitsBody, K, Offset, SearchBody, SearchHitsBody
 from app.api.turns import Picture
-from retrieval.images import load_image
-from retrieval.query import Query, SearchError, Stored, Term
+from retrieval.images import load_image, open_image
+from retrieval.query import Query, SearchError, Stored, Term, query_vector
 
 FACET_VALUES = 20
 
@@ -55,12 +55,13 @@ def searched(service: Service, body: SearchBody, collection: str | None) -> Sear
         if has_image:
             held.enter_context(service.decoding())
         stored = retriever.stored([term.item for term in body.terms or [] if term.item is not None])
-        query = _query(body, data, service.limits.max_pixels, stored)
-        hits = retriever.search(query, body.k, **_options(body))
+        query = _query(body, data, service.limits.max_pixels, stored, _decode_size(service))
+        vector = query_vector(query, retriever.encoder) if body.facets and body.mode != "keyword" else None
+        hits = retriever.search(query, body.k, **_options(body), vector=vector)
         facets = None
         if body.facets:
             narrowed = {"where": body.where, "modality": body.modality, "mode": body.mode}
-            counted = retriever.facets(body.facets, query, **narrowed, top=FACET_VALUES)
+            counted = retriever.facets(body.facets, query, **narrowed, top=FACET_VALUES, vector=vector)
             facets = {name: FacetBody.of(facet) for name, facet in counted.items()}
     return SearchHitsBody(hits=[HitBody.of(hit) for hit in hits], facets=facets)
 
@@ -68,7 +69,7 @@ def searched(service: Service, body: SearchBody, collection: str | None) -> Sear
 def looked_up(service: Service, image: bytes, k: int, offset: int, collection: str | None) -> HitsBody:
     """The texts that describe an image best. Raises what the retriever raises, and `ImageError`."""
     with service.decoding():
-        picture = load_image(image, max_pixels=service.limits.max_pixels)
+        picture = load_image(image, max_pixels=service.limits.max_pixels, target_size=_decode_size(service))
         hits = service.retriever(collection).lookup(picture, k, offset=offset)
     return HitsBody(hits=[HitBody.of(hit) for hit in hits])
 
@@ -79,11 +80,18 @@ def _options(body: SearchBody) -> dict[str, Any]:
     return {name: getattr(body, name) for name in asked}
 
 
-def _query(body: SearchBody, image: bytes | None, max_pixels: int, stored: Mapping[str, Stored]) -> Query:
+def _decode_size(service: Service) -> int | None:
+    """What the encoder can make use of: images are decoded as they are when they are indexed."""
+    return getattr(service.encoder, "decode_size", None)
+
+
+def _query(
+    body: SearchBody, image: bytes | None, max_pixels: int, stored: Mapping[str, Stored], decode_size: int | None
+) -> Query:
     if body.text is not None:
         return Term(body.text).value
     if image is not None:
-        return load_image(image, max_pixels=max_pixels)
+        return load_image(image, max_pixels=max_pixels, target_size=decode_size)
     terms = []
     left_pixels = max_pixels
     for number, term in enumerate(body.terms or []):
@@ -92,8 +100,11 @@ def _query(body: SearchBody, image: bytes | None, max_pixels: int, stored: Mappi
         value: Any = term.text if term.item is None else stored[term.item]
         if term.image is not None:
             # The bound is on all of them together.
-            value = load_image(decoded(term.image), max_pixels=left_pixels)
-            left_pixels -= value.width * value.height
+            data = decoded(term.image)
+            with open_image(data, max_pixels=left_pixels) as header:
+                pixels = header.width * header.height
+            value = load_image(data, max_pixels=left_pixels, target_size=decode_size)
+            left_pixels -= pixels
         terms.append(Term(value, term.weight))
     return terms
 

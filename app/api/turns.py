@@ -311,7 +311,7 @@ def _read_shown(service: Service, path: Path) -> Image.Image:
 
 def _picture(service: Service, data: bytes) -> Image.Image:
     """An image file's bytes decoded, by few turns at a time, and made no larger than any use of it needs."""
-    with service.decoding():
+    with service.decoding(briefly=True):
         image = crop_elongated(load_image(data, max_pixels=service.limits.max_pixels, target_size=KEPT_SIDE))
         image.thumbnail((KEPT_SIDE, KEPT_SIDE))
         return image

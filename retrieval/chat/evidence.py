@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from backends.base import Hit, Modality, Record, matches, parse_where
 from backends.urls import local_path
 from backends.where import MetadataValue
@@ -15,7 +18,7 @@ from retrieval.chat.options import ChatOptions
 from retrieval.chat.shielding import shield
 from retrieval.encoders.base import Encoder
 from retrieval.images import ImageError, ImageSource, load_image
-from retrieval.query import Query
+from retrieval.query import Query, query_vector
 from retrieval.results import Result
 from retrieval.search import Filter, Retriever, reciprocal_rank_fusion
 
@@ -67,8 +70,9 @@ def find(retriever: Retriever, query: Query, options: ChatOptions, where: Filter
     compared. A caption found stands for the image it describes, which has that caption among its own, so that
     a model sees the photo, and one photo is one item of evidence; its relevance is the best of both.
     """
-    images = _search(retriever, query, options, where, "image")
-    texts = _with_owners(_search(retriever, query, options, where, "text"), images, retriever, where)
+    vector = query_vector(query, retriever.encoder)
+    images = _search(retriever, query, vector, options, where, "image")
+    texts = _with_owners(_search(retriever, query, vector, options, where, "text"), images, retriever, where)
     best: dict[str, float] = {}
     for hit in (*images, *texts):
         best[hit.id] = max(best.get(hit.id, 0.0), hit.relevance or 0.0)
@@ -101,13 +105,18 @@ def _with_owners(
 
 
 def _search(
-    retriever: Retriever, query: Query, options: ChatOptions, where: Filter, modality: Modality
+    retriever: Retriever,
+    query: Query,
+    vector: NDArray[np.float32],
+    options: ChatOptions,
+    where: Filter,
+    modality: Modality,
 ) -> list[Result]:
     # Passages are also found by their words: names and numbers mean little to an encoder.
     by_words = modality == "text" and retriever.backend.capabilities.keyword
     return retriever.search(
         query, options.max_evidence, modality=modality, where=where, min_relevance=options.gate,
-        mode="hybrid" if by_words else "vector",
+        mode="hybrid" if by_words else "vector", vector=vector,
     )  # fmt: skip
 
 
@@ -151,19 +160,23 @@ def _piece(
     number: int, item: Result, tagger: Tagger, options: ChatOptions, read: PictureReader | None, *, may_see: bool
 ) -> Evidence | None:
     path = image_path(item)
-    source = _source(path, read) if may_see or (tagger.knows_labels and options.tags) else None
+    tags = None if path is None else tagger.known(path, options.tags)
+    source = _source(path, read) if may_see or (tags is None and tagger.knows_labels and options.tags) else None
     picture = None
     if may_see and source is not None:
         try:
             picture = prepare_picture(source, options.max_image_side, options.max_image_bytes)
         except ImageError:
             # Moved or damaged since it was indexed: what is stored of it still serves.
-            source = None
+            source, tags = None, ""
     text = shield(item.text or "")
     withheld = text.withheld
     label = "caption" if item.modality == "image" else "text"
     lines = [(label, cut(text.text, options.max_passage_tokens))] if text.text else []
-    tags = tagger.tags(source, options.tags, path) if picture is None and source is not None else ""
+    if picture is not None:
+        tags = ""
+    elif tags is None:
+        tags = tagger.tags(source, options.tags, path) if source is not None else ""
     if tags:
         lines.append((_TAGS_LABEL, tags))
     for name, value in _fields(item.metadata):
@@ -195,6 +208,13 @@ class Tagger:
     def knows_labels(self) -> bool:
         """Whether the encoder has labels at all."""
         return self._labels is not None
+
+    def known(self, file: Path, count: int) -> str | None:
+        """The labels of a file that were asked for before, if it is there and unchanged: it need not be decoded."""
+        try:
+            return self._kept.get((str(file), file.stat().st_mtime_ns, count))
+        except OSError:
+            return None
 
     def tags(self, image: ImageSource, count: int, file: Path | None = None) -> str:
         """At most `count` labels, with commas between; empty where the encoder knows none, or nothing fits.

@@ -149,7 +149,8 @@ class CompactEncoder:
 
     @cached_property
     def _loaded_text_tower(self) -> compact_text.SentenceEncoder:
-        return compact_text.SentenceEncoder(self._pool, self._device, self._dtype)
+        # Threads of its own: a text takes some milliseconds, and would wait behind the pictures of an index job.
+        return compact_text.SentenceEncoder(one_core_threads(), self._device, self._dtype)
 
     @cached_property
     def _loaded_image_tower(self) -> compact_image.ImageNetwork:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import importlib.util
 import logging
 import threading
+from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from retrieval.encoders.base import EncoderError
+from retrieval.images import available_cores
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -33,6 +35,8 @@ MAX_TOKENS = 256
 _MAX_CHARACTERS = 256 * 100
 # Fastest on CPU cores; a larger batch only adds padding and page faults.
 _BATCH = 16
+# Batches of one call that run or wait: one more than there are cores keeps all of them busy.
+_SUBMITTED = available_cores() + 1
 
 _log = logging.getLogger(__name__)
 
@@ -67,10 +71,19 @@ class SentenceEncoder:
         # Texts of about one length share a batch, so that little of it is padding.
         order = sorted(range(len(texts)), key=lambda i: len(encodings[i].ids))
         batches = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
-        run = self._pool.map if self._device.type == "cpu" else map
-        outputs = run(self._forward, ([encodings[i].ids for i in rows] for rows in batches))
-        for rows, output in zip(batches, outputs, strict=True):
-            vectors[rows] = output
+        if self._device.type != "cpu":
+            for rows in batches:
+                vectors[rows] = self._forward([encodings[i].ids for i in rows])
+            return vectors
+        waiting: deque[tuple[list[int], Future[NDArray[np.float32]]]] = deque()
+        for rows in batches:
+            # Few at a time, so that another caller's query waits for a batch or two and not for all of these.
+            if len(waiting) == _SUBMITTED:
+                first, output = waiting.popleft()
+                vectors[first] = output.result()
+            waiting.append((rows, self._pool.submit(self._forward, [encodings[i].ids for i in rows])))
+        for rows, output in waiting:
+            vectors[rows] = output.result()
         return vectors
 
     def _tokenize(self, text: str) -> Encoding:
