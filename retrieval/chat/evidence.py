@@ -82,7 +82,7 @@ def _with_owners(
 ) -> list[Result]:
     """The texts, captions replaced by their image where it is stored and the filter lets it through; each once."""
     known: dict[str, Hit | Record] = {image.id: image for image in images}
-    missing = {owner for hit in texts if (owner := image_of(hit)) is not None} - known.keys()
+    missing = {image for hit in texts if (image := image_of(hit)) is not None} - known.keys()
     clause = parse_where(where) if isinstance(where, Mapping) else where
     for record in retriever.backend.get(retriever.collection, sorted(missing)) if missing else ():
         if record.modality == "image" and matches(clause, record.metadata, record.modality):
