@@ -258,11 +258,11 @@ def markdown(result: dict[str, Any]) -> str:
         lines += table(f"captioned, searched for {title}", result["captioned"][searched], "false empties, captions")
     for name, found in result["half_captioned"].items():
         for searched, title, counted in (
-            ("all", "images and texts", "false empties"),
-            ("image", "images", "false empties"),
-            ("lost", "images", "lost photographs"),
+            ("all", "searched for images and texts", "false empties"),
+            ("image", "searched for images", "false empties"),
+            ("lost", "among the images found", "lost photographs"),
         ):
-            lines += table(f"half captioned, {name} photographs, searched for {title}", found[searched], counted)
+            lines += table(f"half captioned, {name} photographs, {title}", found[searched], counted)
     lines.append(
         f"\nprepared in {result['prepare_s']:.2f} s, a search {1000 * result['search_p50_s']:.1f} ms (median)\n"
     )
@@ -299,13 +299,18 @@ def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
 
     figure, axes = plt.subplots(figsize=(6.5, 4.5), layout="constrained")
     for number, result in enumerate(results):
-        for name, style in (("relevance", "-"), ("score", ":")):
-            present, absent = (np.array(result[name][which]) for which in ("present", "absent"))
+        with_captions = result["captioned"]["image"]["relevance"]
+        for name, style, values in (
+            ("relevance", "-", result["relevance"]),
+            ("plain score", ":", result["score"]),
+            ("relevance, captioned", "--", with_captions),
+        ):
+            present, absent = (np.array(values[which]) for which in ("present", "absent"))
             empty, lost = empties(present, absent, np.unique(np.concatenate([present, absent, [np.inf]])))
-            label = f"{result['dataset']}, {'relevance' if name == 'relevance' else 'plain score'}"
-            axes.plot(100 * lost, 100 * empty, style, color=f"C{number}", label=label)
-        (gate,) = (row for row in result["gates"] if row["gate"] == result["gate"])
-        axes.plot(100 * gate["false_empty"], 100 * gate["absent_empty"], "o", color=f"C{number}")
+            axes.plot(100 * lost, 100 * empty, style, color=f"C{number}", label=f"{result['dataset']}, {name}")
+        for found in (result, result["captioned"]["image"]):
+            (gate,) = (row for row in found["gates"] if row["gate"] == result["gate"])
+            axes.plot(100 * gate["false_empty"], 100 * gate["absent_empty"], "o", color=f"C{number}")
     axes.plot(5, 90, "k+", label="goal")
     axes.set(xlabel="false empties, % of captions", ylabel="absent queries left empty, %", xlim=(0, 60), ylim=(0, 101))
     axes.set_title(f"gate from 0 to 1; the dot is the default, {RELEVANT:g}", fontsize=10)

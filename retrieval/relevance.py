@@ -60,8 +60,9 @@ __all__ = ["RELEVANT", "Calibrator", "Judge", "Make", "background_texts", "make_
 RELEVANT = 0.8
 """The default gate of the chat and the command line: four of five unrelated queries find nothing.
 
-Of the round values it errs least on coco100 with `compact`, counting false alarms and false empties alike;
-docs/relevance.md has the curve. Being a share of unrelated queries, it needs no tuning by encoder.
+Of the round values it errs least on coco100's photographs alone with `compact`, counting false alarms and false
+empties alike; where photographs have captions, 0.9 costs next to nothing. docs/relevance.md has the curves. Being a
+share of unrelated queries, it needs no tuning by encoder.
 """
 
 CHECK_EVERY_S = 5.0
