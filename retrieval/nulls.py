@@ -23,6 +23,13 @@
    threshold excesses are about exponential, so the null moves up by their mean times ln(N / n) (peaks over
    threshold: Pickands, 1975; Weissman, Estimation of parameters and large quantiles, JASA 1978).
 
+6. **Two modalities.** An unrelated query has two chances in a collection of images and texts, and they are not
+   independent. Of two maxima that follow an extreme-value law, each at its level r, neither is exceeded with
+   probability r^θ, where θ, the extremal coefficient, is from 1 (one chance) to 2 (two independent ones)
+   (Pickands, Multivariate extreme value distributions, 1981; Schlather and Tawn, A dependence measure for
+   multivariate and spatial extreme values, Biometrika 2003). It is measured on the background queries, again
+   on the lower half of what they reach in both.
+
 Everything is a location or a scale, so shifting or stretching all scores changes nothing.
 """
 
@@ -33,7 +40,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MIN_BACKGROUND", "Null", "fit_null"]
+__all__ = ["MIN_BACKGROUND", "Null", "chances", "fit_null"]
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
 
@@ -60,7 +67,8 @@ class Null:
 
     hubness: (n,) of the sample's items. slope, middle, bounds: of the regression of best on typical score, and
     the typical scores of the background queries. location, scale: of the Gumbel distribution of the best score above
-    the query's level, for the whole collection.
+    the query's level, for the whole collection. background: (m,) the relevance of each background query's best
+    within the sample.
     """
 
     hubness: NDArray[np.float64]
@@ -69,6 +77,7 @@ class Null:
     bounds: tuple[float, float]
     location: float
     scale: float
+    background: NDArray[np.float64]
 
     def level(self, scores: Floats) -> float:
         """The level of a query from its (n,) scores over the sample."""
@@ -78,11 +87,7 @@ class Null:
 
     def relevance(self, scores: Floats, level: float) -> NDArray[np.float64]:
         """The probability that an unrelated query finds nothing as good, for scores of a query of that level."""
-        with np.errstate(over="ignore"):
-            probability: NDArray[np.float64] = np.exp(
-                -np.exp(-(np.asarray(scores, np.float64) - level - self.location) / self.scale)
-            )
-        return probability
+        return _gumbel_cdf(np.asarray(scores, np.float64) - level, self.location, self.scale)
 
 
 def fit_null(scores: Floats, population: int, related: NDArray[np.bool_] | None = None) -> Null | None:
@@ -103,10 +108,27 @@ def fit_null(scores: Floats, population: int, related: NDArray[np.bool_] | None 
     typical = np.quantile(table, _TYPICAL, axis=1)
     slope, middle = _slope(typical, best), float(np.median(typical))
     low, high = (float(bound) for bound in np.quantile(typical, _TYPICAL_BOUNDS))
-    location, scale = _gumbel(best - slope * (np.clip(typical, low, high) - middle))
+    above = best - slope * (np.clip(typical, low, high) - middle)
+    location, scale = _gumbel(above)
     scale = max(scale, _ROUNDING * float(np.abs(table).max()), np.finfo(np.float64).tiny)
     tail = _tail(table) if population > n else 0.0
-    return Null(hubness, slope, middle, (low, high), location + tail * np.log(max(population / n, 1.0)), scale)
+    background = _gumbel_cdf(above, location, scale)
+    location += tail * float(np.log(max(population / n, 1.0)))
+    return Null(hubness, slope, middle, (low, high), location, scale, background)
+
+
+def chances(first: Null, second: Null) -> float:
+    """How many independent chances an unrelated query has in two modalities together: θ, from 1 to 2.
+
+    Both nulls are of the same background queries, in the same order. Of unrelated queries a share r^θ finds
+    nothing of relevance r in either.
+    """
+    if first.background.shape != second.background.shape:
+        return 2.0
+    # -log of the better one is exponential with rate θ: a line through the origin on its quantiles.
+    best = np.clip(np.maximum(first.background, second.background), 1e-300, 1 - 1e-12)
+    reached = -np.log(np.quantile(best, _FITTED))
+    return float(np.clip(reached @ -np.log(_FITTED) / (reached @ reached), 1.0, 2.0))
 
 
 def _without_related(table: NDArray[np.float64], related: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -139,6 +161,12 @@ def _slope(typical: NDArray[np.float64], best: NDArray[np.float64]) -> float:
     if not apart.any():
         return 0.0
     return float(np.clip(np.median((best[right] - best[left])[apart] / run[apart]), 0.0, 1.0))
+
+
+def _gumbel_cdf(above: NDArray[np.float64], location: float, scale: float) -> NDArray[np.float64]:
+    with np.errstate(over="ignore"):
+        probability: NDArray[np.float64] = np.exp(-np.exp(-(above - location) / scale))
+    return probability
 
 
 def _gumbel(best: NDArray[np.float64]) -> tuple[float, float]:

@@ -16,42 +16,53 @@ names the papers). The kinds:
 - pictures, and stored items: other items of the sample, each compared with all but its own file's;
 - several terms: background terms of the same kinds added up with the same weights.
 
-Relevance is monotone in score within a modality, so judging never reorders results, and what is below a
-threshold is the end of a ranking.
+**Words are answered by images and texts**, so a query of words has two chances in a collection that has both.
+Whatever of it is searched, the share r is of the unrelated queries that find nothing this good in all of it:
+
+- what is r within one modality is r^θ, where θ counts the chances (`retrieval.nulls.chances`);
+- step-down (Holm, A simple sequentially rejective multiple test procedure, 1979): where the best of one
+  modality is at R so corrected, the query is not unrelated at that level, and what is below R in the other
+  counts as it does within that modality alone. The best of the collection, and with it how often nothing is found,
+  does not change;
+- an image is judged by the better of its own vector and its captions among the 100 texts nearest to the query
+  (`retrieval.captions`). That adds no false alarm, since those texts are in the correction already.
+
+Pictures and stored items are compared within one modality, and judged so.
+
+Judging never reorders results: own evidence is monotone in score within a modality, and an image that only
+its captions speak for keeps its place behind those that score higher.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import logging
 import threading
 import time
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from importlib.resources import files
 from pathlib import Path
-from typing import Literal, Self, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import Backend, Hit, Metric, Modality
+from backends.base import MODALITIES, Backend, Hit, Modality, Where, matches
+from retrieval.background import background_texts, background_vectors
+from retrieval.captions import CONSULTED, describes, image_of, nearest
 from retrieval.encoders.base import Encoder
-from retrieval.nulls import MIN_BACKGROUND, Null, fit_null
+from retrieval.nulls import MIN_BACKGROUND, Null, chances, fit_null
 from retrieval.query import Stored, Term
 from retrieval.results import Result
-from retrieval.sample import CollectionSample, Sample, SampleCache, write_whole
+from retrieval.sample import CollectionSample, Sample, SampleCache
+from retrieval.similarities import Items, as_score, as_similarity
 
 __all__ = ["RELEVANT", "Calibrator", "Judge", "Make", "background_texts", "make_of"]
 
 RELEVANT = 0.8
 """The default gate of the chat and the command line: four of five unrelated queries find nothing.
 
-Of the round values it errs least on coco100 with `compact`, counting false alarms and false empties alike;
-docs/relevance.md has the curve. Being a share of unrelated queries, it needs no tuning by encoder.
+Of the round values it errs least on coco100's photographs alone with `compact`, counting false alarms and false
+empties alike; where photographs have captions, 0.9 costs next to nothing. docs/relevance.md has the curves. Being a
+share of unrelated queries, it needs no tuning by encoder.
 """
 
 CHECK_EVERY_S = 5.0
@@ -64,8 +75,6 @@ Make: TypeAlias = tuple[tuple[Kind, float], ...]
 """What a query is made of: for each term its kind and weight. ``words`` are a text that was typed; ``image``
 and ``text`` are compared as the items of that modality in the collection are."""
 
-_log = logging.getLogger(__name__)
-
 
 def make_of(terms: Sequence[Term]) -> Make:
     """What a query of these terms is made of."""
@@ -76,12 +85,6 @@ def _kind(term: Term) -> Kind:
     if isinstance(term.value, Stored):
         return term.value.modality
     return "words" if isinstance(term.value, str) else "image"
-
-
-def background_texts() -> list[str]:
-    """The built-in background queries, in order."""
-    texts: list[str] = json.loads((files("retrieval") / "background.json").read_text(encoding="utf-8"))
-    return texts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,11 +154,15 @@ class Calibrator:
             self._checking.release()
 
     def prepare(self) -> None:
-        """Bring the sample and the background queries up to date now, so that no search has to wait for it."""
+        """Bring sample, background queries and nulls of words up to date now, so that no search has to wait for it.
+
+        Loads the encoder's text side unless its background vectors are in the folder. Raises `BackendError`,
+        `EncoderError`.
+        """
         self._checked_at = -1e9
-        self.sample()
-        with self._lock:
-            self._background()
+        sample = self.sample()
+        for modality in MODALITIES:
+            self.null(sample, (("words", 1.0),), modality)
 
     def null(self, sample: CollectionSample, make: Make, modality: Modality) -> Null | None:
         """The null of queries of this make over the items of a modality; None where it cannot be known."""
@@ -215,13 +222,7 @@ class Calibrator:
     def _background(self) -> NDArray[np.float32]:
         """The background texts' vectors, from the folder where they are there."""
         if self._words is None:
-            texts = background_texts()
-            name = hashlib.sha256(json.dumps([self.encoder.fingerprint, texts]).encode()).hexdigest()[:32]
-            path = None if self.folder is None else self.folder / f"background-{name}.npz"
-            self._words = _read_vectors(path, (len(texts), self.encoder.dim))
-            if self._words is None:
-                self._words = np.asarray(self.encoder.encode_texts(texts), np.float32)
-                _write_vectors(path, self._words)
+            self._words = background_vectors(self.encoder, self.folder)
         return self._words
 
 
@@ -234,32 +235,39 @@ class Judge:
     vector: NDArray[np.float32]
     make: Make
     _known: dict[Modality, tuple[Null, float] | None] = field(default_factory=dict)
+    _chances: float | None = None
+    _reached: dict[Modality, float] = field(default_factory=dict)
+    _texts: list[Hit] | None = None
+    _captions: dict[str, list[tuple[str, float]]] | None = None
 
     def relevance(self, scores: Sequence[float], modality: Modality) -> list[float | None]:
-        """The relevance of vector scores (as the engine gives them) of items of one modality.
+        """The relevance of vector scores (as the engine gives them) of items of one modality, by themselves.
 
         None where it cannot be known: no items of that modality when the sample was taken, or, for a query by
         picture or item, fewer than 16 to compare with.
         """
-        if modality not in self._known:
-            self._known[modality] = self._calibrate(modality)
-        known = self._known[modality]
-        if known is None:
+        alone = self._alone(scores, modality)
+        if alone is None:
             return [None] * len(scores)
-        null, level = known
-        values = null.relevance(_as_similarity(np.array(scores, np.float64), self.sample.spec.metric), level)
-        return [float(value) for value in values]
+        theta = self._theta()
+        if theta > 1:
+            other: Modality = "image" if modality == "text" else "text"
+            alone = np.maximum(alone**theta, np.minimum(alone, self._best(other) ** theta))
+        return [float(value) for value in alone]
 
-    def judge(self, hits: Sequence[Hit], min_relevance: float | None = None) -> list[Result]:
+    def judge(self, hits: Sequence[Hit], min_relevance: float | None = None, *, whole: bool = False) -> list[Result]:
         """Hits of a vector search as results with their relevance, without those below `min_relevance`.
 
-        What cannot be judged is kept: it is not known to be below.
+        What cannot be judged is kept: it is not known to be below. whole: the first hit is the best of all items
+        of its modality, which then need not be searched for it. Raises `BackendError`.
         """
+        if whole and hits and (best := self._alone([hits[0].score], hits[0].modality)) is not None:
+            self._reached.setdefault(hits[0].modality, float(best[0]))
         scores: dict[Modality, list[float]] = {}
         for hit in hits:
             scores.setdefault(hit.modality, []).append(hit.score)
         values = {modality: iter(self.relevance(found, modality)) for modality, found in scores.items()}
-        return _kept([(hit, next(values[hit.modality])) for hit in hits], min_relevance)
+        return _kept([(hit, self._with_captions(hit, next(values[hit.modality]))) for hit in hits], min_relevance)
 
     def judge_found(self, hits: Sequence[Hit], min_relevance: float | None = None) -> list[Result]:
         """As `judge`, for hits whose scores are of another kind (keywords, reranking): by their stored vectors.
@@ -275,8 +283,87 @@ class Judge:
             stored = vectors.get(hit.id)
             if stored is not None:
                 (similarity,) = Items.of(stored[None], metric).similarities(self.vector[None])[0]
-                (values[hit.id],) = self.relevance([_as_score(similarity, metric)], hit.modality)
+                (own,) = self.relevance([as_score(similarity, metric)], hit.modality)
+                values[hit.id] = self._with_captions(hit, own)
         return _kept([(hit, values.get(hit.id)) for hit in hits], min_relevance)
+
+    def captioned(self, min_relevance: float, where: Where | None, ranked: Sequence[Hit]) -> list[Result]:
+        """Images beyond a ranking that match a filter and are relevant by their captions, the best score first.
+
+        ranked: the images that were searched, from the best on; not empty. One `get`, none where no caption is
+        relevant. Raises `BackendError`.
+        """
+        known, metric, hits = {hit.id for hit in ranked}, self.sample.spec.metric, []
+        wanted = [
+            image
+            for image, captions in self._consulted().items()
+            if image not in known and any(value >= min_relevance for _, value in captions)
+        ]
+        collection = self.calibrator.collection
+        for record in self.calibrator.backend.get(collection, wanted, with_vectors=True) if wanted else ():
+            if record.modality == "image" and record.vector is not None and matches(where, record.metadata, "image"):
+                (similarity,) = Items.of(record.vector[None], metric).similarities(self.vector[None])[0]
+                # Rounding must not lift it above what the engine ranked before it.
+                score = min(as_score(similarity, metric), ranked[-1].score)
+                hits.append(Hit(record.id, score, "image", record.text, record.uri, record.metadata, ranked[-1].exact))
+        return self.judge(sorted(hits, key=lambda hit: (-hit.score, hit.id)), min_relevance)
+
+    def _alone(self, scores: Sequence[float], modality: Modality) -> NDArray[np.float64] | None:
+        """Relevance within one modality."""
+        if modality not in self._known:
+            self._known[modality] = self._calibrate(modality)
+        known = self._known[modality]
+        if known is None:
+            return None
+        null, level = known
+        return null.relevance(as_similarity(np.array(scores, np.float64), self.sample.spec.metric), level)
+
+    def _theta(self) -> float:
+        """How many chances the query has over all modalities; 1 where it is judged within one."""
+        if self._chances is None:
+            nulls = [self.calibrator.null(self.sample, self.make, m) for m in MODALITIES] if self._of_words() else []
+            both = [null for null in nulls if null is not None]
+            self._chances = chances(*both) if len(both) == len(MODALITIES) else 1.0
+        return self._chances
+
+    def _best(self, modality: Modality) -> float:
+        """What the best item of a modality reaches within it, whatever is searched."""
+        if modality not in self._reached:
+            calibrator = self.calibrator
+            found = (
+                self._nearest_texts()
+                if modality == "text"
+                else nearest(calibrator.backend, calibrator.collection, self.vector, modality, 1)
+            )
+            best = self._alone([hit.score for hit in found[:1]], modality)
+            self._reached[modality] = float(best[0]) if best is not None and len(best) else 0.0
+        return self._reached[modality]
+
+    def _nearest_texts(self) -> list[Hit]:
+        if self._texts is None:
+            calibrator = self.calibrator
+            self._texts = nearest(calibrator.backend, calibrator.collection, self.vector, "text", CONSULTED)
+        return self._texts
+
+    def _of_words(self) -> bool:
+        return all(kind == "words" for kind, _ in self.make)
+
+    def _with_captions(self, hit: Hit, own: float | None) -> float | None:
+        if own is None or hit.modality != "image" or not hit.text:
+            return own
+        return max([own, *(value for text, value in self._consulted().get(hit.id, ()) if describes(text, hit))])
+
+    def _consulted(self) -> dict[str, list[tuple[str, float]]]:
+        """Of each image the captions that were consulted, with their relevance."""
+        if self._captions is None:
+            self._captions = {}
+            if self._of_words() and self.sample.samples["text"].ids:
+                found = [(image, hit) for hit in self._nearest_texts() if (image := image_of(hit)) is not None]
+                values = self.relevance([hit.score for _, hit in found], "text")
+                for (image, hit), value in zip(found, values, strict=True):
+                    if value is not None and hit.text:
+                        self._captions.setdefault(image, []).append((hit.text, value))
+        return self._captions
 
     def _calibrate(self, modality: Modality) -> tuple[Null, float] | None:
         null = self.calibrator.null(self.sample, self.make, modality)
@@ -292,70 +379,3 @@ def _kept(judged: Sequence[tuple[Hit, float | None]], least: float | None) -> li
         for hit, value in judged
         if least is None or value is None or value >= least
     ]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Items:
-    """(n, d) vectors to be scored under a metric; of unit length where it is the cosine.
-
-    Similarities are linear in the cosine for unit vectors, whatever the metric: Euclidean distances d become
-    -d²/2, which for unit vectors is the cosine less 1, so that relevance is the same number under every metric.
-    """
-
-    vectors: NDArray[np.float32]
-    half_squares: NDArray[np.float64]
-    metric: Metric
-
-    @classmethod
-    def of(cls, vectors: NDArray[np.float32], metric: Metric) -> Self:
-        """The items of these vectors."""
-        ready = _unit(vectors) if metric == "cosine" else np.asarray(vectors, dtype=np.float32)
-        return cls(ready, _half_squares(ready), metric)
-
-    def similarities(self, queries: NDArray[np.float32]) -> NDArray[np.float64]:
-        """(m, n) similarities of m queries."""
-        left = _unit(queries) if self.metric == "cosine" else queries
-        products = (left @ self.vectors.T).astype(np.float64)
-        if self.metric == "l2":
-            products -= _half_squares(left)[:, None] + self.half_squares[None, :]
-        return products
-
-
-def _half_squares(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
-    return np.asarray(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64) / 2)
-
-
-def _as_similarity(scores: NDArray[np.float64], metric: Metric) -> NDArray[np.float64]:
-    # The engine's score is minus the distance; rounding may leave it a little above 0.
-    return -(np.minimum(scores, 0.0) ** 2) / 2 if metric == "l2" else scores
-
-
-def _as_score(similarity: float, metric: Metric) -> float:
-    return -float(np.sqrt(max(-2 * similarity, 0.0))) if metric == "l2" else float(similarity)
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), dtype=np.float32)
-
-
-def _read_vectors(path: Path | None, shape: tuple[int, int]) -> NDArray[np.float32] | None:
-    if path is None:
-        return None
-    try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-            vectors: NDArray[np.float32] = arrays["vectors"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
-    usable = vectors.shape == shape and vectors.dtype == np.float32 and bool(np.isfinite(vectors).all())
-    return vectors if usable else None
-
-
-def _write_vectors(path: Path | None, vectors: NDArray[np.float32]) -> None:
-    if path is None:
-        return
-    stream = io.BytesIO()
-    np.savez(stream, vectors=vectors)
-    try:
-        write_whole(path, stream.getvalue())
-    except OSError as error:
-        _log.warning("the background queries' vectors cannot be kept in %s: %s", path.parent, error)

@@ -87,6 +87,15 @@ class Retriever:
         self._checked_at = -DESCRIBE_EVERY_S
         self._check()
 
+    def prepare(self) -> None:
+        """Do now what the first search would wait for: the sample, the background queries' vectors, their statistics.
+
+        Nothing to do without calibration. Raises `BackendError` and `EncoderError`.
+        """
+        self._check()
+        if self.calibrator is not None:
+            self.calibrator.prepare()
+
     def _check(self) -> None:
         now = time.monotonic()
         if now - self._checked_at < DESCRIBE_EVERY_S:
@@ -310,9 +319,13 @@ class Retriever:
                 clause = _narrowed(request.where, modality)
                 queries = request.vector[None, :]
                 hits = self.backend.search(self.collection, queries, depth, where=clause, effort=request.effort)[0]
-                kept = request.judge.judge(hits, request.min_relevance) if request.judge else hits
-                # Relevance falls with the score: where one hit is left out, so is all that follows.
-                found.append((kept, len(hits) < depth or len(kept) < len(hits)))
+                judge, whole = request.judge, request.where is None
+                kept = judge.judge(hits, request.min_relevance, whole=whole) if judge else hits
+                cut = len(kept) < len(hits)
+                if cut and modality == "image" and request.judge and request.min_relevance is not None:
+                    # Own evidence falls with the score: of what follows, only captions can speak for an image.
+                    kept = [*kept, *request.judge.captioned(request.min_relevance, request.where, hits)]
+                found.append((kept, len(hits) < depth or cut))
         if request.words:
             clause = _narrowed(request.where, request.modality)
             hits = self.backend.search_text(self.collection, request.words, depth, where=clause)

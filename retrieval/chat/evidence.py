@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from backends.base import Hit, Modality, Record, matches, parse_where
 from backends.urls import local_path
 from backends.where import MetadataValue
+from retrieval.captions import describes, image_of
 from retrieval.chat.budget import Picture, cut, prepare_picture, text_tokens
 from retrieval.chat.options import ChatOptions
 from retrieval.chat.shielding import shield
@@ -88,15 +89,15 @@ def _with_owners(
 ) -> list[Result]:
     """The texts, captions replaced by their image where it is stored and the filter lets it through; each once."""
     known: dict[str, Hit | Record] = {image.id: image for image in images}
-    missing = {str(hit.metadata["image"]) for hit in texts if "image" in hit.metadata} - known.keys()
+    missing = {image for hit in texts if (image := image_of(hit)) is not None} - known.keys()
     clause = parse_where(where) if isinstance(where, Mapping) else where
     for record in retriever.backend.get(retriever.collection, sorted(missing)) if missing else ():
         if record.modality == "image" and matches(clause, record.metadata, record.modality):
             known[record.id] = record
     found: dict[str, Result] = {}
     for hit in texts:
-        owner = known.get(str(hit.metadata.get("image", "")))
-        if owner is not None and hit.text in (owner.text or "").split("\n"):
+        owner = known.get(image_of(hit) or "")
+        if owner is not None and describes(hit.text, owner):
             hit = replace(
                 hit, id=owner.id, modality="image", text=owner.text, uri=owner.uri, metadata=owner.metadata
             )  # fmt: skip
@@ -124,9 +125,7 @@ def _is_caption(hit: Hit, images: Mapping[str, Hit]) -> bool:
     """Whether a text is a caption of one of `images` that does not say so in its metadata."""
     if hit.modality != "text" or not hit.text:
         return False
-    return any(
-        hit.text in (image.text or "").split("\n") for image in images.values() if hit.uri and image.uri == hit.uri
-    )
+    return any(describes(hit.text, image) for image in images.values() if hit.uri and image.uri == hit.uri)
 
 
 def prepare(
