@@ -173,6 +173,7 @@ def run(service: FastAPI, listener: socket.socket) -> None:
     log_as_json(sys.stderr)
     # The server raises the signal that ended it once more; this lets the store be closed before the process ends.
     before = signal.signal(signal.SIGTERM, lambda *_: None)
+    service.state.service.prepare()
     try:
         GracefulServer(configuration(service)).run(sockets=[listener])
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -13,6 +14,7 @@ from PIL import Image
 from app.service import Limits, create_app
 from backends import connect
 from backends.base import CollectionSpec, Record
+from tests.counting_encoder import CountingEncoder
 from tests.serving import serving
 from tests.test_search import COLOURS, ColourEncoder, picture
 
@@ -147,3 +149,25 @@ def test_the_page_and_its_parts_come_with_security_headers(client):
 
 def test_a_name_that_another_domain_points_here_is_refused(client):
     is_problem(client.get("/healthz", headers={"Host": "evil.example"}), 400, "Host")
+
+
+@pytest.mark.parametrize("collection", ["c", "not-there-yet"])
+def test_what_the_first_search_would_wait_for_is_done_at_the_start(collection: str) -> None:
+    backend, encoder = connect("exact://"), CountingEncoder()
+    backend.create(CollectionSpec("c", encoder.dim, encoder=encoder.fingerprint))
+    words = ("red", "green", "blue")
+    vectors = encoder.encode_texts(words)
+    backend.upsert("c", [Record(word, row, "text", word) for word, row in zip(words, vectors, strict=True)])
+    encoder.texts.clear()
+    app = create_app(backend, encoder, collection)
+    app.state.service.prepare()
+    with serving(app) as client:
+        deadline = time.monotonic() + 10
+        while app.state.service.preparing:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        prepared = len(encoder.texts)
+        assert bool(prepared) == (collection == "c")
+        assert ids(client.post("/v1/search?collection=c", json={"text": "red", "k": 1})) == ["red"]
+        if prepared:
+            assert encoder.texts[prepared:] == ["red"]

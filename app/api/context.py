@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,14 +21,19 @@ from app.fetching import Address, Fetcher
 from app.hosts import HostList
 from app.jobs import IndexJobs, Job
 from app.roots import Roots, RootsError
-from backends.base import Backend, CollectionNotFound
+from backends.base import Backend, BackendError, CollectionNotFound
 from backends.checks import check_collection_name
 from indexers import IndexingError, IndexReport, Progress
-from retrieval.encoders.base import Encoder
+from retrieval.encoders.base import Encoder, EncoderError
 from retrieval.encoders.batching import BatchedEncoder, Overloaded
+from retrieval.query import SearchError
 from retrieval.search import Retriever
 
+log = logging.getLogger(__name__)
+
 NO_HOSTS = HostList()
+#: How long the service waits at its end for what it does at its start.
+PREPARED_WITHIN_S = 5.0
 _STORE_STAGES = {"search": "search", "search_text": "search", "get": "fetch"}
 _ENCODER_STAGES = {"encode_texts": "encode", "encode_images": "encode"}
 
@@ -88,6 +94,26 @@ class Service:
         self.metrics.gauge("sightline_chats_running", "Questions that are being answered.", lambda: self.chats.running)
         self.jobs = IndexJobs(jobs or home / "jobs", self._index)
         self.metrics.jobs(lambda: Counter(job.state for job in self.jobs.listed()))
+        self._preparing: threading.Thread | None = None
+
+    def prepare(self) -> None:
+        """Begin in a thread what the first search would wait for: loading the encoder, and what relevance is judged by.
+
+        What cannot be done yet, as there is no collection or no database, is left to that search.
+        """
+        self._preparing = threading.Thread(target=self._prepare, name="sightline-prepare", daemon=True)
+        self._preparing.start()
+
+    @property
+    def preparing(self) -> bool:
+        """Whether what `prepare` began is still going on."""
+        return self._preparing is not None and self._preparing.is_alive()
+
+    def _prepare(self) -> None:
+        try:
+            self.retriever(None).prepare()
+        except (BackendError, EncoderError, SearchError) as error:
+            log.info("not prepared for the first search: %s: %s", type(error).__name__, error)
 
     def retriever(self, name: str | None) -> Retriever:
         """Search over a collection, the default one for None. Raises `CollectionNotFound`, `EncoderMismatch`."""
@@ -139,6 +165,8 @@ class Service:
         self.stop()
         self.chats.close()
         self.jobs.close()
+        if self._preparing is not None:
+            self._preparing.join(PREPARED_WITHIN_S)
         self.batched.close()
 
     def _index(self, job: Job, tell: Callable[[Progress], None], stop: threading.Event) -> IndexReport:
