@@ -112,6 +112,8 @@ class Service:
     def _prepare(self) -> None:
         try:
             self.retriever(None).prepare()
+        except CollectionNotFound:
+            return  # said at the start, and nothing to prepare
         except (BackendError, EncoderError, SearchError) as error:
             log.info("not prepared for the first search: %s: %s", type(error).__name__, error)
 

@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
-from retrieval.relevance import RELEVANT
+#: A little under `retrieval.relevance.RELEVANT`, which a person looks at as it is: an answer is checked against its
+#: sources, so that a near miss among them costs a refusal at most, and a source gated away costs the answer.
+EVIDENT = 0.7
 
 #: What is answered when nothing that was found supports an answer; always these words.
 REFUSAL = "nothing in the collection answers this"
@@ -49,7 +51,7 @@ class ChatOptions:
     max_image_bytes: int = 256 * 1024
     max_passage_tokens: int = 384
     tags: int = 3
-    gate: float | None = RELEVANT
+    gate: float | None = EVIDENT
     strict: bool = False
     fallback: Fallback = "refuse"
     rewrite: Rewriting = "model"
