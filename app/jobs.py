@@ -10,11 +10,19 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from backends.base import BackendError
+from backends.errors import (
+    BackendError,
+    CollectionExists,
+    CollectionNotFound,
+    Denied,
+    DimensionMismatch,
+    Unavailable,
+    Unsupported,
+)
 from indexers.progress import Progress
 from indexers.report import IndexingError, IndexReport
 from retrieval.encoders.base import EncoderError
@@ -26,6 +34,11 @@ ENDED = frozenset({"done", "failed", "cancelled"})
 MAX_WAITING = 16
 MAX_KEPT = 200
 STOP_S = 60.0
+#: After which pauses a job is gone on with whose database went away; it fails when none of them helped.
+RETRY_AFTER_S = (2.0, 5.0, 10.0, 20.0, 30.0, 60.0)
+#: An attempt that lasted so long met another outage than the one before.
+ANOTHER_AFTER_S = 300.0
+WAITING = "waiting for the database"
 _ID = re.compile(r"[0-9a-f]{16}\Z")
 
 
@@ -46,8 +59,9 @@ class Job:
     """A moment of one index job; times in seconds since 1970, `source` a folder on the server.
 
     queued -> running -> done, failed (`error` says why) or cancelled. A job that the service was stopped
-    in is queued again when it starts: indexing goes on from what is stored. `report` is the run's
-    `IndexReport` as JSON; a cancelled job has one as well, of what it had done.
+    in is queued again when it starts: indexing goes on from what is stored. So does one whose database went
+    away, after some pauses in which it is running at the stage "waiting for the database". `report` is the
+    `IndexReport` of the last run as JSON; a cancelled job has one as well, of what that had done.
     """
 
     id: str
@@ -166,18 +180,37 @@ class IndexJobs:
                 self._changed.wait()
             return None
 
-    def _do(self, job: Job) -> None:
-        def tell(progress: Progress) -> None:
-            with self._changed:
-                # Not written down: a restart begins with a fresh look anyway.
-                self._jobs[job.id] = replace(self._jobs[job.id], progress=asdict(progress))
-                self._changed.notify_all()
+    def _tell(self, job: Job, progress: Progress) -> None:
+        with self._changed:
+            # Not written down: a restart begins with a fresh look anyway.
+            self._jobs[job.id] = replace(self._jobs[job.id], progress=asdict(progress))
+            self._changed.notify_all()
 
+    def _worked(self, job: Job) -> IndexReport:
+        """The report of a run that was gone on with as often as the database went away."""
+        pauses = iter(RETRY_AFTER_S)
+        last = _Last(lambda progress: self._tell(job, progress))
+        while True:
+            began_s = time.monotonic()
+            try:
+                return self._work(job, last, self._stop)
+            except (IndexingError, BackendError) as failure:
+                if time.monotonic() - began_s > ANOTHER_AFTER_S:
+                    pauses = iter(RETRY_AFTER_S)
+                pause_s = next(pauses, None) if _is_away(failure) else None
+                if pause_s is None:
+                    raise
+                log.warning("index job %s waits %g s: %s", job.id, pause_s, failure)
+            last.waits()
+            if self._stop.wait(pause_s):
+                return IndexReport(interrupted=True)
+
+    def _do(self, job: Job) -> None:
         report, error = None, None
         try:
-            report = self._work(job, tell, self._stop)
+            report = self._worked(job)
         except (IndexingError, BackendError, EncoderError, OSError) as failure:
-            error = str(failure)
+            error = _told(job, failure)
         except Exception:
             log.exception("index job %s failed", job.id)
             error = "the job failed for a reason that the service's log tells"
@@ -234,3 +267,40 @@ class IndexJobs:
         for job in ended[: max(0, len(ended) - MAX_KEPT)]:
             (self._folder / f"{job.id}.json").unlink(missing_ok=True)
             del self._jobs[job.id]
+
+
+@dataclass
+class _Last:
+    """Passes progress on, and keeps the last of it."""
+
+    tell: Callable[[Progress], None]
+    progress: Progress = field(default_factory=lambda: Progress(WAITING, 0, None, 0.0, None, 0, ""))
+
+    def __call__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.tell(progress)
+
+    def waits(self) -> None:
+        """Say that nothing goes on for now."""
+        self(replace(self.progress, stage=WAITING, rate_per_s=0.0, remaining_s=None))
+
+
+def _of_the_store(failure: Exception) -> BackendError | None:
+    """What the store said, where that is why indexing failed."""
+    cause = failure if isinstance(failure, BackendError) else failure.__cause__
+    return cause if isinstance(cause, BackendError) else None
+
+
+def _is_away(failure: Exception) -> bool:
+    """Whether the store may be back in a moment."""
+    cause = _of_the_store(failure)
+    return isinstance(cause, Unavailable) and not isinstance(cause, Denied)
+
+
+def _told(job: Job, failure: Exception) -> str:
+    """Why a job failed, for whoever may read; a store's address, and what its driver says, are for the log only."""
+    cause = _of_the_store(failure)
+    if cause is None or isinstance(cause, (CollectionExists, CollectionNotFound, DimensionMismatch, Unsupported)):
+        return str(failure)
+    log.warning("index job %s failed: %s", job.id, failure)
+    return "the vector database does not answer as it should; what was stored stays, another job goes on from there"

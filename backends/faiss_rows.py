@@ -28,6 +28,8 @@ FORMAT = 2
 APPLICATION_ID = 0x53494C54
 STORE = "store.sqlite3"
 CHUNK = 500
+#: Connections kept for the next use: each may hold 16 MiB of pages, and a service has a thread for each request.
+MAX_IDLE = 8
 COLUMNS = "row, id, modality, text, uri, metadata"
 _ITEMS = f"SELECT {COLUMNS} FROM items WHERE"  # noqa: S608 - constants
 _ITEMS_AT_VERSION = f"SELECT {COLUMNS}, (SELECT version FROM state) FROM items WHERE row"  # noqa: S608
@@ -92,6 +94,9 @@ class Connections:
         """Hand a connection back; an open transaction is rolled back."""
         if connection.in_transaction:
             connection.rollback()
+        if len(self._idle) >= MAX_IDLE:
+            connection.close()
+            return
         self._idle.append(connection)
         if self._closed:
             self._drain()

@@ -31,6 +31,7 @@ from backends.base import (
 )
 from backends.faiss import FaissBackend
 from backends.faiss_index import plan_index
+from backends.faiss_rows import MAX_IDLE, Connections
 
 DIM = 24
 
@@ -470,3 +471,16 @@ def test_the_benchmark_measures_both_sides(tmp_path: Path) -> None:
     assert [timing["where"] for timing in ours] == ["none", "10%", "1%", "0.1%"]
     assert min(timing["recall"] for timing in ours) >= 0.9
     assert measured["disk_bytes"]["vectors-1.f32"] == 3_000 * 16 * 4
+
+
+def test_idle_connections_are_bounded(tmp_path: Path) -> None:
+    with connect(f"faiss://{tmp_path}") as store:
+        store.create(CollectionSpec("c", 4))
+        connections = Connections(next(tmp_path.rglob("store.sqlite3")))
+        taken = [connections.take() for _ in range(20)]
+        for connection in taken:
+            connections.give(connection)
+        assert len(connections._idle) == MAX_IDLE
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            taken[-1].execute("SELECT 1")
+        connections.close()

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from app.jobs import MAX_WAITING, IndexJobs, Job, JobError, JobNotFound, TooManyJobs
+from app.jobs import MAX_WAITING, WAITING, IndexJobs, Job, JobError, JobNotFound, TooManyJobs
+from backends.errors import Denied, Unavailable
 from indexers.progress import Progress
 from indexers.report import IndexingError, IndexReport
 
@@ -84,6 +85,59 @@ def test_failures_say_why_but_bugs_do_not_leak(work: Work, tmp_path: Path, caplo
     assert "secret" not in (jobs.get(bug.id).error or "secret")
     assert "a secret detail" in caplog.text
     jobs.close()
+
+
+def test_a_job_whose_database_goes_away_goes_on_when_it_is_back(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("app.jobs.RETRY_AFTER_S", (0.01, 0.01))
+    failures = [Unavailable("postgresql://host:5432 does not answer"), IndexingError("storing stopped")]
+    failures[1].__cause__ = Unavailable("postgresql://host:5432 does not answer")
+    stages: list[str] = []
+
+    def away(job: Job, tell: Callable[[Progress], None], stop: threading.Event) -> IndexReport:
+        stages.append((jobs.get(job.id).progress or {}).get("stage", ""))
+        tell(Progress("indexing", 1, 2, 1.0, 1.0, 0, "a.jpg"))
+        if job.source == "/denied":
+            raise Denied("postgresql://host:5432 refuses the password")
+        if failures or job.source == "/gone":
+            raise failures.pop(0) if failures else Unavailable("postgresql://host:5432 does not answer")
+        return work(job, tell, stop)
+
+    jobs = IndexJobs(tmp_path, away)
+    first = jobs.add("/a", "c")
+    work.go.release()
+    now = ended(jobs, first)
+    assert (now.state, now.error, now.report["indexed"]) == ("done", None, 2)  # type: ignore[index]
+    assert stages == ["", WAITING, WAITING]
+    # Not for ever, and not where waiting does not help. Where the database is stands in the log alone.
+    stages.clear()
+    gone, denied = ended(jobs, jobs.add("/gone", "c")), ended(jobs, jobs.add("/denied", "c"))
+    assert (len(stages), gone.state, denied.state) == (4, "failed", "failed")
+    assert "5432" not in f"{gone.error} {denied.error}"
+    assert "another job goes on" in (gone.error or "")
+    assert "5432 does not answer" in caplog.text
+    jobs.close()
+
+
+def test_a_job_that_waits_for_its_database_can_be_cancelled_and_stopped(tmp_path: Path) -> None:
+    def away(job: Job, tell: Callable[[Progress], None], stop: threading.Event) -> IndexReport:
+        raise Unavailable("gone")
+
+    def waiting(job: Job) -> None:
+        deadline = time.monotonic() + 10
+        while (jobs.get(job.id).progress or {}).get("stage") != WAITING:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    jobs = IndexJobs(tmp_path, away)
+    first, second = jobs.add("/a", "c"), jobs.add("/b", "c")
+    waiting(first)
+    jobs.cancel(first.id)
+    assert ended(jobs, first).state == "cancelled"
+    waiting(second)
+    jobs.close()
+    assert jobs.get(second.id).state == "queued"
 
 
 def test_cancelling(work: Work, tmp_path: Path) -> None:

@@ -53,12 +53,12 @@ def test_a_text_does_not_wait_for_pictures() -> None:
     encoder.encode_texts(["loads the weights"])
     # As many pictures as there could ever be turns for.
     busy = [encoder._pool.submit(go.wait, WAIT_S) for _ in range(64)]
-    try:
-        with ThreadPoolExecutor(1) as caller:
+    with ThreadPoolExecutor(1) as caller:
+        try:
             assert caller.submit(encoder.encode_texts, ["a dog"]).result(WAIT_S / 2).shape == (1, 384)
-        assert not any(each.done() for each in busy)
-    finally:
-        go.set()
+            assert not any(each.done() for each in busy)
+        finally:
+            go.set()
 
 
 def test_a_long_call_hands_its_texts_over_a_few_at_a_time() -> None:
@@ -171,7 +171,10 @@ def test_searches_by_words_do_not_wait_for_requests_that_wait_for_room_to_decode
             return [words.status_code, *[(await each).status_code for each in waiting]]
 
     with running(app) as port:
-        assert asyncio.run(crowd(port)) == [200] * 61
+        try:
+            assert asyncio.run(crowd(port)) == [200] * 61
+        finally:
+            encoder.go.set()
 
 
 def test_labels_that_are_known_need_no_picture(tmp_path: Path) -> None:
