@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -26,13 +27,16 @@ FULL_DATA = ("clustered:20000x512", "clustered:100000x512")
 # What takes long and varies little is repeated less often than a run's repetitions.
 REPEATED = {"load": 1, "quality": 1, "stream": 2, "mix": 2, "keyword": 2, "hybrid": 2}
 # Where two repetitions are all, one goes to what is compared most.
-TWICE = ("frontier", "filtered", "baseline")
+TWICE = ("frontier", "filtered", "baseline", "plain_loop")
 # A raw client that loads a copy of its own is held to data sets of this size.
+RAW_CASES = ("baseline", "plain_loop")
 BASELINE_ROWS = range(1_000, 20_001)
 # Of fewer rows every engine compares all, so that only what they find is worth measuring.
 SMALL_ROWS = 1_000
 LARGE_ONLY = ("concurrency", "opened", "open_loop", "stream", "mix")
 OTHER_BUILDS = 10
+# Cases that end after so many blocks' time however slow the engine is, warming up included.
+LIMITED = {"frontier": 1.5, "filtered": 1.5, "concurrency": 1.5, "keyword": 1.5, "hybrid": 1.5, "open_loop": 2.5}
 
 
 # What every engine measures in one turn: data set, build, case, repetition, place among the case's parameters.
@@ -43,7 +47,7 @@ Slot: TypeAlias = tuple[int, int, str, int, int]
 class Planned:
     """A point, the build it runs on, what it is expected to take, and how much it matters (0 most).
 
-    `place` is which of its case's parameters it has, in the engine's order.
+    `place` is which of its case's parameters it has, in the engine's order; it takes no longer than `most_s`.
     """
 
     point: Point
@@ -53,6 +57,7 @@ class Planned:
     expected_s: float
     priority: int
     place: int = 0
+    most_s: float = math.inf
 
     @property
     def slot(self) -> Slot:
@@ -93,7 +98,8 @@ def grid(
                     point = Point(case, data.name, engine.name, {"build": build.name, **params}, repetition)
                     expected_s = _expected_s(case, data, engine, settings, params)
                     priority = OTHER_BUILDS if number else CASES[case].priority
-                    planned.append(Planned(point, build, number, index, expected_s, priority, place))
+                    most_s = LIMITED.get(case, math.inf) * settings.block_s + 0.5
+                    planned.append(Planned(point, build, number, index, expected_s, priority, place, most_s))
     return planned, left_out
 
 
@@ -111,9 +117,9 @@ def _why_not(case: str, data: DataSet, engine: Engine, can: Capabilities) -> str
         return "the engine has no keyword search"
     if case == "opened" and not can.persistent:
         return "the engine keeps nothing"
-    if case == "baseline" and engine.config.raw is None:
+    if case in RAW_CASES and engine.config.raw is None:
         return "there is no other client"
-    if case == "baseline" and n not in BASELINE_ROWS:
+    if case in RAW_CASES and n not in BASELINE_ROWS:
         return f"it is measured from {BASELINE_ROWS.start:,} to {BASELINE_ROWS.stop - 1:,} rows"
     if case in LARGE_ONLY and n < SMALL_ROWS:
         return f"it says nothing of fewer than {SMALL_ROWS:,} rows"
@@ -163,24 +169,27 @@ def _expected_s(case: str, data: DataSet, engine: Engine, settings: Settings, pa
 
 
 def trimmed(
-    planned: Sequence[Planned], available_s: float, pace: float = 1.0, begun: Collection[Slot] = ()
+    planned: Sequence[Planned], available_s: float, cost_s: Callable[[Planned], float] | None = None,
+    begun: Collection[Slot] = (),
 ) -> tuple[list[Planned], list[Planned]]:
     """The points that fit into the time, in their order, and those left out: the least important first.
 
+    `cost_s` says what a point takes, `expected_s` unless it is given.
     Of equal importance go first later repetitions beyond the second, then later data sets. A slot goes for all
     engines alike, or they could not be compared; one that was `begun` stays.
     """
     slots: dict[Slot, list[Planned]] = defaultdict(list)
     for plan in planned:
         slots[plan.slot].append(plan)
-    total_s = pace * sum(plan.expected_s for plan in planned)
+    costs = {plan.point: cost_s(plan) if cost_s else plan.expected_s for plan in planned}
+    total_s = sum(costs.values())
     gone = set()
     for slot in sorted(slots, key=lambda slot: _worth(slots[slot][0]), reverse=True):
         if total_s <= available_s:
             break
         if slots[slot][0].priority and slot not in begun:
             gone.add(slot)
-            total_s -= pace * sum(plan.expected_s for plan in slots[slot])
+            total_s -= sum(costs[plan.point] for plan in slots[slot])
     return [p for p in planned if p.slot not in gone], [p for p in planned if p.slot in gone]
 
 
