@@ -55,7 +55,9 @@ def parser() -> argparse.ArgumentParser:
     )
     reports = commands.add_parser("report", help="write the report of a run again, from its raw results")
     reports.add_argument("folder", type=Path, metavar="DIR")
-    reports.add_argument("--check", action="store_true", help="recompute recall and R@k from the raw ids by ir-measures")
+    reports.add_argument(
+        "--check", action="store_true", help="recompute recall and R@k from the raw ids by ir-measures"
+    )
     for command in (runs, reports):
         command.add_argument("--need", default=DEFAULT_NEED, metavar="TEXT", help="what to rank by (%(default)r)")
     return main_parser

@@ -30,7 +30,8 @@ from benchmarks.suite.truth import brute_force, truth_of
 from tests.bench_data import clustered_set
 
 SMALL = replace(
-    Settings(), queries=20, repetitions=2, warmup=2, builds=1, efforts=2, workers=(2,), rates=(100,), block_s=0.3,
+    Settings(), settle_s=0.0, queries=20,
+    repetitions=2, warmup=2, builds=1, efforts=2, workers=(2,), rates=(100,), block_s=0.3,
     selectivities=(0.1,), columns=("near",), stream_rows=300, stream_s=0.3, mixed=20,
 )  # fmt: skip
 

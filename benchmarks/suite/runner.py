@@ -19,9 +19,10 @@ from benchmarks.suite.datasets import DataSet, names_differ, open_dataset
 from benchmarks.suite.engines import Engine, Session, capabilities
 from benchmarks.suite.loops import Clock, RealClock
 from benchmarks.suite.metrics import usual_calibration_ns
+from benchmarks.suite.noise import settle
 from benchmarks.suite.plan import LeftOut, Planned, grid
 from benchmarks.suite.progress import Progress, clock_time
-from benchmarks.suite.runs import Block, Point, Run
+from benchmarks.suite.runs import Block, Run
 from benchmarks.suite.selectivity import Filter
 
 # Retrieval quality wants every caption, timing does not: it takes the first of them.
@@ -131,6 +132,7 @@ class Runner:
                     contexts[plan.point.engine] = self._context(data, plan, scratch)
                     if not self._loaded(contexts[plan.point.engine], plan):
                         del contexts[plan.point.engine]
+            settle(self.request.settings.settle_s)
             points = [p for p in mine if p.point.engine in contexts and p.point.case != "load"]
             order = _in_turns(points, [engine.name for engine in self.request.engines])
             while (plan := self.agenda.next(order)) is not None:

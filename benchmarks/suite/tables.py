@@ -93,13 +93,14 @@ def _filtered(results: Results, dataset: str) -> Table:
     cells = [
         (
             str(row.params["column"]), f"{100 * float(row.params['selectivity'] or 0):g}%", row.engine,
-            span(row.summary.recall, 3), *_latencies(row), f"{100 * row.summary.exact_share:.0f}%", _faults(row),
+            span(row.summary.recall, 3), *_latencies(row), f"{100 * row.summary.exact_share:.0f}%",
+            str(row.summary.queries), _faults(row),
         )
         for row in rows
     ]  # fmt: skip
     return Table(
         f"{dataset}: filtered search",
-        ("column", "selectivity", "engine", "recall@10", *_LATENCIES, "exact", "faults"), cells,
+        ("column", "selectivity", "engine", "recall@10", *_LATENCIES, "exact", "queries", "faults"), cells,
         "“random” is independent of the vectors, “near” is correlated with them; “exact” is how many answers the "
         "engine says were found by a full scan.",
     )  # fmt: skip
@@ -146,12 +147,13 @@ def _concurrency(results: Results, dataset: str) -> Table:
     cells = [
         (
             row.engine, str(row.params["workers"]), span(row.summary.per_second, 0), span(row.summary.recall, 3),
-            *_latencies(row), _faults(row),
+            *_latencies(row), str(row.summary.queries), _faults(row),
         )
         for row in rows
     ]  # fmt: skip
     return Table(
-        f"{dataset}: closed loop", ("engine", "workers", "queries/s", "recall@10", *_LATENCIES, "faults"), cells,
+        f"{dataset}: closed loop",
+        ("engine", "workers", "queries/s", "recall@10", *_LATENCIES, "queries", "faults"), cells,
         "Threads of one Python process.",
     )  # fmt: skip
 

@@ -101,7 +101,7 @@ def baseline(context: Context, point: Point) -> Block:
 
 
 def plain_loop(context: Context, point: Point) -> Block:
-    """The engine's own client timed by this suite, and by a loop that shares no code with it, a few queries each in turn.
+    """The engine's own client timed by this suite and by a loop that shares no code with it, some queries each in turn.
 
     Both ask the same queries in the same minute, each of them first as often as second; ``plain_ns`` has the loop's
     latencies. What the report says of the first is right if it holds of the second.
