@@ -231,17 +231,22 @@ class Runner:
     def _finish(self) -> None:
         for plan in self.planned:
             self._no_time(plan)
-        blocks = [block for _, block in self.folder.blocks()]
+        measured = list(self.folder.blocks())
+        blocks = [block for _, block in measured]
+        servers = {p.engine: version for p, block in measured if (version := block.facts.get("server_version"))}
+        first = min((block.facts["measured_at"] for block in blocks), default=self.started)
         self.folder.finish(
             {
                 "plan": self.folder.plan,
-                "started": self.started,
+                "started": min(first, self.started),
+                "resumed": first < self.started,
                 "finished": datetime.now(UTC).isoformat(timespec="seconds"),
                 "minutes": round((time.monotonic() - self.begun_s) / 60, 2),
                 "points": len(blocks),
                 "usual_calibration_ns": usual_calibration_ns(blocks),
                 "machine": machine.machine(),
                 "versions": machine.versions(),
+                "servers": servers,
                 "commit": machine.commit(),
                 "seed": self.request.settings.seed,
                 "datasets": {
