@@ -121,10 +121,11 @@ def plain_loop(context: Context, point: Point) -> Block:
         begun_s = time.monotonic()
         for turn, start in enumerate(range(0, len(order), AT_ONCE)):
             own = order[start : start + AT_ONCE]
-            if turn % 2:
+            second = (turn + point.repetition) % 2
+            if second:
                 plain += _plainly(raw, queries[own], k)
             closed_loop(ask, own, k, context.clock, recorder=recorder)
-            if not turn % 2:
+            if not second:
                 plain += _plainly(raw, queries[own], k)
             if time.monotonic() - begun_s > facts["limit_s"]:
                 break
