@@ -13,6 +13,7 @@ from platformdirs import user_cache_path
 
 from backends.errors import BackendError
 from benchmarks.suite.cases import CASES
+from benchmarks.suite.check import check, told
 from benchmarks.suite.datasets import DataError
 from benchmarks.suite.engines import EMBEDDED, EngineError, choose
 from benchmarks.suite.plan import FULL, FULL_DATA, QUICK, QUICK_DATA
@@ -54,6 +55,9 @@ def parser() -> argparse.ArgumentParser:
     )
     reports = commands.add_parser("report", help="write the report of a run again, from its raw results")
     reports.add_argument("folder", type=Path, metavar="DIR")
+    reports.add_argument(
+        "--check", action="store_true", help="recompute recall and R@k from the raw ids by ir-measures"
+    )
     for command in (runs, reports):
         command.add_argument("--need", default=DEFAULT_NEED, metavar="TEXT", help="what to rank by (%(default)r)")
     return main_parser
@@ -106,6 +110,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.write(f"{path}\n")
         if done.manifest["left_out"]:
             sys.stderr.write(f"left out {len(done.manifest['left_out'])} things; report.md says what and why\n")
+        if options.command == "report" and options.check:
+            checked = check(done)
+            sys.stdout.write("".join(f"{line}\n" for line in told(checked)))
+            return 0 if all(one.agrees for one in checked) else 1
         return 0
     except (RunError, DataError, EngineError, NeedError, BackendError) as error:
         sys.stderr.write(f"error: {error}\n")

@@ -30,7 +30,8 @@ from benchmarks.suite.truth import brute_force, truth_of
 from tests.bench_data import clustered_set
 
 SMALL = replace(
-    Settings(), queries=20, repetitions=2, warmup=2, builds=1, efforts=2, workers=(2,), rates=(100,), block_s=0.3,
+    Settings(), settle_s=0.0, queries=20,
+    repetitions=2, warmup=2, builds=1, efforts=2, workers=(2,), rates=(100,), block_s=0.3,
     selectivities=(0.1,), columns=("near",), stream_rows=300, stream_s=0.3, mixed=20,
 )  # fmt: skip
 
@@ -58,7 +59,7 @@ def test_every_case_that_applies_was_measured_on_every_engine(found: Results, fi
     left = {(entry["engine"], entry["what"]) for entry in finished.manifest["left_out"]}
     assert left == {
         *((engine, case) for engine in ("exact", "faiss", "qdrant-edge") for case in ("quality", "end_to_end")),
-        ("exact", "opened"), ("exact", "baseline"),
+        ("exact", "opened"), ("exact", "baseline"), ("exact", "plain_loop"),
     }  # fmt: skip
     measured = {(row.engine, row.case) for row in (*found.rows, *found.facts)}
     everything = {(engine, case) for engine in ("exact", "faiss", "qdrant-edge") for case in cases.CASES}

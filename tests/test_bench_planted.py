@@ -26,7 +26,8 @@ from benchmarks.suite.truth import truth_of
 SET = "clustered:1000x16"
 # Every fault comes at every fifth or tenth search, so any 20 in a row have the same number of it.
 SETTINGS = replace(
-    Settings(), queries=20, repetitions=1, warmup=3, builds=1, efforts=1, workers=(8,), selectivities=(0.1,),
+    Settings(), settle_s=0.0, queries=20,
+    repetitions=1, warmup=3, builds=1, efforts=1, workers=(8,), selectivities=(0.1,),
     columns=("random",), block_s=60.0, stream_rows=500, stream_s=0.3, mixed=40,
 )  # fmt: skip
 

@@ -22,13 +22,17 @@ from benchmarks.suite.truth import Truth, true_scores, truth_of
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is measured: queries and repetitions of a point, limits, and what is swept."""
+    """How much is measured: queries and repetitions of a point, limits, and what is swept.
+
+    After the loads it waits until the processors are idle, for `settle_s` at most.
+    """
 
     k: int = 10
     queries: int = 200
     repetitions: int = 3
     block_s: float = 4.0
     warmup: int = 20
+    settle_s: float = 20.0
     builds: int = 2
     efforts: int = 5
     workers: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
@@ -79,11 +83,11 @@ class Context:
         return lambda query: backend.search(name, queries[query : query + 1], k, where=where, effort=effort)[0]
 
     def warm_up(self, ask: Callable[[int], object], facts: dict[str, Any]) -> None:
-        """Send some queries that are not measured, for half a block's time at most; how many is stated.
+        """Send some queries that are not measured, for a quarter of a block's time at most; how many is stated.
 
         Their errors will come again, and count then.
         """
-        until_ns = self.clock.now_ns() + round(self.settings.block_s / 2 * 1e9)
+        until_ns = self.clock.now_ns() + round(self.settings.block_s / 4 * 1e9)
         asked = 0
         for query in self.order(self.settings.warmup, 99):
             asked += 1

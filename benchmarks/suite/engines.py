@@ -213,6 +213,30 @@ class Session:
         return None if now is None or self._baseline_bytes is None else max(0, now - self._baseline_bytes)
 
 
+def server_version(session: Session) -> str | None:
+    """What the server behind a session says of its version; None where there is no server, or it does not say."""
+    backend: Any = session.backend
+    try:
+        match session.engine.scheme:
+            case "milvus":
+                return f"Milvus {backend._connection._client.get_server_version()}"
+            case "weaviate":
+                return f"Weaviate {backend._server.rest('GET', '/meta')['version']}"
+            case "postgresql" | "pgvector-embedded":
+                import psycopg
+
+                asked = (
+                    "SELECT current_setting('server_version'), extversion FROM pg_extension WHERE extname = 'vector'"
+                )
+                with psycopg.connect(backend._database._conninfo) as connection:
+                    found = connection.execute(asked).fetchone()
+                return f"PostgreSQL {found[0]}, pgvector {found[1]}" if found else None
+    # It is for the reader only, and no reason to end a run.
+    except Exception:
+        return None
+    return None
+
+
 def raw_client(session: Session, records: Any, vectors: Any, k: int) -> Any:
     """The engine's own client over the session's records: an object with ``search(query, k)`` and ``close()``."""
     config = session.engine.config

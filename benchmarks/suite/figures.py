@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.suite.summaries import Results, Row
 
-SIZE = (7.2, 4.2)
+SIZE = (7.2, 4.4)
 # Okabe and Ito's colours, which people with any colour vision can tell apart, and a marker beside each.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -202,7 +202,8 @@ def _stream(axes: Any, results: Results, dataset: str, looks: Looks) -> bool:
 
 def _finished(axes: Any, shown: Sequence[object]) -> bool:
     if shown:
-        axes.legend(fontsize=7, frameon=False)
+        # Outside, where it hides nothing.
+        axes.figure.legend(loc="outside lower center", ncols=4, fontsize=7, frameon=False)
     return bool(shown)
 
 

@@ -112,14 +112,15 @@ class Recorder:
 
 
 def closed_loop(
-    ask: Ask, queries: Sequence[int], k: int, clock: Clock, *, workers: int = 1, limit_s: float | None = None
-) -> Recorder:
+    ask: Ask, queries: Sequence[int], k: int, clock: Clock, *, workers: int = 1, limit_s: float | None = None,
+    recorder: Recorder | None = None,
+) -> Recorder:  # fmt: skip
     """Send the queries from `workers` threads, each one its next when the last was answered.
 
-    Ends when all are answered, or with those under way when `limit_s` has passed.
+    Ends when all are answered, or with those under way when `limit_s` has passed. `recorder` is one to go on with.
     """
     origin_ns = clock.now_ns()
-    recorder = Recorder(k, origin_ns)
+    recorder = recorder or Recorder(k, origin_ns)
     until_ns = None if limit_s is None else origin_ns + round(limit_s * 1e9)
     turn, lock = iter(queries), threading.Lock()
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -17,22 +18,34 @@ from benchmarks.suite.runs import Point, Value
 
 FULL = Settings()
 QUICK = replace(
-    FULL, queries=60, repetitions=2, block_s=0.8, warmup=10, builds=1, efforts=3, workers=(1, 4), rates=(50,),
+    FULL, queries=60, repetitions=2, block_s=0.8, warmup=10, settle_s=2.0, builds=1, efforts=3, workers=(1, 4),
+    rates=(50,),
     selectivities=(0.1, 0.01), columns=("random",), stream_rows=1_000, stream_s=1.5, mixed=50,
 )  # fmt: skip
 # More than 10,000 kB, below which Qdrant would scan.
 QUICK_DATA = ("clustered:6000x512",)
 FULL_DATA = ("clustered:20000x512", "clustered:100000x512")
 # What takes long and varies little is repeated less often than a run's repetitions.
-REPEATED = {"load": 1, "quality": 1, "stream": 2, "mix": 2, "keyword": 2, "hybrid": 2}
+REPEATED = {
+    "load": 1, "quality": 1, "concurrency": 2, "opened": 2, "open_loop": 2, "end_to_end": 2, "stream": 2, "mix": 2,
+    "keyword": 2, "hybrid": 2,
+}  # fmt: skip
 # Where two repetitions are all, one goes to what is compared most.
-TWICE = ("frontier", "filtered", "baseline")
+TWICE = ("frontier", "filtered", "baseline", "plain_loop")
 # A raw client that loads a copy of its own is held to data sets of this size.
+RAW_CASES = ("baseline", "plain_loop")
 BASELINE_ROWS = range(1_000, 20_001)
 # Of fewer rows every engine compares all, so that only what they find is worth measuring.
 SMALL_ROWS = 1_000
 LARGE_ONLY = ("concurrency", "opened", "open_loop", "stream", "mix")
-OTHER_BUILDS = 10
+OTHER_BUILDS, OTHER_BUILD_REPETITIONS = 10, 2
+# Cases that end after so many blocks' time however slow the engine is, warming up included.
+# A filtered query may take longer than a block.
+LIMITED = {"frontier": 1.3, "filtered": 4.0, "concurrency": 1.5, "keyword": 1.5, "hybrid": 1.5, "open_loop": 2.5}
+
+
+# By how much a repetition matters less than the first: by whether its case is in `TWICE`, and its number.
+AGAIN = {(True, 1): 0, (True, 2): 8, (False, 1): 5, (False, 2): 8}
 
 
 # What every engine measures in one turn: data set, build, case, repetition, place among the case's parameters.
@@ -43,7 +56,7 @@ Slot: TypeAlias = tuple[int, int, str, int, int]
 class Planned:
     """A point, the build it runs on, what it is expected to take, and how much it matters (0 most).
 
-    `place` is which of its case's parameters it has, in the engine's order.
+    `place` is which of its case's parameters it has, in the engine's order; it takes no longer than `most_s`.
     """
 
     point: Point
@@ -53,6 +66,7 @@ class Planned:
     expected_s: float
     priority: int
     place: int = 0
+    most_s: float = math.inf
 
     @property
     def slot(self) -> Slot:
@@ -89,18 +103,20 @@ def grid(
             if case in without or (number and case not in ("load", "frontier")):
                 continue
             for place, params in enumerate(_params(case, engine, can, settings)):
-                for repetition in range(_repetitions(case, settings)):
+                for repetition in range(_repetitions(case, settings, number)):
                     point = Point(case, data.name, engine.name, {"build": build.name, **params}, repetition)
                     expected_s = _expected_s(case, data, engine, settings, params)
                     priority = OTHER_BUILDS if number else CASES[case].priority
-                    planned.append(Planned(point, build, number, index, expected_s, priority, place))
+                    most_s = LIMITED.get(case, math.inf) * settings.block_s + 0.5
+                    planned.append(Planned(point, build, number, index, expected_s, priority, place, most_s))
     return planned, left_out
 
 
-def _repetitions(case: str, settings: Settings) -> int:
+def _repetitions(case: str, settings: Settings, build: int) -> int:
     if settings.repetitions == 2 and case not in TWICE:
         return 1
-    return min(settings.repetitions, REPEATED.get(case, settings.repetitions))
+    most = OTHER_BUILD_REPETITIONS if build else settings.repetitions
+    return min(most, settings.repetitions, REPEATED.get(case, most))
 
 
 def _why_not(case: str, data: DataSet, engine: Engine, can: Capabilities) -> str | None:
@@ -111,9 +127,9 @@ def _why_not(case: str, data: DataSet, engine: Engine, can: Capabilities) -> str
         return "the engine has no keyword search"
     if case == "opened" and not can.persistent:
         return "the engine keeps nothing"
-    if case == "baseline" and engine.config.raw is None:
+    if case in RAW_CASES and engine.config.raw is None:
         return "there is no other client"
-    if case == "baseline" and n not in BASELINE_ROWS:
+    if case in RAW_CASES and n not in BASELINE_ROWS:
         return f"it is measured from {BASELINE_ROWS.start:,} to {BASELINE_ROWS.stop - 1:,} rows"
     if case in LARGE_ONLY and n < SMALL_ROWS:
         return f"it says nothing of fewer than {SMALL_ROWS:,} rows"
@@ -143,11 +159,13 @@ def _expected_s(case: str, data: DataSet, engine: Engine, settings: Settings, pa
     """About what a point takes on two cores; the run corrects it by what it sees."""
     n, dim = data.vectors.shape
     loads_per_s = engine.config.loads_per_s * 512 / max(64, dim)
-    query_s = 0.003 * max(1.0, n / 20_000) ** 0.3
+    # A graph is walked in about the logarithm's time; what a filter keeps, some engines compare all.
+    query_s = 0.003 * max(1.0, n / 20_000) ** (1.0 if case == "filtered" else 0.3)
     block_s = min(settings.block_s, (settings.queries + settings.warmup) * query_s) + 0.2
     changing_s = 2 * min(n, settings.stream_rows) / loads_per_s
     expected: dict[str, Any] = {
-        "load": n / loads_per_s + 1,
+        # Larger graphs leave the processor's caches.
+        "load": n / loads_per_s * max(1.0, n / 20_000) ** 0.15 + 1,
         "concurrency": 2 * block_s,
         "open_loop": settings.block_s + 0.5,
         "opened": 3 + OPENED_QUERIES * query_s,
@@ -163,28 +181,34 @@ def _expected_s(case: str, data: DataSet, engine: Engine, settings: Settings, pa
 
 
 def trimmed(
-    planned: Sequence[Planned], available_s: float, pace: float = 1.0, begun: Collection[Slot] = ()
+    planned: Sequence[Planned],
+    available_s: float,
+    cost_s: Callable[[Planned], float] | None = None,
+    begun: Collection[Slot] = (),
 ) -> tuple[list[Planned], list[Planned]]:
     """The points that fit into the time, in their order, and those left out: the least important first.
 
-    Of equal importance go first later repetitions beyond the second, then later data sets. A slot goes for all
-    engines alike, or they could not be compared; one that was `begun` stays.
+    `cost_s` says what a point takes, `expected_s` unless it is given.
+    Second repetitions of what is not in `TWICE` matter less than any case's first, third ones least. A slot goes for
+    all engines alike, or they could not be compared; one that was `begun` stays.
     """
     slots: dict[Slot, list[Planned]] = defaultdict(list)
     for plan in planned:
         slots[plan.slot].append(plan)
-    total_s = pace * sum(plan.expected_s for plan in planned)
+    costs = {plan.point: cost_s(plan) if cost_s else plan.expected_s for plan in planned}
+    total_s = sum(costs.values())
     gone = set()
     for slot in sorted(slots, key=lambda slot: _worth(slots[slot][0]), reverse=True):
         if total_s <= available_s:
             break
         if slots[slot][0].priority and slot not in begun:
             gone.add(slot)
-            total_s -= pace * sum(plan.expected_s for plan in slots[slot])
+            total_s -= sum(costs[plan.point] for plan in slots[slot])
     return [p for p in planned if p.slot not in gone], [p for p in planned if p.slot in gone]
 
 
 def _worth(plan: Planned) -> tuple[int, int, int, int]:
-    beyond = max(0, plan.point.repetition - 1)
+    point = plan.point
+    again = 0 if plan.build_index or not point.repetition else AGAIN[point.case in TWICE, min(point.repetition, 2)]
     later = 1 if plan.dataset_index and plan.priority > CASES["concurrency"].priority else 0
-    return plan.priority + 2 * beyond + later, plan.dataset_index, plan.point.repetition, plan.place
+    return plan.priority + again + later, plan.dataset_index, point.repetition, plan.place

@@ -4,44 +4,54 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import defaultdict
 from typing import TextIO
 
 QUIET_S = 10.0
+# Expected seconds that what is known of all engines counts among those of one, and of all its cases among one's.
+WHOLE_S, PART_S = 10.0, 2.0
+
+
+class Pace:
+    """How long points take against expectation: of an engine at a place of a case, learnt from those before.
+
+    Where little is known of a place, all that the engine did in the case counts; where little of that, all engines
+    and cases together.
+    """
+
+    def __init__(self) -> None:
+        self._took_s: dict[tuple[object, ...], float] = defaultdict(float)
+        self._expected_s: dict[tuple[object, ...], float] = defaultdict(float)
+
+    def learn(self, engine: str, case: str, place: int, expected_s: float, took_s: float) -> None:
+        """A point took `took_s` where `expected_s` were planned."""
+        for key in ((), (engine, case), (engine, case, place)):
+            self._expected_s[key] += expected_s
+            self._took_s[key] += took_s
+
+    def of(self, engine: str, case: str, place: int) -> float:
+        """By how much to multiply an expectation."""
+        pace = 1.0
+        for key, weight_s in (((), WHOLE_S), ((engine, case), PART_S), ((engine, case, place), PART_S)):
+            pace = (self._took_s[key] + weight_s * pace) / (self._expected_s[key] + weight_s)
+        return pace
 
 
 class Progress:
-    """Counts work in expected seconds: what remains is scaled by how long the work done took against expectation."""
+    """Tells of points that were measured, and of the time that the others will take."""
 
-    def __init__(self, expected_s: float, points: int, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
         self._live = self._stream.isatty()
-        self._remaining_s, self._points = expected_s, points
-        self._done, self._done_s, self._took_s = 0, 0.0, 0.0
+        self._done = 0
         self._told_s = -QUIET_S
 
-    @property
-    def remaining_s(self) -> float:
-        """Expected time until the end."""
-        return self._remaining_s * self._pace
-
-    @property
-    def _pace(self) -> float:
-        # A few points say little about all: until 10 s were spent, the expectation counts as much.
-        return (self._took_s + 10) / (self._done_s + 10)
-
-    def drop(self, expected_s: float) -> None:
-        """Work that is left out, or was done in an earlier run."""
-        self._remaining_s = max(0.0, self._remaining_s - expected_s)
-        self._points -= 1
-
-    def done(self, what: str, expected_s: float, took_s: float, queries: int = 0) -> None:
-        """A point was measured: `queries` in `took_s`, where `expected_s` were planned."""
+    def done(self, what: str, took_s: float, queries: int, points_left: int, left_s: float) -> None:
+        """A point was measured: `queries` in `took_s`; what is left after it."""
         self._done += 1
-        self._done_s += expected_s
-        self._took_s += took_s
-        self._remaining_s = max(0.0, self._remaining_s - expected_s)
         rate = f" · {queries / took_s:,.0f} queries/s" if queries and took_s else ""
-        self._tell(f"[{self._done}/{self._points}] {what}{rate} · {clock_time(self.remaining_s)} left")
+        total = self._done + points_left
+        self._tell(f"[{self._done}/{total}] {what}{rate} · {clock_time(left_s)} left", last=not points_left)
 
     def note(self, text: str) -> None:
         """A line of its own, which stays."""
@@ -54,11 +64,11 @@ class Progress:
             self._stream.write("\r\x1b[K")
             self._stream.flush()
 
-    def _tell(self, text: str) -> None:
+    def _tell(self, text: str, *, last: bool) -> None:
         now_s = time.monotonic()
         if self._live:
             self._stream.write(f"\r\x1b[K{text[:118]}")
-        elif now_s - self._told_s >= QUIET_S or self._done == self._points:
+        elif now_s - self._told_s >= QUIET_S or last:
             # Into a file or pipe, a line now and then is enough.
             self._stream.write(text + "\n")
             self._told_s = now_s

@@ -69,17 +69,21 @@ def _markdown_table(table: Table) -> list[str]:
 def about(found: Results, manifest: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     """What stands behind the figures: machine, versions, data, settings with their reasons, and what was left out."""
     machine, settings = manifest["machine"], manifest["plan"]["settings"]
+    resumed = " since it was gone on with" if manifest.get("resumed") else ""
     ran = [
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB, "
         f"{machine['system']}, Python {machine['python']}",
         f"commit {manifest['commit'] or 'unknown'}; seed {manifest['seed']}; {manifest['started']} to "
-        f"{manifest['finished']}, {manifest['minutes']:g} minutes, {manifest['points']} blocks",
-        f"k {settings['k']}; up to {settings['queries']} queries a block, {settings['repetitions']} repetitions, "
-        f""
-        f"up to {settings['warmup']} queries before each block, for half a block at most, to warm up: not counted",
+        f"{manifest['finished']}, {manifest['minutes']:g} minutes{resumed}, {manifest['points']} blocks",
+        f"k {settings['k']}; up to {settings['queries']} queries a block, {settings['block_s']:g} s at most, up to "
+        f"{settings['repetitions']} repetitions; up to {settings['warmup']} queries before each block, for a quarter "
+        "of its time at most, to warm up: not counted",
         f"calibration: {found.usual_ns / 1e6:.1f} ms usually; a block that was preceded by 1.25 times that, or lost "
         "more than 2% of the processors to other machines, is called noisy",
-        ", ".join(f"{name} {version}" for name, version in manifest["versions"].items()),
+        ", ".join(
+            [f"{name} {version}" for name, version in manifest["versions"].items()]
+            + list(manifest.get("servers", {}).values())
+        ),
     ]
     data = [
         f"{name}: {about['rows']:,} x {about['dim']}, {about['metric']}, {about['queries']} queries, "

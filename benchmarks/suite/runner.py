@@ -12,20 +12,21 @@ from typing import Any
 
 from backends.base import BackendError, CollectionSpec
 from benchmarks.suite import machine
+from benchmarks.suite.agenda import Agenda
 from benchmarks.suite.cases import CASES
 from benchmarks.suite.context import Context, Settings
 from benchmarks.suite.datasets import DataSet, names_differ, open_dataset
 from benchmarks.suite.engines import Engine, Session, capabilities
 from benchmarks.suite.loops import Clock, RealClock
 from benchmarks.suite.metrics import usual_calibration_ns
-from benchmarks.suite.plan import LeftOut, Planned, Slot, grid, trimmed
+from benchmarks.suite.noise import settle
+from benchmarks.suite.plan import LeftOut, Planned, grid
 from benchmarks.suite.progress import Progress, clock_time
-from benchmarks.suite.runs import Block, Point, Run
+from benchmarks.suite.runs import Block, Run
 from benchmarks.suite.selectivity import Filter
 
 # Retrieval quality wants every caption, timing does not: it takes the first of them.
 PHOTO_QUERIES = 1_000
-TRIM_EVERY_S = 5.0
 
 
 @dataclass
@@ -71,10 +72,8 @@ class Runner:
         self.left_out: list[LeftOut] = []
         self.datasets: list[DataSet] = []
         self.planned: list[Planned] = []
-        self.points: set[Point] = set()
-        self.begun: set[Slot] = set()
-        self.trimmed_s = -TRIM_EVERY_S
-        self.progress = Progress(0, 0)
+        self.agenda = Agenda([])
+        self.progress = Progress()
 
     def run(self) -> Run:
         """All data sets, then the manifest."""
@@ -82,11 +81,11 @@ class Runner:
             return self.folder
         self._prepare()
         try:
-            for index, data in enumerate(self.datasets):
-                scratch: dict[str, Any] = {}
-                for number in range(self.request.settings.builds):
-                    self._build(data, index, number, scratch)
-                _close_raw(scratch)
+            # Other builds come last: they take what time is left.
+            scratches: list[dict[str, Any]] = [{} for _ in self.datasets]
+            for number in range(self.request.settings.builds):
+                for index, data in enumerate(self.datasets):
+                    self._build(data, index, number, scratches[index])
         finally:
             self.progress.close()
         self._finish()
@@ -112,50 +111,34 @@ class Runner:
                 everything += points
                 self.left_out += missing
         todo = [plan for plan in everything if not self.folder.has(plan.point)]
-        self.progress = Progress(sum(p.expected_s for p in todo), len(todo))
+        minutes = request.minutes
+        self.agenda = Agenda(todo, None if minutes is None else self.begun_s + 60 * minutes)
         if len(todo) < len(everything):
             self.progress.note(f"going on: {len(everything) - len(todo)} of {len(everything)} points are there already")
         # Loads stay in the plan, since what follows needs them.
-        self.planned = [plan for plan in everything if plan in todo or plan.point.case == "load"]
-        # Nothing is left out before the first loads have told how fast this machine is.
-        self.points = {plan.point for plan in self.planned}
-
-    def _trim(self) -> None:
-        """Leave out what the time does not allow, by what the points so far took against expectation."""
-        now_s = time.monotonic()
-        if self.request.minutes is None or now_s - self.trimmed_s < TRIM_EVERY_S:
-            return
-        self.trimmed_s = now_s
-        left_s = self.request.minutes * 60 - (time.monotonic() - self.begun_s)
-        todo = [plan for plan in self.planned if not self.folder.has(plan.point)]
-        pace = self.progress.remaining_s / max(1e-9, sum(p.expected_s for p in todo)) if todo else 1.0
-        _, dropped = trimmed(todo, left_s, max(0.2, pace), self.begun)
-        for plan in dropped:
-            self.progress.drop(plan.expected_s)
-            why = f"{self.request.minutes:g} minutes were not enough"
-            self.left_out.append(LeftOut(plan.point.dataset, plan.point.engine, _told(plan), why))
-        self.points -= {plan.point for plan in dropped}
-        self.planned = [plan for plan in self.planned if plan.point in self.points]
+        self.planned = [plan for plan in everything if plan.point in self.agenda.todo or plan.point.case == "load"]
 
     def _build(self, data: DataSet, index: int, number: int, scratch: dict[str, Any]) -> None:
         """One build of every engine on one data set: load all, then measure in turns."""
         mine = [p for p in self.planned if p.dataset_index == index and p.build_index == number]
-        if all(self.folder.has(plan.point) for plan in mine):
+        if not any(self.agenda.fits(plan) for plan in mine):
             return
         contexts: dict[str, Context] = {}
         try:
-            wanted = {plan.point.engine for plan in mine if not self.folder.has(plan.point)}
+            wanted = {plan.point.engine for plan in mine if plan.point in self.agenda.todo}
             for plan in mine:
                 if plan.point.case == "load" and plan.point.engine in wanted:
+                    self.agenda.begin(plan)
                     contexts[plan.point.engine] = self._context(data, plan, scratch)
                     if not self._loaded(contexts[plan.point.engine], plan):
                         del contexts[plan.point.engine]
+            settle(self.request.settings.settle_s)
             points = [p for p in mine if p.point.engine in contexts and p.point.case != "load"]
-            for plan in _in_turns(points, [engine.name for engine in self.request.engines]):
-                self._trim()
-                if plan.point in self.points and not self.folder.has(plan.point):
-                    self.begun.add(plan.slot)
-                    self._measure(contexts[plan.point.engine], plan)
+            order = _in_turns(points, [engine.name for engine in self.request.engines])
+            while (plan := self.agenda.next(order)) is not None:
+                self._measure(contexts[plan.point.engine], plan)
+            for plan in mine:
+                self._no_time(plan)
             self._keep_truths(data, contexts)
         except BaseException:
             # Ctrl-C, or a full disk: the stores stay for whoever goes on.
@@ -202,14 +185,22 @@ class Runner:
         except Exception as error:
             self._fail(context, plan, error)
             return False
+        took_s = time.monotonic() - start_s
         block.facts["measured_at"] = datetime.now(UTC).isoformat(timespec="seconds")
         self.folder.store(point, block)
-        self.progress.done(_told(plan), plan.expected_s, time.monotonic() - start_s, _queries(block))
+        self.agenda.done(plan, took_s)
+        self.progress.done(_told(plan), took_s, _queries(block), self.agenda.points_left, self.agenda.left_s)
         return True
+
+    def _no_time(self, plan: Planned) -> None:
+        if plan.point in self.agenda.todo:
+            self.agenda.drop(plan)
+            why = f"{self.request.minutes:g} minutes were not enough"
+            self.left_out.append(LeftOut(plan.point.dataset, plan.point.engine, _told(plan), why))
 
     def _fail(self, context: Context, plan: Planned, error: Exception) -> None:
         why = f"{type(error).__name__}: {error}".replace("\n", " ")[:300]
-        self.progress.drop(plan.expected_s)
+        self.agenda.drop(plan)
         self.progress.note(f"{plan.point.engine}: {_told(plan)} failed: {why}")
         self.left_out.append(LeftOut(plan.point.dataset, plan.point.engine, _told(plan), why))
         if plan.point.case == "load":
@@ -221,10 +212,10 @@ class Runner:
         key = (load.point.dataset, load.point.engine, load.build.name)
         lost = [p for p in self.planned if (p.point.dataset, p.point.engine, p.build.name) == key and p is not load]
         for plan in lost:
-            self.progress.drop(plan.expected_s)
+            self.agenda.drop(plan)
             self.left_out.append(LeftOut(key[0], key[1], _told(plan), "its collection could not be loaded"))
-        self.points -= {plan.point for plan in (load, *lost)}
-        self.planned = [plan for plan in self.planned if plan.point in self.points]
+        gone = {plan.point for plan in (load, *lost)}
+        self.planned = [plan for plan in self.planned if plan.point not in gone]
 
     def _keep_truths(self, data: DataSet, contexts: Mapping[str, Context]) -> None:
         """Keep the neighbours that recall was measured against, for whoever checks it."""
@@ -238,17 +229,24 @@ class Runner:
                 self.folder.store_truth(data.name, chosen.name if chosen else "all", context.truth(chosen))
 
     def _finish(self) -> None:
-        blocks = [block for _, block in self.folder.blocks()]
+        for plan in self.planned:
+            self._no_time(plan)
+        measured = list(self.folder.blocks())
+        blocks = [block for _, block in measured]
+        servers = {p.engine: version for p, block in measured if (version := block.facts.get("server_version"))}
+        first = min((block.facts["measured_at"] for block in blocks), default=self.started)
         self.folder.finish(
             {
                 "plan": self.folder.plan,
-                "started": self.started,
+                "started": min(first, self.started),
+                "resumed": first < self.started,
                 "finished": datetime.now(UTC).isoformat(timespec="seconds"),
                 "minutes": round((time.monotonic() - self.begun_s) / 60, 2),
                 "points": len(blocks),
                 "usual_calibration_ns": usual_calibration_ns(blocks),
                 "machine": machine.machine(),
                 "versions": machine.versions(),
+                "servers": servers,
                 "commit": machine.commit(),
                 "seed": self.request.settings.seed,
                 "datasets": {

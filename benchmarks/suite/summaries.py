@@ -13,6 +13,8 @@ from benchmarks.suite.metrics import Interval, Summary, bootstrap, latencies_ns,
 from benchmarks.suite.runs import Block, Point, Run, Value
 
 CUTOFFS = (1, 5, 10)
+# Latencies are told to a hundredth of a millisecond.
+RESOLUTION_MS = 0.005
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,8 @@ def _figures(case: str, blocks: Sequence[Block]) -> dict[str, Interval | None]:
 def _extra(point: Point, blocks: Sequence[Block]) -> dict[str, Any]:
     if point.case == "quality":
         return quality(blocks)
+    if point.case == "plain_loop":
+        return plain(blocks)
     if point.case == "end_to_end":
         stages = np.concatenate([block.arrays["stages_ns"] for block in blocks])
         # Means, because those add up to the whole.
@@ -148,6 +152,23 @@ def _extra(point: Point, blocks: Sequence[Block]) -> dict[str, Any]:
     if point.case == "mix":
         return _written(blocks, "write", "start_ns")
     return {}
+
+
+def plain(blocks: Sequence[Block]) -> dict[str, Any]:
+    """The plain loop's percentiles, and whether its p50 lies in the interval that the suite states of its own.
+
+    As there, the median over repetitions of their medians; `inside` allows the resolution of the printed figures.
+    """
+    own = [block.arrays["plain_ns"] / 1e6 for block in blocks if len(block.arrays["plain_ns"])]
+    if not own:
+        return {}
+    stated = bootstrap([latencies_ns(block) / 1e6 for block in blocks], lambda drawn: np.median(drawn, axis=1))
+    p50_ms = float(np.median([np.median(took) for took in own]))
+    merged = np.concatenate(own)
+    return {
+        "plain_p50_ms": p50_ms, "plain_p99_ms": float(np.percentile(merged, 99)), "plain_queries": len(merged),
+        "inside": stated.low - RESOLUTION_MS <= p50_ms <= stated.high + RESOLUTION_MS,
+    }  # fmt: skip
 
 
 def curve(blocks: Sequence[Block]) -> list[tuple[float, float]]:

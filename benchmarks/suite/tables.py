@@ -31,6 +31,7 @@ def tables(results: Results, manifest: Mapping[str, Any], need: Need) -> list[Ta
             _loads(results, dataset), _opened(results, dataset), _concurrency(results, dataset),
             _open_loop(results, dataset), _changing(results, dataset), _words(results, dataset),
             _end_to_end(results, dataset), _quality(results, dataset), _baseline(results, dataset),
+            _plain_loop(results, dataset),
         ]  # fmt: skip
     return [table for table in parts if table.rows]
 
@@ -92,13 +93,14 @@ def _filtered(results: Results, dataset: str) -> Table:
     cells = [
         (
             str(row.params["column"]), f"{100 * float(row.params['selectivity'] or 0):g}%", row.engine,
-            span(row.summary.recall, 3), *_latencies(row), f"{100 * row.summary.exact_share:.0f}%", _faults(row),
+            span(row.summary.recall, 3), *_latencies(row), f"{100 * row.summary.exact_share:.0f}%",
+            str(row.summary.queries), _faults(row),
         )
         for row in rows
     ]  # fmt: skip
     return Table(
         f"{dataset}: filtered search",
-        ("column", "selectivity", "engine", "recall@10", *_LATENCIES, "exact", "faults"), cells,
+        ("column", "selectivity", "engine", "recall@10", *_LATENCIES, "exact", "queries", "faults"), cells,
         "“random” is independent of the vectors, “near” is correlated with them; “exact” is how many answers the "
         "engine says were found by a full scan.",
     )  # fmt: skip
@@ -145,12 +147,13 @@ def _concurrency(results: Results, dataset: str) -> Table:
     cells = [
         (
             row.engine, str(row.params["workers"]), span(row.summary.per_second, 0), span(row.summary.recall, 3),
-            *_latencies(row), _faults(row),
+            *_latencies(row), str(row.summary.queries), _faults(row),
         )
         for row in rows
     ]  # fmt: skip
     return Table(
-        f"{dataset}: closed loop", ("engine", "workers", "queries/s", "recall@10", *_LATENCIES, "faults"), cells,
+        f"{dataset}: closed loop",
+        ("engine", "workers", "queries/s", "recall@10", *_LATENCIES, "queries", "faults"), cells,
         "Threads of one Python process.",
     )  # fmt: skip
 
@@ -248,6 +251,24 @@ def _baseline(results: Results, dataset: str) -> Table:
         f"{dataset}: the adapter beside the engine's own client",
         ("engine", "side", *_LATENCIES, "recall@10", "ours / theirs", "faults"), cells,
         "The same queries in turns, in the same minute; the ratio is of medians.",
+    )  # fmt: skip
+
+
+def _plain_loop(results: Results, dataset: str) -> Table:
+    cells = [
+        (
+            row.engine, span(row.summary.latency_ms["p50"], 2), f"{row.extra['plain_p50_ms']:.2f}",
+            "yes" if row.extra["inside"] else "no", span(row.summary.latency_ms["p99"], 2),
+            f"{row.extra['plain_p99_ms']:.2f}", str(row.summary.queries), _faults(row),
+        )
+        for row in sorted(results.of("plain_loop", dataset), key=lambda r: r.engine)
+        if row.extra
+    ]  # fmt: skip
+    return Table(
+        f"{dataset}: this suite's times beside a plain loop's",
+        ("engine", "p50 here", "p50 plain", "inside", "p99 here", "p99 plain", "queries", "faults"), cells,
+        "The engine's own client on the same queries in the same minute, timed by this suite and by a loop of four "
+        "lines that shares no code with it. “inside”: whether the loop's p50 lies in the interval stated here.",
     )  # fmt: skip
 
 

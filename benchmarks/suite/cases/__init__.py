@@ -28,6 +28,7 @@ CASES = {
     "quality": Case("R@1, R@5, R@10 and MRR of captions", texts.quality, 3),
     "end_to_end": Case("from the words to the decoded pictures", texts.end_to_end, 3),
     "baseline": Case("the engine's own client beside the adapter", searching.baseline, 4),
+    "plain_loop": Case("this suite's times beside those of a plain loop", searching.plain_loop, 4),
     "open_loop": Case("Poisson arrivals at a rate", searching.open_rate, 5),
     "stream": Case("searching while rows stream in", writing.stream, 6),
     "mix": Case("searches, updates and deletes in turn", writing.mix, 6),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.suite.context import Context
-from benchmarks.suite.engines import memory_bytes, server_pids
+from benchmarks.suite.engines import memory_bytes, server_pids, server_version
 from benchmarks.suite.noise import watched
 from benchmarks.suite.runs import Block, Point
 
@@ -46,6 +46,7 @@ def load(context: Context, point: Point) -> Block:
     columns = np.array(times, np.int64)
     facts["upsert_s"] = float((columns[:, 1] - columns[:, 0]).sum() / 1e9)
     facts["stored"] = backend.count(context.name)
+    facts["server_version"] = server_version(session)
     facts["disk_bytes"] = session.disk_bytes()
     facts["server_bytes"] = memory_bytes(server_pids(session.url, session.folder))
     return Block({"batch_start_ns": columns[:, 0], "batch_end_ns": columns[:, 1], "batch_rows": columns[:, 2]}, facts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -67,15 +68,14 @@ def open_rate(context: Context, point: Point) -> Block:
 
 
 SIDES = ("sightline", "raw")
+# Queries that the suite and the plain loop ask in turn.
+AT_ONCE = 20
 
 
 def baseline(context: Context, point: Point) -> Block:
     """The engine's own client and the adapter on the same queries in turns; ``side`` says whose a row is."""
     settings, data, clock = context.settings, context.data, context.clock
-    key = f"raw {context.name} {context.session.engine.name}"
-    if key not in context.scratch:
-        context.scratch[key] = raw_client(context.session, list(data.records()), data.vectors, settings.k)
-    raw = context.scratch[key]
+    raw = _raw(context)
     asks = (context.ask(), lambda query: raw.search(data.queries[query], settings.k))
     facts: dict[str, Any] = {"sides": list(SIDES), "limit_s": 2 * settings.block_s}
     for ask in asks:
@@ -98,3 +98,55 @@ def baseline(context: Context, point: Point) -> Block:
     block = judged(recorder, context)
     block.arrays["side"] = np.array(sides, np.int8)
     return Block(block.arrays, {**facts, **block.facts})
+
+
+def plain_loop(context: Context, point: Point) -> Block:
+    """The engine's own client timed by this suite and by a loop that shares no code with it, some queries each in turn.
+
+    Both ask the same queries in the same minute, each of them first as often as second; ``plain_ns`` has the loop's
+    latencies. What the report says of the first is right if it holds of the second.
+    """
+    settings, queries, k = context.settings, context.data.queries, context.settings.k
+    raw = _raw(context)
+    facts: dict[str, Any] = {"limit_s": 2 * settings.block_s}
+
+    def ask(query: int) -> Any:
+        return raw.search(queries[query], k)
+
+    context.warm_up(ask, facts)
+    order = context.order(settings.queries, point.repetition)
+    recorder = Recorder(k, context.clock.now_ns())
+    plain: list[int] = []
+    with watched(facts):
+        begun_s = time.monotonic()
+        for turn, start in enumerate(range(0, len(order), AT_ONCE)):
+            own = order[start : start + AT_ONCE]
+            second = (turn + point.repetition) % 2
+            if second:
+                plain += _plainly(raw, queries[own], k)
+            closed_loop(ask, own, k, context.clock, recorder=recorder)
+            if not second:
+                plain += _plainly(raw, queries[own], k)
+            if time.monotonic() - begun_s > facts["limit_s"]:
+                break
+    block = judged(recorder, context)
+    block.arrays["plain_ns"] = np.array(plain, np.int64)
+    return Block(block.arrays, {**facts, **block.facts})
+
+
+def _plainly(raw: Any, queries: Any, k: int) -> list[int]:
+    took = []
+    for query in queries:
+        start_ns = time.perf_counter_ns()
+        raw.search(query, k)
+        took.append(time.perf_counter_ns() - start_ns)
+    return took
+
+
+def _raw(context: Context) -> Any:
+    """The engine's own client on the collection, opened (and some engines' copy loaded) when first asked for."""
+    key = f"raw {context.name} {context.session.engine.name}"
+    if key not in context.scratch:
+        data = context.data
+        context.scratch[key] = raw_client(context.session, list(data.records()), data.vectors, context.settings.k)
+    return context.scratch[key]
