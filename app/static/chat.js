@@ -146,8 +146,9 @@ export function chatView() {
   function remarks({ refused, quoted, truncated, counts }) {
     return [
       quoted && "This is the best source itself: no sentence of the model's had support.",
-      truncated && "The model stopped at its length limit.",
-      !refused && counts?.unsupported > 0 && `${counts.unsupported} sentence${counts.unsupported === 1 ? " is" : "s are"} not supported by the sources.`,
+      // What else was wrong with the model's sentences is no matter when none of them is shown.
+      !quoted && truncated && "The model stopped at its length limit.",
+      !refused && !quoted && counts?.unsupported > 0 && `${counts.unsupported} sentence${counts.unsupported === 1 ? " is" : "s are"} not supported by the sources.`,
     ].filter(Boolean);
   }
 
