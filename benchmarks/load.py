@@ -16,8 +16,8 @@ Latencies are those of successes, to the last byte.
 interval, and is called flat where the interval's end is under 1% of it, a minute (`load_record.memory_of`).
 
 ``--restart-backend`` kills the database (kill -9) after a third of the time, starts it again 20 s later (at most a
-quarter of the time), and tells what the clients saw: anything but a success or a 503 with Retry-After is an error, and jobs that were
-running have to go on. It takes ``--backend postgresql://``, a server of the run's own.
+quarter of the time), and tells what the clients saw: anything but a success or a 503 with Retry-After is an
+error, and jobs that were running have to go on. It takes ``--backend postgresql://``, a server of the run's own.
 
 ``--out`` gets the raw samples as JSON, and latencies and memory as figures. The exit code is 1 where there
 was an error, or where a client gave up.

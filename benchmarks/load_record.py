@@ -123,7 +123,8 @@ def outage_of(record: Record, killed_s: float, back_s: float) -> dict[str, Any]:
     """What the clients saw of a database that was killed at `killed_s` and answered again at `back_s`.
 
     Recovery is told by endpoint that needs the database: when the first success came, after `back_s`, of a request
-    that began after `killed_s`. `statuses` are those of what was asked in between. `unclean` counts what was answered neither with success nor with a 503 from the kill on.
+    that began after `killed_s`. `statuses` are those of what was asked in between. `unclean` counts what was answered
+    neither with success nor with a 503 from the kill on.
     """
     after = [attempt for attempt in record.attempts if attempt.end_s >= killed_s]
     down = [attempt for attempt in after if killed_s <= attempt.start_s < back_s]
