@@ -16,9 +16,8 @@ Latencies are those of successes, to the last byte.
 interval, and is called flat where the interval's end is under 1% of it, a minute (`load_record.memory_of`).
 
 ``--restart-backend`` kills the database (kill -9) after a third of the time, starts it again 20 s later (at most a
-quarter of the time), and tells what the clients saw: anything but a success or a 503 with Retry-After is an error,
-except jobs that were running, which fail and are begun anew. It takes ``--backend postgresql://``, a server of
-the run's own.
+quarter of the time), and tells what the clients saw: anything but a success or a 503 with Retry-After is an
+error, and jobs that were running have to go on. It takes ``--backend postgresql://``, a server of the run's own.
 
 ``--out`` gets the raw samples as JSON, and latencies and memory as figures. The exit code is 1 where there
 was an error, or where a client gave up.
@@ -111,15 +110,13 @@ async def _measured(
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
     code, ended_s = await asyncio.to_thread(served.end)
-    # First, as it tells lost jobs from errors.
-    seen = outage_of(record, *outage) if outage else None
     return {
         "clients": options.clients,
         "seconds": options.seconds,
         "backend": shown(options.backend),
         "endpoints": summarize(record, options.seconds),
         "memory": memory_of(record.memory),
-        "outage": seen,
+        "outage": outage_of(record, *outage) if outage else None,
         "hung_clients": len(late),
         "left_over": left,
         "exit": {"code": code, "seconds": ended_s},

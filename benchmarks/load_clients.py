@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.batching import queries
 from benchmarks.load_pictures import new_picture
-from benchmarks.load_record import JOB_EVENTS, Attempt, Record
+from benchmarks.load_record import Attempt, Record
 
 #: A request that has no next byte in this time counts as hung.
 HUNG_S = 60.0
@@ -143,7 +143,7 @@ class Client:
             "index", "POST", "/v1/index", has_json, expected=202, json={"folder": str(folder), "prune": True}
         )
         if job is not None:
-            await self.call(JOB_EVENTS, "GET", f"/v1/jobs/{job['id']}/events", ends_with_done_job)
+            await self.call("job events", "GET", f"/v1/jobs/{job['id']}/events", ends_with_done_job)
 
     def _make_files(self, folder: Path) -> None:
         """A few new pictures with captions; the oldest go, so that the collection stays of one size."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-#: ok: the documented success. told: 429 or 503 with Retry-After, to come again. lost: a job whose database was
-#: killed. error: all else.
-Outcome: TypeAlias = Literal["ok", "told", "lost", "error"]
-JOB_EVENTS = "job events"
+#: ok: the documented success. told: 429 or 503 with Retry-After, to come again. error: all else.
+Outcome: TypeAlias = Literal["ok", "told", "error"]
+#: What is answered while the database is away, too: a job is only written down.
+WITHOUT_DATABASE = frozenset({"healthz", "index"})
 
 WARM_UP_S = 20.0
 BLOCK_S = 10
@@ -36,6 +36,11 @@ class Attempt:
     received_bytes: int
     outcome: Outcome
     error: str = ""
+
+    @property
+    def start_s(self) -> float:
+        """When it began, in seconds since the run's beginning."""
+        return self.start_ns / 1e9
 
     @property
     def end_s(self) -> float:
@@ -114,31 +119,22 @@ def memory_of(samples: Sequence[tuple[float, int]], warm_up_s: float = WARM_UP_S
     }
 
 
-def excuse_jobs(record: Record, killed_s: float, back_s: float) -> int:
-    """Call lost, and no error, the jobs that failed and were at work while the database was away; how many."""
-    lost = 0
-    for number, attempt in enumerate(record.attempts):
-        is_then = attempt.end_s >= killed_s and attempt.start_ns / 1e9 <= back_s
-        if is_then and attempt.endpoint == JOB_EVENTS and attempt.error.startswith("job failed"):
-            record.attempts[number] = replace(attempt, outcome="lost")
-            lost += 1
-    return lost
-
-
 def outage_of(record: Record, killed_s: float, back_s: float) -> dict[str, Any]:
     """What the clients saw of a database that was killed at `killed_s` and answered again at `back_s`.
 
-    Recovery is told by endpoint: when the first request that began after `back_s` succeeded. `unclean` counts
-    what was answered neither with success nor with a 503 from the kill on, but for jobs that were lost.
+    Recovery is told by endpoint that needs the database: when the first success came, after `back_s`, of a request
+    that began after `killed_s`. `statuses` are those of what was asked in between. `unclean` counts what was answered
+    neither with success nor with a 503 from the kill on.
     """
-    lost = excuse_jobs(record, killed_s, back_s)
     after = [attempt for attempt in record.attempts if attempt.end_s >= killed_s]
-    down = [attempt for attempt in after if attempt.start_ns / 1e9 < back_s]
+    down = [attempt for attempt in after if killed_s <= attempt.start_s < back_s]
     first: dict[str, float] = {}
     for attempt in sorted(after, key=lambda each: each.end_s):
-        if attempt.outcome == "ok" and attempt.start_ns / 1e9 >= back_s:
+        if attempt.outcome == "ok" and attempt.start_s >= killed_s and attempt.end_s >= back_s:
             first.setdefault(attempt.endpoint, attempt.end_s - back_s)
-    used = {attempt.endpoint for attempt in record.attempts}
+    for name in WITHOUT_DATABASE:
+        first.pop(name, None)
+    used = {attempt.endpoint for attempt in record.attempts} - WITHOUT_DATABASE
     return {
         "killed_s": killed_s,
         "back_s": back_s,
@@ -147,7 +143,6 @@ def outage_of(record: Record, killed_s: float, back_s: float) -> dict[str, Any]:
         "first_success_s": min(first.values(), default=None),
         "all_recovered_s": max(first.values(), default=None),
         "never_recovered": sorted(used - first.keys()),
-        "failed_jobs": lost,
         "unclean": _counted(a for a in after if a.outcome == "error"),
         "slowest_answer_s": max((a.latency_ns / 1e9 for a in down if a.outcome == "told"), default=None),
     }

@@ -58,11 +58,10 @@ def _outage(outage: dict[str, Any] | None) -> list[str]:
     statuses = ", ".join(f"{status}: {count:,}" for status, count in outage["statuses"].items())
     never = f", but for {', '.join(outage['never_recovered'])}" if outage["never_recovered"] else ""
     return [
-        f"The database was away for {outage['outage_s']:.1f} s, killed at {outage['killed_s']:.1f} s. Requests of that "
-        f"time were answered {statuses}; the slowest refusal took {seconds(outage['slowest_answer_s'])}.",
+        f"The database was away for {outage['outage_s']:.1f} s, killed at {outage['killed_s']:.1f} s. What was asked "
+        f"meanwhile was answered {statuses}; the slowest refusal took {seconds(outage['slowest_answer_s'])}.",
         f"Afterwards the first success came after {seconds(outage['first_success_s'])}, every endpoint's after "
-        f"{seconds(outage['all_recovered_s'])}{never}. Jobs that lost their database: {outage['failed_jobs']}. "
-        f"Neither success nor 503: {outage['unclean'] or 'none'}.",
+        f"{seconds(outage['all_recovered_s'])}{never}. Neither success nor 503: {outage['unclean'] or 'none'}.",
     ]
 
 

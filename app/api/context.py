@@ -13,7 +13,7 @@ from typing import Any, cast
 import indexers
 from app.api.access import Access
 from app.api.breaker import Breaker
-from app.api.limits import Limits
+from app.api.limits import Limits, Room
 from app.api.observing import Metrics, Staged
 from app.api.thumbnails import Thumbnails
 from app.api.turns import Chats, LoadModel
@@ -86,8 +86,11 @@ class Service:
             max_fetches=limits.max_fetches,
             deadline_s=limits.fetch_s,
         )
-        self._decoders = threading.BoundedSemaphore(limits.max_decoding)
-        self._glances = threading.BoundedSemaphore(limits.max_glances)
+        self._decoders = Room(limits.max_decoding)
+        self._glances = Room(limits.max_glances)
+        self.metrics.gauge(
+            "sightline_images_waiting", "Requests that wait to decode images.", lambda: self._decoders.waiting
+        )
         self.metrics.gauge("sightline_requests_in_flight", "Requests that are worked on.", lambda: self.in_flight)
         self._retrievers: dict[str, Retriever] = {}
         self.chats = Chats(load_model, limits.max_chats)
@@ -136,12 +139,12 @@ class Service:
         briefly: for what only decodes, so that it need not wait for those that encode what they decoded.
         """
         room = self._glances if briefly else self._decoders
-        if not room.acquire(timeout=self.limits.decoding_wait_s):
+        if not room.enter(self.limits.decoding_wait_s):
             raise Overloaded("too many images are being worked on: try again in a moment")
         try:
             yield
         finally:
-            room.release()
+            room.leave()
 
     @contextlib.contextmanager
     def fetched(self, address: Address) -> Iterator[bytes]:

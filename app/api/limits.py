@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import threading
 import time
+from collections import deque
 from dataclasses import dataclass
 
 from limits import parse
@@ -52,6 +54,48 @@ class Limits:
     body_idle_s: float = 10.0
     body_s: float = 30.0
     body_bytes_per_s: float = 64 * 1024.0
+
+
+class Room:
+    """Lets so many in at a time, in the order in which they came.
+
+    A semaphore lets who comes just then pass by those that wait, who under load may wait for ever.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._free = size
+        self._queue: deque[threading.Event] = deque()
+        self._lock = threading.Lock()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait to be let in."""
+        return len(self._queue)
+
+    def enter(self, within_s: float) -> bool:
+        """Wait to be let in, for so long; whether that was, and `leave` has to follow."""
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return True
+            turn = threading.Event()
+            self._queue.append(turn)
+        if turn.wait(within_s):
+            return True
+        with self._lock:
+            if turn.is_set():
+                return True
+            self._queue.remove(turn)
+            return False
+
+    def leave(self) -> None:
+        """Make room for the next."""
+        with self._lock:
+            if self._queue:
+                # It takes the place over: there is no moment in which another could.
+                self._queue.popleft().set()
+            else:
+                self._free += 1
 
 
 class RateLimit:

@@ -256,7 +256,9 @@ class JobBody(BaseModel):
     created_s: float
     started_s: float | None
     ended_s: float | None
-    progress: dict[str, Any] | None = Field(description="stage, done, total, rate_per_s, remaining_s, path.")
+    progress: dict[str, Any] | None = Field(
+        description="stage, done, total, rate_per_s, remaining_s, quarantined, path."
+    )
     report: dict[str, Any] | None = Field(description="Counts; `quarantined` holds up to 100 of the files set aside.")
     error: str | None
 
