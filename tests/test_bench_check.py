@@ -16,6 +16,7 @@ from benchmarks.suite.context import Settings
 from benchmarks.suite.engines import Build, IndexSpec, choose
 from benchmarks.suite.plan import Planned
 from benchmarks.suite.progress import Pace
+from benchmarks.suite.report import _left_out
 from benchmarks.suite.runner import Request, run
 from benchmarks.suite.runs import Block, Point, Run
 from benchmarks.suite.summaries import plain, results
@@ -129,3 +130,19 @@ def test_the_pace_is_an_engines_own_and_a_stranger_has_that_of_all() -> None:
     assert pace.of("slow", "filtered", 0) > 7
     assert pace.of("fast", "filtered", 0) < 0.6
     assert 2 < pace.of("new", "filtered", 0) < 5
+
+
+def test_what_was_left_out_is_told_once_for_all_that_it_is_the_same_of() -> None:
+    def entry(engine: str, what: str, why: str = "no time") -> dict[str, str]:
+        return {"dataset": "d", "engine": engine, "what": what, "why": why}
+
+    entries = [
+        *(entry(engine, f"{case} {engine} d build=a r2") for engine in "xy" for case in ("frontier", "filtered")),
+        *(entry("x", f"{what} x d build=b r{number}") for what, number in (("load", 0), ("frontier", 0), ("frontier", 1))),
+        entry("x", "quality", "no captions"), entry("y", "quality", "no captions"),
+    ]  # fmt: skip
+    assert _left_out(entries) == [
+        "d: filtered, frontier, repetition 3, of x, y: no time",
+        "d: all of build b, of x: no time",
+        "d: quality, of x, y: no captions",
+    ]

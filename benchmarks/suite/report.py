@@ -99,7 +99,9 @@ def about(found: Results, manifest: Mapping[str, Any]) -> list[tuple[str, list[s
             engines.append(f"{name}, build {build['name']}: {build['kind']}, {params}{why}")
     left = _left_out(manifest["left_out"])
     errors = [
-        f"{row.engine} on {row.dataset}, {row.case}: {message}"
+        f"{row.engine} on {row.dataset}, {row.case} "
+        f"{' '.join(f'{name} {value}' for name, value in row.params.items() if value is not None)}: "
+        f"{row.summary.errors} of {row.summary.queries} queries failed, with {message}"
         for row in found.rows
         for message in row.summary.messages
     ]
@@ -109,16 +111,24 @@ def about(found: Results, manifest: Mapping[str, Any]) -> list[tuple[str, list[s
 
 
 def _left_out(entries: Sequence[Mapping[str, str]]) -> list[str]:
-    """What was left out, the same reason told once for everything it is the reason for."""
-    grouped: dict[tuple[str, str, str], list[str]] = {}
+    """What was left out, told once for all engines, cases and repetitions that it is the same of."""
+    cases: dict[tuple[str, str, str, str, str], set[str]] = {}
     for entry in entries:
-        grouped.setdefault((entry["dataset"], entry["engine"], entry["why"]), []).append(entry["what"])
-    told = []
-    for (dataset, engine, why), what in grouped.items():
-        cases = sorted({text.partition(" ")[0] for text in what})
-        amount = f"{', '.join(cases)}" + (f" ({len(what)} blocks)" if len(what) > len(cases) else "")
-        told.append(f"{engine} on {dataset}: {amount}: {why}")
-    return told
+        case, *rest = entry["what"].split(" ")
+        build = next((word.removeprefix("build=") for word in rest if word.startswith("build=")), "")
+        repetition = rest[-1].removeprefix("r") if rest else ""
+        cases.setdefault((entry["dataset"], entry["why"], entry["engine"], build, repetition), set()).add(case)
+    whole: dict[tuple[str, str, str], list[str]] = {}
+    for (dataset, why, engine, build, repetition), own in cases.items():
+        # A build of which not even the load was measured.
+        unloaded = bool(build) and "load" in cases.get((dataset, why, engine, build, "0"), ())
+        told = f"all of build {build}" if unloaded else ", ".join(sorted(own))
+        if repetition and not unloaded:
+            told += f", repetition {int(repetition) + 1}"
+        engines = whole.setdefault((dataset, why, told), [])
+        if engine not in engines:
+            engines.append(engine)
+    return [f"{dataset}: {told}, of {', '.join(engines)}: {why}" for (dataset, why, told), engines in whole.items()]
 
 
 def comma_separated(found: Results) -> str:
