@@ -135,6 +135,9 @@ def _open_loop(axes: Any, results: Results, dataset: str, looks: Looks) -> bool:
             label=engine, **look,
         )  # fmt: skip
     axes.set(xlabel="arrivals/s (Poisson)", ylabel="p99 from the intended arrival, ms", xscale="log", yscale="log")
+    rates = sorted({float(row.params["rate_per_s"] or 0) for row in rows})
+    axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
+    axes.set_xticks([], minor=True)
     return _finished(axes, rows)
 
 
