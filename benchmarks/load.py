@@ -10,7 +10,8 @@ word and 0.01 s for each; the clients and it share the machine with the service.
 An **error** is whatever is not the documented success: another status, an answer without hits, a stream that does
 not come to its end, a job that fails, no byte for 60 s. A 429 or 503 with Retry-After is counted apart, as **told to
 come again**: the client waits for so long and repeats the request, for up to 60 s, after which it has **given up**.
-Latencies are those of successes, to the last byte.
+Latencies are those of successes, to the last byte; those after 20 s are also given apart, as the first questions load
+the model's packages and the encoder's networks.
 
 **Memory** is the resident set of the service's process, each second; its slope after 20 s is given with a bootstrap
 interval, and is called flat where the interval's end is under 1% of it, a minute (`load_record.memory_of`).
@@ -260,8 +261,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise LoadError(f"{folder} is no folder")
         if options.clients < 1 or not 0 < options.seconds <= 86_400:
             raise LoadError("--clients takes at least 1, --seconds more than 0 and a day at most")
+        if options.out is not None:
+            # Before, not after minutes of work.
+            options.out.mkdir(parents=True, exist_ok=True)
         figures = run(options)
-    except (LoadError, httpx.HTTPError) as error:
+    except (LoadError, httpx.HTTPError, OSError) as error:
         tell(f"error: {error}")
         return 1
     sys.stdout.write(markdown(figures))

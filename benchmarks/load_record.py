@@ -71,6 +71,7 @@ def summarize(record: Record, seconds: float) -> list[dict[str, Any]]:
 def _row(name: str, attempts: Sequence[Attempt], record: Record, seconds: float) -> dict[str, Any]:
     latencies = [attempt.latency_ns / 1e6 for attempt in attempts if attempt.outcome == "ok"]
     p50, p99, most = np.percentile(latencies, [50, 99, 100]) if latencies else (None, None, None)
+    warm = [a.latency_ns / 1e6 for a in attempts if a.outcome == "ok" and a.start_s >= WARM_UP_S]
     given_up = record.given_up.total() if name == "all" else record.given_up[name]
     return {
         "endpoint": name,
@@ -80,6 +81,7 @@ def _row(name: str, attempts: Sequence[Attempt], record: Record, seconds: float)
         "p50_ms": p50,
         "p99_ms": p99,
         "max_ms": most,
+        "warm_p99_ms": np.percentile(warm, 99) if warm else None,
         "told": sum(attempt.outcome == "told" for attempt in attempts),
         "given_up": given_up,
         "errors": sum(attempt.outcome == "error" for attempt in attempts),

@@ -237,6 +237,9 @@ def test_rows_count_what_happened() -> None:
     a, b, everything = summarize(seen, 10.0)
     assert (a["count"], a["ok"], a["told"], a["given_up"], a["errors"]) == (5, 4, 1, 1, 0)
     assert (a["p50_ms"], a["max_ms"], a["per_s"]) == (pytest.approx(250), pytest.approx(400), 0.5)
+    assert a["warm_p99_ms"] is None
+    seen.attempts.append(attempt("a", 30, 0.2))
+    assert summarize(seen, 10.0)[0]["warm_p99_ms"] == pytest.approx(200)
     assert (b["p50_ms"], b["errors"], b["statuses"]) == (None, 1, {"500": 1})
     assert (everything["count"], everything["statuses"]) == (6, {"200": 4, "500": 1, "503": 1})
 
@@ -342,6 +345,7 @@ def test_command_lines_that_cannot_be_run(tmp_path: Path, capsys: pytest.Capture
         ([str(tmp_path / "none")], "is no folder"),
         ([str(tmp_path), "--clients", "0"], "--clients"),
         ([str(tmp_path), "--restart-backend"], "--backend postgresql://"),
+        ([str(tmp_path), "--out", str(tmp_path / "red.png")], "red.png"),
     ):
         assert load.main(arguments) == 1
         assert told in capsys.readouterr().err
