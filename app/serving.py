@@ -92,6 +92,9 @@ def serve(
             "model_vision": model_vision,
         }
     )
+    from app.memory import share_heaps
+
+    share_heaps()
     keys = None if no_auth else open_keys(settings)
     is_public = _check_address(host, public, keys)
     roots = [folder(path) for path in root] if root else None

@@ -1,0 +1,25 @@
+"""How the C library keeps memory in a process of many threads."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+
+from retrieval.images import available_cores
+
+#: Of mallopt(3): how many heaps ("arenas") there may be.
+_M_ARENA_MAX = -8
+_CHOSEN = "MALLOC_ARENA_MAX"
+
+
+def share_heaps() -> None:
+    """Have all threads use as many heaps of glibc as there are processor cores; call it before there are threads.
+
+    glibc gives threads up to eight heaps for each core, and what is freed in one is of no use to the others. A
+    service has a thread for each request, so that the room of pictures long gone adds up in all of them. Does
+    nothing where MALLOC_ARENA_MAX says what is wanted, or on another C library.
+    """
+    if _CHOSEN in os.environ or platform.libc_ver()[0] != "glibc":
+        return
+    ctypes.CDLL(None).mallopt(_M_ARENA_MAX, max(2, available_cores()))
