@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,12 @@ OUTCOMES: dict[str, Counter[str]] = defaultdict(Counter)
 SKIPPED: dict[str, str] = {}
 #: What SIGHTLINE_TEST_REQUIRE may name beside engines; `tests.browser` sees to it.
 PROGRAMS = {"chromium"}
+
+
+def pytest_configure() -> None:
+    # A shell that starts the tests in the background has them, and so what they start, ignore Ctrl-C.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
