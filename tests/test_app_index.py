@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -150,8 +149,6 @@ def test_ctrl_c_keeps_what_is_done_and_the_next_run_goes_on(
     def interrupted(images: list[Path]) -> object:
         if encoder.images == 4:
             os.kill(os.getpid(), signal.SIGINT)
-            # The main thread, which hears of it, may be without a processor for a while.
-            time.sleep(0.5)
         return encode(images)
 
     monkeypatch.setattr(encoder, "encode_images", interrupted)
