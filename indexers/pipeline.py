@@ -67,22 +67,21 @@ class Pipeline:
     complete: bool = True
     _abort: threading.Event = field(default_factory=threading.Event)
     _errors: list[BaseException] = field(default_factory=list)
-    _threads: list[threading.Thread] = field(default_factory=list)
+    # Not the threads themselves: a join that Ctrl-C breaks off takes the thread for ended.
+    _ended: list[threading.Event] = field(default_factory=list)
 
     def start(self, planner: Planner, entries: Sequence[Entry]) -> None:
         """Start the stages; `wait` returns when they have ended."""
         batches: _Pipe[Batch] = _Pipe(self._abort)
         vectors: _Pipe[list[tuple[Work, Record]]] = _Pipe(self._abort)
-        self._threads = [
-            threading.Thread(target=self._guard, args=(stage,), name=name, daemon=True)
-            for name, stage in (
-                ("plan", lambda: self._plan(planner, entries, batches)),
-                ("embed", lambda: self._embed(batches, vectors)),
-                ("store", lambda: self._store(vectors)),
-            )
-        ]
-        for thread in self._threads:
-            thread.start()
+        for name, stage in (
+            ("plan", lambda: self._plan(planner, entries, batches)),
+            ("embed", lambda: self._embed(batches, vectors)),
+            ("store", lambda: self._store(vectors)),
+        ):
+            ended = threading.Event()
+            self._ended.append(ended)
+            threading.Thread(target=self._guard, args=(stage, ended), name=name, daemon=True).start()
 
     def wait(self, tick: Callable[[], None]) -> None:
         """Return when all stages have ended, calling `tick` now and then. Raises what a stage raised first.
@@ -90,10 +89,10 @@ class Pipeline:
         A KeyboardInterrupt sets `stop`; a second one ends the wait at once and is raised.
         """
         last_s = time.monotonic()
-        while any(thread.is_alive() for thread in self._threads):
+        while not all(ended.is_set() for ended in self._ended):
             try:
-                for thread in self._threads:
-                    thread.join(POLL_S / 2)
+                for ended in self._ended:
+                    ended.wait(POLL_S / 2)
                 if time.monotonic() - last_s >= POLL_S:
                     last_s = time.monotonic()
                     tick()
@@ -105,13 +104,13 @@ class Pipeline:
             except BaseException:
                 # The caller's own progress function failed: the stages must not go on unseen.
                 self._abort.set()
-                for thread in self._threads:
-                    thread.join()
+                for ended in self._ended:
+                    ended.wait()
                 raise
         if self._errors:
             raise self._errors[0]
 
-    def _guard(self, stage: Callable[[], None]) -> None:
+    def _guard(self, stage: Callable[[], None], ended: threading.Event) -> None:
         try:
             stage()
         except Aborted:
@@ -119,6 +118,8 @@ class Pipeline:
         except BaseException as error:
             self._errors.append(error)
             self._abort.set()
+        finally:
+            ended.set()
 
     def _plan(self, planner: Planner, entries: Sequence[Entry], out: _Pipe[Batch]) -> None:
         if not planner.run(entries, out.put, lambda: self.stop.is_set() or self._abort.is_set()):
