@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
 from app.api.chat_schemas import AnswerBody, ChatBody, EvidenceBody
@@ -20,6 +21,9 @@ from app.api.routes import operation
 from app.api.schemas import Collection
 from app.api.search import picture
 from app.api.turns import Asked, Past, RunningTurn, explained
+
+if TYPE_CHECKING:
+    from retrieval.chat import Answer
 
 T = TypeVar("T")
 
@@ -49,7 +53,7 @@ _ANSWER: dict[int, dict[str, Any]] = {
 }
 
 
-class Left(Exception):
+class _Left(Exception):
     """The client went while it was answered."""
 
 
@@ -75,35 +79,52 @@ def add_routes(app: FastAPI, service: Service) -> None:
             picture(service, body.image, body.image_url),
             body.where, body.strict, collection,
         )  # fmt: skip
-        turn = await begin(service, asked, stream=body.stream)
-        try:
-            if not body.stream:
-                answer = await while_there(request, turn.answer())
-                return Response(AnswerBody.of(answer, collection).model_dump_json(), media_type="application/json")
-            first = await while_there(request, turn.next())
-        except Left:
-            turn.cancel()
-            return Response(status_code=CLOSED_BY_CLIENT)
-        except BaseException as error:
-            turn.cancel()
-            raise (explained(service, error) if isinstance(error, Exception) else error) from None
-        return TurnStream(service, turn, _events(service, turn, first, collection))
+        return await respond(
+            request, service, asked,
+            stream=body.stream,
+            whole=lambda answer: AnswerBody.of(answer, collection),
+            events=lambda turn, first: _events(service, turn, first, collection),
+        )  # fmt: skip
 
 
-async def begin(service: Service, asked: Asked, *, stream: bool) -> RunningTurn:
-    """Start a turn. Raises `Refused` with 503 where there is no room for it."""
+async def respond(
+    request: Request,
+    service: Service,
+    asked: Asked,
+    *,
+    stream: bool,
+    whole: Callable[[Answer], BaseModel],
+    events: Callable[[RunningTurn, Any], AsyncIterator[bytes]],
+) -> Response:
+    """Answer in one turn: the body that `whole` makes of the answer, or a stream of `events`.
+
+    `events` gets the turn and its first event, before which every error still has a status. A client that leaves ends
+    the turn. Raises `Refused`, and what the turn raised as `explained` tells it.
+    """
     if stream and service.streams >= service.limits.max_streams:
         raise Refused(503, f"{service.streams} streams are open: try again later", {"Retry-After": "10"})
-    return await service.chats.begin(service, asked)
+    turn = await service.chats.begin(service, asked)
+    try:
+        if not stream:
+            answer = await _while_there(request, turn.answer())
+            return Response(whole(answer).model_dump_json(), media_type="application/json")
+        first = await _while_there(request, turn.next())
+    except _Left:
+        turn.cancel()
+        return Response(status_code=CLOSED_BY_CLIENT)
+    except BaseException as error:
+        turn.cancel()
+        raise (explained(service, error) if isinstance(error, Exception) else error) from None
+    return _TurnStream(service, turn, events(turn, first))
 
 
-async def while_there(request: Request, work: Awaitable[T]) -> T:
-    """What `work` gives, as long as the client waits for it. Raises `Left`, and what `work` raises."""
+async def _while_there(request: Request, work: Awaitable[T]) -> T:
+    """What `work` gives, as long as the client waits for it. Raises `_Left`, and what `work` raises."""
     working, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
     try:
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise Left
+            raise _Left
         return working.result()
     finally:
         working.cancel()
@@ -115,7 +136,7 @@ async def _gone(request: Request) -> None:
         pass
 
 
-class TurnStream(StreamingResponse):
+class _TurnStream(StreamingResponse):
     """The events of a turn, which ends with them, whoever ends them: it, the client, or the service."""
 
     def __init__(self, service: Service, turn: RunningTurn, content: AsyncIterator[bytes]) -> None:

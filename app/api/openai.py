@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Path, Request, Response
 
-from app.api.chat import KEEP_ALIVE_S, Left, TurnStream, begin, while_there
+from app.api.chat import KEEP_ALIVE_S, respond
 from app.api.chat_schemas import MAX_ANSWER_CHARS, MAX_HISTORY, MAX_QUESTION_CHARS, links
 from app.api.context import Service
-from app.api.observing import CLOSED_BY_CLIENT
 from app.api.openai_errors import OpenAIRoute, WrongRequest, described, error_of, openai_error
 from app.api.openai_schemas import (
     MODEL,
@@ -95,21 +94,14 @@ def add_routes(app: FastAPI, service: Service) -> None:
         """
         _check(body)
         asked = _asked(service, body, collection)
-        turn = await begin(service, asked, stream=bool(body.stream))
         writer = _Writer(str(request.base_url).rstrip("/"), collection)
-        try:
-            if not body.stream:
-                answer = await while_there(request, turn.answer())
-                return Response(writer.completion(answer).model_dump_json(), media_type="application/json")
-            await while_there(request, turn.next())
-        except Left:
-            turn.cancel()
-            return Response(status_code=CLOSED_BY_CLIENT)
-        except BaseException as error:
-            turn.cancel()
-            raise (explained(service, error) if isinstance(error, Exception) else error) from None
         with_usage = bool(body.stream_options and body.stream_options.include_usage)
-        return TurnStream(service, turn, _chunks(service, turn, writer, with_usage=with_usage))
+        return await respond(
+            request, service, asked,
+            stream=bool(body.stream),
+            whole=writer.completion,
+            events=lambda turn, _: _chunks(service, turn, writer, with_usage=with_usage),
+        )  # fmt: skip
 
     app.include_router(router)
 
