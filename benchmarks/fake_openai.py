@@ -106,6 +106,8 @@ class FakeOpenAI:
         self.abandoned = 0
         self.finished = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
+        # What it accepts sends at once, as every server of a model does; else each answer's body waits for some 40 ms.
+        self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         config = uvicorn.Config(create_app(self), log_level="critical", ws="none", lifespan="off")
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._listener]}, daemon=True)

@@ -121,6 +121,7 @@ class Handler(BaseHTTPRequestHandler):
 
     local: Local
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def log_message(self, *_: Any) -> None:
         pass

@@ -113,7 +113,7 @@ def refusal_of(error: Exception) -> Refused | None:
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     """An RFC 9457 problem document."""
     # In ASCII, as what is quoted from a request may be no valid Unicode.
-    return Response(json.dumps(_document(status, detail)).encode("ascii"), status, headers, PROBLEM)
+    return Response(json.dumps(document(status, detail)).encode("ascii"), status, headers, PROBLEM)
 
 
 def problem_of(error: Exception) -> dict[str, Any]:
@@ -121,11 +121,12 @@ def problem_of(error: Exception) -> dict[str, Any]:
     refusal = refusal_of(error)
     if refusal is None:
         log.error("a request failed", exc_info=error)
-        return _document(500, FAILED)
-    return _document(refusal.status_code, refusal.detail)
+        return document(500, FAILED)
+    return document(refusal.status_code, refusal.detail)
 
 
-def _document(status: int, detail: str) -> dict[str, Any]:
+def document(status: int, detail: str) -> dict[str, Any]:
+    """The problem document of a status, as an object."""
     return {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
 
 
