@@ -1,4 +1,4 @@
-"""Which hosts may be asked for something: names, as the setting `fetch_hosts` lists them, and public addresses."""
+"""Hosts: those that may be asked for something, the one that a request names, and the proxies that are believed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self, TypeAlias
+
+IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _NAME = re.compile(rf"(?:{_LABEL}\.)+{_LABEL}")
@@ -23,6 +26,15 @@ _SPECIAL = tuple(
         ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32", "2001::/23", "2002::/16", "2001:db8::/32", "3fff::/20"),
     )
 )
+
+
+_WITH_PORT = re.compile(r"\[(?P<six>[0-9A-Fa-f:.]+)\](?::\d{1,5})?|(?P<four>[0-9.]+):\d{1,5}", re.ASCII)
+#: A Host header: a name or IPv4 address, or an IPv6 address in brackets, and a port.
+_HOST = re.compile(
+    r"(?:\[(?P<six>[0-9a-f:.]{2,45})\]|(?P<name>[a-z0-9_-]+(?:\.[a-z0-9_-]+)*)\.?)(?::(?P<port>\d{1,5}))?", re.ASCII
+)
+MAX_PORT = 65535
+MAX_NAME_CHARS = 253
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +63,7 @@ class HostList:
                 raise ValueError(
                     f"must hold names, not the address {entry!r}: a certificate and the check of addresses need a name"
                 )
-            if len(bare) > 253 or not _NAME.fullmatch(bare):
+            if len(bare) > MAX_NAME_CHARS or not _NAME.fullmatch(bare):
                 raise ValueError(
                     f"must be names of hosts with commas, as in images.example.org,*.example.net, not {entry!r} "
                     "(no scheme, port or path; letters outside ASCII as xn--)"
@@ -102,3 +114,88 @@ def is_public(address: str) -> bool:
     if any(parsed in network for network in _SPECIAL):
         return False
     return parsed.is_global and not (parsed.is_multicast or parsed.is_reserved or parsed.is_unspecified)
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedProxies:
+    """The addresses of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed; at first there is none."""
+
+    networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The list of addresses and networks with commas.
+
+        Raises ValueError, in words that follow the list's name, for what is no address, and for a list of everybody.
+        """
+        networks = []
+        for entry in text.split(",") if text.strip() else ():
+            try:
+                network = ipaddress.ip_network(entry.strip())
+            except ValueError:
+                raise ValueError(
+                    "must be addresses of proxies with commas, as in 127.0.0.1,10.1.0.0/24 (a network's address "
+                    f"without bits of a host), not {entry.strip()!r}"
+                ) from None
+            if network.prefixlen == 0:
+                raise ValueError(f"must name the proxies: {entry.strip()!r} would let every caller claim any address")
+            networks.append(network)
+        return cls(tuple(networks))
+
+    def __bool__(self) -> bool:
+        return bool(self.networks)
+
+    def __contains__(self, address: IPAddress) -> bool:
+        return any(address in network for network in self.networks)
+
+    def client(self, peer: str, forwarded_for: str) -> str:
+        """The address of the client behind a connection from `peer`.
+
+        Each proxy adds at the right end whom it was called by, so the list is read from there, as far as it was
+        written by proxies that are trusted: whatever stands further left anybody may have made up. What is no address
+        ends the reading.
+        """
+        nearest = address_of(peer)
+        if nearest is None or nearest not in self:
+            return peer
+        for entry in reversed(forwarded_for.split(",")):
+            address = address_of(entry.strip())
+            if address is None:
+                break
+            nearest = address
+            if address not in self:
+                break
+        return str(nearest)
+
+
+NO_PROXIES = TrustedProxies()
+
+
+def address_of(text: str) -> IPAddress | None:
+    """The address that a text is, without its port and the name of an interface; None for what is none."""
+    match = _WITH_PORT.fullmatch(text)
+    if match is not None:
+        text = match["six"] or match["four"]
+    try:
+        parsed = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(parsed, "ipv4_mapped", None) or parsed
+
+
+def host_of(header: str) -> str | None:
+    """The host that a Host header names, in lower case and without port and brackets; None for what is none.
+
+    The whole header has to be a host and a port, or it would be read one way here and another way elsewhere:
+    ``localhost:evil.com`` and ``localhost@evil.com`` name nobody. A dot at a name's end is left out, and an IPv6
+    address is written in its short form.
+    """
+    match = _HOST.fullmatch(header.lower())
+    if match is None or int(match["port"] or 0) > MAX_PORT:
+        return None
+    if match["six"] is None:
+        return match["name"] if len(match["name"]) <= MAX_NAME_CHARS else None
+    try:
+        return str(ipaddress.IPv6Address(match["six"]))
+    except ValueError:
+        return None

@@ -26,9 +26,10 @@ from app.api.limits import Limits
 from app.api.observing import Observed
 from app.api.openai_schemas import ERROR
 from app.api.problems import SCHEMA, install_problem_handlers
+from app.api.proxies import BehindProxies
 from app.api.routes import GuardedRoute
 from app.api.turns import LoadModel
-from app.hosts import HostList
+from app.hosts import NO_PROXIES, HostList, TrustedProxies
 from app.keys import KeyStore
 from app.roots import RecordedRoots, Roots
 from app.settings import Settings
@@ -61,6 +62,7 @@ def create_app(
     load_model: LoadModel | None = None,
     settings: Settings | None = None,
     fetch_hosts: HostList = NO_HOSTS,
+    proxies: TrustedProxies = NO_PROXIES,
 ) -> FastAPI:
     """The service over `backend`, searching with `encoder`, `collection` being the default one.
 
@@ -82,6 +84,8 @@ def create_app(
     without, it asks none.
 
     fetch_hosts: where images are fetched from when a request gives an address instead; nowhere at first.
+
+    proxies: whose word about where a request comes from is taken; nobody's at first.
 
     tracer: an OpenTelemetry tracer that gets a span for each request and each of its stages.
 
@@ -143,6 +147,8 @@ def create_app(
     app.add_middleware(SecurityHeaders)
     app.add_middleware(Observed, metrics=service.metrics)
     app.add_middleware(openai_errors.OpenAIErrors)
+    if proxies:
+        app.add_middleware(BehindProxies, proxies=proxies)
     install_problem_handlers(app)
     return app
 

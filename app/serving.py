@@ -14,7 +14,7 @@ import typer
 
 from app import options
 from app.asking import model_loader
-from app.hosts import HostList
+from app.hosts import HostList, TrustedProxies
 from app.keyring import open_keys
 from app.opening import CommandError, UsageError, encoder_for, open_backend, samples_folder
 from app.output import note
@@ -52,6 +52,14 @@ def serve(
     rate_limit: Annotated[
         str | None, typer.Option("--rate-limit", metavar="RATE", help="Requests of one caller, e.g. 100/second; none.")
     ] = None,
+    trusted_proxy: Annotated[
+        str | None,
+        typer.Option(
+            "--trusted-proxy",
+            metavar="ADDRESSES",
+            help="Believe X-Forwarded-For and -Proto of these proxies; addresses and networks with commas.",
+        ),
+    ] = None,
     fetch_hosts: Annotated[
         str | None,
         typer.Option(
@@ -86,6 +94,7 @@ def serve(
             "device": device,
             "precision": precision,
             "rate_limit": rate_limit,
+            "trusted_proxy": trusted_proxy,
             "fetch_hosts": fetch_hosts,
             "model": model,
             "model_url": model_url,
@@ -119,6 +128,7 @@ def serve(
             load_model=model_loader(settings, strict=strict),
             settings=settings,
             fetch_hosts=HostList.parse(settings.fetch_hosts),
+            proxies=TrustedProxies.parse(settings.trusted_proxy),
         )
         if settings.collection not in store.collections():
             note(f"note: there is no collection {settings.collection!r} yet; index a folder, or add items")

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from platformdirs import user_config_path, user_data_path
 
-from app.hosts import HostList
+from app.hosts import HostList, TrustedProxies
 
 CONFIG_NAME = "sightline.toml"
 ENV_PREFIX = "SIGHTLINE_"
@@ -71,6 +71,14 @@ class Settings:
     rate_limit: str = field(
         default="6000/minute", metadata={"help": "requests that one caller of the service may make; none for no limit"}
     )
+    trusted_proxy: str = field(
+        default="",
+        metadata={
+            "help": "proxies, with commas, that tell by X-Forwarded-For and X-Forwarded-Proto where a request of the "
+            "service comes from: addresses and networks, as in `127.0.0.1,10.1.0.0/24`",
+            "shown": "none: both headers are ignored",
+        },
+    )
     fetch_hosts: str = field(
         default="",
         metadata={
@@ -101,12 +109,17 @@ class Settings:
             raise SettingsError(f"model_vision must be auto, yes or no, not {self.model_vision!r}")
         if not re.fullmatch(r"none|[1-9][0-9]{0,8}/(second|minute|hour)", str(self.rate_limit)):
             raise SettingsError(f"rate_limit must be like 100/second, 6000/minute or none, not {self.rate_limit!r}")
-        if not isinstance(self.fetch_hosts, str):
-            raise SettingsError(f"fetch_hosts must be a string of names with commas, not {self.fetch_hosts!r}")
-        try:
-            HostList.parse(self.fetch_hosts)
-        except ValueError as error:
-            raise SettingsError(f"fetch_hosts {error}") from None
+        for name, what, parse in (
+            ("trusted_proxy", "addresses", TrustedProxies.parse),
+            ("fetch_hosts", "names", HostList.parse),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                raise SettingsError(f"{name} must be a string of {what} with commas, not {value!r}")
+            try:
+                parse(value)
+            except ValueError as error:
+                raise SettingsError(f"{name} {error}") from None
         if self.precision not in PRECISIONS:
             raise SettingsError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
 

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.context import Service
 from app.api.problems import problem
+from app.hosts import host_of
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -43,8 +44,8 @@ class SecurityHeaders:
 class Gate:
     """Refuses what no route should see.
 
-    - A Host header that is not among `hosts` (``*`` for any): a web page that makes its own domain point
-      here, DNS rebinding, would otherwise be of the same origin.
+    - A Host header that is not among `hosts` (``*`` for any), or is no host at all: a web page that makes its own
+      domain point here, DNS rebinding, would otherwise be of the same origin.
     - A request that changes something and comes from a page of another origin, which needs no leave for
       a form: `origins` are those that may.
     - Headers over 16 KiB with 431; with 503 what finds more requests in flight than `Limits` let in.
@@ -52,7 +53,9 @@ class Gate:
 
     def __init__(self, app: ASGIApp, *, service: Service, hosts: Sequence[str], origins: Sequence[str]) -> None:
         self.app = app
-        self._hosts = frozenset(host.strip("[]").lower() for host in hosts)
+        self._any_host = "*" in hosts
+        names = [host.strip("[]").partition("%")[0] for host in hosts]
+        self._hosts = frozenset(host_of(f"[{name}]" if ":" in name else name) for name in names) - {None}
         self._origins = frozenset(origins)
         self._service = service
 
@@ -80,11 +83,17 @@ class Gate:
         if sum(len(name) + len(value) for name, value in scope["headers"]) > limits.max_header_bytes:
             return 431, f"the headers are larger than {limits.max_header_bytes} bytes"
         headers = Headers(scope=scope)
-        host = headers.get("host", "")
-        if "*" not in self._hosts and _host_name(host) not in self._hosts:
+        given = headers.getlist("host")
+        # A client of HTTP/1.0 may say nothing.
+        host = given[0] if given else ""
+        name = host_of(host)
+        if len(given) > 1 or (name is None and (host or not self._any_host)):
+            return 400, "the Host header is not one name or address with or without a port"
+        if not self._any_host and name not in self._hosts:
             return 400, "the Host header names a machine that this service does not answer for"
         origin = headers.get("origin")
-        same = origin is None or origin in self._origins or origin.partition("://")[2].lower() == host.lower()
+        own = bool(host) and origin is not None and origin.partition("://")[2].lower() == host.lower()
+        same = origin is None or origin in self._origins or own
         if not same and scope["method"] not in ("GET", "HEAD", "OPTIONS"):
             return 403, "the request comes from a web page of another origin"
         if in_flight >= limits.max_in_flight and _is_work(scope["path"]):
@@ -97,10 +106,3 @@ def _is_work(path: str) -> bool:
     if path == "/mcp":
         return True
     return path.startswith("/v1/") and not (path.startswith("/v1/jobs/") and path.endswith("/events"))
-
-
-def _host_name(header: str) -> str:
-    """The host of a Host header, without port and brackets."""
-    if header.startswith("["):
-        return header[1:].partition("]")[0].lower()
-    return header.partition(":")[0].lower()

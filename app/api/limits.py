@@ -122,6 +122,8 @@ def caller_of(address: str | None) -> str:
         parsed = ipaddress.ip_address(address or "")
     except ValueError:
         return f"address {address}"
-    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is None:
-        return f"address {ipaddress.ip_network((parsed, 64), strict=False)}"
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped is None:
+            return f"address {ipaddress.ip_network((parsed.packed, 64), strict=False)}"
+        parsed = parsed.ipv4_mapped
     return f"address {parsed}"
