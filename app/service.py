@@ -17,6 +17,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import Scope
 
 from app.api import chat, collections, engines, health, items, jobs, mcp, openai, openai_errors, search, uploads
 from app.api.access import Access
@@ -25,7 +26,7 @@ from app.api.guard import Gate, SecurityHeaders
 from app.api.limits import Limits
 from app.api.observing import Observed
 from app.api.openai_schemas import ERROR
-from app.api.problems import SCHEMA, install_problem_handlers
+from app.api.problems import SCHEMA, Refused, install_problem_handlers
 from app.api.proxies import BehindProxies
 from app.api.routes import GuardedRoute
 from app.api.turns import LoadModel
@@ -163,6 +164,12 @@ def _add_page(app: FastAPI) -> None:
 
 class PageFiles(StaticFiles):
     """The page's files, asked for anew each time: modules of two versions would not fit together."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """Starlette's, which leaves out what a 405 has to say."""
+        if scope["method"] not in ("GET", "HEAD"):
+            raise Refused(405, "Method Not Allowed", {"Allow": "GET, HEAD"})
+        return await super().get_response(path, scope)
 
     def file_response(self, *arguments: Any, **options: Any) -> Response:
         """Starlette's, with a 304 where nothing changed."""

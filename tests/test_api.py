@@ -623,3 +623,29 @@ def test_an_image_in_a_body_is_bounded_by_its_pixels(store: Backend, home: Path)
         is_problem(client.post("/v1/search", json={"image": big}), 422, "pixels")
         is_problem(client.post("/v1/lookup", files={"image": png("red")}), 422, "pixels")
         assert "pixels" in client.post("/v1/items", files={"files": png("red")}).json()["items"][0]["error"]
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/v1/items/a/red", {"GET", "DELETE"}),
+        ("/v1/items/a%2Fred/image", {"GET", "HEAD", "DELETE"}),
+        ("/v1/items", {"POST"}),
+        ("/v1/collections", {"GET", "POST"}),
+        ("/v1/collections/c", {"GET", "DELETE"}),
+        ("/v1/index", {"GET", "POST"}),
+        ("/v1/jobs/0123456789abcdef", {"GET", "DELETE"}),
+        ("/v1/chat/completions", {"POST"}),
+        ("/v1/models", {"GET"}),
+        ("/healthz", {"GET"}),
+        ("/openapi.json", {"GET", "HEAD"}),
+        ("/static/page.css", {"GET", "HEAD"}),
+    ],
+)
+def test_a_wrong_method_is_told_all_that_the_path_has(store: Backend, home: Path, path: str, allowed: set[str]) -> None:
+    with served(store, home) as client:
+        for method in ("PUT", "PATCH", "OPTIONS"):
+            refused = client.request(method, path)
+            assert refused.status_code == 405, path
+            assert set(refused.headers["allow"].split(", ")) == allowed
+            assert ("error" if path.startswith(("/v1/chat/", "/v1/models")) else "detail") in refused.json()

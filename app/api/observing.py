@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.problems import FAILED, problem
+from app.api.problems import FAILED, METHODS, problem
 
 log = logging.getLogger(__name__)
 requests_log = logging.getLogger("app.requests")
@@ -180,13 +180,10 @@ class Observed:
         route = getattr(scope.get("route"), "path", None) or (
             "/static" if scope["path"].startswith("/static/") else "none"
         )
-        method = scope["method"] if scope["method"] in _METHODS else "other"
+        method = scope["method"] if scope["method"] in METHODS else "other"
         self._metrics.requests.labels(method, route, str(status)).observe(seconds)
         fields = {
             "request_id": request_id, "method": method, "route": route, "status": status,
             "ms": round(seconds * 1000, 1), "key": scope.get("state", {}).get("key_id"),
         }  # fmt: skip
         requests_log.info("request", extra={"fields": fields})
-
-
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

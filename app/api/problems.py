@@ -12,6 +12,8 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Mount
+from starlette.types import Scope
 
 from app.fetching import FetchError
 from app.jobs import JobError, JobNotFound, TooManyJobs
@@ -59,6 +61,7 @@ MEANINGS = {
     503: "Too busy, stopping, no model, or the vector database or the encoder does not answer: see Retry-After.",
     504: "The model that answers took too long.",
 }
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 FAILED = "the service failed on this request; its log says why"
 _AWAY = "the vector database does not answer as it should: try again in a moment; the service's log says why"
 
@@ -139,10 +142,23 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def install_problem_handlers(app: FastAPI) -> None:
     """Answer every error that is raised in a route with a problem document."""
 
-    async def handler(_: Request, error: Exception) -> Response:
+    async def handler(request: Request, error: Exception) -> Response:
         refusal = refusal_of(error)
         assert refusal is not None
-        return problem(refusal.status_code, refusal.detail, refusal.headers)
+        headers = dict(refusal.headers or {})
+        if refusal.status_code == 405:
+            headers["Allow"] = ", ".join(_methods(app, request.scope)) or headers.get("Allow", "")
+        return problem(refusal.status_code, refusal.detail, headers)
 
     for kind in (*(row[0] for row in _OURS), RequestValidationError, HTTPException):
         app.add_exception_handler(kind, handler)
+
+
+def _methods(app: FastAPI, scope: Scope) -> list[str]:
+    """The methods that a path has, of all routes: each knows only of its own."""
+    routes = [route for route in app.routes if not isinstance(route, Mount)]
+    return [
+        method
+        for method in METHODS
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
