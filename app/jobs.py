@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -9,7 +10,8 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -97,6 +99,7 @@ class IndexJobs:
         self._closing = False
         self._stop = threading.Event()
         self._cancelled: set[str] = set()
+        self._held: Counter[str] = Counter()
         self._load()
         # A daemon, so that an app which was made but never served does not hold up the end of its process.
         self._thread = threading.Thread(target=self._run, name="index jobs", daemon=True)
@@ -107,6 +110,8 @@ class IndexJobs:
         with self._changed:
             if self._closing:
                 raise JobError("the service is stopping")
+            if self._held[collection]:
+                raise JobError(f"the collection {collection!r} is being removed: try again in a moment")
             if sum(job.state == "queued" for job in self._jobs.values()) >= MAX_WAITING:
                 raise TooManyJobs(f"{MAX_WAITING} jobs are waiting: try again when one has ended")
             job = Job(secrets.token_hex(8), source, collection, prune, "queued", time.time())
@@ -116,6 +121,20 @@ class IndexJobs:
                 raise JobError(f"the job cannot be recorded in {self._folder}: {error.strerror}") from None
             self._changed.notify_all()
             return job
+
+    @contextlib.contextmanager
+    def without(self, collection: str) -> Iterator[bool]:
+        """Let no job fill the collection within the block; whether there was none, else nothing is held up."""
+        with self._changed:
+            free = not any(job.collection == collection and job.state not in ENDED for job in self._jobs.values())
+            self._held[collection] += free
+        try:
+            yield free
+        finally:
+            with self._changed:
+                self._held[collection] -= free
+                if not self._held[collection]:
+                    del self._held[collection]
 
     def get(self, job_id: str) -> Job:
         """The job as it is now. Raises `JobNotFound`."""
@@ -147,7 +166,7 @@ class IndexJobs:
         self.get(job_id)
         with self._changed:
             self._changed.wait_for(lambda: self._jobs.get(job_id) is not seen or self._closing, timeout_s)
-            return self._jobs[job_id]
+            return self.get(job_id)
 
     def stop(self) -> None:
         """Begin to stop, after the batch in hand; returns at once."""

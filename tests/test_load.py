@@ -164,7 +164,7 @@ def test_searches_by_words_do_not_wait_for_requests_that_wait_for_room_to_decode
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=timeout, limits=many) as client:
             # More than the 40 threads that there are where nobody says otherwise.
             waiting = [asyncio.create_task(client.post("/v1/search", json={"image": picture})) for _ in range(60)]
-            while app.state.service.in_flight < 60:
+            while app.state.service.requests.taken < 60:
                 await asyncio.sleep(0.01)
             words = await asyncio.wait_for(client.post("/v1/search", json={"text": "green"}), WAIT_S / 4)
             # Nor does what a chat shows a model, which is decoded only.

@@ -42,7 +42,7 @@ class Access:
             key = found[0] if found and None not in found else None
         # Wrong keys count for the address they come from.
         caller = f"key {key.id}" if key else caller_of(request.client.host if request.client else None)
-        wait_s = self._rate.wait_s(caller) if self._rate else 0
+        wait_s = self._rate.wait_s(caller) if self._rate is not None else 0
         if wait_s:
             raise Refused(429, f"too many requests: try again in {wait_s} s", {"Retry-After": str(wait_s)})
         if needed and key is None:

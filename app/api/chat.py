@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
 from app.api.chat_schemas import AnswerBody, ChatBody, EvidenceBody
 from app.api.context import Service
+from app.api.limits import Place
 from app.api.observing import CLOSED_BY_CLIENT
-from app.api.problems import Refused, problem_of
-from app.api.routes import operation
+from app.api.problems import problem_of
+from app.api.routes import PlacedStream, operation
 from app.api.schemas import Collection
 from app.api.search import picture
 from app.api.turns import Asked, Past, RunningTurn, explained
@@ -101,21 +102,21 @@ async def respond(
     `events` gets the turn and its first event, before which every error still has a status. A client that leaves ends
     the turn. Raises `Refused`, and what the turn raised as `explained` tells it.
     """
-    if stream and service.streams >= service.limits.max_streams:
-        raise Refused(503, f"{service.streams} streams are open: try again later", {"Retry-After": "10"})
-    turn = await service.chats.begin(service, asked)
-    try:
-        if not stream:
-            answer = await _while_there(request, turn.answer())
-            return Response(whole(answer).model_dump_json(), media_type="application/json")
-        first = await _while_there(request, turn.next())
-    except _Left:
-        turn.cancel()
-        return Response(status_code=CLOSED_BY_CLIENT)
-    except BaseException as error:
-        turn.cancel()
-        raise (explained(service, error) if isinstance(error, Exception) else error) from None
-    return _TurnStream(service, turn, events(turn, first))
+    with contextlib.ExitStack() as held:
+        place = held.enter_context(service.stream_place()) if stream else None
+        turn = await service.chats.begin(service, asked)
+        held.callback(turn.cancel)
+        try:
+            if place is None:
+                answer = await _while_there(request, turn.answer())
+                return Response(whole(answer).model_dump_json(), media_type="application/json")
+            first = await _while_there(request, turn.next())
+        except _Left:
+            return Response(status_code=CLOSED_BY_CLIENT)
+        except Exception as error:
+            raise explained(service, error) from None
+        held.pop_all()
+        return _TurnStream(place, turn, events(turn, first))
 
 
 async def _while_there(request: Request, work: Awaitable[T]) -> T:
@@ -136,21 +137,19 @@ async def _gone(request: Request) -> None:
         pass
 
 
-class _TurnStream(StreamingResponse):
+class _TurnStream(PlacedStream):
     """The events of a turn, which ends with them, whoever ends them: it, the client, or the service."""
 
-    def __init__(self, service: Service, turn: RunningTurn, content: AsyncIterator[bytes]) -> None:
-        super().__init__(content, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
-        self._service, self._turn = service, turn
+    def __init__(self, place: Place, turn: RunningTurn, content: AsyncIterator[bytes]) -> None:
+        super().__init__(place, content)
+        self._turn = turn
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        self._service.streams += 1
         try:
             with anyio.move_on_after(DELIVERED_WITHIN_S):
                 await super().__call__(scope, receive, send)
         finally:
-            self._service.streams -= 1
             self._turn.cancel()
 
 

@@ -11,7 +11,6 @@ from app.api.context import Service, check_name
 from app.api.problems import Refused
 from app.api.routes import operation
 from app.api.schemas import CollectionBody, NewCollection
-from app.jobs import ENDED
 from backends.base import CollectionNotFound, CollectionSpec, IndexSpec
 
 Name = Annotated[str, Path(max_length=63, description="The collection's name.")]
@@ -58,11 +57,12 @@ def add_routes(app: FastAPI, service: Service) -> None:
         """Remove a collection, all it holds, and the files that were uploaded into it; folders stay as they are."""
         check_name(name)
         service.backend.describe(name)
-        if any(job.collection == name and job.state not in ENDED for job in service.jobs.listed()):
-            raise Refused(409, f"a job is filling {name!r}: cancel it first")
-        service.backend.drop(name)
-        service.forget(name)
-        shutil.rmtree(service.uploads / name, ignore_errors=True)
+        with service.jobs.without(name) as free:
+            if not free:
+                raise Refused(409, f"a job is filling {name!r}: cancel it first")
+            service.backend.drop(name)
+            service.forget(name)
+            shutil.rmtree(service.uploads / name, ignore_errors=True)
         return Response(status_code=204)
 
 

@@ -13,8 +13,9 @@ from typing import Any, cast
 import indexers
 from app.api.access import Access
 from app.api.breaker import Breaker
-from app.api.limits import Limits, Room
+from app.api.limits import Limits, Place, Places, Room
 from app.api.observing import Metrics, Staged
+from app.api.problems import Refused
 from app.api.thumbnails import Thumbnails
 from app.api.turns import Chats, LoadModel
 from app.fetching import Address, Fetcher
@@ -76,10 +77,9 @@ class Service:
         )
         #: Set when the service is told to end: streams close, nothing new is begun.
         self.stopping = threading.Event()
-        #: Changed by the event loop's thread only.
-        self.in_flight = 0
-        self.streams = 0
-        self.large_bodies = 0
+        self.requests = Places(limits.max_in_flight)
+        self.streams = Places(limits.max_streams)
+        self.large_bodies = Places(limits.max_large_bodies)
         self.fetcher = Fetcher(
             fetch_hosts,
             max_bytes=limits.max_body_bytes,
@@ -91,8 +91,10 @@ class Service:
         self.metrics.gauge(
             "sightline_images_waiting", "Requests that wait to decode images.", lambda: self._decoders.waiting
         )
-        self.metrics.gauge("sightline_requests_in_flight", "Requests that are worked on.", lambda: self.in_flight)
+        self.metrics.gauge("sightline_requests_in_flight", "Requests that are worked on.", lambda: self.requests.taken)
         self._retrievers: dict[str, Retriever] = {}
+        self._lock = threading.Lock()
+        self._forgotten = 0
         self.chats = Chats(load_model, limits.max_chats)
         self.metrics.gauge("sightline_chats_running", "Questions that are being answered.", lambda: self.chats.running)
         self.jobs = IndexJobs(jobs or home / "jobs", self._index)
@@ -123,14 +125,24 @@ class Service:
     def retriever(self, name: str | None) -> Retriever:
         """Search over a collection, the default one for None. Raises `CollectionNotFound`, `EncoderMismatch`."""
         wanted = name or self.collection
-        if wanted not in self._retrievers:
-            check_name(wanted)
-            staged = Staged(self.backend, self.metrics, _STORE_STAGES)
-            encoder = Staged(self.batched, self.metrics, _ENCODER_STAGES)
-            self._retrievers[wanted] = Retriever(
-                cast(Backend, staged), cast(Encoder, encoder), wanted, samples=self._samples
-            )
-        return self._retrievers[wanted]
+        kept = self._retrievers.get(wanted)
+        if kept is not None:
+            return kept
+        check_name(wanted)
+        forgotten = self._forgotten
+        staged = Staged(self.backend, self.metrics, _STORE_STAGES)
+        encoder = Staged(self.batched, self.metrics, _ENCODER_STAGES)
+        made = Retriever(cast(Backend, staged), cast(Encoder, encoder), wanted, samples=self._samples)
+        with self._lock:
+            # One that was dropped while this looked at it is not kept.
+            return self._retrievers.setdefault(wanted, made) if forgotten == self._forgotten else made
+
+    def stream_place(self) -> Place:
+        """A place for a stream, to be left at its end. Raises `Refused` with 503 where there is none."""
+        place = self.streams.take()
+        if place is None:
+            raise Refused(503, f"{self.streams.taken} streams are open: try again later", {"Retry-After": "10"})
+        return place
 
     @contextlib.contextmanager
     def decoding(self, *, briefly: bool = False) -> Iterator[None]:
@@ -156,7 +168,9 @@ class Service:
 
     def forget(self, name: str) -> None:
         """Look at the collection afresh at its next use."""
-        self._retrievers.pop(name, None)
+        with self._lock:
+            self._forgotten += 1
+            self._retrievers.pop(name, None)
         self.chats.forget(name)
 
     def stop(self) -> None:

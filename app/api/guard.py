@@ -66,20 +66,21 @@ class Gate:
             return
         refusal = self._refusal(scope)
         if refusal is not None:
-            status, detail = refusal
-            await problem(status, detail, {"Retry-After": "1"} if status == 503 else None)(scope, receive, send)
+            await problem(*refusal)(scope, receive, send)
             return
         if not _is_work(scope["path"]):
             await self.app(scope, receive, send)
             return
-        self._service.in_flight += 1
-        try:
+        place = self._service.requests.take()
+        if place is None:
+            told = f"{self._service.requests.taken} requests are being worked on: try again in a moment"
+            await problem(503, told, {"Retry-After": "1"})(scope, receive, send)
+            return
+        with place:
             await self.app(scope, receive, send)
-        finally:
-            self._service.in_flight -= 1
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
-        limits, in_flight = self._service.limits, self._service.in_flight
+        limits = self._service.limits
         if sum(len(name) + len(value) for name, value in scope["headers"]) > limits.max_header_bytes:
             return 431, f"the headers are larger than {limits.max_header_bytes} bytes"
         headers = Headers(scope=scope)
@@ -96,8 +97,6 @@ class Gate:
         same = origin is None or origin in self._origins or own
         if not same and scope["method"] not in ("GET", "HEAD", "OPTIONS"):
             return 403, "the request comes from a web page of another origin"
-        if in_flight >= limits.max_in_flight and _is_work(scope["path"]):
-            return 503, f"{in_flight} requests are being worked on: try again in a moment"
         return None
 
 

@@ -12,8 +12,7 @@ from fastapi import FastAPI, Path
 from fastapi.responses import StreamingResponse
 
 from app.api.context import Service
-from app.api.problems import Refused
-from app.api.routes import operation
+from app.api.routes import PlacedStream, operation
 from app.api.schemas import FoldersBody, JobBody, JobsBody, NewJob
 from app.jobs import ENDED, Job, JobNotFound
 
@@ -67,11 +66,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
     async def job_events(job_id: JobId) -> StreamingResponse:
         """Watch a job: an event at every change, until it ends or the service does."""
         service.jobs.get(job_id)
-        if service.streams >= service.limits.max_streams:
-            raise Refused(503, f"{service.streams} streams are open: try again later", {"Retry-After": "10"})
-        return StreamingResponse(
-            _events(service, job_id), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
-        )
+        return PlacedStream(service.stream_place(), _events(service, job_id))
 
     @app.get("/v1/jobs/{job_id}", tags=["jobs"], **operation("read", 404, 422))
     def job(job_id: JobId) -> JobBody:
@@ -88,21 +83,17 @@ async def _events(service: Service, job_id: str) -> AsyncIterator[bytes]:
     # Looked at now and then rather than waited for: a thread for each watcher would be the scarcer thing.
     seen: Job | None = None
     told_s = time.monotonic()
-    service.streams += 1
-    try:
-        while not service.stopping.is_set():
-            try:
-                job = service.jobs.get(job_id)
-            except JobNotFound:
+    while not service.stopping.is_set():
+        try:
+            job = service.jobs.get(job_id)
+        except JobNotFound:
+            return
+        if job is not seen:
+            seen, told_s = job, time.monotonic()
+            yield b"event: job\ndata: " + json.dumps(JobBody.of(job).model_dump()).encode("ascii") + b"\n\n"
+            if job.state in ENDED:
                 return
-            if job is not seen:
-                seen, told_s = job, time.monotonic()
-                yield b"event: job\ndata: " + json.dumps(JobBody.of(job).model_dump()).encode("ascii") + b"\n\n"
-                if job.state in ENDED:
-                    return
-            elif time.monotonic() - told_s > KEEP_ALIVE_S:
-                told_s = time.monotonic()
-                yield b": still there\n\n"
-            await asyncio.sleep(LOOK_EVERY_S)
-    finally:
-        service.streams -= 1
+        elif time.monotonic() - told_s > KEEP_ALIVE_S:
+            told_s = time.monotonic()
+            yield b": still there\n\n"
+        await asyncio.sleep(LOOK_EVERY_S)

@@ -6,14 +6,15 @@ import ipaddress
 import math
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass
+from typing import Self
 
 from limits import parse
-from limits.storage import MemoryStorage
-from limits.strategies import SlidingWindowCounterRateLimiter
 
 MIB = 1024 * 1024
+#: Callers that are counted at a time; beyond it those are forgotten who have not come for the longest time.
+MAX_CALLERS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,51 @@ class Limits:
     body_idle_s: float = 10.0
     body_s: float = 30.0
     body_bytes_per_s: float = 64 * 1024.0
+
+
+class Place:
+    """One of some `Places`, until it is left; to leave it twice is to leave it once."""
+
+    def __init__(self, free: list[None]) -> None:
+        self._free: list[None] | None = free
+
+    def leave(self) -> None:
+        """Give it back."""
+        free, self._free = self._free, None
+        if free is not None:
+            free.append(None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
+
+    def __del__(self) -> None:
+        # A request that was broken off between its admission and its work must not keep a place for ever.
+        self.leave()
+
+
+class Places:
+    """Lets so many in and no more, whoever asks at once: it is counted when one is let in, in the same step."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        # To pop and to append are one step each, for threads as for a place that is thrown away in the middle of one.
+        self._free = [None] * size
+
+    @property
+    def taken(self) -> int:
+        """How many are in."""
+        return self._size - len(self._free)
+
+    def take(self) -> Place | None:
+        """A place, None where all are taken."""
+        try:
+            self._free.pop()
+        except IndexError:
+            return None
+        return Place(self._free)
 
 
 class Room:
@@ -99,21 +145,44 @@ class Room:
 
 
 class RateLimit:
-    """Counts the requests of each caller over a sliding window, in memory. Raises ValueError for an unreadable rate."""
+    """Counts the requests of each caller over a sliding window, in memory. Raises ValueError for an unreadable rate.
 
-    def __init__(self, rate: str) -> None:
+    The window's count is that of the present period and the share of the one before that it still covers. Thread-safe;
+    at most `max_callers` are remembered, so that addresses without end cost no memory without end.
+    """
+
+    def __init__(self, rate: str, max_callers: int = MAX_CALLERS) -> None:
         try:
-            self._item = parse(rate)
+            item = parse(rate)
         except ValueError:
             raise ValueError(f"{rate!r} is no rate: write it as 100/second, 6000/minute or 50000/hour") from None
-        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._amount, self._period_s = item.amount, item.get_expiry()
+        self._max_callers = max_callers
+        self._lock = threading.Lock()
+        #: Number of the period, requests in it, and in the one before, by caller; the last one to come is last.
+        self._counts: OrderedDict[str, tuple[int, int, int]] = OrderedDict()
+
+    @property
+    def callers(self) -> int:
+        """How many are remembered."""
+        return len(self._counts)
 
     def wait_s(self, caller: str) -> int:
         """Count a request: 0 when it may pass, else after how many whole seconds to come again."""
-        if self._limiter.hit(self._item, caller):
+        periods = time.monotonic() / self._period_s
+        number, gone = int(periods), periods % 1
+        with self._lock:
+            last, now, before = self._counts.pop(caller, (number, 0, 0))
+            if last != number:
+                now, before = 0, now if last == number - 1 else 0
+            allowed = now + before * (1 - gone) < self._amount
+            self._counts[caller] = (number, now + allowed, before)
+            if len(self._counts) > self._max_callers:
+                self._counts.popitem(last=False)
+        if allowed:
             return 0
-        reset_s = self._limiter.get_window_stats(self._item, caller).reset_time
-        return max(1, math.ceil(reset_s - time.time()))
+        until = 1.0 if now >= self._amount else 1 - (self._amount - now) / before
+        return max(1, math.ceil((until - gone) * self._period_s))
 
 
 def caller_of(address: str | None) -> str:

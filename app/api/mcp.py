@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.types import Receive, Scope, Send
 
 from app.api.context import Service
-from app.api.routes import operation
+from app.api.routes import ReadsBody, operation
 
 PATH = "/mcp"
 
@@ -60,15 +60,15 @@ class Tools:
         await self._server.session_manager.handle_request(scope, receive, send)
 
 
-class _Forwarded(Response):
+class _Forwarded(ReadsBody):
     """A response that the protocol's own server writes. receive: the request's, with its bounds."""
 
     def __init__(self, tools: Tools, receive: Receive) -> None:
         super().__init__()
         self._tools, self._receive = tools, receive
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
+    async def answer(self, scope: Scope, send: Send) -> None:
+        """Have the protocol's server read the request and answer it."""
         await self._tools.answer(scope, self._receive, send)
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any, Literal
 
 from fastapi import Request, Response
+from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 from starlette.routing import Match
-from starlette.types import Message, Receive, Scope
+from starlette.types import Message, Receive, Scope, Send
 
-from app.api.limits import Limits
+from app.api.limits import Limits, Place
 from app.api.problems import Refused, documented
 
 Body = Literal["json", "image", "upload", "small"]
@@ -38,6 +40,37 @@ def operation(
     return {"responses": {**(responses or {}), **documented(*common, *statuses)}, "openapi_extra": extra}
 
 
+class ReadsBody(Response):
+    """A response that is what reads the request's body, and so keeps the place of a large one to its end."""
+
+    place: Place | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        try:
+            await self.answer(scope, send)
+        finally:
+            if self.place is not None:
+                self.place.leave()
+
+    async def answer(self, scope: Scope, send: Send) -> None:
+        """Read and send."""
+        raise NotImplementedError
+
+
+class PlacedStream(StreamingResponse):
+    """Server-sent events, which hold a place for a stream to their end, whoever ends them."""
+
+    def __init__(self, place: Place, content: AsyncIterator[bytes]) -> None:
+        super().__init__(content, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        self._place = place
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        with self._place:
+            await super().__call__(scope, receive, send)
+
+
 class GuardedRoute(APIRoute):
     """A route that admits a request by key, scope and rate, then by type, size and speed of its body.
 
@@ -61,13 +94,16 @@ class GuardedRoute(APIRoute):
             request = Request(request.scope, _body(request, body, service.limits))
             if not _is_large(request, service.limits):
                 return await handle(request)
-            if service.large_bodies >= service.limits.max_large_bodies:
+            place = service.large_bodies.take()
+            if place is None:
                 raise Refused(503, "too many large requests are being worked on", {"Retry-After": "2"})
-            service.large_bodies += 1
-            try:
-                return await handle(request)
-            finally:
-                service.large_bodies -= 1
+            with contextlib.ExitStack() as held:
+                held.enter_context(place)
+                response = await handle(request)
+                if isinstance(response, ReadsBody):
+                    held.pop_all()
+                    response.place = place
+                return response
 
         return guarded
 
