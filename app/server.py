@@ -7,6 +7,8 @@ import contextlib
 import json
 import logging
 import socket
+import sys
+import threading
 import time
 from http import HTTPStatus
 from typing import Any, TextIO
@@ -19,6 +21,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from app.api.observing import JsonLines
 from app.api.problems import PROBLEM, document
 from app.framing import StrictConnection
+
+log = logging.getLogger(__name__)
 
 HEADERS_S = 10.0
 LINGER_S = 2.0
@@ -158,11 +162,35 @@ def configuration(app: FastAPI) -> uvicorn.Config:
 
 
 def log_as_json(stream: TextIO) -> None:
-    """Write the service's own logs, and the server's warnings, to `stream`, a line of JSON each."""
+    """Write all logs to `stream`, a line of JSON each: the service's own, and what any library warns of.
+
+    So are Python's warnings, and what a thread or a destructor ends with that nobody caught.
+    """
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonLines())
-    for name, level in (("app", logging.INFO), ("mcp", logging.WARNING), ("uvicorn", logging.WARNING)):
+    # Those of libraries that write by themselves would write plain lines.
+    for name in (None, *logging.root.manager.loggerDict):
         logger = logging.getLogger(name)
-        logger.handlers = [handler]
-        logger.setLevel(level)
-        logger.propagate = False
+        logger.handlers = [each for each in logger.handlers if not _writes_lines(each)]
+        logger.propagate = True
+    logging.root.addHandler(handler)
+    logging.root.setLevel(logging.WARNING)
+    logging.getLogger("app").setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    threading.excepthook = _log_thread
+    sys.unraisablehook = _log_unraisable
+
+
+def _writes_lines(handler: logging.Handler) -> bool:
+    return isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler)
+
+
+def _log_thread(ended: threading.ExceptHookArgs) -> None:
+    if ended.exc_value is not None:
+        name = ended.thread.name if ended.thread is not None else "a thread"
+        log.error("%s ended with an error", name, exc_info=ended.exc_value)
+
+
+def _log_unraisable(failed: Any) -> None:
+    if failed.exc_value is not None:
+        log.error(failed.err_msg or "an error at an object's end", exc_info=failed.exc_value)

@@ -6,8 +6,10 @@ import base64
 import io
 import json
 import logging
+import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from app.api.observing import JsonLines
 from app.keys import KeyStore
 from app.service import Limits, create_app
 from backends import connect
@@ -229,8 +232,6 @@ def test_request_ids_logs_and_what_they_leave_out(store: Backend, home: Path, ca
             made = client.get("/v1/items/a/secretid", headers={**bearer(text), "X-Request-ID": odd})
             assert len(made.headers["x-request-id"]) == 16, odd
         client.get("/nowhere-secret")
-    from app.api.observing import JsonLines
-
     lines = [JsonLines().format(record) for record in caplog.records if record.name == "app.requests"]
     first = json.loads(lines[0])
     assert (first["request_id"], first["method"], first["route"]) == ("abc-1.2", "POST", "/v1/search")
@@ -240,6 +241,62 @@ def test_request_ids_logs_and_what_they_leave_out(store: Backend, home: Path, ca
     assert json.loads(lines[-1])["route"] == "none"
     assert "secret" not in "".join(lines)
     assert text not in caplog.text
+
+
+@pytest.fixture
+def json_log() -> Iterator[io.StringIO]:
+    """What the service would write to standard error; afterwards logging is as it was."""
+    from app.server import log_as_json
+
+    names = [None, *logging.root.manager.loggerDict]
+    before = [
+        (logger, list(logger.handlers), logger.level, logger.propagate) for logger in map(logging.getLogger, names)
+    ]
+    hooks = threading.excepthook, sys.unraisablehook
+    stream = io.StringIO()
+    log_as_json(stream)
+    yield stream
+    logging.captureWarnings(False)
+    threading.excepthook, sys.unraisablehook = hooks
+    logging.root.handlers.clear()
+    for logger, handlers, level, propagate in before:
+        logger.handlers[:], logger.propagate = handlers, propagate
+        logger.setLevel(level)
+
+
+class Failing:
+    def __del__(self) -> None:
+        raise ValueError("at the end")
+
+
+def test_every_line_of_the_log_is_json(json_log: io.StringIO) -> None:
+    own = logging.getLogger("some.library")
+    own.addHandler(logging.StreamHandler(io.StringIO()))
+    own.warning("two\nlines \u202e \x1b[2J %s", "\ud800")
+    own.info("not told")
+    logging.getLogger("app.requests").info("request", extra={"fields": {"ms": float("nan"), "what": object()}})
+    logging.getLogger("uvicorn.error").warning("with a stack", stack_info=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("a\nwarning", stacklevel=1)
+    thread = threading.Thread(target=lambda: 1 / 0, name="work")
+    thread.start()
+    thread.join()
+    failing = Failing()
+    del failing
+    text = json_log.getvalue()
+    assert text.isascii()
+    lines = [json.loads(line, parse_constant=pytest.fail) for line in text.splitlines()]
+    said = [line["message"] for line in lines]
+    assert said[0].startswith("two\nlines")
+    assert lines[1]["ms"] == "nan"
+    assert "test_every_line" in lines[2]["stack"]
+    assert "a\nwarning" in said[3]
+    assert (said[4], "ZeroDivisionError" in lines[4]["trace"]) == ("work ended with an error", True)
+    assert "at the end" in lines[5]["trace"]
+    assert len(lines) == 6
+    wrong = logging.LogRecord("a", logging.WARNING, "a.py", 1, "wrong %d", ("number",), None)
+    assert json.loads(JsonLines().format(wrong))["message"] == "wrong %d ('number',)"
 
 
 def figures(client: httpx.Client) -> dict[str, float]:
@@ -607,8 +664,10 @@ def test_streams_are_bounded_and_end_with_the_service(store: Backend, home: Path
         watcher = threading.Thread(target=lambda: seen.extend(events(client, job)))
         watcher.start()
         deadline = time.monotonic() + 10
-        while client.get(f"/v1/jobs/{job['id']}/events", headers={"Range": "x"}).status_code != 503:
+        while not app.state.service.streams.taken:
             assert time.monotonic() < deadline
+            time.sleep(0.01)
+        is_problem(client.get(f"/v1/jobs/{job['id']}/events"), 503, "1 streams are open")
         encoder.go.set()
     # The server ended, and with it the stream, whether or not the job had.
     watcher.join(10)

@@ -80,7 +80,9 @@ def test_sigterm_in_the_middle_of_a_job_loses_nothing(tmp_path: Path, monkeypatc
         assert served.wait(30) == 0
         assert time.monotonic() - started_s < 20
         log = (tmp_path / "log").read_text().splitlines()
-        lines = [json.loads(line) for line in log if line.startswith("{")]
+        # Before it serves it talks to people, and from then on to programs only.
+        first = next(number for number, line in enumerate(log) if line.startswith("serving "))
+        lines = [json.loads(line) for line in log[first + 1 :]]
         assert {line["logger"] for line in lines} == {"app.requests"}
     record = json.loads((tmp_path / "home" / "jobs" / f"{job['id']}.json").read_text())
     assert record["state"] == "queued"

@@ -36,12 +36,26 @@ class JsonLines(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record),
             **getattr(record, "fields", {}),
         }
         if record.exc_info:
             row["trace"] = self.formatException(record.exc_info)
-        return json.dumps(row, default=str)
+        if record.stack_info:
+            row["stack"] = self.formatStack(record.stack_info)
+        try:
+            return json.dumps(row, default=repr, allow_nan=False)
+        except ValueError:
+            # Not-a-number is none in JSON.
+            return json.dumps({name: value if isinstance(value, str) else repr(value) for name, value in row.items()})
+
+
+def _message(record: logging.LogRecord) -> str:
+    """The message, also where its arguments do not fit it."""
+    try:
+        return record.getMessage()
+    except Exception:
+        return f"{record.msg} {record.args!r}"
 
 
 class Metrics:
