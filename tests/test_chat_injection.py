@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,39 @@ def test_an_address_of_the_evidence_stays_as_plain_text(tmp_path: Path) -> None:
     assert "https://beach.example/red [" in answer.text
     assert "?q=x" not in answer.text
     assert unlink("[a](https://b.example/x)", ["https://b.example/x"]) == ("a", 1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "left"),
+    [
+        ("A dog [a](http://x/(b)) runs", "A dog a runs"),
+        ("A dog [a](http://x/((b)c)d) runs", "A dog a runs"),
+        ("A dog [a](<http://x/)b>) runs", "A dog a runs"),
+        ('A dog [a](http://x/ "title (b)") runs', "A dog a runs"),
+        ("A dog [a]( http://x/(b) ) runs", "A dog a runs"),
+        ("A dog [see [1]](http://x/(b)) runs", "A dog see [1] runs"),
+        ("A dog [1](http://x/(b)) runs", "A dog [1] runs"),
+        ("A dog ![a](http://x/(b)) runs", "A dog  runs"),
+        ("A dog [![a](http://x/(b))](http://y/(c)) runs", "A dog  runs"),
+        ("A dog [a](javascript:alert(1)) runs", "A dog a runs"),
+        ("A dog http://x/(b) runs", "A dog (link removed) runs"),
+        ("A dog (see http://x/(b)) runs", "A dog (see (link removed)) runs"),
+        ("A dog (http://x/b) runs (away)", "A dog ((link removed)) runs (away)"),
+        # A bracket that never closes takes what stands before the next one, as it always has.
+        ("A dog [a](http://x/(b runs) away", "A dog a away"),
+        ("A dog [a](http://x/(b", "A dog a"),
+        ("A dog [a] (b) runs (c)", "A dog [a] (b) runs (c)"),
+    ],
+)
+def test_a_link_goes_with_all_its_brackets(answer: str, left: str) -> None:
+    assert unlink(answer, [])[0] == left
+
+
+@pytest.mark.parametrize("piece", ["[", "(", "![", "[a](", "http://x/(", "[a](<", "[[", '[a](b "', "data:)"])
+def test_brackets_without_end_take_no_time_without_end(piece: str) -> None:
+    start_s = time.monotonic()
+    unlink(piece * 5000, [])
+    assert time.monotonic() - start_s < 5
 
 
 def test_drafts_and_answers_have_no_terminal_sequences(tmp_path: Path) -> None:

@@ -26,13 +26,21 @@ _PLAIN = str.maketrans(
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?。！？;])\s+")
 
-_LINK_IMAGE = re.compile(r"!\[[^\]]*\](?:\([^)]*\)?|\[[^\]]*\])?")
-_LINK = re.compile(r"(?<!!)\[([^\]\n]{0,500})\]\(\s*[^)\n]*\)?")
+# What stands behind a link's words, as CommonMark has it: an address in <> or with brackets in pairs, and a title in
+# quotes; where that does not fit, all to the next bracket that closes.
+_PAIRED = r"\((?:[^\s()]|\((?:[^\s()]|\([^\s()]*\))*+\))*+\)"
+_QUOTED = r"\"[^\"\n]*\"|'[^'\n]*'|\([^()\n]*\)"
+_TARGET = rf"\((?:\s*(?:<[^<>\n]*>|(?:[^\s()]|{_PAIRED})*+)(?:\s+(?:{_QUOTED}))?\s*\)|[^)\n]*\)?)"
+_LINK_WORDS = r"(?:[^\[\]\n]|\[[^\[\]\n]{0,100}\]){0,500}"
+_LINK_IMAGE = re.compile(rf"!\[(?:(?:[^\[\]]|\[[^\[\]]*\])*+|[^\]]*)\](?:{_TARGET}|\[[^\]]*\])?")
+_LINK = re.compile(rf"(?<!!)\[({_LINK_WORDS})\]{_TARGET}")
 _LINK_DEFINITION = re.compile(r"(?m)^[ \t]*\[[^\]\n]+\]:[ \t]*\S.*$\n?")
+# Brackets that open within an address close within it, so that none is left behind.
+_REST = rf"(?:{_PAIRED}|[^\s<>\"'`)\]])*"
 _ADDRESS = re.compile(
-    r"(?i)\b(?:[a-z][a-z0-9+.-]{1,20}://|www\.|(?:mailto|file|tel):(?=\S))[^\s<>\"'`)\]]*|"
-    r"\b(?:data|javascript|vbscript|blob):\S+|"
-    r"(?<![\w:/.])//[\w-]+(?:\.[\w-]+)+[^\s<>\"'`)\]]*|\b(?:[a-z0-9-]+\.)+[a-z]{2,24}(?::\d+)?/[^\s<>\"'`)\]]*"
+    rf"(?i)\b(?:[a-z][a-z0-9+.-]{{1,20}}://|www\.|(?:mailto|file|tel):(?=\S)){_REST}|"
+    rf"\b(?:data|javascript|vbscript|blob):(?:{_PAIRED}|[^\s)]|\)(?=\S))+|"
+    rf"(?<![\w:/.])//[\w-]+(?:\.[\w-]+)+{_REST}|\b(?:[a-z0-9-]+\.)+[a-z]{{2,24}}(?::\d+)?/{_REST}"
 )
 _REMOVED = "(link removed)"
 
