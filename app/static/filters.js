@@ -68,7 +68,8 @@ export function filterPanel({ changed, count }) {
   const conditions = () => fromWhere(where) ?? [];
 
   function ticked(name) {
-    return conditions().find((each) => each.field === name && each.op === "$in")?.value ?? [];
+    const values = conditions().find((each) => each.field === name && each.op === "$in")?.value;
+    return Array.isArray(values) ? values : [];
   }
 
   function tick(name, each, on) {
@@ -124,13 +125,13 @@ export function filterPanel({ changed, count }) {
         count(names.filter((name) => !alone.includes(name)), where, signal),
         ...alone.map((name) => count([name], withoutTicks(name), signal)),
       ]);
-      facets = Object.assign({}, ...counted);
+      facets = new Map(counted.flatMap((each) => Object.entries(each)));
     } catch { return; }
     if (signal.aborted) return;
     const focused = facetBox.contains(document.activeElement) ? document.activeElement.closest("label")?.textContent : null;
-    facetBox.replaceChildren(...names.filter((name) => facets[name] && worthIt(name, facets[name])).map((name) =>
-      types.get(name) === "number" && facets[name].values.length + facets[name].more > TICKED_NUMBERS
-        ? drawRange(name) : drawFacet(name, facets[name])));
+    facetBox.replaceChildren(...names.filter((name) => facets.has(name) && worthIt(name, facets.get(name))).map((name) =>
+      types.get(name) === "number" && facets.get(name).values.length + facets.get(name).more > TICKED_NUMBERS
+        ? drawRange(name) : drawFacet(name, facets.get(name))));
     if (focused) [...facetBox.querySelectorAll("label")].find((label) => sameTick(label.textContent, focused))?.querySelector("input").focus();
   }
 

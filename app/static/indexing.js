@@ -5,7 +5,7 @@ import { announce, button, duration, failure, h, number } from "./dom.js";
 
 const ENDED = ["done", "failed", "cancelled"];
 const LISTED = 20;
-const STATES = { queued: "waiting", running: "running", done: "done", failed: "failed", cancelled: "cancelled" };
+const STATES = { __proto__: null, queued: "waiting", running: "running", done: "done", failed: "failed", cancelled: "cancelled" };
 const COUNTS = ["found", "indexed", "unchanged", "renamed", "duplicates", "updated", "pruned", "missing", "ignored"];
 
 export function indexView() {

@@ -7,8 +7,10 @@ import { address, onChange, params, start } from "./router.js";
 import { searchView } from "./search.js";
 
 const main = document.getElementById("main");
-const views = { search: searchView() };
+// Without a prototype: what the address names is looked up here, and may be called like a method of every object.
+const views = { __proto__: null, search: searchView() };
 const makers = {
+  __proto__: null,
   chat: async () => (await import("./chat.js")).chatView(),
   index: async () => (await import("./indexing.js")).indexView(),
   engines: async () => (await import("./engines.js")).enginesView(),

@@ -9,11 +9,12 @@ const FIELD = /^[A-Za-z_][A-Za-z0-9_]{0,63}$/;
 
 /** The JSON of conditions `{field, op, value}`; null where there are none. */
 export function toWhere(conditions) {
-  const groups = [{}];
+  // Without a prototype: a field may be called like what every object has.
+  const groups = [Object.create(null)];
   for (const { field, op, value } of conditions) {
     // Two conditions of one field and operator need an object each.
     let group = groups.find((each) => !(op in (each[field] ?? {})));
-    if (!group) groups.push(group = {});
+    if (!group) groups.push(group = Object.create(null));
     group[field] = { ...group[field], [op]: value };
   }
   const used = groups.filter((group) => Object.keys(group).length);
@@ -24,7 +25,8 @@ export function toWhere(conditions) {
 /** The conditions that a filter says, null where it says more than a list of them can. */
 export function fromWhere(where) {
   if (!where) return [];
-  if ("$and" in where) {
+  if (typeof where !== "object" || Array.isArray(where)) return null;
+  if (Object.hasOwn(where, "$and")) {
     if (Object.keys(where).length !== 1 || !Array.isArray(where.$and)) return null;
     const parts = where.$and.map(fromWhere);
     return parts.includes(null) ? null : parts.flat();
