@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import sys
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +20,11 @@ NOTHING_FOUND = "nothing found: the collection is empty, or no item matches the 
 
 
 def one_line(text: object) -> str:
-    """`text` on one line without control characters, which could drive a terminal."""
-    printable = "".join(" " if unicodedata.category(c) in {"Cc", "Zl", "Zp", "Cs"} else c for c in str(text))
-    return " ".join(printable.split())
+    """`text` on one line without what could drive a terminal or reorder the line."""
+    # Imported when something is shown, so that --help does not wait for it.
+    from backends.harmless import one_line
+
+    return one_line(str(text))
 
 
 def note(text: object) -> None:
@@ -38,7 +39,9 @@ def print_json(value: object) -> None:
         text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False)
     except ValueError:
         text = json.dumps(_without_nan(value), ensure_ascii=False, indent=2, allow_nan=False)
-    write(text)
+    from backends.harmless import harmless_json
+
+    write(harmless_json(text))
 
 
 def _without_nan(value: Any) -> Any:
@@ -92,7 +95,7 @@ def print_facets(facets: Mapping[str, Facet]) -> None:
                     write(f"{count:8,}  {what}")
             continue
         for value, count in facet.counts:
-            write(f"facet\t{field}\t{one_line(value)}\t{count}")
+            write(f"facet\t{one_line(field)}\t{one_line(value)}\t{count}")
 
 
 def record_object(record: Record) -> dict[str, Any]:

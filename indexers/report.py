@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from backends.harmless import escaped
+
 
 class IndexingError(Exception):
     """Indexing cannot start or go on: one line that says why and what to do."""
@@ -58,6 +60,6 @@ class IndexReport:
 
 
 def one_line(text: str, limit: int = 300) -> str:
-    """`text` on one printable line of at most `limit` characters, control characters escaped."""
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode("ascii") for c in text)
+    """`text` on one line of at most `limit` characters; what could drive a terminal or reorder it is escaped."""
+    line = escaped(text)
     return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -32,6 +32,7 @@ from PIL import (
 )
 from PIL.ImageFile import ImageFile
 
+from backends.harmless import escaped
 from retrieval.colours import upright_rgb
 
 ImageSource: TypeAlias = Image.Image | str | Path | bytes
@@ -238,7 +239,7 @@ def _describe(source: ImageSource) -> str:
 
 
 def _one_line(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text)
+    return escaped(text)
 
 
 def _open_source(source: str | Path | bytes, max_bytes: int) -> IO[bytes]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from PIL import Image
@@ -122,6 +123,51 @@ def test_words_find_pictures_as_they_are_typed_and_stale_answers_are_dropped(pag
     shows(page, "blue")
     assert held
     assert held[0].request.failure == "net::ERR_ABORTED"
+
+
+@pytest.mark.parametrize("view", ["__proto__", "constructor", "toString", "hasOwnProperty", "nowhere", ""])
+def test_a_view_that_there_is_not_is_the_search(page: Any, view: str) -> None:
+    page.goto(f"/?view={view}&q=red")
+    shows(page, "red")
+    assert page.title() == "Search · Sightline"
+
+
+def test_filters_of_the_address_may_name_anything(page: Any) -> None:
+    page.refusals = True
+    page.goto("/")
+    names = ["__proto__", "constructor", "toString"]
+    conditions = page.evaluate(
+        """async (names) => {
+            const { fromWhere, toWhere } = await import("/static/where.js");
+            const given = names.flatMap((field) => [{ field, op: "$gte", value: 1 }, { field, op: "$lte", value: 2 }]);
+            return [JSON.stringify(toWhere(given)), fromWhere(JSON.parse(JSON.stringify(toWhere(given)))), given,
+                    [5, "a", [1], { $and: [5] }, { $and: 5 }].map(fromWhere), fromWhere(null)];
+        }""",
+        names,
+    )
+    assert json.loads(conditions[0]) == {name: {"$gte": 1, "$lte": 2} for name in names}
+    assert conditions[1] == conditions[2]
+    assert conditions[3:] == [[None] * 5, []]
+    for where in ({"__proto__": 1}, {"constructor": {"$in": 5}}, {"$and": [5]}, {"__proto__": {"$eq": "x"}}):
+        page.goto("/?q=red&where=" + quote(json.dumps(where)))
+        page.locator(".nothing, .failed").first.wait_for()
+        page.get_by_role("complementary", name="Filters").or_(
+            page.get_by_role("button", name="Filters")
+        ).first.wait_for()
+
+
+def test_texts_of_others_cannot_reorder_the_page(page: Any) -> None:
+    page.goto("/")
+    shown = page.evaluate(
+        """async () => {
+            const { h } = await import("/static/dom.js");
+            const text = "photo_\u202egpj.exe\u2066\u009b \u05e9\u05dc\u05d5\u05dd\u200f \u0645\u06cc\u200c\u062e";
+            const node = h("p", { title: text, "aria-label": text }, text, h("input", { value: text }));
+            return [node.textContent, node.title, node.getAttribute("aria-label"),
+                    node.querySelector("input").value === text];
+        }"""
+    )
+    assert shown == ["photo_gpj.exe שלום\u200f می\u200cخ"] * 3 + [True]
 
 
 def test_pictures_are_lazy_justified_and_of_the_right_size(page: Any) -> None:

@@ -92,7 +92,9 @@ class TestSearch:
     def test_lines_for_pipes_have_tabs_and_no_control_characters(self, run: Run, encoder: ColourEncoder) -> None:
         from backends.base import Record
 
-        evil = Record("evil", encoder.encode_texts(["purple"])[0], "image", "a\x1b[31m\tb\nc", "/tmp/x\x07y.png")
+        evil = Record(
+            "evil", encoder.encode_texts(["purple"])[0], "image", "a\x1b[31m\tb\nc\u202e", "/tmp/x\x07y\u202e.png"
+        )
         KeptBackend.connect("kept://").upsert("default", [evil])
         line = run("search", "purple", "--k", 1).out
         assert is_one_line(line)

@@ -18,10 +18,20 @@ const PATHS = {
   retry: "M19.5 12a7.5 7.5 0 1 1-2.2-5.3L19.5 9M19.5 4.5V9H15",
 };
 
+// What backends.harmless takes out: controls, and what changes the direction of writing beyond a letter's own.
+const UNSAFE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u206f\ufff9-\ufffb]/g;
+const SAID = new Set(["title", "alt", "aria-label", "placeholder", "textContent"]);
+
+/** A text, whoever wrote it, without what could show it elsewhere or otherwise than it is; all else stays. */
+export const harmless = (text) => text.replace(UNSAFE, "");
+
+const shown = (value) => (typeof value === "string" ? harmless(value) : value);
+
 /** An element: `props` are properties, or attributes where they hold a dash or are `role`; `on` holds listeners. */
 export function h(name, props = {}, ...children) {
   const node = document.createElement(name);
-  for (const [key, value] of Object.entries(props)) {
+  for (const [key, given] of Object.entries(props)) {
+    const value = SAID.has(key) ? shown(given) : given;
     if (value === undefined || value === null) continue;
     if (key === "on") for (const [event, listener] of Object.entries(value)) node.addEventListener(event, listener);
     else if (key === "class") node.className = value;
@@ -29,7 +39,7 @@ export function h(name, props = {}, ...children) {
     else if (key.includes("-") || ["role", "for", "list", "form"].includes(key)) node.setAttribute(key, value);
     else node[key] = value;
   }
-  node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false).map(shown));
   return node;
 }
 
@@ -56,7 +66,7 @@ let told = 0;
 /** Tell what changed to a screen reader, once typing has paused. */
 export function announce(text) {
   clearTimeout(told);
-  told = setTimeout(() => { document.getElementById("announce").textContent = text; }, 150);
+  told = setTimeout(() => { document.getElementById("announce").textContent = harmless(text); }, 150);
 }
 
 /** What went wrong, and a way on. */

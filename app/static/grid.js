@@ -1,6 +1,6 @@
 // The grid of results: rows filled edge to edge with next to no cropping, by flex items that grow as wide as they are.
 
-import { h, iconButton } from "./dom.js";
+import { h, harmless, iconButton } from "./dom.js";
 import { picture } from "./pictures.js";
 
 const TEXT_RATIO = 1.5;
@@ -37,7 +37,7 @@ export function tile(hit, { collection, low, alike, open, more, less }) {
     ? picture({ id: hit.id, alt: caption, ratio, collection })
     : h("span", { class: "passage" }, hit.metadata.heading ? h("strong", {}, String(hit.metadata.heading)) : null, hit.text ?? hit.id);
   const opener = h("button", { type: "button", class: "open", on: { click: () => open(hit) } }, inside);
-  if (hit.modality === "image") opener.setAttribute("aria-label", `Open: ${caption}, ${relevance.title.split(";")[0]} ${relevance.text}`);
+  if (hit.modality === "image") opener.setAttribute("aria-label", harmless(`Open: ${caption}, ${relevance.title.split(";")[0]} ${relevance.text}`));
   const badge = h("span", { class: `badge${low ? " low" : ""}`, title: relevance.title }, relevance.text);
   const copies = hit.duplicates?.length ? h("span", { class: "badge copies" }, `+${hit.duplicates.length}`) : null;
   const actions = h("div", { class: "actions" },

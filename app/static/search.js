@@ -1,7 +1,7 @@
 // The search view: what is asked, what was found, and what to do next.
 
 import { call, withCollection } from "./api.js";
-import { announce, button, failure, h, number } from "./dom.js";
+import { announce, button, failure, h, harmless, number } from "./dom.js";
 import { filterPanel } from "./filters.js";
 import { tile, withArrows } from "./grid.js";
 import { lightbox, readItem } from "./lightbox.js";
@@ -200,7 +200,7 @@ export function searchView() {
     if (error && !hits.length) message.replaceChildren(failure(error, () => run()));
     else if (!hits.length) message.replaceChildren(nothing());
     else if (state.all && from === 0 && low(hits[0])) message.replaceChildren(h("p", { class: "notice" }, "Nothing relevant was found. These are the nearest misses."));
-    status.textContent = hits.length ? told(hits, ended) : "";
+    status.textContent = hits.length ? harmless(told(hits, ended)) : "";
     announce(error ? `That did not work. ${error.message}` : status.textContent || message.textContent);
     const onward = () => { list.error = null; next(); };
     end.replaceChildren(...(!hits.length ? [] : error ? [failure(error, onward)] : ended ? [ending(hits)] : []));

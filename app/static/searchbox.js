@@ -1,7 +1,7 @@
 // The box that takes words, pictures and items to be like or unlike, and the choices below it.
 
 import { itemPath, call } from "./api.js";
-import { h, icon, iconButton } from "./dom.js";
+import { h, harmless, icon, iconButton } from "./dom.js";
 import { captionOf, ratioOf } from "./grid.js";
 import { keptPicture, picture } from "./pictures.js";
 
@@ -56,7 +56,7 @@ export function searchBox({ typed, sent, chosen, took, toFilters, toResults }) {
   async function drawItem(id, place, within) {
     try {
       const item = await call(itemPath(id, { collection: within }));
-      place.title = captionOf(item);
+      place.title = harmless(captionOf(item));
       place.replaceChildren(item.modality === "image"
         ? picture({ id, alt: captionOf(item), width: 40, ratio: ratioOf(item), collection: within, eager: true })
         : h("span", { class: "quote" }, captionOf(item)));

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+from backends import harmless
+
 MAX_REASON_CHARS = 200
 _TRANSIENT_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _CONNECTION = frozenset(
@@ -130,7 +132,7 @@ def one_line(text: str) -> str:
         if len(value) >= 8 and _SECRET_NAME.search(name):
             text = text.replace(value, "***")
     text = _SECRET.sub("***", text)
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    text = harmless.one_line(text)
     return text if len(text) <= MAX_REASON_CHARS else text[: MAX_REASON_CHARS - 1] + "…"
 
 
