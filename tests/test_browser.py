@@ -756,6 +756,8 @@ def test_chat_with_the_endpoint_itself(browser: Any, tmp_path: Path) -> None:
         page.locator(".answer .cite").click()
         page.locator(OPEN).get_by_role("heading", name=re.compile("dog")).wait_for()
         page.keyboard.press("Escape")
+        # Slow enough to be stopped, however fast its pieces are sent.
+        said.pause_s = 1.0
         page.get_by_label("Question").fill("and the cat?")
         page.keyboard.press("Enter")
         page.get_by_role("button", name="Stop").click()
