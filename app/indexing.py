@@ -100,6 +100,7 @@ def run(
     """Index `source` with a live progress line; the first Ctrl-C ends it after the running batch."""
     import indexers
     from app.roots import RecordedRoots
+    from app.uploaded import UploadedFiles
 
     settings.home.mkdir(parents=True, exist_ok=True)
     if source.kind != "stdin":
@@ -108,7 +109,7 @@ def run(
     with stop_on_interrupt() as stop, progress_line() as progress:
         report = indexers.index(
             source,
-            store,
+            UploadedFiles(settings.home / "uploads", store).claiming(),
             model,
             settings.collection,
             ledger=settings.home / "ledger.sqlite",

@@ -64,7 +64,7 @@ def copy(
         here = there if start.url == end.url else stack.enter_context(_store(end.url))
         try:
             with _progress("copied") as progress:
-                report = transfer.copy(there, start.collection, here, end.collection, progress=progress)
+                report = transfer.copy(there, start.collection, _claiming(here), end.collection, progress=progress)
         except transfer.TransferError as error:
             raise CommandError(str(error)) from None
     _finish(report, end.collection, as_json=as_json)
@@ -109,7 +109,7 @@ def import_(
     with open_backend(settings) as store:
         try:
             with _progress("read") as progress:
-                report = archive.import_collection(folder, store, name, progress=progress)
+                report = archive.import_collection(folder, _claiming(store), name, progress=progress)
         except transfer.TransferError as error:
             raise CommandError(str(error)) from None
     _finish(report, name, as_json=as_json)
@@ -119,6 +119,13 @@ def import_(
 def _store(url: str) -> Iterator[Backend]:
     with open_backend(Settings.load({"backend": url})) as store:
         yield store
+
+
+def _claiming(store: Backend) -> Backend:
+    """The store, which keeps the uploaded pictures that records written to it name."""
+    from app.uploaded import UploadedFiles
+
+    return UploadedFiles(Settings.load({}).home / "uploads", store).claiming()
 
 
 class _Lines:
