@@ -25,6 +25,7 @@ MANIFEST = "manifest.json"
 def _pyarrow() -> tuple[Any, Any]:
     try:
         import pyarrow
+        import pyarrow.compute
         import pyarrow.parquet
     except ModuleNotFoundError:
         raise TransferError("archives need pyarrow: install it with pip install 'sightline[parquet]'") from None
@@ -85,6 +86,7 @@ def import_collection(
     for part, digest in parts:
         if not part.is_file() or _sha256(part) != digest:
             raise Corrupt(f"{part} is missing or damaged: its SHA-256 is not the manifest's; restore it from a copy")
+    _check_ids(folder, [part for part, _ in parts], count)
 
     def pages() -> Iterator[Page]:
         for part, _ in parts:
@@ -108,6 +110,22 @@ def read_manifest(folder: Path) -> tuple[CollectionSpec, int, list[tuple[Path, s
         raise Corrupt(f"{path} is not there: {folder} is no archive, or its export was not finished") from None
     except (Corrupt, OSError, ValueError, KeyError, TypeError) as error:
         raise Corrupt(f"{path} is not readable as a manifest: {error}") from None
+
+
+def _check_ids(folder: Path, parts: list[Path], count: int) -> None:
+    """Raise `Corrupt` where an id is there twice, of which only one could be stored, or records are missing."""
+    pa, pq = _pyarrow()
+    try:
+        ids = pa.chunked_array(
+            [chunk for part in parts for chunk in pq.read_table(part, columns=["id"]).column("id").chunks], pa.string()
+        )
+    except (pa.ArrowException, KeyError, ValueError) as error:
+        raise Corrupt(f"{folder} is not an archive: {error}") from None
+    if len(ids) != count:
+        raise Corrupt(f"{folder} holds {len(ids)} records, and its manifest says {count}: export it again")
+    counted = ids.value_counts()
+    for row in counted.filter(pa.compute.greater(counted.field("counts"), 1)):
+        raise Corrupt(f"{folder} holds the id {row['values'].as_py()!r:.200} twice: export it again")
 
 
 def _claim(folder: Path) -> None:

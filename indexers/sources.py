@@ -174,13 +174,19 @@ class _Described:
         self.texts: list[Entry] = []
 
     def add(self, root: Path, folder: str, name: str, row: Row) -> None:
-        """Add a row. Raises `Unreadable` if its file cannot be used."""
+        """Add a row: captions add up, and of each field what was said first holds.
+
+        Raises `Unreadable` if its file cannot be used, or was given another id before.
+        """
         if row.file is None:
             text = "\n".join(row.captions)
             self.texts.append(Entry(f"{name}:{row.line}", "text", (), row.metadata, text, row.id))
             return
         path = locate(root, folder, row.file)
         entry = self.files.setdefault(path, Entry(path, kind_of(path) or "image", id=row.id))
+        if row.id is not None and row.id != entry.id:
+            known = "no id" if entry.id is None else f"the id {entry.id!r}"
+            raise Unreadable(f"gives {row.file!r:.200} the id {row.id!r}, which has {known} from an earlier line")
         entry.captions = tuple(dict.fromkeys(entry.captions + row.captions))
         entry.metadata = {**row.metadata, **entry.metadata}
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from backends import connect
@@ -147,6 +150,24 @@ def test_unfinished_and_damaged_archives_are_refused(source, tmp_path):
     with pytest.raises(Corrupt, match="not finished"):
         import_collection(folder, connect("exact://"))
     assert export_collection(source, "c", folder) == COUNT
+
+
+def test_an_archive_with_an_id_twice_is_refused_before_anything_is_written(source, tmp_path):
+    folder = tmp_path / "a"
+    export_collection(source, "c", folder)
+    part, manifest = folder / "part-00000.parquet", json.loads((folder / MANIFEST).read_text())
+    rows = pq.read_table(part)
+    for table, words in (
+        (pa.concat_tables([rows, rows.slice(7, 1)]), rf"holds {COUNT + 1} records, and its manifest says {COUNT}"),
+        (pa.concat_tables([rows.slice(1), rows.slice(7, 1)]), r"holds the id .* twice"),
+    ):
+        pq.write_table(table, part)
+        manifest["parts"][0]["sha256"] = hashlib.sha256(part.read_bytes()).hexdigest()
+        (folder / MANIFEST).write_text(json.dumps(manifest))
+        target = connect("exact://")
+        with pytest.raises(Corrupt, match=words):
+            import_collection(folder, target)
+        assert target.collections() == []
 
 
 def test_a_folder_with_other_things_is_left_alone(source, tmp_path):
