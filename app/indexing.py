@@ -58,7 +58,7 @@ def index(
 
     A folder is read with all below it, captions from name.txt beside name.jpg, or from captions.jsonl,
     .csv or .tsv. Files that cannot be read are set aside and listed with the reason. Ctrl-C finishes the
-    batch; the next run goes on from there.
+    picture in hand; the next run goes on from there.
     """
     settings = Settings.load(
         {
@@ -97,18 +97,19 @@ def run(
     prune_empty: bool = False,
     spec: IndexSpec,
 ) -> IndexReport:
-    """Index `source` with a live progress line; the first Ctrl-C ends it after the running batch."""
+    """Index `source` with a live progress line; the first Ctrl-C ends it after the picture in hand."""
     import indexers
     from app.roots import RecordedRoots
+    from app.uploaded import UploadedFiles
 
     settings.home.mkdir(parents=True, exist_ok=True)
     if source.kind != "stdin":
         place = source.root / source.file if source.kind == "file" and source.file else source.root
         RecordedRoots(settings.home).add(place, folder=source.kind == "folder")
-    with stop_on_interrupt() as stop, progress_line() as progress:
+    with stop_on_interrupt("stopping after this picture") as stop, progress_line() as progress:
         report = indexers.index(
             source,
-            store,
+            UploadedFiles(settings.home / "uploads", store).claiming(),
             model,
             settings.collection,
             ledger=settings.home / "ledger.sqlite",
@@ -135,8 +136,8 @@ def prepare_relevance(store: Backend, model: Encoder, settings: Settings) -> Non
 
 
 @contextlib.contextmanager
-def stop_on_interrupt() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; the second one interrupts at once."""
+def stop_on_interrupt(told: str) -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets, saying what is `told`; the second one interrupts at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -148,7 +149,7 @@ def stop_on_interrupt() -> Iterator[threading.Event]:
         stop.set()
         # A signal may arrive in the middle of a print, so this goes around Python's buffers.
         with contextlib.suppress(OSError):
-            os.write(2, b"\nstopping after this batch; Ctrl-C again to stop at once\n")
+            os.write(2, f"\n{told}; Ctrl-C again to stop at once\n".encode("ascii"))
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:

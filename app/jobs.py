@@ -22,6 +22,7 @@ from backends.errors import (
     CollectionNotFound,
     Denied,
     DimensionMismatch,
+    Locked,
     Unavailable,
     Unsupported,
 )
@@ -87,8 +88,8 @@ class IndexJobs:
     """Runs index jobs one after the other in a thread of its own; their records are files in `folder`.
 
     One at a time, because the encoder is the bottleneck and one collection has one writer. At most 16
-    jobs wait. The records of the last 200 ended jobs are kept. `close` has the running job store the
-    batch in hand and stay queued for the next start.
+    jobs wait. The records of the last 200 ended jobs are kept. `close` has the running job store
+    what it has embedded and stay queued for the next start.
     """
 
     def __init__(self, folder: Path, work: Work) -> None:
@@ -150,7 +151,7 @@ class IndexJobs:
             return sorted(self._jobs.values(), key=lambda job: (-job.created_s, job.id))
 
     def cancel(self, job_id: str) -> Job:
-        """End a job: a queued one at once, a running one after the batch in hand; an ended one stays as it is."""
+        """End a job: a queued one at once, a running one after the picture in hand; an ended one stays as it is."""
         with self._changed:
             job = self.get(job_id)
             if job.state == "queued":
@@ -169,14 +170,14 @@ class IndexJobs:
             return self.get(job_id)
 
     def stop(self) -> None:
-        """Begin to stop, after the batch in hand; returns at once."""
+        """Begin to stop, after the picture in hand; returns at once."""
         with self._changed:
             self._closing = True
             self._stop.set()
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Stop after the batch in hand; what is not ended is taken up by the next start."""
+        """Stop after the picture in hand; what is not ended is taken up by the next start."""
         self.stop()
         self._thread.join(STOP_S)
 
@@ -313,7 +314,7 @@ def _of_the_store(failure: Exception) -> BackendError | None:
 def _is_away(failure: Exception) -> bool:
     """Whether the store may be back in a moment."""
     cause = _of_the_store(failure)
-    return isinstance(cause, Unavailable) and not isinstance(cause, Denied)
+    return isinstance(cause, Unavailable) and not isinstance(cause, (Denied, Locked))
 
 
 def _told(job: Job, failure: Exception) -> str:
@@ -322,4 +323,6 @@ def _told(job: Job, failure: Exception) -> str:
     if cause is None or isinstance(cause, (CollectionExists, CollectionNotFound, DimensionMismatch, Unsupported)):
         return str(failure)
     log.warning("index job %s failed: %s", job.id, failure)
+    if isinstance(cause, Locked):
+        return "another process holds the store and keeps it until it ends: end it, then begin another job"
     return "the vector database does not answer as it should; what was stored stays, another job goes on from there"

@@ -97,15 +97,23 @@ class Roots:
         return [os.path.realpath(path) for path in self._recorded.folders()]
 
     def folder(self, path: str) -> Path:
-        """The folder of this name, links resolved. Raises `RootsError` unless it is an allowed one or below one."""
+        """The folder of this name, links resolved. Raises `RootsError` unless it is an allowed one or below one.
+
+        What indexing an allowed folder leaves out is not had by its name either: hidden folders, unless one is itself
+        an allowed one.
+        """
         try:
             real = os.path.realpath(path)
         except (OSError, ValueError):
             real = ""
-        if not Path(path).is_absolute() or not any(_below(real, root) for root in self.folders()):
-            raise RootsError(f"{path!r} is not below a folder that this service may index")
-        if not Path(real).is_dir():
-            raise RootsError(f"{path!r} is not a folder")
+        roots = [root for root in self.folders() if _below(real, root)]
+        if not os.path.isabs(path) or not roots:  # noqa: PTH117 - a NUL in it is no error here
+            raise RootsError(f"{path!r:.300} is not below a folder that this service may index")
+        if all(_is_hidden(real, root) for root in roots):
+            raise RootsError(f"{path!r:.300} is hidden, by a name that begins with a dot; this service indexes none")
+        # Never an error, unlike pathlib's, where the name is too long or the folder above it closed.
+        if not os.path.isdir(real):  # noqa: PTH112
+            raise RootsError(f"{path!r:.300} is not a folder")
         return Path(real)
 
     def open_image(self, path: Path) -> tuple[bytes, os.stat_result]:
@@ -141,6 +149,11 @@ class Roots:
 
 def _below(path: str, root: str) -> bool:
     return path == root or path.startswith(root.rstrip(os.sep) + os.sep)
+
+
+def _is_hidden(path: str, root: str) -> bool:
+    """Whether a name between `root`, which may be hidden itself, and `path` below it begins with a dot."""
+    return any(part.startswith(".") for part in Path(path).relative_to(root).parts)
 
 
 def _open_below(root: str, real: str) -> int:

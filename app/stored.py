@@ -48,7 +48,10 @@ def drop(
     backend: options.Backend = None,
     as_json: options.Json = False,
 ) -> None:
-    """Remove a collection and all it holds; the pictures themselves stay where they are."""
+    """Remove a collection and all it holds; the pictures themselves stay where they are.
+
+    Pictures that were uploaded to sightline serve are removed, unless another collection has them.
+    """
     from backends.urls import shown
 
     settings = Settings.load({"backend": backend})
@@ -63,6 +66,10 @@ def drop(
                 raise CommandError(f"dropping {name!r} ({count:,} items) needs a yes: add --yes")
             typer.confirm(f"Drop collection {name!r} with {count:,} items?", abort=True, err=True)
         store.drop(name)
+        if (settings.home / "uploads").is_dir():
+            from app.uploaded import UploadedFiles
+
+            UploadedFiles(settings.home / "uploads", store).forget(name)
     from retrieval.sample import forget_sample
 
     forget_sample(samples_folder(settings), name)

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from app import options
-from app.indexing import PLAIN_LINE_EVERY_S, duration
+from app.indexing import PLAIN_LINE_EVERY_S, duration, stop_on_interrupt
 from app.opening import CommandError, UsageError, open_backend
 from app.output import note, print_json, write
 from app.settings import Settings
@@ -63,8 +63,8 @@ def copy(
         # One folder has one writer, so both collections are reached through one connection.
         here = there if start.url == end.url else stack.enter_context(_store(end.url))
         try:
-            with _progress("copied") as progress:
-                report = transfer.copy(there, start.collection, here, end.collection, progress=progress)
+            with _watched("copied") as watch:
+                report = transfer.copy(there, start.collection, _claiming(here), end.collection, **watch)
         except transfer.TransferError as error:
             raise CommandError(str(error)) from None
     _finish(report, end.collection, as_json=as_json)
@@ -85,8 +85,8 @@ def export(
 
     with open_backend(settings) as store:
         try:
-            with _progress("written") as progress:
-                count = archive.export_collection(store, settings.collection, folder, progress=progress)
+            with _watched("written") as watch:
+                count = archive.export_collection(store, settings.collection, folder, **watch)
         except transfer.TransferError as error:
             raise CommandError(str(error)) from None
     if as_json:
@@ -108,8 +108,8 @@ def import_(
     name = collection or archive.read_manifest(folder)[0].name
     with open_backend(settings) as store:
         try:
-            with _progress("read") as progress:
-                report = archive.import_collection(folder, store, name, progress=progress)
+            with _watched("read") as watch:
+                report = archive.import_collection(folder, _claiming(store), name, **watch)
         except transfer.TransferError as error:
             raise CommandError(str(error)) from None
     _finish(report, name, as_json=as_json)
@@ -119,6 +119,13 @@ def import_(
 def _store(url: str) -> Iterator[Backend]:
     with open_backend(Settings.load({"backend": url})) as store:
         yield store
+
+
+def _claiming(store: Backend) -> Backend:
+    """The store, which keeps the uploaded pictures that records written to it name."""
+    from app.uploaded import UploadedFiles
+
+    return UploadedFiles(Settings.load({}).home / "uploads", store).claiming()
 
 
 class _Lines:
@@ -139,12 +146,18 @@ class _Lines:
 
 
 @contextmanager
-def _progress(verb: str) -> Iterator[_Lines]:
+def _watched(verb: str) -> Iterator[dict[str, Any]]:
+    """What tells how far it is, and when to stop: at the first Ctrl-C, after the records in hand."""
+    from indexers.report import Stopped
+
     try:
-        yield _Lines(verb)
-    except KeyboardInterrupt:
+        with stop_on_interrupt("stopping after these records") as stop:
+            yield {"progress": _Lines(verb), "stop": stop}
+    except (KeyboardInterrupt, Stopped) as error:
         note("interrupted: run the same command again to go on")
-        raise
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise typer.Exit(130) from None
 
 
 def _finish(report: TransferReport, name: str, *, as_json: bool) -> None:

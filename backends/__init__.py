@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from backends.base import Backend
 from backends.errors import BackendError, Unavailable
+from backends.urls import place_of
 
 __all__ = ["SCHEMES", "Backend", "BackendError", "Engine", "connect", "load"]
 
@@ -116,4 +117,6 @@ def connect(url: str) -> Backend:
     if not separator:
         raise ValueError(f"{url!r} is not a backend URL: it needs a scheme, e.g. faiss:///path/to/dir")
     urlsplit(url)
-    return load(scheme).connect(url)
+    backend = load(scheme).connect(url)
+    backend.place = place_of(url)
+    return backend

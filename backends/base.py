@@ -244,6 +244,8 @@ class Backend:
     """
 
     capabilities: ClassVar[Capabilities]
+    #: Which store it is, by the URL that `backends.connect` opened; None for one that was opened in another way.
+    place: str | None = None
 
     @classmethod
     def connect(cls, url: str) -> Self:

@@ -27,6 +27,14 @@ class Unavailable(BackendError):
     """The engine does not answer, is locked by another process, or refused the credentials."""
 
 
+class Locked(Unavailable):
+    """Another process has the store, and keeps it until it closes it; `holder` says which, as far as is known."""
+
+    def __init__(self, message: str, holder: str = "another process") -> None:
+        super().__init__(message)
+        self.holder = holder
+
+
 class Denied(Unavailable):
     """The engine answers, and refuses the key or the password."""
 

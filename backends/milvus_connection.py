@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Self, TypeVar
 import grpc
 from pymilvus import MilvusClient, MilvusException
 
-from backends.errors import BackendError, CollectionNotFound, Denied, Unavailable
+from backends.errors import BackendError, CollectionNotFound, Denied, Locked, Unavailable
 from backends.urls import server_of
 
 T = TypeVar("T")
@@ -84,7 +84,7 @@ class LiteServer:
                     folder.mkdir(parents=True, exist_ok=True)
                     server = cls(folder, *start_server_in_thread(str(folder), "127.0.0.1", 0))
                 except DataDirLockedError:
-                    raise Unavailable(
+                    raise Locked(
                         f"{folder} is in use by another process: Milvus Lite allows one at a time; close it there, "
                         "or serve several with a Milvus server and milvus://"
                     ) from None

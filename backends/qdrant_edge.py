@@ -25,7 +25,7 @@ import qdrant_edge as qe
 
 from backends.base import Capabilities, CollectionSpec
 from backends.checks import COLLECTION_NAME
-from backends.errors import BackendError, CollectionExists, CollectionNotFound, Corrupt, Unavailable
+from backends.errors import BackendError, CollectionExists, CollectionNotFound, Corrupt, Locked, Unavailable
 from backends.locks import FolderLock
 from backends.qdrant_edge_config import EdgeDialect, config_of, params_of
 from backends.qdrant_edge_payload import WANTED, packed, unpacked
@@ -107,7 +107,7 @@ class EdgeEngine:
         if "No space left" in message or "StorageFull" in message or "Disk quota" in message:
             return Unavailable(f"{what}: the disk of {self.folder} is full: make room and try again")
         if "WouldBlock" in message:
-            return Unavailable(f"{what} in {self.folder} is open in another process: {RULE}")
+            return Locked(f"{what} in {self.folder} is open in another process: {RULE}")
         return BackendError(f"{what} in {self.folder}: Qdrant says {message}")
 
     def _check_open(self) -> None:

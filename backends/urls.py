@@ -105,6 +105,15 @@ def shown(url: str) -> str:
     return f"{scheme}://{path}" + ("?" + "&".join(harmless) if harmless else "")
 
 
+def place_of(url: str) -> str:
+    """What tells the store of a URL from others: the folder with links resolved, or what `shown` leaves of a server."""
+    scheme = url.partition("://")[0]
+    try:
+        return f"{scheme}://{os.path.realpath(folder_of(url, scheme))}"
+    except (OSError, ValueError):
+        return shown(url)
+
+
 def server_of(url: str, scheme: str, port: int, known: Collection[str], *, keyed: bool = False) -> ServerUrl:
     """The parts of ``scheme://host[:port][?option=value&...]``; `port` where the URL names none.
 

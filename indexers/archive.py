@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,8 @@ import numpy as np
 from backends.base import Backend, CollectionSpec, Page, Record
 from backends.checks import plain_metadata
 from backends.errors import Corrupt
-from indexers.transfer import BATCH, TransferError, TransferReport, transfer
+from indexers.report import check_stopped
+from indexers.transfer import BATCH, TransferError, TransferReport, transfer, until_stopped
 
 FORMAT = "sightline-archive/1"
 ROWS_PER_PART = 20_000
@@ -25,6 +27,7 @@ MANIFEST = "manifest.json"
 def _pyarrow() -> tuple[Any, Any]:
     try:
         import pyarrow
+        import pyarrow.compute
         import pyarrow.parquet
     except ModuleNotFoundError:
         raise TransferError("archives need pyarrow: install it with pip install 'sightline[parquet]'") from None
@@ -32,13 +35,18 @@ def _pyarrow() -> tuple[Any, Any]:
 
 
 def export_collection(
-    source: Backend, name: str, folder: Path, *, progress: Callable[[int, int], None] | None = None
+    source: Backend,
+    name: str,
+    folder: Path,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    stop: threading.Event | None = None,
 ) -> int:
     """Write collection `name` into `folder` as Parquet parts and a manifest; returns the number of records.
 
     Columns: id, modality, text, uri, metadata (JSON), vector (float32 list). The manifest is written
     last, with each part's SHA-256, so its presence proves that the archive is whole. Refuses a folder
-    that holds anything but the remains of an unfinished export.
+    that holds anything but the remains of an unfinished export, which `Stopped` leaves after `stop` was set.
     """
     pa, pq = _pyarrow()
     spec, total = source.describe(name), source.count(name)
@@ -49,7 +57,7 @@ def export_collection(
     ])  # fmt: skip
     parts: list[dict[str, Any]] = []
     done = 0
-    for number, records in enumerate(_batches(source.scan(name, batch=BATCH))):
+    for number, records in enumerate(_batches(until_stopped(source.scan(name, batch=BATCH), stop))):
         path = folder / f"part-{number:05d}.parquet"
         with path.open("wb") as file:
             pq.write_table(_table(pa, schema, records, spec.dim), file)
@@ -59,6 +67,7 @@ def export_collection(
         done += len(records)
         if progress:
             progress(done, total)
+        check_stopped(stop)
     manifest = {"format": FORMAT, "spec": json.loads(spec.to_json()), "count": done, "parts": parts}
     temporary = folder / f".{MANIFEST}.tmp"
     with temporary.open("w", encoding="utf-8") as out:
@@ -75,6 +84,7 @@ def import_collection(
     name: str | None = None,
     *,
     progress: Callable[[int, int], None] | None = None,
+    stop: threading.Event | None = None,
 ) -> TransferReport:
     """Write an archive into `target`, under its own name or `name`; resumable and checked as `transfer` is.
 
@@ -83,14 +93,16 @@ def import_collection(
     """
     spec, count, parts = read_manifest(folder)
     for part, digest in parts:
+        check_stopped(stop)
         if not part.is_file() or _sha256(part) != digest:
             raise Corrupt(f"{part} is missing or damaged: its SHA-256 is not the manifest's; restore it from a copy")
+    _check_ids(folder, [part for part, _ in parts], count)
 
     def pages() -> Iterator[Page]:
         for part, _ in parts:
             yield from _read_part(part)
 
-    return transfer(pages, replace(spec, name=name or spec.name), count, target, progress=progress)
+    return transfer(pages, replace(spec, name=name or spec.name), count, target, progress=progress, stop=stop)
 
 
 def read_manifest(folder: Path) -> tuple[CollectionSpec, int, list[tuple[Path, str]]]:
@@ -108,6 +120,22 @@ def read_manifest(folder: Path) -> tuple[CollectionSpec, int, list[tuple[Path, s
         raise Corrupt(f"{path} is not there: {folder} is no archive, or its export was not finished") from None
     except (Corrupt, OSError, ValueError, KeyError, TypeError) as error:
         raise Corrupt(f"{path} is not readable as a manifest: {error}") from None
+
+
+def _check_ids(folder: Path, parts: list[Path], count: int) -> None:
+    """Raise `Corrupt` where an id is there twice, of which only one could be stored, or records are missing."""
+    pa, pq = _pyarrow()
+    try:
+        ids = pa.chunked_array(
+            [chunk for part in parts for chunk in pq.read_table(part, columns=["id"]).column("id").chunks], pa.string()
+        )
+    except (pa.ArrowException, KeyError, ValueError) as error:
+        raise Corrupt(f"{folder} is not an archive: {error}") from None
+    if len(ids) != count:
+        raise Corrupt(f"{folder} holds {len(ids)} records, and its manifest says {count}: export it again")
+    counted = ids.value_counts()
+    for row in counted.filter(pa.compute.greater(counted.field("counts"), 1)):
+        raise Corrupt(f"{folder} holds the id {row['values'].as_py()!r:.200} twice: export it again")
 
 
 def _claim(folder: Path) -> None:

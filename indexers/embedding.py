@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,39 +20,86 @@ from retrieval.encoders.base import Encoder, EncoderError
 
 #: After this many failures in a row, nothing in between having worked, it is the encoder that is broken.
 MAX_FAILURES = 8
+#: How long one call of the encoder is to take, so that a stop is heard of soon; so few inputs go in one call at first.
+PIECE_S = 0.5
+FEW = 8
+IsStopped: TypeAlias = Callable[[], bool]
+_Text: TypeAlias = tuple[Work, Record, str]
 
 
 class Embedder:
-    """Embeds batches with one encoder; not thread-safe, one thread has it."""
+    """Embeds batches with one encoder; not thread-safe, one thread has it.
+
+    A batch goes through the encoder in pieces of about half a second; the first piece, before it is known how long one
+    takes, is a single input, or the whole batch where that has only a few. So whoever stops a run waits for half a
+    second, or one picture with its captions where that takes longer, however slow the encoder and large the batch.
+    """
 
     def __init__(self, encoder: Encoder, tally: Tally) -> None:
         self._encoder, self._tally = encoder, tally
         self._failures = 0
+        self._images, self._texts = _Pace(), _Pace()
 
-    def embed(self, batch: Batch) -> list[tuple[Work, Record]]:
-        """The batch's records with their vectors; the images first, so that captions of broken ones are dropped."""
+    def embed(self, batch: Batch, stopped: IsStopped = lambda: False) -> tuple[list[tuple[Work, Record]], bool]:
+        """The batch's records with their vectors, and whether these are all: not if stopped, but whole images.
+
+        An image goes before its captions, so that those of a broken one are dropped, and both before the next ones.
+        """
         done = list(batch.kept)
+        # Let go of the futures one by one: they hold the pixels.
+        images, batch.images = deque(batch.images), []
+        captions: dict[int, list[_Text]] = {id(work): [] for work, _, _ in images}
+        texts: list[_Text] = []
+        for text in batch.texts:
+            if not text[0].failed:
+                captions.get(id(text[0]), texts).append(text)
+        while images and not stopped():
+            piece = [images.popleft() for _ in range(self._images.next(len(images)))]
+            done += self._encode(self._encoder.encode_images, self._decoded(piece), "images", self._images)
+            with_them = [text for work, _, _ in piece if not work.failed for text in captions[id(work)]]
+            done += self._in_pieces(with_them, lambda: False)[0]
+        if images:
+            batch.images = list(images)
+            batch.drop()
+            return _usable(done), False
+        more, whole = self._in_pieces(texts, stopped)
+        return _usable(done + more), whole
+
+    def _decoded(self, piece: Sequence[tuple[Work, Record, Future[Any]]]) -> list[tuple[Work, Record, Any]]:
         pictures: list[tuple[Work, Record, Any]] = []
-        for work, record, future in batch.images:
+        for work, record, future in piece:
             decoded = future.result()
             if isinstance(decoded, str):
                 self._tally.fail(work, decoded)
             else:
                 pictures.append((work, record, decoded))
-        # Let go of the futures: they hold the pixels.
-        batch.images = []
-        done += self._encode(self._encoder.encode_images, pictures, "images")
-        texts = [text for text in batch.texts if not text[0].failed]
-        done += self._encode(self._encoder.encode_texts, texts, "texts")
-        return [(work, record) for work, record in done if not work.failed]
+        return pictures
+
+    def _in_pieces(self, texts: Sequence[_Text], stopped: IsStopped) -> tuple[list[tuple[Work, Record]], bool]:
+        """The records of texts, and whether these are all."""
+        done: list[tuple[Work, Record]] = []
+        start = 0
+        while start < len(texts):
+            if stopped():
+                return done, False
+            piece = texts[start : start + self._texts.next(len(texts) - start)]
+            start += len(piece)
+            done += self._encode(self._encoder.encode_texts, piece, "texts", self._texts)
+        return done, True
 
     def _encode(
-        self, function: Callable[[Any], NDArray[np.float32]], inputs: Sequence[tuple[Work, Record, Any]], what: str
+        self,
+        function: Callable[[Any], NDArray[np.float32]],
+        inputs: Sequence[tuple[Work, Record, Any]],
+        what: str,
+        pace: _Pace,
     ) -> list[tuple[Work, Record]]:
         if not inputs:
             return []
+        start_s = time.perf_counter()
         with self._tally.busy("encode"):
             vectors = self._vectors(function, [value for _, _, value in inputs])
+        pace.took(len(inputs), time.perf_counter() - start_s)
         done: list[tuple[Work, Record]] = []
         for (work, record, _), vector in zip(inputs, vectors, strict=True):
             if isinstance(vector, str):
@@ -87,3 +137,24 @@ class Embedder:
                 f"the encoder {self._encoder.name} failed on {self._failures} inputs in a row, "
                 f"lastly with {type(error).__name__}: {one_line(str(error))}"
             ) from error
+
+
+class _Pace:
+    """How many inputs go into one call of the encoder."""
+
+    def __init__(self) -> None:
+        self._size: int | None = None
+
+    def next(self, left: int) -> int:
+        """How many of those that are left, at least 1."""
+        if self._size is None:
+            return left if left <= FEW else 1
+        return min(left, self._size)
+
+    def took(self, count: int, seconds: float) -> None:
+        """Learn from a call how long it takes; a slow first one, which loads a model, is made up for by the next."""
+        self._size = max(1, int(count * PIECE_S / max(seconds, 1e-9)))
+
+
+def _usable(done: Sequence[tuple[Work, Record]]) -> list[tuple[Work, Record]]:
+    return [(work, record) for work, record in done if not work.failed]

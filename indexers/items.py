@@ -130,9 +130,8 @@ class Reader:
         uri = file_uri(self.source.root / entry.path)
         records = [Planned(Record(image_id, None, "image", _joined(entry.captions), uri, metadata))]
         for caption in entry.captions:
-            caption_id = f"cap-{digest_of(json.dumps([image_id, caption]).encode())}"
             about: Metadata = {**entry.metadata, **place, "image": image_id}
-            records.append(Planned(Record(caption_id, None, "text", caption, uri, about), caption))
+            records.append(Planned(Record(caption_id(image_id, caption), None, "text", caption, uri, about), caption))
         return Item(entry, digest, records, 3 * int(str(facts["width"])) * int(str(facts["height"])), fresh)
 
     def _document(self, entry: Entry) -> Item:
@@ -170,6 +169,11 @@ class Reader:
 def digest_of(data: bytes) -> str:
     """The first 128 bits of SHA-256, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()[:DIGEST_CHARS]
+
+
+def caption_id(image_id: str, caption: str) -> str:
+    """The id of the text record of an image's caption."""
+    return f"cap-{digest_of(json.dumps([image_id, caption]).encode())}"
 
 
 def image_reason(error: ImageError) -> str:

@@ -57,7 +57,7 @@ class _Pipe(Generic[T]):
 
 @dataclass(slots=True)
 class Pipeline:
-    """One run of the stages. `stop` lets the batch in hand be finished and stored; the rest is left for a rerun."""
+    """One run of the stages. `stop` has what was embedded so far be stored; the rest is left for a rerun."""
 
     backend: Backend
     collection: str
@@ -132,7 +132,10 @@ class Pipeline:
                 batch.drop()
                 self.complete = False
                 continue
-            out.put(self.embedder.embed(batch))
+            records, whole = self.embedder.embed(batch, lambda: self.stop.is_set() or self._abort.is_set())
+            if not whole:
+                self.complete = False
+            out.put(records)
         out.put(None)
 
     def _store(self, vectors: _Pipe[list[tuple[Work, Record]]]) -> None:

@@ -111,7 +111,11 @@ class Planner:
         first = self._seen.setdefault(record_id, item)
         if first is item:
             return True
-        if first.digest == item.digest:
+        same = first.digest == item.digest
+        if same and item.entry.id is not None:
+            # An id of somebody's choice means one thing: all that is said of it must be the same.
+            same = (first.entry.captions, first.entry.metadata) == (item.entry.captions, item.entry.metadata)
+        if same:
             self._tally.finish(display(item.entry.path), "duplicates")
         else:
             self._tally.refuse(item.entry, f"its id {record_id!r} is taken by {display(first.entry.path)}")

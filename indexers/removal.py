@@ -8,11 +8,13 @@ of files and folders that could not be read in this run.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from backends.base import Backend, Compare, Record
 from indexers.files import display
+from indexers.report import check_stopped
 from indexers.sources import Listing, Source
 
 DELETE_IDS = 500
@@ -36,11 +38,13 @@ def remove_stale(
     spared: Collection[str],
     prune: bool,
     sure: bool,
+    stop: threading.Event | None = None,
 ) -> Removed:
     """Remove what `source` replaced and, with `prune`, what it lost.
 
     expected: the ids it should have; spared: display paths that failed in this run. sure: all of
-    `expected` are stored, so that equal counts mean that there is nothing to look for.
+    `expected` are stored, so that equal counts mean that there is nothing to look for. Raises `Stopped` soon after
+    `stop` is set, with some left, which the next run finds.
     """
     paths = {display(entry.path) for entry in listing.entries if entry.kind != "text"}
     if source.whole:
@@ -53,6 +57,7 @@ def remove_stale(
     pruned: set[str] = set()
     missing: set[str] = set()
     for record in _records_of(backend, collection, source.name):
+        check_stopped(stop)
         if record.id in expected:
             continue
         path = str(record.metadata.get("path", ""))
@@ -66,6 +71,7 @@ def remove_stale(
             if prune:
                 doomed.append(record.id)
     for start in range(0, len(doomed), DELETE_IDS):
+        check_stopped(stop)
         backend.delete(collection, ids=doomed[start : start + DELETE_IDS])
     return Removed(len(pruned), len(missing))
 

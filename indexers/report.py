@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,16 @@ from backends.harmless import escaped
 
 class IndexingError(Exception):
     """Indexing cannot start or go on: one line that says why and what to do."""
+
+
+class Stopped(Exception):
+    """Whoever began the work asked for its end; what was finished is stored, and a rerun goes on from there."""
+
+
+def check_stopped(stop: threading.Event | None) -> None:
+    """Raise `Stopped` if the work is to end."""
+    if stop is not None and stop.is_set():
+        raise Stopped("stopped before the end")
 
 
 @dataclass(frozen=True, slots=True)

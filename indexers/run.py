@@ -17,7 +17,7 @@ from indexers.pipeline import Pipeline
 from indexers.planner import Planner
 from indexers.progress import Meter, Progress
 from indexers.removal import Removed, remove_stale
-from indexers.report import IndexingError, IndexReport, one_line
+from indexers.report import IndexingError, IndexReport, Stopped, one_line
 from indexers.sources import Listing, Source, open_source
 from indexers.tally import Tally
 from retrieval.encoders.base import Encoder
@@ -53,7 +53,8 @@ def index(
     prune removes what the source has lost; a source with nothing in it, which may just be a disk that is
     not mounted, is refused unless prune_empty is set. A file indexed from two sources belongs to the one
     that was indexed last. progress is called from this thread, at most ten times a second. `stop`, when
-    set, and Ctrl-C, have the batch in hand stored and a report returned with `interrupted`.
+    set, and Ctrl-C, end the run after the picture in hand, or half a second of the encoder's work; what is
+    embedded by then is stored, and a report returned with `interrupted`.
 
     Encoders may state `context_length`, in tokens, which sizes passages, and `decode_size`, in pixels, the
     short side down to which a JPEG may be scaled while it is decoded.
@@ -127,8 +128,8 @@ class _Run:
         self._tell("listing")
         try:
             with self._tally.busy("list"):
-                listing = self._source.listing()
-        except KeyboardInterrupt:
+                listing = self._source.listing(self._stop)
+        except (KeyboardInterrupt, Stopped):
             self._stop.set()
             self.complete = False
             return None
@@ -184,12 +185,13 @@ class _Run:
                     spared=self._tally.spared,
                     prune=prune,
                     sure=not self._tally.spared,
+                    stop=self._stop,
                 )
                 if prune and ledger is not None:
                     ledger.keep_only(self._source.root, {entry.path for entry in listing.entries})
             with self._tally.busy("flush"):
                 self._backend.flush(self._collection)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Stopped):
             # Deleting goes by id: whatever is left is found again.
             self.complete = False
 

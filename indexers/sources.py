@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -17,7 +18,7 @@ from typing import Literal, TextIO, TypeAlias
 from indexers.fields import Metadata
 from indexers.files import MAX_MANIFEST_BYTES, Unreadable, decode_text, display, explain, read_bounded
 from indexers.manifests import MANIFEST_NAMES, MANIFEST_SUFFIXES, Row, check_caption, read_manifest
-from indexers.report import IndexingError, Quarantined
+from indexers.report import IndexingError, Quarantined, check_stopped
 from retrieval.images import IMAGE_SUFFIXES
 
 Kind: TypeAlias = Literal["image", "document", "text"]
@@ -68,10 +69,10 @@ class Source:
     file: str | None = None
     stream: TextIO | None = None
 
-    def listing(self) -> Listing:
-        """List the source. Raises `IndexingError` when nothing of it can be read."""
+    def listing(self, stop: threading.Event | None = None) -> Listing:
+        """List the source. Raises `IndexingError` when nothing of it can be read, `Stopped` once `stop` is set."""
         if self.kind == "folder":
-            return _Folder(self.root).read()
+            return _Folder(self.root, stop).read()
         name = self.file or "stdin.jsonl"
         if self.kind == "file":
             return Listing([Entry(name, kind_of(name) or "image")])
@@ -80,7 +81,7 @@ class Source:
                 text = decode_text(read_bounded(self.root / name, MAX_MANIFEST_BYTES)[0])
             else:
                 text = _read_stream(self.stream)
-            return _from_manifest(self.root, name, text, with_ids=self.kind == "stdin")
+            return _from_manifest(self.root, name, text, with_ids=self.kind == "stdin", stop=stop)
         except Unreadable as error:
             raise IndexingError(f"{self.name} {error}") from None
 
@@ -153,11 +154,12 @@ def _inside(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
-def _from_manifest(root: Path, name: str, text: str, *, with_ids: bool) -> Listing:
+def _from_manifest(root: Path, name: str, text: str, *, with_ids: bool, stop: threading.Event | None) -> Listing:
     listing, files = Listing(), _Described()
     table = read_manifest(name, text, with_ids=with_ids)
     listing.quarantined += table.quarantined
     for row in table.rows:
+        check_stopped(stop)
         try:
             files.add(root, "", name, row)
         except Unreadable as error:
@@ -174,13 +176,19 @@ class _Described:
         self.texts: list[Entry] = []
 
     def add(self, root: Path, folder: str, name: str, row: Row) -> None:
-        """Add a row. Raises `Unreadable` if its file cannot be used."""
+        """Add a row: captions add up, and of each field what was said first holds.
+
+        Raises `Unreadable` if its file cannot be used, or was given another id before.
+        """
         if row.file is None:
             text = "\n".join(row.captions)
             self.texts.append(Entry(f"{name}:{row.line}", "text", (), row.metadata, text, row.id))
             return
         path = locate(root, folder, row.file)
         entry = self.files.setdefault(path, Entry(path, kind_of(path) or "image", id=row.id))
+        if row.id is not None and row.id != entry.id:
+            known = "no id" if entry.id is None else f"the id {entry.id!r}"
+            raise Unreadable(f"gives {row.file!r:.200} the id {row.id!r}, which has {known} from an earlier line")
         entry.captions = tuple(dict.fromkeys(entry.captions + row.captions))
         entry.metadata = {**row.metadata, **entry.metadata}
 
@@ -188,8 +196,8 @@ class _Described:
 class _Folder:
     """A recursive listing: sorted, without hidden names, never through a link that leads to a folder."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path, stop: threading.Event | None) -> None:
+        self._root, self._stop = root, stop
         self._out = Listing()
         self._files: dict[str, list[str]] = {}
 
@@ -222,6 +230,7 @@ class _Folder:
                 self._set_aside(folder or ".", f"the folder is {explain(error)}")
                 continue
             for child in children:
+                check_stopped(self._stop)
                 path = f"{folder}/{child.name}" if folder else child.name
                 try:
                     if child.name.startswith(".") or (child.is_symlink() and not self._usable_link(path)):
@@ -261,6 +270,7 @@ class _Folder:
             return
         self._out.quarantined += [Quarantined(display(q.path), q.reason) for q in table.quarantined]
         for row in table.rows:
+            check_stopped(self._stop)
             try:
                 described.add(self._root, folder, path, row)
             except Unreadable as error:
@@ -277,6 +287,7 @@ class _Folder:
         prefix = f"{folder}/" if folder else ""
         for name in names:
             if name in owners:
+                check_stopped(self._stop)
                 said = self._read_sidecar(prefix + name)
                 for image in owners[name]:
                     captions[image] = captions.get(image, ()) + said

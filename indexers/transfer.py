@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from backends.base import Backend, BackendError, CollectionNotFound, CollectionSpec, IndexSpec, Page, Record
 from backends.checks import plain_metadata, unit_length
+from indexers.report import Stopped, check_stopped
 
 BATCH = 1000
 PARITY_QUERIES = 100
@@ -65,6 +67,7 @@ def copy(
     *,
     index: IndexSpec | None = None,
     progress: Callable[[int, int], None] | None = None,
+    stop: threading.Event | None = None,
 ) -> TransferReport:
     """Make collection `name` of `source` be in `target` too, and prove it.
 
@@ -74,7 +77,8 @@ def copy(
     searched for on both sides. `progress` is told (done, total).
 
     Raises TransferError when the target holds another encoder, dimension or metric, or when a record
-    read back differs; `BackendError` when an engine fails.
+    read back differs; `BackendError` when an engine fails; `Stopped` after the page of records in hand
+    when `stop` is set.
     """
     spec = source.describe(name)
     wanted = replace(spec, name=target_name or name, index=index or spec.index)
@@ -84,8 +88,8 @@ def copy(
         return source.scan(name, batch=BATCH)
 
     started = time.monotonic()
-    report = transfer(pages, wanted, total, target, progress=progress)
-    parity = measure_parity(source, name, target, wanted.name)
+    report = transfer(pages, wanted, total, target, progress=progress, stop=stop)
+    parity = measure_parity(source, name, target, wanted.name, stop=stop)
     return replace(report, parity=parity, seconds=time.monotonic() - started)
 
 
@@ -96,12 +100,13 @@ def transfer(
     target: Backend,
     *,
     progress: Callable[[int, int], None] | None = None,
+    stop: threading.Event | None = None,
 ) -> TransferReport:
     """Write every record of `pages()` into collection `spec` of `target`, then read all back and compare."""
     started = time.monotonic()
     prepare_target(target, spec)
     written = unchanged = 0
-    for page in pages():
+    for page in until_stopped(pages(), stop):
         there = {record.id: record for record in target.get(spec.name, [r.id for r in page.records], with_vectors=True)}
         fresh = [record for record in page.records if not _equal(record, there.get(record.id), spec, target)]
         if fresh:
@@ -111,9 +116,17 @@ def transfer(
         if progress:
             progress(written + unchanged, total)
     target.flush(spec.name)
-    count, error = _verify(pages(), spec, target)
+    count, error = _verify(until_stopped(pages(), stop), spec, target)
     extra = target.count(spec.name) - count
     return TransferReport(written, unchanged, extra, error, None, time.monotonic() - started)
+
+
+def until_stopped(pages: Iterable[Page], stop: threading.Event | None) -> Iterator[Page]:
+    """The pages; raises `Stopped` before the next one, and after the last, once `stop` is set."""
+    for page in pages:
+        check_stopped(stop)
+        yield page
+    check_stopped(stop)
 
 
 def prepare_target(target: Backend, spec: CollectionSpec) -> None:
@@ -165,13 +178,22 @@ def _equal(record: Record, other: Record | None, spec: CollectionSpec, target: B
     return mine == theirs and _vector_error(record, other, spec) <= target.capabilities.vector_tolerance
 
 
-def measure_parity(source: Backend, name: str, target: Backend, target_name: str, seed: int = 0) -> Parity | None:
+def measure_parity(
+    source: Backend,
+    name: str,
+    target: Backend,
+    target_name: str,
+    seed: int = 0,
+    *,
+    stop: threading.Event | None = None,
+) -> Parity | None:
     """Search both collections for up to 100 of the source's vectors and compare the answers; None when empty."""
-    vectors = _sample(source, name, np.random.default_rng(seed))
+    vectors = _sample(source, name, np.random.default_rng(seed), stop)
     if vectors is None:
         return None
     k = PARITY_K
     mine = source.search(name, vectors, k, effort=1.0)
+    check_stopped(stop)
     theirs = target.search(target_name, vectors, k, effort=1.0)
     overlaps, difference = [], 0.0
     for left, right in zip(mine, theirs, strict=True):
@@ -184,11 +206,13 @@ def measure_parity(source: Backend, name: str, target: Backend, target_name: str
     return Parity(len(vectors), k, float(np.mean(overlaps)), min(overlaps), difference)
 
 
-def _sample(source: Backend, name: str, random: np.random.Generator) -> NDArray[np.float32] | None:
+def _sample(
+    source: Backend, name: str, random: np.random.Generator, stop: threading.Event | None
+) -> NDArray[np.float32] | None:
     """A uniform sample of stored vectors in one pass over their ids (reservoir sampling, Vitter 1985)."""
     chosen: list[str] = []
     seen = 0
-    for page in source.scan(name, with_vectors=False, batch=BATCH):
+    for page in until_stopped(source.scan(name, with_vectors=False, batch=BATCH), stop):
         for record in page.records:
             seen += 1
             if len(chosen) < PARITY_QUERIES:
@@ -199,4 +223,4 @@ def _sample(source: Backend, name: str, random: np.random.Generator) -> NDArray[
     return np.stack(vectors) if vectors else None
 
 
-__all__ = ["BackendError", "Parity", "TransferError", "TransferReport", "copy", "measure_parity", "transfer"]
+__all__ = ["BackendError", "Parity", "Stopped", "TransferError", "TransferReport", "copy", "measure_parity", "transfer"]

@@ -652,6 +652,33 @@ def test_jobs_are_cancelled_bounded_and_keep_their_collection(store: Backend, ho
         assert client.delete("/v1/collections/fresh").status_code == 204
 
 
+def test_a_cancelled_job_ends_after_the_picture_in_hand(store: Backend, home: Path) -> None:
+    class Gated(ColourEncoder):
+        begun, go = threading.Semaphore(0), threading.Semaphore(0)
+
+        def encode_images(self, images: Any) -> Any:
+            for _ in images:
+                self.begun.release()
+                assert self.go.acquire(timeout=60)
+            return super().encode_images(images)
+
+    photos = home.parent / "photos"
+    for number in range(30):
+        Image.new("RGB", (30, 30), (number, 2 * number, 0)).save(photos / f"{number}.png")
+    encoder = Gated()
+    with served(store, home, encoder=encoder) as client:
+        job = client.post("/v1/index", json={"folder": str(photos), "collection": "fresh"}).json()
+        assert encoder.begun.acquire(timeout=60)
+        client.delete(f"/v1/jobs/{job['id']}")
+        encoder.go.release()
+        job = ended(client, job)
+        assert (job["state"], job["report"]["indexed"], job["report"]["found"]) == ("cancelled", 1, 32)
+        assert store.count("fresh") == 1
+        encoder.go.release(1000)
+        again = ended(client, client.post("/v1/index", json={"folder": str(photos), "collection": "fresh"}).json())
+        assert (again["state"], again["report"]["indexed"], again["report"]["unchanged"]) == ("done", 31, 1)
+
+
 def test_streams_are_bounded_and_end_with_the_service(store: Backend, home: Path) -> None:
     encoder = Stuck()
     app = create_app(

@@ -88,7 +88,7 @@ def test_an_encoder_that_always_fails_stops_the_run(tmp_path: Path) -> None:
         def encode_images(self, images: Sequence[Image.Image]) -> np.ndarray:
             return np.ones((len(images), 3), np.float32)
 
-    with pytest.raises(IndexingError, match=r"shape \(30, 3\) for 30 inputs"):
+    with pytest.raises(IndexingError, match=r"shape \(1, 3\) for 1 inputs, not \(1, 64\)"):
         index(tmp_path, ExactBackend(), Misshapen(), "c")
 
 
@@ -147,6 +147,114 @@ def test_a_batch_dropped_after_all_was_planned_counts_as_interrupted(tmp_path: P
     report = index(tmp_path, ExactBackend(), Stopping(), "c", batch_size=5, stop=stop)
     assert report.interrupted
     assert report.indexed == 5
+
+
+class Gated(CountingEncoder):
+    """Begins a picture when it is let to, and says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.go = threading.Semaphore(0), threading.Semaphore(0)
+
+    def encode_images(self, images: Sequence[Image.Image]) -> np.ndarray:
+        for _ in images:
+            self.begun.release()
+            assert self.go.acquire(timeout=60)
+        return super().encode_images(images)
+
+
+def test_a_stop_waits_for_one_picture_and_not_for_its_batch(tmp_path: Path) -> None:
+    tree(tmp_path, 40)
+    backend, encoder, stop = ExactBackend(), Gated(), threading.Event()
+    reports = []
+    thread = threading.Thread(target=lambda: reports.append(index(tmp_path, backend, encoder, "c", stop=stop)))
+    thread.start()
+    assert encoder.begun.acquire(timeout=60)
+    stop.set()
+    encoder.go.release()
+    thread.join(60)
+    assert not thread.is_alive()
+    (report,) = reports
+    assert (report.interrupted, report.indexed, report.images, report.texts) == (True, 1, 1, 2)
+    # What was embedded is stored whole, the picture with its captions.
+    assert sorted(str(row[2]) for row in everything(backend).values()) == [
+        "another of 0",
+        "caption 0",
+        "caption 0\nanother of 0",
+    ]
+    rest, second = index(tmp_path, backend, CountingEncoder(), "c"), ExactBackend()
+    assert (rest.indexed, rest.unchanged) == (40, 1)
+    index(tmp_path, second, CountingEncoder(), "c")
+    assert everything(backend) == everything(second)
+
+
+def test_texts_are_not_gone_through_to_the_end_either(tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("\n\n".join(f"# Part {n}\n\nWords of part {n}." for n in range(100)))
+    stop = threading.Event()
+
+    class Stopping(CountingEncoder):
+        def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+            stop.set()
+            return super().encode_texts(texts)
+
+    backend, encoder = ExactBackend(), Stopping()
+    report = index(tmp_path, backend, encoder, "c", stop=stop)
+    assert (report.interrupted, report.indexed, report.texts) == (True, 0, 1)
+    assert backend.count("c") == 1
+    rest = index(tmp_path, backend, CountingEncoder(), "c")
+    assert (rest.indexed, rest.texts, backend.count("c")) == (1, 99, 100)
+
+
+def test_calls_of_the_encoder_take_about_half_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree(tmp_path, 20)
+    now_s = 0.0
+
+    class Clocked(CountingEncoder):
+        def __init__(self, first_s: float, each_s: float) -> None:
+            super().__init__()
+            self.first_s, self.each_s = first_s, each_s
+
+        def encode_images(self, images: Sequence[Image.Image]) -> np.ndarray:
+            nonlocal now_s
+            now_s += self.first_s + self.each_s * len(images)
+            self.first_s = 0.0
+            return super().encode_images(images)
+
+    monkeypatch.setattr("indexers.embedding.time.perf_counter", lambda: now_s)
+    for first_s, each_s, calls in (
+        (0.0, 2.0, [1] * 20),
+        (0.0, 0.125, [1, 4, 4, 4, 4, 3]),
+        # Loading a model at its first call makes no encoder slow.
+        (9.0, 0.015625, [1, 1, 18]),
+        (0.0, 0.0, [1, 19]),
+    ):
+        encoder = Clocked(first_s, each_s)
+        assert index(tmp_path, ExactBackend(), encoder, "c").images == 20
+        assert encoder.calls == calls
+
+
+def test_a_stop_is_heard_of_while_files_are_listed_and_while_records_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree(tmp_path, 5)
+    backend, stop = ExactBackend(), threading.Event()
+    index(tmp_path, backend, CountingEncoder(), "c")
+    before = everything(backend)
+    (tmp_path / "0" / "000.png").unlink()
+    (tmp_path / "0" / "000.txt").unlink()
+    scan = backend.scan
+
+    def stopping(*arguments: object, **options: object) -> object:
+        stop.set()
+        return scan(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(backend, "scan", stopping)
+    assert index(tmp_path, backend, CountingEncoder(), "c", prune=True, stop=stop).interrupted
+    monkeypatch.undo()
+    assert everything(backend) == before
+    monkeypatch.setattr("indexers.sources.read_bounded", lambda *_: pytest.fail("read a captions file"))
+    report = index(tmp_path, backend, CountingEncoder(), "c", prune=True, stop=stop)
+    assert (report.interrupted, report.found) == (True, 0)
 
 
 def test_an_interrupted_run_removes_nothing(tmp_path: Path) -> None:

@@ -366,6 +366,31 @@ def test_stdin_takes_paths_texts_and_ids(tmp_path: Path, monkeypatch: pytest.Mon
         index("-", ExactBackend(), CountingEncoder(), "c", prune=True)
 
 
+def test_stdin_takes_of_what_is_said_twice_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, colour in (("a.png", "red"), ("b.png", "blue")):
+        picture(tmp_path / name, colour)
+    monkeypatch.chdir(tmp_path)
+    lines = [
+        {"path": "a.png", "caption": "one", "id": "P1"},
+        {"path": "a.png", "caption": "two", "id": "P2"},
+        {"path": "b.png", "id": "P1"},
+        {"path": "b.png", "caption": "late", "id": "P3"},
+        {"text": "same words", "id": "T", "year": 1},
+        {"text": "same words", "id": "T", "year": 2},
+        {"text": "same words", "id": "T", "year": 1},
+    ]
+    report, found = records("-", "\n".join(json.dumps(line) for line in lines))
+    told = reasons(report)
+    assert "the id 'P2', which has the id 'P1'" in told["stdin.jsonl:2"]
+    assert "the id 'P3', which has the id 'P1'" in told["stdin.jsonl:4"]
+    assert "id 'P1' is taken by a.png" in told["b.png"]
+    assert "id 'T' is taken by stdin.jsonl:5" in told["stdin.jsonl:6"]
+    assert (report.found, report.indexed, report.duplicates) == (5, 2, 1)
+    by_id = {r.id: r for r in found}
+    assert by_id["P1"].text == "one"
+    assert by_id["T"].metadata["year"] == 1
+
+
 def test_content_under_an_id_of_ones_own_is_embedded_again_when_it_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

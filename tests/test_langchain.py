@@ -312,6 +312,21 @@ def test_bad_arguments_are_refused(store: SightlineVectorStore, call: Any) -> No
     assert store.backend.count("c") == 1
 
 
+def test_an_id_given_twice_is_refused_before_anything_is_embedded(
+    store: SightlineVectorStore, gallery: SightlineVectorStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(store.embeddings), "embed_documents", lambda *_: pytest.fail("embedded"))
+    for call in (
+        lambda: store.add_texts(["a", "b", "c"], ids=["x", None, "x"]),
+        lambda: asyncio.run(store.aadd_texts(["a", "b"], ids=["x", "x"])),
+        lambda: store.add_documents([Document("a", id="x"), Document("b", id="x")]),
+        lambda: gallery.add_images([picture("red"), picture("blue")], ids=["x", "x"]),
+    ):
+        with pytest.raises(ValueError, match="the id 'x' is given twice"):
+            call()
+    assert store.get_by_ids(["x"]) == []
+
+
 def test_nothing_is_silently_ignored(store: SightlineVectorStore) -> None:
     for call in (
         lambda: store.similarity_search("a", fliter={}),

@@ -145,6 +145,39 @@ def test_only_folders_that_were_indexed_as_such_may_be_indexed_again(tmp_path: P
         is_problem(client.get("/v1/items/one/image"), 404)
 
 
+def test_what_the_indexer_leaves_out_is_not_indexed_by_its_name(tmp_path: Path, store: Backend) -> None:
+    photos = tmp_path / "photos"
+    paint(photos / "plain" / "a.png", "red")
+    for hidden in (".secret", ".secret/deep", "plain/.git", "...", ".hidden.d"):
+        paint(photos / hidden / "a.png", "red")
+    paint(tmp_path / "outside" / "a.png", "red")
+    (photos / "link").symlink_to(photos / ".secret")
+    (photos / "out").symlink_to(tmp_path / "outside")
+    (photos / "in").symlink_to(photos / "plain")
+    (photos / "loop").symlink_to(photos / "loop")
+    os.mkfifo(photos / "pipe")
+    names = {
+        "is hidden": (".secret", ".secret/deep", "plain/.git", "...", ".hidden.d", "link", "plain/../.secret"),
+        "is not below": ("..", "out", "plain/../..", "plain/\0"),
+        "is not a folder": ("pipe", "plain/a.png", "loop", "PLAIN", "x" * 900, "x/" * 490),
+    }
+    refused = {name: words for words, group in names.items() for name in group}
+    with serving(served(store, tmp_path)) as client:
+        for name, words in refused.items():
+            is_problem(client.post("/v1/index", json={"folder": f"{photos}/{name}"}), 403, words)
+        for path in ("photos/plain", "/dev/null", "/proc/self/fd"):
+            is_problem(client.post("/v1/index", json={"folder": path}), 403, "is not below")
+        for name in ("", "plain", "in", "plain/../plain/."):
+            assert client.post("/v1/index", json={"folder": f"{photos}/{name}"}).status_code == 202, name
+    # One that was given is meant, and what is hidden in it is not.
+    for roots in ([photos / ".secret"], [photos, photos / ".secret"]):
+        given = Roots(roots, RecordedRoots(tmp_path), tmp_path / "uploads")
+        assert given.folder(str(photos / "link" / "deep")) == photos / ".secret" / "deep"
+        with pytest.raises(RootsError, match="is hidden"):
+            given.folder(str(paint(photos / ".secret" / ".more" / "a.png", "red").parent))
+    assert Roots([Path("/")], RecordedRoots(tmp_path), tmp_path).folder(str(photos)) == photos
+
+
 def test_jobs_look_at_their_folder_again(tmp_path: Path) -> None:
     roots = Roots([tmp_path / "a"], RecordedRoots(tmp_path), tmp_path / "uploads")
     (tmp_path / "a" / "b").mkdir(parents=True)

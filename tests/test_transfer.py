@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import threading
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from backends import connect
 from backends.base import Backend, CollectionSpec, IndexSpec, Record
 from backends.errors import Corrupt
 from indexers.archive import MANIFEST, export_collection, import_collection
+from indexers.report import Stopped
 from indexers.transfer import TransferError, copy, measure_parity
 
 COUNT, DIM = 2_500, 24
@@ -147,6 +152,53 @@ def test_unfinished_and_damaged_archives_are_refused(source, tmp_path):
     with pytest.raises(Corrupt, match="not finished"):
         import_collection(folder, connect("exact://"))
     assert export_collection(source, "c", folder) == COUNT
+
+
+def test_a_stop_ends_copies_and_archives_after_the_page_in_hand(source, tmp_path, monkeypatch):
+    monkeypatch.setattr("indexers.archive.ROWS_PER_PART", 1000)
+    export_collection(source, "c", tmp_path / "whole")
+    stop = threading.Event()
+
+    def stopping(done: int, total: int) -> None:
+        assert done == 1000
+        stop.set()
+
+    target = connect("exact://")
+    for work in (
+        lambda **watch: copy(source, "c", target, "copied", **watch),
+        lambda **watch: import_collection(tmp_path / "whole", target, "read", **watch),
+        lambda **watch: export_collection(source, "c", tmp_path / "part", **watch),
+    ):
+        stop.clear()
+        with pytest.raises(Stopped):
+            work(progress=stopping, stop=stop)
+    assert [target.count(name) for name in ("copied", "read")] == [1000, 1000]
+    assert not (tmp_path / "part" / MANIFEST).exists()
+    # The rest is done by the same again; and what only compares hears of a stop as well.
+    assert copy(source, "c", target, "copied").unchanged == 1000
+    assert import_collection(tmp_path / "whole", target, "read").written == COUNT - 1000
+    assert export_collection(source, "c", tmp_path / "part") == COUNT
+    stop.set()
+    with pytest.raises(Stopped):
+        measure_parity(source, "c", target, "copied", stop=stop)
+
+
+def test_an_archive_with_an_id_twice_is_refused_before_anything_is_written(source, tmp_path):
+    folder = tmp_path / "a"
+    export_collection(source, "c", folder)
+    part, manifest = folder / "part-00000.parquet", json.loads((folder / MANIFEST).read_text())
+    rows = pq.read_table(part)
+    for table, words in (
+        (pa.concat_tables([rows, rows.slice(7, 1)]), rf"holds {COUNT + 1} records, and its manifest says {COUNT}"),
+        (pa.concat_tables([rows.slice(1), rows.slice(7, 1)]), r"holds the id .* twice"),
+    ):
+        pq.write_table(table, part)
+        manifest["parts"][0]["sha256"] = hashlib.sha256(part.read_bytes()).hexdigest()
+        (folder / MANIFEST).write_text(json.dumps(manifest))
+        target = connect("exact://")
+        with pytest.raises(Corrupt, match=words):
+            import_collection(folder, target)
+        assert target.collections() == []
 
 
 def test_a_folder_with_other_things_is_left_alone(source, tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from app.cli import main
 from app.transferring import Location, location
 from backends import connect
 from backends.base import CollectionSpec, Record
+from backends.faiss import FaissBackend
 from tests.test_servers import port  # noqa: F401 - the fixture: a small server called small
 
 
@@ -80,6 +83,28 @@ def test_export_and_import(store, tmp_path, capsys):
     assert count(target, "photos") == count(target, "again") == 50
     assert main(["import", str(tmp_path), "--backend", target]) == 1
     assert "manifest.json is not there" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_ctrl_c_finishes_the_records_in_hand(store, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("indexers.transfer.BATCH", 20)
+    target = f"faiss://{tmp_path / 'two'}"
+    upsert = FaissBackend.upsert
+
+    def interrupted(self, name, records):
+        os.kill(os.getpid(), signal.SIGINT)
+        upsert(self, name, records)
+
+    monkeypatch.setattr(FaissBackend, "upsert", interrupted)
+    assert main(["copy", f"{store}/photos", f"{target}/copied"]) == 130
+    err = capsys.readouterr().err
+    assert "run the same command again" in err
+    assert "Traceback" not in err
+    monkeypatch.setattr(FaissBackend, "upsert", upsert)
+    assert count(target, "copied") == 20
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert main(["copy", f"{store}/photos", f"{target}/copied"]) == 0
+    assert "30 written, 20 were there" in capsys.readouterr().out
 
 
 def test_a_server_goes_up_and_down(port, isolated, monkeypatch, capsys):  # noqa: F811

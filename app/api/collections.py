@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Annotated
 
 from fastapi import FastAPI, Path, Response
@@ -54,7 +53,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         **operation("admin", 404, 409, 422),
     )
     def drop_collection(name: Name) -> Response:
-        """Remove a collection, all it holds, and the files that were uploaded into it; folders stay as they are."""
+        """Remove a collection, all it holds, and its uploaded files that no other has; folders stay as they are."""
         check_name(name)
         service.backend.describe(name)
         with service.jobs.without(name) as free:
@@ -62,7 +61,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
                 raise Refused(409, f"a job is filling {name!r}: cancel it first")
             service.backend.drop(name)
             service.forget(name)
-            shutil.rmtree(service.uploads / name, ignore_errors=True)
+            service.uploads.forget(name)
         return Response(status_code=204)
 
 

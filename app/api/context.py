@@ -22,6 +22,7 @@ from app.fetching import Address, Fetcher
 from app.hosts import HostList
 from app.jobs import IndexJobs, Job
 from app.roots import Roots, RootsError
+from app.uploaded import UploadedFiles
 from backends.base import Backend, BackendError, CollectionNotFound
 from backends.checks import check_collection_name
 from indexers import IndexingError, IndexReport, Progress
@@ -62,9 +63,10 @@ class Service:
         # What only this process can open is never away, only locked for writing, which must not stop reading.
         guarded = cast(Backend, Breaker(backend)) if backend.capabilities.server else backend
         self.backend, self.encoder, self.collection = guarded, encoder, collection
-        self._unguarded = backend
+        # Jobs wait for a database themselves, and may index a folder of uploads.
+        self._unguarded = UploadedFiles(home / "uploads", backend).claiming()
         self.access, self.roots, self.limits, self.batch_size = access, roots, limits, batch_size
-        self.uploads = home / "uploads"
+        self.uploads = UploadedFiles(home / "uploads", guarded)
         self._samples = samples
         self._ledger = home / "ledger.sqlite"
         self.thumbnails = Thumbnails(home / "thumbnails", limits.thumbnails_bytes)
@@ -118,9 +120,10 @@ class Service:
         try:
             self.retriever(None).prepare()
         except CollectionNotFound:
-            return  # said at the start, and nothing to prepare
+            pass  # said at the start, and nothing to prepare
         except (BackendError, EncoderError, SearchError) as error:
             log.info("not prepared for the first search: %s: %s", type(error).__name__, error)
+        self.uploads.sweep()
 
     def retriever(self, name: str | None) -> Retriever:
         """Search over a collection, the default one for None. Raises `CollectionNotFound`, `EncoderMismatch`."""

@@ -12,11 +12,11 @@ from app.api.problems import Refused
 from app.api.routes import operation
 from app.api.schemas import Collection, DeletedBody, HitBody, HitsBody, ItemBody, K, Offset, ThumbnailSize
 from app.api.thumbnails import thumbnail_tag
-from app.api.uploads import discard
 from app.output import local_path
 from app.roots import RootsError
 from backends.base import MAX_ID_BYTES, Compare, Modality, Record
 from backends.where import check_string
+from indexers.items import caption_id
 from retrieval.search import ItemNotFound
 
 ItemId = Annotated[
@@ -77,17 +77,25 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
     @app.delete("/v1/items/{item_id:path}", tags=["items"], **operation("write", 404, 409, 422))
     def delete_item(item_id: ItemId, collection: Collection = None) -> DeletedBody:
-        """Remove an item, and of an image its captions; of an uploaded one the file as well.
+        """Remove an item, and of an image its captions; its uploaded file as well, unless another item has it.
 
         The next index job over its folder brings a file that is still there back.
         """
         record = stored(service, item_id, collection)
-        name = collection or service.collection
-        deleted = service.backend.delete(name, ids=[record.id])
-        if record.modality == "image":
-            deleted += service.backend.delete(name, where=Compare("image", "eq", record.id))
-            discard(service, name, record)
-        return DeletedBody(deleted=deleted)
+        return DeletedBody(deleted=_deleted(service, collection or service.collection, record))
+
+
+def _deleted(service: Service, name: str, record: Record) -> int:
+    """Delete a record, and what belongs to it; returns how many records went."""
+    if record.modality != "image":
+        return service.backend.delete(name, ids=[record.id])
+    # In one call, so that an upload of the same picture comes before it or after it with all that it stores.
+    captions = [caption_id(record.id, caption) for caption in (record.text or "").split("\n") if caption]
+    deleted = service.backend.delete(name, ids=[record.id, *captions])
+    if not service.backend.get(name, [record.id]):
+        deleted += service.backend.delete(name, where=Compare("image", "eq", record.id))
+    service.uploads.release(service.uploads.files_of([record]))
+    return deleted
 
 
 def _check(item_id: str) -> None:

@@ -75,7 +75,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
     @app.delete("/v1/jobs/{job_id}", tags=["jobs"], status_code=202, **operation("write", 404, 422))
     def cancel_job(job_id: JobId) -> JobBody:
-        """Cancel a job: a waiting one at once, a running one after the batch in hand; what is stored stays."""
+        """Cancel a job: a waiting one at once, a running one after the picture in hand; what is stored stays."""
         return JobBody.of(service.jobs.cancel(job_id))
 
 

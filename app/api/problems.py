@@ -20,6 +20,7 @@ from app.jobs import JobError, JobNotFound, TooManyJobs
 from app.keys import KeyStoreError
 from app.roots import RootsError
 from backends.base import BackendError, CollectionExists, CollectionNotFound, Unsupported
+from backends.errors import Locked
 from indexers.report import IndexingError
 from retrieval.encoders.base import EncoderError
 from retrieval.encoders.batching import Overloaded
@@ -64,6 +65,7 @@ MEANINGS = {
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 FAILED = "the service failed on this request; its log says why"
 _AWAY = "the vector database does not answer as it should: try again in a moment; the service's log says why"
+HELD = "another process holds the store and keeps it until it ends, so nothing can be written here: the log says which"
 
 #: Status, seconds for Retry-After, and what is told instead of the error, by class; the first that fits counts.
 _OURS: list[tuple[type[Exception], int, int | None, str | None]] = [
@@ -83,6 +85,8 @@ _OURS: list[tuple[type[Exception], int, int | None, str | None]] = [
     (Overloaded, 503, 1, None),
     (EncoderError, 503, 10, "the encoder does not work: the service's log says why"),
     (KeyStoreError, 503, 30, "the API keys cannot be read: the service's log says why"),
+    # No time to come again: that process keeps it.
+    (Locked, 503, None, HELD),
     # Its address, and what its driver says, are for the log only.
     (BackendError, 503, 2, _AWAY),
 ]
@@ -95,8 +99,11 @@ class Refused(HTTPException):
         super().__init__(status, detail, headers)
 
 
-def refusal_of(error: Exception) -> Refused | None:
-    """An error that a route may raise as the refusal that it means; None for one that nobody foresaw."""
+def refusal_of(error: Exception, *, may_write: bool = False) -> Refused | None:
+    """An error that a route may raise as the refusal that it means; None for one that nobody foresaw.
+
+    may_write: who holds the store is told to who may write to it.
+    """
     if isinstance(error, HTTPException):
         detail = error.detail if isinstance(error.detail, str) else json.dumps(error.detail)
         return Refused(error.status_code, detail, error.headers)
@@ -109,6 +116,8 @@ def refusal_of(error: Exception) -> Refused | None:
         if isinstance(error, kind):
             if told is not None:
                 log.warning("%s: %s", type(error).__name__, error)
+            if isinstance(error, Locked) and may_write:
+                told = f"{error.holder} holds the store and keeps it until it ends: end it, or write through it"
             return Refused(status, told or str(error), {"Retry-After": str(retry_s)} if retry_s else None)
     return None
 
@@ -143,7 +152,7 @@ def install_problem_handlers(app: FastAPI) -> None:
     """Answer every error that is raised in a route with a problem document."""
 
     async def handler(request: Request, error: Exception) -> Response:
-        refusal = refusal_of(error)
+        refusal = refusal_of(error, may_write=bool(request.scope.get("state", {}).get("may_write")))
         assert refusal is not None
         headers = dict(refusal.headers or {})
         if refusal.status_code == 405:

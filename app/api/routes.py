@@ -88,7 +88,9 @@ class GuardedRoute(APIRoute):
             service = request.app.state.service
             if scope is not None:
                 key = service.access.admit(request, scope)
-                request.scope.setdefault("state", {})["key_id"] = key.id if key else None
+                state = request.scope.setdefault("state", {})
+                state["key_id"] = key.id if key else None
+                state["may_write"] = key is None or key.allows("write")
             if body is None:
                 return await handle(request)
             request = Request(request.scope, _body(request, body, service.limits))

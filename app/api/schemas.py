@@ -203,8 +203,9 @@ class AddedItem(BaseModel):
 class AddedBody(BaseModel):
     """One entry for each file and text, in their order."""
 
-    added: int
-    failed: int
+    added: int = Field(description="How many items were stored; what a request says twice is one.")
+    updated: int = Field(description="How many of these were there already.")
+    failed: int = Field(description="How many files and texts were not taken.")
     items: list[AddedItem]
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import threading
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import FastAPI, File, Form, UploadFile
@@ -17,13 +15,16 @@ from app.api.context import Service
 from app.api.problems import Refused
 from app.api.routes import operation
 from app.api.schemas import AddedBody, AddedItem, Collection, NewItem
-from app.output import local_path
+from app.references import ReferencesError
+from app.uploaded import Hold
 from backends.base import CollectionExists, CollectionNotFound, CollectionSpec, Record
 from backends.checks import check_metadata
-from indexers.items import Item, Planned, Reader, digest_of, image_reason
+from indexers.items import Item, Planned, Reader, caption_id, digest_of, image_reason
 from indexers.items import Refused as NotUsed
 from indexers.sources import Entry, Source
 from retrieval.images import ImageError, load_image, open_image
+
+log = logging.getLogger(__name__)
 
 #: Images and texts in one call of the encoder, and the memory their pixels may take.
 ENCODED_TOGETHER = 16
@@ -40,9 +41,13 @@ class _Pending:
     name: str
     about: NewItem
     data: bytes | None = None
+    content: str = ""
     item: Item | None = None
-    made: Path | None = None
     error: str | None = None
+    #: Whether an item of its id was there before.
+    was_there: bool = False
+    #: Said the same before in this request: what became of that counts for this.
+    same: _Pending | None = None
 
 
 def add_routes(app: FastAPI, service: Service) -> None:
@@ -64,29 +69,30 @@ def add_routes(app: FastAPI, service: Service) -> None:
         pending = _pending(files or [], _described(items), service.limits.max_files)
         name = collection or service.collection
         _collection(service, name)
-        folder = service.uploads / name
-        batch: list[_Pending] = []
-        for one in pending:
-            _read(service, folder, one)
-            if batch and (len(batch) == ENCODED_TOGETHER or _decoded_bytes([*batch, one]) > DECODED_BYTES):
-                with service.decoding():
-                    _store(service, name, batch)
-                batch = []
-            batch.append(one)
-        with service.decoding():
-            _store(service, name, batch)
+        with service.uploads.holding() as hold:
+            _add(service, name, hold, pending)
+        stored = [one for one in pending if one.same is None and one.error is None]
         return AddedBody(
-            added=sum(one.error is None for one in pending),
-            failed=sum(one.error is not None for one in pending),
-            items=[AddedItem(name=one.name, id=_id(one), error=one.error) for one in pending],
+            added=len(stored),
+            updated=sum(one.was_there for one in stored),
+            failed=sum((one.same or one).error is not None for one in pending),
+            items=[AddedItem(name=one.name, id=_id(one.same or one), error=(one.same or one).error) for one in pending],
         )
 
 
-def discard(service: Service, collection: str, record: Record) -> None:
-    """Remove the file of a deleted record, if it was uploaded into this collection."""
-    path = local_path(record.uri)
-    if path is not None and path.parent == (service.uploads / collection).resolve():
-        path.unlink(missing_ok=True)
+def _add(service: Service, name: str, hold: Hold, pending: Sequence[_Pending]) -> None:
+    """Read, embed and store, some at a time; what is not taken has an error then."""
+    batch: list[_Pending] = []
+    seen: dict[str, _Pending] = {}
+    for one in pending:
+        _read(service, name, hold, one, seen)
+        if batch and (len(batch) == ENCODED_TOGETHER or _decoded_bytes([*batch, one]) > DECODED_BYTES):
+            with service.decoding():
+                _store(service, name, hold, batch)
+            batch = []
+        batch.append(one)
+    with service.decoding():
+        _store(service, name, hold, batch)
 
 
 def _described(text: str) -> list[NewItem]:
@@ -99,21 +105,39 @@ def _described(text: str) -> list[NewItem]:
 
 
 def _pending(files: Sequence[UploadFile], described: list[NewItem], limit: int) -> list[_Pending]:
-    about = {item.file: item for item in described if item.file is not None}
-    texts = [(number, item) for number, item in enumerate(described) if item.file is None]
-    if len(files) + len(texts) > limit:
-        raise Refused(413, f"a request adds up to {limit} files and texts, not {len(files) + len(texts)}")
-    if not files and not texts:
+    """Each file with what is said of it, then what `described` says of no file, or again of one."""
+    about: dict[str, int] = {}
+    others: list[_Pending] = []
+    for number, item in enumerate(described):
+        if item.file is None:
+            others.append(_Pending(f"items[{number}]", item))
+        elif about.setdefault(item.file, number) != number:
+            told = f"items[{about[item.file]}] describes the file {item.file[:255]!r} already: describe each file once"
+            others.append(_Pending(f"items[{number}]", item, error=told))
+    if len(files) + len(others) > limit:
+        raise Refused(413, f"a request adds up to {limit} files and texts, not {len(files) + len(others)}")
+    if not files and not others:
         raise Refused(422, "there is nothing to add: give files, or items with a text")
     unknown = about.keys() - {file.filename for file in files}
     if unknown:
         raise Refused(422, f"items: no file {sorted(unknown)[0]!r} was uploaded")
+    return [*_uploaded(files, described, about), *others]
+
+
+def _uploaded(files: Sequence[UploadFile], described: list[NewItem], about: dict[str, int]) -> list[_Pending]:
+    """Each file with what is said of it; of several of one name nobody knows which was meant, so the first has it."""
     nothing = NewItem.model_validate({})
+    names: set[str] = set()
     pending = []
     for file in files:
         name = file.filename or ""
-        pending.append(_Pending(name[:255], about.get(name, nothing), file.file.read()))
-    return pending + [_Pending(f"items[{number}]", item) for number, item in texts]
+        if name in about and name in names:
+            told = f"another file of this request has this name, and items[{about[name]}] describes it: name them apart"
+            pending.append(_Pending(name[:255], nothing, error=told))
+            continue
+        names.add(name)
+        pending.append(_Pending(name[:255], described[about[name]] if name in about else nothing, file.file.read()))
+    return pending
 
 
 def _collection(service: Service, name: str) -> None:
@@ -130,59 +154,70 @@ def _collection(service: Service, name: str) -> None:
         service.retriever(name)
 
 
-def _read(service: Service, folder: Path, one: _Pending) -> None:
-    """Check one thing and plan its records; a file is kept on disk then."""
+def _read(service: Service, name: str, hold: Hold, one: _Pending, seen: dict[str, _Pending]) -> None:
+    """Check one thing and plan its records; a file is kept on disk then. `seen` has what came before, by its id."""
+    if one.error is not None:
+        return
     about = one.about
     try:
         check_metadata(about.id or one.name, about.metadata)
-        if one.data is None:
-            entry = Entry(one.name, "text", metadata=about.metadata, text=about.text, id=about.id)
-            if not (about.text or "").strip():
-                raise ValueError("has neither a file nor a text")
-        else:
-            captions = (about.text,) if about.text else ()
-            file, one.made = _keep(folder, one.data, service.limits.max_pixels)
-            entry = Entry(file, "image", captions, about.metadata, id=about.id)
-        folder_now = folder.resolve()
-        source = Source("folder", "uploads", folder_now)
-        read = Reader(source, None, 0, service.limits.max_pixels).read(entry)
+        if one.data is None and not (about.text or "").strip():
+            raise ValueError("has neither a file nor a text")
+        if _is_told_again(one, seen):
+            return
+        read = Reader(
+            Source("folder", "uploads", (service.uploads.folder / name).resolve()), None, 0, service.limits.max_pixels
+        ).read(_entry(service, name, hold, one))
     except ImageError as error:
         one.error = image_reason(error)
     except ValueError as error:
         one.error = str(error)
     except OSError as error:
         one.error = f"cannot be kept: {error.strerror}"
+    except ReferencesError as error:
+        log.warning("not kept: %s", error)
+        one.error = "cannot be kept: the service's log says why"
     else:
         if isinstance(read, NotUsed):
             one.error = read.reason
         else:
             one.item = read
-    if one.error is not None:
-        _undo(one)
 
 
-def _keep(folder: Path, data: bytes, max_pixels: int) -> tuple[str, Path | None]:
-    """The name of the file in `folder` that holds `data`, and its path if it was not there before."""
-    with open_image(data, max_pixels=max_pixels) as image:
+def _is_told_again(one: _Pending, seen: dict[str, _Pending]) -> bool:
+    """Whether all of it was said before in this request. Raises ValueError where its id was, of something else."""
+    content = digest_of((one.about.text or "").encode() if one.data is None else one.data)
+    item_id = one.about.id or f"{'txt' if one.data is None else 'img'}-{content}"
+    one.content = content
+    first = seen.get(item_id)
+    if first is None or first.error is not None:
+        seen[item_id] = one
+        return False
+    if (first.content, _said(first)) == (content, _said(one)):
+        one.same, one.data = first, None
+        return True
+    if one.about.id is None and first.about.id is None:
+        raise ValueError(f"{first.name!r} of this request has the same content, and says something else of it")
+    raise ValueError(f"its id {item_id[:80]!r} is taken by {first.name!r} of this request")
+
+
+def _said(one: _Pending) -> tuple[object, ...]:
+    return one.about.id, one.about.text, one.about.metadata
+
+
+def _entry(service: Service, name: str, hold: Hold, one: _Pending) -> Entry:
+    """What the indexers' reader takes; a file is kept for that."""
+    about = one.about
+    if one.data is None:
+        return Entry(one.name, "text", metadata=about.metadata, text=about.text, id=about.id)
+    with open_image(one.data, max_pixels=service.limits.max_pixels) as image:
         suffix = _SUFFIXES.get(image.format or "", (image.format or "img").lower())
-    name = f"{digest_of(data)}.{suffix}"
-    file = folder / name
-    if file.is_file():
-        return name, None
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{name}.{os.getpid()}.{threading.get_ident()}.tmp"
-    try:
-        with temporary.open("xb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return name, file
+    file = f"{one.content}.{suffix}"
+    service.uploads.keep(hold, name, file, one.data)
+    return Entry(file, "image", (about.text,) if about.text else (), about.metadata, id=about.id)
 
 
-def _store(service: Service, name: str, batch: list[_Pending]) -> None:
+def _store(service: Service, name: str, hold: Hold, batch: list[_Pending]) -> None:
     """Embed and store what was read; a picture that turns out broken is refused by itself."""
     pictures, images, texts = [], [], []
     size = getattr(service.encoder, "decode_size", None)
@@ -195,19 +230,32 @@ def _store(service: Service, name: str, batch: list[_Pending]) -> None:
                     one.data = None
         except ImageError as error:
             one.error = image_reason(error)
-            _undo(one)
     texts = [(planned.record, planned.embed) for one in batch for planned in _planned(one) if planned.embed is not None]
-    try:
-        rows = _with_vectors(images, service.encoder.encode_images(pictures)) if pictures else []
-        if texts:
-            vectors = service.batched.encode_texts([text for _, text in texts])
-            rows += _with_vectors([record for record, _ in texts], vectors)
-        if rows:
-            service.backend.upsert(name, rows)
-    except BaseException:
-        for one in batch:
-            _undo(one)
-        raise
+    rows = _with_vectors(images, service.encoder.encode_images(pictures)) if pictures else []
+    if texts:
+        vectors = service.batched.encode_texts([text for _, text in texts])
+        rows += _with_vectors([record for record, _ in texts], vectors)
+    if rows:
+        _replace(service, name, hold, batch, rows)
+
+
+def _replace(service: Service, name: str, hold: Hold, batch: list[_Pending], rows: list[Record]) -> None:
+    """Store records; what items of the same ids had and these have not, files and captions, goes."""
+    ids = [item_id for one in batch if (item_id := _id(one)) is not None]
+    before = {record.id: record for record in service.backend.get(name, ids)}
+    service.backend.upsert(name, rows)
+    hold.stored(service.uploads.files_of(rows))
+    for one in batch:
+        one.was_there = _id(one) in before
+    captions = {caption_id(record.id, record.text) for record in before.values() if _is_captioned(record)}
+    stale = captions - {record.id for record in rows}
+    if stale:
+        service.backend.delete(name, ids=sorted(stale))
+    hold.replaced(service.uploads.files_of(before.values()) - service.uploads.files_of(rows))
+
+
+def _is_captioned(record: Record) -> bool:
+    return record.modality == "image" and bool(record.text) and record.metadata.get("source") == "uploads"
 
 
 def _decoded_bytes(batch: Sequence[_Pending]) -> int:
@@ -220,12 +268,6 @@ def _planned(one: _Pending) -> list[Planned]:
 
 def _with_vectors(records: list[Record], vectors: Any) -> list[Record]:
     return [replace(record, vector=vector) for record, vector in zip(records, vectors, strict=True)]
-
-
-def _undo(one: _Pending) -> None:
-    if one.made is not None:
-        one.made.unlink(missing_ok=True)
-        one.made = None
 
 
 def _id(one: _Pending) -> str | None:

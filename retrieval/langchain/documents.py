@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -106,9 +107,13 @@ def records_of(
 ) -> list[Record]:
     """Records that still lack their vectors; an id that is None becomes a random UUID.
 
-    Raises ValueError for what no engine stores, and for lists of another length than `texts`.
+    Raises ValueError for what no engine stores, for lists of another length than `texts`, and for an id that is given
+    twice: only one of the two would be stored.
     """
     count = len(texts)
+    twice = [name for name, times in Counter(name for name in ids or () if name is not None).items() if times > 1]
+    if twice and not isinstance(ids, str):
+        raise ValueError(f"the id {twice[0]!r:.200} is given twice: give each item an id of its own, or None")
     columns = zip(
         as_many(ids, count, "ids"), texts, as_many(uris, count, "uris"), as_many(metadatas, count, "metadatas"),
         strict=True,

@@ -110,7 +110,7 @@ class SightlineVectorStore(VectorStore):
         """Embed the texts, `batch_size` at a time, and store them, replacing those whose id is there.
 
         Returns their ids; one that is None becomes a random UUID. Raises ValueError when metadatas or ids
-        are more or fewer than the texts.
+        are more or fewer than the texts, or an id is given twice.
         """
         _refuse(kwargs)
         listed = _texts(texts)
