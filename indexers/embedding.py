@@ -21,7 +21,7 @@ from retrieval.encoders.base import Encoder, EncoderError
 #: After this many failures in a row, nothing in between having worked, it is the encoder that is broken.
 MAX_FAILURES = 8
 #: How long one call of the encoder is to take, so that a stop is heard of soon; so few inputs go in one call at first.
-PIECE_S = 0.5
+PIECE_S = 1.0
 FEW = 8
 IsStopped: TypeAlias = Callable[[], bool]
 _Text: TypeAlias = tuple[Work, Record, str]
@@ -30,15 +30,16 @@ _Text: TypeAlias = tuple[Work, Record, str]
 class Embedder:
     """Embeds batches with one encoder; not thread-safe, one thread has it.
 
-    A batch goes through the encoder in pieces of about half a second; the first piece, before it is known how long one
-    takes, is a single input, or the whole batch where that has only a few. So whoever stops a run waits for half a
-    second, or one picture with its captions where that takes longer, however slow the encoder and large the batch.
+    A batch goes through the encoder in pieces of about a second; the first, before it is known how long one takes, is a
+    single input, or the whole batch where that has only a few. So whoever stops a run waits for a second, or one
+    picture with its captions where that takes longer, however slow the encoder and large the batch. An encoder that
+    takes several pictures side by side says so (`images_at_once`) and always gets so many.
     """
 
     def __init__(self, encoder: Encoder, tally: Tally) -> None:
         self._encoder, self._tally = encoder, tally
         self._failures = 0
-        self._images, self._texts = _Pace(), _Pace()
+        self._images, self._texts = _Pace(getattr(encoder, "images_at_once", 1)), _Pace(1)
 
     def embed(self, batch: Batch, stopped: IsStopped = lambda: False) -> tuple[list[tuple[Work, Record]], bool]:
         """The batch's records with their vectors, and whether these are all: not if stopped, but whole images.
@@ -140,20 +141,22 @@ class Embedder:
 
 
 class _Pace:
-    """How many inputs go into one call of the encoder."""
+    """How many inputs go into one call of an encoder that works at `at_once` of them side by side."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: int) -> None:
+        self._at_once = max(1, at_once)
         self._size: int | None = None
 
     def next(self, left: int) -> int:
         """How many of those that are left, at least 1."""
         if self._size is None:
-            return left if left <= FEW else 1
+            return left if left <= FEW else min(left, self._at_once)
         return min(left, self._size)
 
     def took(self, count: int, seconds: float) -> None:
         """Learn from a call how long it takes; a slow first one, which loads a model, is made up for by the next."""
-        self._size = max(1, int(count * PIECE_S / max(seconds, 1e-9)))
+        rounds = int(count * PIECE_S / max(seconds, 1e-9)) // self._at_once
+        self._size = self._at_once * max(1, rounds)
 
 
 def _usable(done: Sequence[tuple[Work, Record]]) -> list[tuple[Work, Record]]:

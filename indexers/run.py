@@ -53,11 +53,11 @@ def index(
     prune removes what the source has lost; a source with nothing in it, which may just be a disk that is
     not mounted, is refused unless prune_empty is set. A file indexed from two sources belongs to the one
     that was indexed last. progress is called from this thread, at most ten times a second. `stop`, when
-    set, and Ctrl-C, end the run after the picture in hand, or half a second of the encoder's work; what is
+    set, and Ctrl-C, end the run after the picture in hand, or a second of the encoder's work; what is
     embedded by then is stored, and a report returned with `interrupted`.
 
-    Encoders may state `context_length`, in tokens, which sizes passages, and `decode_size`, in pixels, the
-    short side down to which a JPEG may be scaled while it is decoded.
+    Encoders may state `context_length`, in tokens, which sizes passages; `decode_size`, in pixels, the short side
+    down to which a JPEG may be scaled while it is decoded; and `images_at_once`, how many take hardly longer than one.
 
     Raises `IndexingError` for whatever a person has to change first, ValueError for impossible arguments.
     """

@@ -205,30 +205,34 @@ def test_texts_are_not_gone_through_to_the_end_either(tmp_path: Path) -> None:
     assert (rest.indexed, rest.texts, backend.count("c")) == (1, 99, 100)
 
 
-def test_calls_of_the_encoder_take_about_half_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calls_of_the_encoder_take_about_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree(tmp_path, 20)
     now_s = 0.0
 
     class Clocked(CountingEncoder):
-        def __init__(self, first_s: float, each_s: float) -> None:
+        def __init__(self, first_s: float, each_s: float, at_once: int) -> None:
             super().__init__()
-            self.first_s, self.each_s = first_s, each_s
+            self.first_s, self.each_s, self.images_at_once = first_s, each_s, at_once
 
         def encode_images(self, images: Sequence[Image.Image]) -> np.ndarray:
             nonlocal now_s
-            now_s += self.first_s + self.each_s * len(images)
+            rounds = -(-len(images) // self.images_at_once)
+            now_s += self.first_s + self.each_s * rounds
             self.first_s = 0.0
             return super().encode_images(images)
 
     monkeypatch.setattr("indexers.embedding.time.perf_counter", lambda: now_s)
-    for first_s, each_s, calls in (
-        (0.0, 2.0, [1] * 20),
-        (0.0, 0.125, [1, 4, 4, 4, 4, 3]),
+    for first_s, each_s, at_once, calls in (
+        (0.0, 2.0, 1, [1] * 20),
+        (0.0, 0.25, 1, [1, 4, 4, 4, 4, 3]),
         # Loading a model at its first call makes no encoder slow.
-        (9.0, 0.015625, [1, 1, 18]),
-        (0.0, 0.0, [1, 19]),
+        (9.0, 0.03125, 1, [1, 1, 18]),
+        (0.0, 0.0, 1, [1, 19]),
+        # Cores must not stand idle.
+        (0.0, 2.0, 4, [4] * 5),
+        (0.0, 0.5, 4, [4, 8, 8]),
     ):
-        encoder = Clocked(first_s, each_s)
+        encoder = Clocked(first_s, each_s, at_once)
         assert index(tmp_path, ExactBackend(), encoder, "c").images == 20
         assert encoder.calls == calls
 

@@ -25,9 +25,11 @@ class Encoder(Protocol):
     same fingerprint give the same vectors (up to rounding), two with different ones must never be
     mixed in a collection. `name` is what a person wrote to choose it. Thread-safe.
 
-    Two more attributes are optional hints to the indexer: `context_length: int`, the tokens of a text
+    Three more attributes are optional hints to the indexer: `context_length: int`, the tokens of a text
     that are read, sizes the passages of documents; `decode_size: int`, in pixels, is the `target_size`
-    with which the encoder itself decodes paths, so that files decoded ahead give the same vectors.
+    with which the encoder itself decodes paths, so that files decoded ahead give the same vectors;
+    `images_at_once: int` is how many images take hardly longer than one, since they are worked on side
+    by side, 1 where it is left out.
     """
 
     @property

@@ -22,7 +22,7 @@ from retrieval.encoders.compact_classes import ClassVectors, load_classes
 from retrieval.encoders.compact_space import Space, SpaceSettings, softmax
 from retrieval.encoders.devices import choose_device, choose_precision
 from retrieval.encoders.threads import one_core_threads
-from retrieval.images import ImageError, map_images
+from retrieval.images import ImageError, available_cores, map_images
 
 VERSION = 1
 _GPU_BATCH = 16
@@ -67,6 +67,11 @@ class CompactEncoder:
     def dim(self) -> int:
         """384."""
         return compact_text.DIM
+
+    @property
+    def images_at_once(self) -> int:
+        """One for each core, or what a GPU takes in one go."""
+        return available_cores() if self._device.type == "cpu" else _GPU_BATCH
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(n, 384) float32 rows of unit length, in the order given; n may be 0.
