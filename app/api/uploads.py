@@ -21,12 +21,14 @@ from backends.base import CollectionNotFound, CollectionSpec, Record
 from backends.checks import check_metadata
 from indexers.items import Item, Planned, Reader, digest_of, image_reason
 from indexers.items import Refused as NotUsed
+from indexers.planner import RGB_BYTES
 from indexers.sources import Entry, Source
-from retrieval.images import ImageError, load_image, open_image
+from retrieval.decode_plan import result_pixels
+from retrieval.images import ImageError, open_image
 
 #: Images and texts in one call of the encoder, and the memory their pixels may take.
 ENCODED_TOGETHER = 16
-DECODED_BYTES = 192 * 1024 * 1024
+DECODED_BYTES = 96 * 1024 * 1024
 _SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "TIFF": "tif", "BMP": "bmp"}
 _ITEMS = TypeAdapter(list[NewItem])
 _EXAMPLE = '[{"file": "dog.jpg", "text": "a dog on a beach", "metadata": {"year": 2024}}, {"text": "a note"}]'
@@ -67,7 +69,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         batch: list[_Pending] = []
         for one in pending:
             _read(service, folder, one)
-            if batch and (len(batch) == ENCODED_TOGETHER or _decoded_bytes([*batch, one]) > DECODED_BYTES):
+            if batch and (len(batch) == ENCODED_TOGETHER or _decoded_bytes(service, [*batch, one]) > DECODED_BYTES):
                 with service.decoding():
                     _store(service, name, batch)
                 batch = []
@@ -180,12 +182,11 @@ def _keep(folder: Path, data: bytes, max_pixels: int) -> tuple[str, Path | None]
 def _store(service: Service, name: str, batch: list[_Pending]) -> None:
     """Embed and store what was read; a picture that turns out broken is refused by itself."""
     pictures, images, texts = [], [], []
-    size = getattr(service.encoder, "decode_size", None)
     for one in batch:
         try:
             for planned in _planned(one):
                 if planned.embed is None:
-                    pictures.append(load_image(one.data or b"", max_pixels=service.limits.max_pixels, target_size=size))
+                    pictures.append(service.load(one.data or b"", service.picture_size))
                     images.append(planned.record)
                     one.data = None
         except ImageError as error:
@@ -205,8 +206,13 @@ def _store(service: Service, name: str, batch: list[_Pending]) -> None:
         raise
 
 
-def _decoded_bytes(batch: Sequence[_Pending]) -> int:
-    return sum(one.item.decoded_bytes for one in batch if one.item is not None)
+def _decoded_bytes(service: Service, batch: Sequence[_Pending]) -> int:
+    """Memory of the batch's pictures as they are decoded for the encoder."""
+    facts = [one.item.records[0].record.metadata for one in batch if one.item is not None and one.data is not None]
+    return sum(
+        RGB_BYTES * result_pixels((int(str(f["width"])), int(str(f["height"]))), str(f["format"]), service.picture_size)
+        for f in facts
+    )
 
 
 def _planned(one: _Pending) -> list[Planned]:
