@@ -57,8 +57,9 @@ def index(
     """Index pictures and texts; run it again to take in only what is new or has changed.
 
     A folder is read with all below it, captions from name.txt beside name.jpg, or from captions.jsonl,
-    .csv or .tsv. Files that cannot be read are set aside and listed with the reason. Ctrl-C finishes the
-    picture in hand; the next run goes on from there.
+    .csv or .tsv. Files that cannot be read are set aside and listed with the reason; so are
+    pictures of over 100 megapixels, and what takes over 60 s of a processor or 2 GiB of memory to
+    decode. Ctrl-C finishes the picture in hand; the next run goes on from there.
     """
     settings = Settings.load(
         {

@@ -184,16 +184,14 @@ def _file_thumbnail(path: Path, mtime_ns: int, longest_px: int) -> Thumbnail | N
 
 
 def _thumbnail(source: Path | bytes | Image.Image, longest_px: int) -> Thumbnail | None:
-    from PIL import Image
-
+    from retrieval.decode_plan import Wanted
     from retrieval.images import ImageError, load_image
 
     try:
-        image = load_image(source, target_size=longest_px)
+        image = load_image(source, wanted=Wanted(fit=longest_px))
     except ImageError:
         return None
     ratio = image.width / image.height
-    image.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=82, optimize=True)
     return Thumbnail("data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii"), ratio)

@@ -40,12 +40,10 @@ def protocol(env: Mapping[str, str] | None = None) -> Protocol | None:
 
 def thumbnail(path: Path, how: Protocol) -> str:
     """The escape sequence that shows a small version of the image at `path`. Raises `ImageError`."""
-    from PIL import Image
-
+    from retrieval.decode_plan import Wanted
     from retrieval.images import load_image
 
-    image = load_image(path, target_size=THUMBNAIL_PX)
-    image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
+    image = load_image(path, wanted=Wanted(fit=THUMBNAIL_PX))
     if how == "sixel":
         return sixel(image)
     stream = io.BytesIO()

@@ -21,14 +21,20 @@ from indexers.items import Item, Planned, Reader, Refused, image_reason, same_re
 from indexers.ledger import Ledger
 from indexers.sources import Entry
 from indexers.tally import Outcome, Tally, Work
-from retrieval.images import ImageError, load_image
+from retrieval.decode_plan import Wanted, result_pixels
+from retrieval.decode_pool import Bounds, DecodePool
+from retrieval.images import ImageError
 
 CHECK_ITEMS = 128
 GET_IDS = 500
 TEXTS_PER_IMAGE = 8
 MAX_KEPT = 1024
-#: Decoded pixels a batch may hold. Three batches are in memory at a time.
-MAX_BATCH_BYTES = 256 * 1024 * 1024
+#: Memory that a batch's decoded pixels may take. Three batches are in memory at a time.
+MAX_BATCH_BYTES = 128 * 1024 * 1024
+#: Memory that decoding one picture may take; the largest are decoded alone.
+MAX_PICTURE_BYTES = 2 * 1024 * 1024 * 1024
+#: Pillow keeps an RGB pixel in so many.
+RGB_BYTES = 4
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -65,10 +71,12 @@ class Planner:
         batch_size: int,
         threads: int,
         decode_size: int | None,
+        pool: DecodePool,
     ) -> None:
         self._reader, self._backend, self._collection = reader, backend, collection
         self._tally = tally
-        self._batch_size, self._decode_size = batch_size, decode_size
+        self._batch_size, self._wanted = batch_size, Wanted(decode_size)
+        self._pool = pool
         self._threads = threads
         self._batch = Batch()
         self._seen: dict[str, Item] = {}
@@ -195,17 +203,15 @@ class Planner:
 
     def _decoded_bytes(self, item: Item) -> int:
         metadata = item.records[0].record.metadata
-        if self._decode_size is None or metadata.get("format") not in ("jpeg", "mpo"):
-            return item.decoded_bytes
-        short = min(int(str(metadata["width"])), int(str(metadata["height"])))
-        scale = max((s for s in (1, 2, 4, 8) if short // s >= self._decode_size), default=1)
-        return item.decoded_bytes // scale**2
+        size = (int(str(metadata["width"])), int(str(metadata["height"])))
+        return RGB_BYTES * result_pixels(size, str(metadata.get("format")), self._wanted)
 
     def _decode(self, entry: Entry, digest: str) -> Image.Image | str:
         with self._tally.busy("decode"):
             try:
                 data = self._reader.content(entry, digest)
-                return load_image(data, max_pixels=self._reader.max_pixels, target_size=self._decode_size)
+                bounds = Bounds(self._reader.max_pixels, largest_bytes=MAX_PICTURE_BYTES)
+                return self._pool.load(data, self._wanted, bounds)
             except ImageError as error:
                 return image_reason(error)
             except Unreadable as error:

@@ -20,6 +20,7 @@ from indexers.removal import Removed, remove_stale
 from indexers.report import IndexingError, IndexReport, Stopped, one_line
 from indexers.sources import Listing, Source, open_source
 from indexers.tally import Tally
+from retrieval.decode_pool import shared_pool
 from retrieval.encoders.base import Encoder
 from retrieval.images import MAX_PIXELS, available_cores
 
@@ -157,17 +158,19 @@ class _Run:
         pipeline = Pipeline(
             self._backend, self._collection, Embedder(self._encoder, self._tally), self._tally, self._stop
         )
-        planner = Planner(
-            reader,
-            self._backend,
-            self._collection,
-            self._tally,
-            batch_size=batch_size,
-            threads=min(MAX_THREADS, available_cores()),
-            decode_size=getattr(self._encoder, "decode_size", None),
-        )
-        pipeline.start(planner, listing.entries)
-        pipeline.wait(lambda: self._tell("indexing"))
+        with shared_pool() as pool:
+            planner = Planner(
+                reader,
+                self._backend,
+                self._collection,
+                self._tally,
+                batch_size=batch_size,
+                threads=min(MAX_THREADS, available_cores()),
+                decode_size=getattr(self._encoder, "decode_size", None),
+                pool=pool,
+            )
+            pipeline.start(planner, listing.entries)
+            pipeline.wait(lambda: self._tell("indexing"))
         self.complete = pipeline.complete
         self._expected = planner.expected
 

@@ -34,6 +34,9 @@ from PIL.ImageFile import ImageFile
 
 from backends.harmless import escaped
 from retrieval.colours import upright_rgb
+from retrieval.decode_budget import PROCESS_BUDGET
+from retrieval.decode_plan import Plan, Wanted, middle_box
+from retrieval.headers import HeaderError, TruncatedError, check_header, check_sides
 
 ImageSource: TypeAlias = Image.Image | str | Path | bytes
 T = TypeVar("T")
@@ -74,7 +77,12 @@ class ImageError(Exception):
 
 
 def load_image(
-    source: ImageSource, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES, target_size: int | None = None
+    source: ImageSource,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
+    target_size: int | None = None,
+    wanted: Wanted | None = None,
 ) -> Image.Image:
     """Decode `source` into a new, upright, 8-bit sRGB image without metadata.
 
@@ -85,20 +93,26 @@ def load_image(
     max_pixels is checked from the header, before any pixel is decoded; Pillow's own limit, twice
     `Image.MAX_IMAGE_PIXELS`, holds as well. max_bytes bounds the encoded file. target_size, in pixels,
     permits a smaller decode whose short side is still at least that long: JPEG is then scaled while its
-    blocks are decoded, which is several times faster for camera-sized files.
+    blocks are decoded, which is several times faster for camera-sized files, and of other formats what has more
+    than SHRINK_ABOVE pixels is averaged down, and cut to its middle where it is longer than MAX_ASPECT times its
+    short side. wanted says more than target_size can.
+
+    All that is decoded at a time in a process is within `decode_budget.PROCESS_BUDGET`: who would need more waits.
 
     Raises `ImageError` for whatever is not a regular readable file holding one whole image within those
     bounds. Never blocks on pipes or devices, never warns, and is safe to call from several threads.
     """
+    wanted = wanted or Wanted(target_size)
     if isinstance(source, Image.Image):
         with _explained(_describe(source)):
             _check_size(source.size, max_pixels)
             _ignore_pillow_warnings()
-            return upright_rgb(source)
-    with open_image(source, max_pixels=max_pixels, max_bytes=max_bytes) as image:
-        if target_size is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
-            image.draft(None, (target_size, target_size))
-        return upright_rgb(image)
+            return wanted.of(upright_rgb(source))
+    with (
+        planned(source, wanted, max_pixels=max_pixels, max_bytes=max_bytes) as plan,
+        PROCESS_BUDGET.lease(plan.peak_bytes),
+    ):
+        return plan.decode()
 
 
 @contextmanager
@@ -109,13 +123,31 @@ def open_image(
 
     Bounds and errors are those of `load_image`, also for what is done with the image inside the block.
     """
-    with (
-        _explained(_describe(source)),
-        _open_source(source, max_bytes) as file,
-        _open_image(file) as image,
-    ):
-        _check_size(image.size, max_pixels)
+    with _opened(source, max_pixels, max_bytes) as (image, _, _):
         yield image
+
+
+@contextmanager
+def planned(
+    source: str | Path | bytes, wanted: Wanted, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
+) -> Iterator[Plan]:
+    """Open `source` and plan its decoding, which begins when the plan's `decode` is called.
+
+    Bounds and errors are those of `load_image`, also for what is done inside the block.
+    """
+    with _opened(source, max_pixels, max_bytes) as (image, scans, size_bytes):
+        yield Plan(image, wanted, scans=scans, size_bytes=size_bytes)
+
+
+@contextmanager
+def _opened(source: str | Path | bytes, max_pixels: int, max_bytes: int) -> Iterator[tuple[ImageFile, int, int]]:
+    """A file's header read, the scans of a JPEG, and the file's size in bytes."""
+    with _explained(_describe(source)), _open_source(source, max_bytes) as file:
+        size_bytes = len(source) if isinstance(source, bytes) else os.fstat(file.fileno()).st_size
+        scans = _checked(file, size_bytes, max_pixels)
+        with _open_image(file) as image:
+            _check_size(image.size, max_pixels)
+            yield image, scans, size_bytes
 
 
 @contextmanager
@@ -123,7 +155,7 @@ def _explained(name: str) -> Iterator[None]:
     """Turn whatever opening and decoding raise into an `ImageError` that names the source."""
     try:
         yield
-    except ImageError as error:
+    except (ImageError, HeaderError) as error:
         raise ImageError(f"{name}: {error}") from None
     except MemoryError:
         raise ImageError(f"{name}: not enough memory to decode it") from None
@@ -212,12 +244,8 @@ def crop_elongated(image: Image.Image, max_aspect: float = 8.0) -> Image.Image:
     A resize of the short side to a network's input would blow a 1 x 100,000 pixel file up to gigapixels;
     the centre crop that follows such a resize shows only the middle anyway.
     """
-    width, height = image.size
-    if max(width, height) <= min(width, height) * max_aspect:
-        return image
-    longest = max(1, round(min(width, height) * max_aspect))
-    left, top = max(0, (width - longest) // 2), max(0, (height - longest) // 2)
-    return image.crop((left, top, left + min(width, longest), top + min(height, longest)))
+    box = middle_box(image.size, max_aspect)
+    return image if box == (0, 0, *image.size) else image.crop(box)
 
 
 def available_cores() -> int:
@@ -225,6 +253,18 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)))
     return os.cpu_count() or 1
+
+
+def _checked(file: IO[bytes], size_bytes: int, max_pixels: int) -> int:
+    """The scans of a JPEG, once nothing in the header is beyond its bounds. Raises `HeaderError`."""
+    try:
+        return check_header(file, size_bytes)
+    except TruncatedError as error:
+        if error.pixels <= max_pixels:
+            raise
+        # Too many pixels is what its owner has to hear first.
+        file.seek(0)
+        return 1
 
 
 def _describe(source: ImageSource) -> str:
@@ -285,6 +325,7 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width < 1 or height < 1:
         raise ImageError("has no pixels")
+    check_sides(width, height)
     if width * height > max_pixels:
         raise ImageError(f"has {width} x {height} pixels, more than the {max_pixels} allowed")
 

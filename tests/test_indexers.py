@@ -464,7 +464,7 @@ def test_batches_are_bounded_by_decoded_size(world: World, monkeypatch: pytest.M
     for number in range(6):
         world.image(f"{number}.png", (number, 0, 0), (100, 100))
     world.image("9.png", "white", (300, 300))
-    monkeypatch.setattr("indexers.planner.MAX_BATCH_BYTES", 2 * 100 * 100 * 3)
+    monkeypatch.setattr("indexers.planner.MAX_BATCH_BYTES", 2 * 100 * 100 * 4)
     assert world.index().indexed == 7
     assert world.encoder.calls == [2, 2, 2, 1]
 

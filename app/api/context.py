@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
+from PIL import Image
+
 import indexers
 from app.api.access import Access
 from app.api.breaker import Breaker
@@ -26,6 +28,8 @@ from app.uploaded import UploadedFiles
 from backends.base import Backend, BackendError, CollectionNotFound
 from backends.checks import check_collection_name
 from indexers import IndexingError, IndexReport, Progress
+from retrieval.decode_plan import Wanted
+from retrieval.decode_pool import Bounds, DecodingBusy, shared_pool
 from retrieval.encoders.base import Encoder, EncoderError
 from retrieval.encoders.batching import BatchedEncoder, Overloaded
 from retrieval.query import SearchError
@@ -88,6 +92,8 @@ class Service:
             max_fetches=limits.max_fetches,
             deadline_s=limits.fetch_s,
         )
+        self._held = contextlib.ExitStack()
+        self._pool = self._held.enter_context(shared_pool())
         self._decoders = Room(limits.max_decoding)
         self._glances = Room(limits.max_glances)
         self.metrics.gauge(
@@ -161,6 +167,28 @@ class Service:
         finally:
             room.leave()
 
+    def load(self, data: bytes, wanted: Wanted, *, max_pixels: int | None = None) -> Image.Image:
+        """A picture that somebody sent or that an item names, decoded in a process of its own within the limits.
+
+        max_pixels: if fewer than the limits say. Raises `ImageError`, `Overloaded`.
+        """
+        limits = self.limits
+        bounds = Bounds(
+            limits.max_pixels if max_pixels is None else max_pixels,
+            limits.picture_s,
+            limits.picture_bytes,
+            limits.decoding_wait_s,
+        )
+        try:
+            return self._pool.load(data, wanted, bounds)
+        except DecodingBusy as error:
+            raise Overloaded(str(error)) from None
+
+    @property
+    def picture_size(self) -> Wanted:
+        """What the encoder can make use of: images are decoded as they are when they are indexed."""
+        return Wanted(getattr(self.encoder, "decode_size", None))
+
     @contextlib.contextmanager
     def fetched(self, address: Address) -> Iterator[bytes]:
         """The image file at a checked address, for as long as it is needed. Raises `FetchError`, `Overloaded`."""
@@ -190,6 +218,7 @@ class Service:
         if self._preparing is not None:
             self._preparing.join(PREPARED_WITHIN_S)
         self.batched.close()
+        self._held.close()
 
     def _index(self, job: Job, tell: Callable[[Progress], None], stop: threading.Event) -> IndexReport:
         # Looked at again, as it may have become a link since, or the roots others.

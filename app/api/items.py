@@ -17,6 +17,7 @@ from app.roots import RootsError
 from backends.base import MAX_ID_BYTES, Compare, Modality, Record
 from backends.where import check_string
 from indexers.items import caption_id
+from retrieval.decode_plan import Wanted
 from retrieval.search import ItemNotFound
 
 ItemId = Annotated[
@@ -146,7 +147,9 @@ def _opened(service: Service, record: Record, size: int) -> tuple[bytes, str]:
 def _made(service: Service, data: bytes, tag: str, size: int) -> bytes:
     kept = service.thumbnails.get(tag)
     service.metrics.thumbnails.labels("no" if kept is None else "yes").inc()
-    return service.thumbnails.make(tag, data, size, service.limits.max_pixels) if kept is None else kept
+    if kept is not None:
+        return kept
+    return service.thumbnails.keep(tag, service.load(data, Wanted(fit=size)))
 
 
 def _picture(service: Service, request: Request, item_id: str, size: int, collection: str | None) -> Response:

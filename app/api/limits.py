@@ -12,6 +12,8 @@ from typing import Self
 
 from limits import parse
 
+from retrieval.decode_budget import BUDGET_BYTES
+
 MIB = 1024 * 1024
 #: Callers that are counted at a time; beyond it those are forgotten who have not come for the longest time.
 MAX_CALLERS = 20_000
@@ -27,6 +29,7 @@ class Limits:
     max_chats: questions that are answered at a time.
     max_decoding, decoding_wait_s: requests that hold decoded images at a time, and how long others wait for that;
     max_glances: pictures of a chat beside them, which are only decoded and made small.
+    picture_bytes, picture_s: memory, and seconds of a processor, that decoding one picture may take.
     max_fetches, fetch_s: images fetched from allowed hosts at a time, each of `max_body_bytes` at most, and how
     long one may take.
     body_idle_s, body_s, body_bytes_per_s: a body's next part must come within the first, all of it within
@@ -49,6 +52,8 @@ class Limits:
     fetch_s: float = 10.0
     max_header_bytes: int = 16 * 1024
     max_pixels: int = 50_000_000
+    picture_bytes: int = BUDGET_BYTES
+    picture_s: float = 10.0
     max_files: int = 200
     max_waiting_texts: int = 1024
     thumbnails_bytes: int = 256 * MIB

@@ -15,7 +15,7 @@ from app.api.context import Service
 from app.api.routes import operation
 from app.api.schemas import Collection, FacetBody, HitBody, HitsBody, K, Offset, SearchBody, SearchHitsBody
 from app.api.turns import Picture
-from retrieval.images import load_image, open_image
+from retrieval.images import open_image
 from retrieval.query import Query, SearchError, Stored, Term, query_vector
 
 FACET_VALUES = 20
@@ -55,7 +55,7 @@ def searched(service: Service, body: SearchBody, collection: str | None) -> Sear
         if has_image:
             held.enter_context(service.decoding())
         stored = retriever.stored([term.item for term in body.terms or [] if term.item is not None])
-        query = _query(body, data, service.limits.max_pixels, stored, _decode_size(service))
+        query = _query(service, body, data, stored)
         vector = query_vector(query, retriever.encoder) if body.facets and body.mode != "keyword" else None
         hits = retriever.search(query, body.k, **_options(body), vector=vector)
         facets = None
@@ -69,7 +69,7 @@ def searched(service: Service, body: SearchBody, collection: str | None) -> Sear
 def looked_up(service: Service, image: bytes, k: int, offset: int, collection: str | None) -> HitsBody:
     """The texts that describe an image best. Raises what the retriever raises, and `ImageError`."""
     with service.decoding():
-        picture = load_image(image, max_pixels=service.limits.max_pixels, target_size=_decode_size(service))
+        picture = service.load(image, service.picture_size)
         hits = service.retriever(collection).lookup(picture, k, offset=offset)
     return HitsBody(hits=[HitBody.of(hit) for hit in hits])
 
@@ -80,20 +80,13 @@ def _options(body: SearchBody) -> dict[str, Any]:
     return {name: getattr(body, name) for name in asked}
 
 
-def _decode_size(service: Service) -> int | None:
-    """What the encoder can make use of: images are decoded as they are when they are indexed."""
-    return getattr(service.encoder, "decode_size", None)
-
-
-def _query(
-    body: SearchBody, image: bytes | None, max_pixels: int, stored: Mapping[str, Stored], decode_size: int | None
-) -> Query:
+def _query(service: Service, body: SearchBody, image: bytes | None, stored: Mapping[str, Stored]) -> Query:
     if body.text is not None:
         return Term(body.text).value
     if image is not None:
-        return load_image(image, max_pixels=max_pixels, target_size=decode_size)
+        return service.load(image, service.picture_size)
     terms = []
-    left_pixels = max_pixels
+    left_pixels = service.limits.max_pixels
     for number, term in enumerate(body.terms or []):
         if sum(value is not None for value in (term.text, term.image, term.item)) != 1:
             raise SearchError(f"terms[{number}] takes exactly one of text, image and item")
@@ -103,7 +96,7 @@ def _query(
             data = decoded(term.image)
             with open_image(data, max_pixels=left_pixels) as header:
                 pixels = header.width * header.height
-            value = load_image(data, max_pixels=left_pixels, target_size=decode_size)
+            value = service.load(data, service.picture_size, max_pixels=left_pixels)
             left_pixels -= pixels
         terms.append(Term(value, term.weight))
     return terms

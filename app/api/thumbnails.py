@@ -10,11 +10,9 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
-from retrieval.images import load_image
+from PIL import Image
 
 QUALITY = 85
-#: Pictures decoded at a time: each may take 3 bytes a pixel.
-DECODERS = 4
 _NAME = re.compile(r"[0-9a-f]{64}\.jpg\Z")
 
 
@@ -37,7 +35,6 @@ class Thumbnails:
         self._lock = threading.Lock()
         self._sizes: OrderedDict[str, int] | None = None
         self._total_bytes = 0
-        self._decoders = threading.BoundedSemaphore(DECODERS)
 
     def get(self, tag: str) -> bytes | None:
         """The thumbnail, if it is kept."""
@@ -56,16 +53,10 @@ class Thumbnails:
             return data
         return data
 
-    def make(self, tag: str, data: bytes, size: int, max_pixels: int) -> bytes:
-        """A JPEG that fits into `size` x `size` pixels, made from an image file's bytes, and kept.
-
-        Raises `ImageError`.
-        """
-        with self._decoders:
-            image = load_image(data, max_pixels=max_pixels, target_size=size)
-            image.thumbnail((size, size))
-            buffer = io.BytesIO()
-            image.save(buffer, "JPEG", quality=QUALITY)
+    def keep(self, tag: str, image: Image.Image) -> bytes:
+        """A picture of the thumbnail's size as a JPEG, which is kept."""
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=QUALITY)
         self._keep(tag, buffer.getvalue())
         return buffer.getvalue()
 

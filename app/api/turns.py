@@ -21,7 +21,8 @@ import anyio
 
 from app.api.problems import Refused
 from app.roots import RootsError
-from retrieval.images import ImageError, crop_elongated, load_image
+from retrieval.decode_plan import Wanted
+from retrieval.images import ImageError
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -312,9 +313,7 @@ def _read_shown(service: Service, path: Path) -> Image.Image:
 def _picture(service: Service, data: bytes) -> Image.Image:
     """An image file's bytes decoded, by few turns at a time, and made no larger than any use of it needs."""
     with service.decoding(briefly=True):
-        image = crop_elongated(load_image(data, max_pixels=service.limits.max_pixels, target_size=KEPT_SIDE))
-        image.thumbnail((KEPT_SIDE, KEPT_SIDE))
-        return image
+        return service.load(data, Wanted(fit=KEPT_SIDE, middle=True))
 
 
 def _is_told(error: Exception) -> bool:

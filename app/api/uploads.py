@@ -21,14 +21,16 @@ from backends.base import CollectionExists, CollectionNotFound, CollectionSpec, 
 from backends.checks import check_metadata
 from indexers.items import Item, Planned, Reader, caption_id, digest_of, image_reason
 from indexers.items import Refused as NotUsed
+from indexers.planner import RGB_BYTES
 from indexers.sources import Entry, Source
-from retrieval.images import ImageError, load_image, open_image
+from retrieval.decode_plan import result_pixels
+from retrieval.images import ImageError, open_image
 
 log = logging.getLogger(__name__)
 
 #: Images and texts in one call of the encoder, and the memory their pixels may take.
 ENCODED_TOGETHER = 16
-DECODED_BYTES = 192 * 1024 * 1024
+DECODED_BYTES = 96 * 1024 * 1024
 _SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "TIFF": "tif", "BMP": "bmp"}
 _ITEMS = TypeAdapter(list[NewItem])
 _EXAMPLE = '[{"file": "dog.jpg", "text": "a dog on a beach", "metadata": {"year": 2024}}, {"text": "a note"}]'
@@ -86,7 +88,7 @@ def _add(service: Service, name: str, hold: Hold, pending: Sequence[_Pending]) -
     seen: dict[str, _Pending] = {}
     for one in pending:
         _read(service, name, hold, one, seen)
-        if batch and (len(batch) == ENCODED_TOGETHER or _decoded_bytes([*batch, one]) > DECODED_BYTES):
+        if batch and (len(batch) == ENCODED_TOGETHER or _decoded_bytes(service, [*batch, one]) > DECODED_BYTES):
             with service.decoding():
                 _store(service, name, hold, batch)
             batch = []
@@ -220,12 +222,11 @@ def _entry(service: Service, name: str, hold: Hold, one: _Pending) -> Entry:
 def _store(service: Service, name: str, hold: Hold, batch: list[_Pending]) -> None:
     """Embed and store what was read; a picture that turns out broken is refused by itself."""
     pictures, images, texts = [], [], []
-    size = getattr(service.encoder, "decode_size", None)
     for one in batch:
         try:
             for planned in _planned(one):
                 if planned.embed is None:
-                    pictures.append(load_image(one.data or b"", max_pixels=service.limits.max_pixels, target_size=size))
+                    pictures.append(service.load(one.data or b"", service.picture_size))
                     images.append(planned.record)
                     one.data = None
         except ImageError as error:
@@ -258,8 +259,13 @@ def _is_captioned(record: Record) -> bool:
     return record.modality == "image" and bool(record.text) and record.metadata.get("source") == "uploads"
 
 
-def _decoded_bytes(batch: Sequence[_Pending]) -> int:
-    return sum(one.item.decoded_bytes for one in batch if one.item is not None)
+def _decoded_bytes(service: Service, batch: Sequence[_Pending]) -> int:
+    """Memory of the batch's pictures as they are decoded for the encoder."""
+    facts = [one.item.records[0].record.metadata for one in batch if one.item is not None and one.data is not None]
+    return sum(
+        RGB_BYTES * result_pixels((int(str(f["width"])), int(str(f["height"]))), str(f["format"]), service.picture_size)
+        for f in facts
+    )
 
 
 def _planned(one: _Pending) -> list[Planned]:

@@ -10,7 +10,8 @@ from typing import Any
 
 from PIL import Image
 
-from retrieval.images import ImageSource, crop_elongated, load_image
+from retrieval.decode_plan import Wanted
+from retrieval.images import ImageSource, load_image
 
 BYTES_PER_TOKEN = 3
 #: Roles and separators of a chat template, per message.
@@ -70,7 +71,7 @@ def prepare_picture(source: ImageSource, max_side: int, max_bytes: int) -> Pictu
     as wide is cut to its middle. Nothing of the file but its pixels is sent: no EXIF, no name. Raises
     `ImageError`.
     """
-    image = crop_elongated(load_image(source, target_size=max_side))
+    image = load_image(source, wanted=Wanted(fit=max_side, middle=True))
     side = max_side
     while True:
         fitted = image.copy()
