@@ -116,7 +116,7 @@ def model_loader(settings: Settings, *, strict: bool) -> LoadModel:
 
 def chat_options(settings: Settings, model: BaseChatModel, *, strict: bool, asked_k: int | None) -> ChatOptions:
     """What a chat with `model` may spend: by its traits, and cautiously where it is the small offline one."""
-    from retrieval.chat import ChatOptions
+    from retrieval.chat.options import ChatOptions, gate_of
     from retrieval.models import traits
 
     known = traits(model)
@@ -130,7 +130,7 @@ def chat_options(settings: Settings, model: BaseChatModel, *, strict: bool, aske
         max_answer_tokens=min(512, context // 4),
         max_evidence=min(evidence, 100),
         max_images=4 if known.max_images is None else min(4, known.max_images),
-        gate=settings.min_relevance or None,
+        gate=gate_of(settings.min_relevance),
         # What the small model adds to what has support is rarely right.
         strict=strict or weak,
         fallback="quote" if weak else "refuse",

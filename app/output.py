@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 #: How a relevance that cannot be known is shown.
 NOT_KNOWN = "-"
-NOTHING_FOUND = "nothing found: the collection is empty, or no item matches the filter"
+NOTHING_FOUND = "nothing found"
 
 
 def one_line(text: object) -> str:

@@ -24,6 +24,7 @@ from app.opening import (
     write_atomically,
 )
 from app.output import (
+    NOTHING_FOUND,
     facet_object,
     hit_object,
     note,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from retrieval.facets import Facet
     from retrieval.query import Term
     from retrieval.results import Result
-    from retrieval.search import Mode
+    from retrieval.search import Mode, Retriever
 
 MODALITIES = ("image", "text", "any")
 
@@ -95,6 +96,8 @@ def search(
     Of a search by words alone, what is less relevant than the setting min_relevance is left out; relevance
     is the share of unrelated queries that find nothing as good. --min-relevance 0 shows everything.
     """
+    from retrieval.query import query_words
+
     query = read_query(words, image, term, terms)
     kind = read_modality(modality)
     clause = read_where(where)
@@ -121,12 +124,18 @@ def search(
 
             hits = find(gate)
             nearest = find(None) if gate is not None and not hits else None
+            nothing = NOTHING_FOUND
+            if not hits and not nearest:
+                nothing = nothing_found(
+                    retriever, where=clause, modality=kind, offset=offset, min_relevance=gate,
+                    asked_words=query_words(query) if mode == "keyword" else None,
+                )  # fmt: skip
             counted = retriever.facets(facets, where=clause, modality=kind) if facets else None
     from app.page import Section, parts_of
 
     title = "Search" if len(query) == 1 else "Composed search"
     facts = query_facts(where, offset, k=settings.k, gate=gate)
-    section = Section(title, parts_of(query), hits, facts, offset + 1)
+    section = Section(title, parts_of(query), hits, facts, offset + 1, nothing)
     if nearest and gate is not None:
         section = nothing_relevant(section, nearest, gate, misses=misses)
     shown = nearest if misses else None
@@ -162,12 +171,17 @@ def similar(
             item_id, settings.k, where=clause, modality=kind, offset=offset, effort=effort,
             diversity=diversity, group_duplicates=group_duplicates, min_relevance=min_relevance,
         )  # fmt: skip
+        sought = kind or item.modality
+        nothing = NOTHING_FOUND if hits else nothing_found(
+            retriever, where=clause, modality=sought, offset=offset, min_relevance=min_relevance,
+            left_out=int(sought == item.modality),
+        )  # fmt: skip
     from app.output import local_path
     from app.page import Part, Section
 
     part = Part(text=item.text or place(item.uri), image=local_path(item.uri) if item.modality == "image" else None)
     facts = query_facts(where, offset, k=settings.k, gate=min_relevance)
-    section = Section("Similar items", [part], hits, facts, offset + 1)
+    section = Section("Similar items", [part], hits, facts, offset + 1, nothing)
     deliver(section, settings, html, open_page=open_page, as_json=as_json)
 
 
@@ -199,11 +213,16 @@ def lookup(
             hits = retriever.lookup(
                 image, settings.k, where=clause, offset=offset, effort=effort, min_relevance=min_relevance
             )
+            nothing = (
+                NOTHING_FOUND
+                if hits
+                else nothing_found(retriever, where=clause, modality="text", offset=offset, min_relevance=min_relevance)
+            )
     from app.page import Part, Section
 
     part = Part(text=str(image), image=image)
     facts = query_facts(where, offset, k=settings.k, gate=min_relevance)
-    section = Section("Texts for a picture", [part], hits, facts, offset + 1)
+    section = Section("Texts for a picture", [part], hits, facts, offset + 1, nothing)
     deliver(section, settings, html, open_page=open_page, as_json=as_json)
 
 
@@ -330,6 +349,13 @@ def default_gate(query: Sequence[Term], settings: Settings, mode: str) -> float 
     """
     only_words = all(isinstance(term.value, str) for term in query)
     return settings.min_relevance or None if only_words and mode != "keyword" else None
+
+
+def nothing_found(retriever: Retriever, **asked: Any) -> str:
+    """What is said of a search without results; see `retrieval.reasons.why_nothing`."""
+    from retrieval.reasons import why_nothing
+
+    return f"{NOTHING_FOUND}: {why_nothing(retriever, **asked)}"
 
 
 def nothing_relevant(section: Section, nearest: Sequence[Result], gate: float, *, misses: bool) -> Section:

@@ -26,36 +26,39 @@ from backends.errors import (
     Unsupported,
 )
 from backends.where import (
+    MODALITIES,
     OPERATORS,
     And,
     Compare,
     MetadataValue,
+    Modality,
     Not,
     Operator,
     Or,
     Scalar,
     Where,
     check_string,
+    check_where,
     format_where,
     matches,
     parse_where,
+    plain,
 )
 
 __all__ = [
-    "And", "Backend", "BackendError", "Capabilities", "CollectionExists", "CollectionNotFound",
+    "MODALITIES", "And", "Backend", "BackendError", "Capabilities", "CollectionExists", "CollectionNotFound",
     "CollectionSpec", "Compare", "Corrupt", "DimensionMismatch", "Hit", "IndexSpec", "Metric",
     "Modality", "Not", "Operator", "Or", "Page", "Record", "Scalar", "Unavailable", "Unsupported",
-    "Where", "format_where", "matches", "parse_where", "prepare_queries", "prepare_records",
+    "Where", "check_where", "format_where", "matches", "parse_where", "prepare_queries", "prepare_records",
 ]  # fmt: skip
 
-Modality: TypeAlias = Literal["image", "text"]
 Metric: TypeAlias = Literal["cosine", "dot", "l2"]
 IndexKind: TypeAlias = Literal["auto", "flat", "hnsw", "ivf"]
 Quantization: TypeAlias = Literal["none", "half", "int8", "binary"]
 Vector: TypeAlias = NDArray[np.float32]
 
-MODALITIES: tuple[Modality, ...] = get_args(Modality)
 METRICS: tuple[Metric, ...] = get_args(Metric)
+_TEXTS = frozenset({str, type(None)})
 MAX_ID_BYTES = 512
 MAX_TEXT_BYTES = 65_535
 MAX_URI_BYTES = 8_192
@@ -69,7 +72,8 @@ class Record:
     `vector` is float32 of shape (d,), or `None` on records read without vectors. `text` is the
     passage of a text item, an image's caption or OCR words otherwise; keyword search reads it and the
     name of the file that `uri` ends with.
-    Metadata values are str, int, float, bool or a list of str, under portable field names.
+    Metadata values are str, int, float, bool or a list of str, under portable field names. Subclasses of them,
+    such as enums, and NumPy's scalars and arrays of strings are made the plain values that they hold.
 
     Raises ValueError for an empty id or one over 512 bytes of UTF-8, NUL or lone surrogates in any
     string, an unknown modality, a metadata field called ``modality``, or metadata over 64 KiB.
@@ -83,6 +87,8 @@ class Record:
     metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not {type(self.id), type(self.modality), type(self.text), type(self.uri)} <= _TEXTS:
+            self._make_plain()
         if not isinstance(self.id, str) or not self.id:
             raise ValueError(f"an id must be a non-empty string, not {self.id!r}")
         check_string(self.id, f"id {self.id[:80]!r}", MAX_ID_BYTES)
@@ -93,7 +99,14 @@ class Record:
         if self.uri is not None:
             check_string(self.uri, f"record {self.id!r}: uri", MAX_URI_BYTES)
         if self.metadata:
-            check_metadata(self.id, self.metadata)
+            object.__setattr__(self, "metadata", check_metadata(self.id, self.metadata))
+
+    def _make_plain(self) -> None:
+        for name in ("id", "modality", "text", "uri"):
+            value = plain(getattr(self, name))
+            if name in ("text", "uri") and value is not None and not isinstance(value, str):
+                raise ValueError(f"record {self.id!r}: {name} must be a string or None, not {type(value).__name__}")
+            object.__setattr__(self, name, value)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Record):
@@ -170,6 +183,8 @@ class CollectionSpec:
 
     def __post_init__(self) -> None:
         check_collection_name(self.name)
+        for name in ("name", "metric", "encoder"):
+            object.__setattr__(self, name, plain(getattr(self, name)))
         if isinstance(self.dim, bool) or not isinstance(self.dim, int) or not 1 <= self.dim <= MAX_DIM:
             raise ValueError(f"dim must be an integer from 1 to {MAX_DIM}, not {self.dim!r}")
         if self.metric not in METRICS:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from backends.errors import DimensionMismatch, Unsupported
-from backends.where import MetadataValue, Where, check_field_name, check_scalar, check_string, is_everything
+from backends.fold import is_everything
+from backends.where import MetadataValue, Where, as_list, check_field_name, check_string, plain, plain_scalar
 
 if TYPE_CHECKING:
     from backends.base import Capabilities, CollectionSpec, Record
@@ -46,20 +47,31 @@ def check_batch(batch: int) -> None:
         raise ValueError(f"batch must be a positive integer, not {batch!r}")
 
 
-def check_ids(ids: Sequence[str]) -> None:
-    """Raise ValueError for one string where a list of ids belongs: its letters would be taken for ids."""
+def check_ids(ids: Sequence[str]) -> list[str]:
+    """The ids as plain strings.
+
+    Raises ValueError for what is no string, and for one string where a list of ids belongs: its letters would
+    be taken for ids.
+    """
     if isinstance(ids, str):
         raise ValueError(f"ids must be a list of strings, not the string {ids!r}")
+    found = [plain(record_id) for record_id in ids]
+    for record_id in found:
+        if not isinstance(record_id, str):
+            raise ValueError(f"an id is a string, not {record_id!r}")
+    return found
 
 
-def check_selection(ids: Sequence[str] | None, where: Where | None) -> None:
-    """Raise ValueError unless exactly one of `ids` and a `where` that says something is given."""
+def check_selection(ids: Sequence[str] | None, where: Where | None) -> list[str] | None:
+    """The ids as plain strings, or None for a `where`.
+
+    Raises ValueError unless exactly one of `ids` and a `where` that leaves something out is given.
+    """
     if (ids is None) == (where is None):
         raise ValueError("delete takes exactly one of ids and where; to remove everything use drop")
-    if ids is not None:
-        check_ids(ids)
     if where is not None and is_everything(where):
-        raise ValueError("delete refuses a filter that says nothing; to remove everything use drop")
+        raise ValueError("delete refuses a filter that is true of every record; to remove everything use drop")
+    return None if ids is None else check_ids(ids)
 
 
 def plain_metadata(metadata: Mapping[str, MetadataValue]) -> dict[str, Any]:
@@ -68,8 +80,12 @@ def plain_metadata(metadata: Mapping[str, MetadataValue]) -> dict[str, Any]:
     return {key: value if isinstance(value, scalars) else list(value) for key, value in metadata.items()}
 
 
-def check_metadata(record_id: str, metadata: Mapping[str, MetadataValue]) -> None:
-    """Raise ValueError, naming record and field, for metadata that some engine could not store and filter."""
+def check_metadata(record_id: str, metadata: Mapping[str, MetadataValue]) -> Mapping[str, MetadataValue]:
+    """The metadata with plain values; the same object where they are.
+
+    Raises ValueError, naming record and field, for metadata that some engine could not store and filter.
+    """
+    changed: dict[str, Any] = {}
     for key, value in metadata.items():
         what = f"record {record_id!r}: metadata field {key!r}"
         try:
@@ -78,18 +94,32 @@ def check_metadata(record_id: str, metadata: Mapping[str, MetadataValue]) -> Non
             raise ValueError(f"record {record_id!r}: {error}") from None
         if key == "modality":
             raise ValueError(f"{what} is reserved: 'modality' is a field of every record")
-        if isinstance(value, (list, tuple)):
-            for element in value:
-                if not isinstance(element, str):
-                    raise ValueError(f"{what} has an element {element!r}; lists hold strings only")
-                check_string(element, what)
-        elif isinstance(value, np.generic):
-            raise ValueError(f"{what} is a NumPy {type(value).__name__}: convert it with .item()")
-        else:
-            check_scalar(value, what)
+        kept = _plain_value(value, what)
+        if kept is not value or type(key) is not str:
+            changed[key] = kept
+    if changed:
+        metadata = {plain(key): changed.get(key, value) for key, value in metadata.items()}
     size_bytes = len(json.dumps(plain_metadata(metadata), ensure_ascii=False).encode("utf-8"))
     if size_bytes > MAX_METADATA_BYTES:
         raise ValueError(f"record {record_id!r}: metadata has {size_bytes} bytes; the limit is {MAX_METADATA_BYTES}")
+    return metadata
+
+
+def _plain_value(value: Any, what: str) -> Any:
+    """One value of metadata, plain; the same object where it is."""
+    if not isinstance(value, (list, tuple, np.ndarray)):
+        return plain_scalar(value, what)
+    elements = value if type(value) is list else as_list(value)
+    if elements is None:
+        raise ValueError(f"{what} is an array of {np.ndim(value)} dimensions; a list of strings has one")
+    same = type(value) is list or type(value) is tuple
+    for element in elements:
+        if type(element) is not str:
+            same = False
+            if not isinstance(element, str):
+                raise ValueError(f"{what} has an element {element!r}; lists hold strings only")
+        check_string(element, what)
+    return value if same else [plain(element) for element in elements]
 
 
 def unit_length(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

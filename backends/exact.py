@@ -29,6 +29,7 @@ from backends.base import (
     prepare_records,
 )
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection, plain_metadata
+from backends.where import check_where
 from backends.words import BM25_B, BM25_K1, searched_text, words
 
 
@@ -113,16 +114,17 @@ class ExactBackend(Backend):
                 collection.records[record.id] = replace(record, vector=vector, metadata=metadata)
 
     def get(self, name: str, ids: Sequence[str], *, with_vectors: bool = False) -> list[Record]:
-        check_ids(ids)
+        ids = check_ids(ids)
         with self._lock:
             records = self._find(name).records
             return [_copy(records[i], with_vectors) for i in ids if i in records]
 
     def _matching(self, name: str, where: Where | None) -> list[Record]:
+        check_where(where)
         return [r for r in self._find(name).records.values() if matches(where, r.metadata, r.modality)]
 
     def delete(self, name: str, *, ids: Sequence[str] | None = None, where: Where | None = None) -> int:
-        check_selection(ids, where)
+        ids = check_selection(ids, where)
         with self._lock:
             records = self._find(name).records
             doomed = [r.id for r in self._matching(name, where)] if ids is None else set(ids) & records.keys()
@@ -160,6 +162,7 @@ class ExactBackend(Backend):
     def search_text(self, name: str, query: str, k: int, *, where: Where | None = None) -> list[Hit]:
         """BM25 as in Lucene (Robertson and Zaragoza 2009), statistics over the whole collection."""
         check_search(k, None, self.capabilities)
+        check_where(where)
         with self._lock:
             everything = self._matching(name, None)
         texts = [Counter(words(searched_text(record.text, record.uri))) for record in everything]

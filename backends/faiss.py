@@ -201,11 +201,11 @@ class FaissBackend(Backend):
         self._on(name, lambda collection: collection.upsert(batch))
 
     def get(self, name: str, ids: Sequence[str], *, with_vectors: bool = False) -> list[Record]:
-        check_ids(ids)
+        ids = check_ids(ids)
         return self._on(name, lambda collection: collection.get(ids, with_vectors))
 
     def delete(self, name: str, *, ids: Sequence[str] | None = None, where: Where | None = None) -> int:
-        check_selection(ids, where)
+        ids = check_selection(ids, where)
         self._find(name)
         self._begin_writing()
         return self._on(name, lambda collection: collection.delete(ids, where))

@@ -20,7 +20,8 @@ from typing import Any
 
 from backends.base import CollectionSpec, Modality, Record
 from backends.checks import plain_metadata
-from backends.errors import Corrupt, Unavailable
+from backends.errors import BackendError, Corrupt, Unavailable
+from backends.sqlite_errors import is_refusal
 from backends.where import MetadataValue, kind_of
 from backends.words import searched_text, words
 
@@ -65,10 +66,12 @@ Entry = tuple[str, str, str | int | float, int]
 
 @contextmanager
 def reported(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into `Corrupt` or `Unavailable` that name the file."""
+    """Turn SQLite's errors into `BackendError`s that name the file: `Unavailable` only where it cannot be used."""
     try:
         yield
-    except sqlite3.OperationalError as error:
+    except (sqlite3.OperationalError, sqlite3.DataError, sqlite3.InterfaceError) as error:
+        if is_refusal(error):
+            raise BackendError(f"{path}: SQLite refuses what was asked: {error}") from error
         raise Unavailable(f"{path}: SQLite says {error}") from error
     except sqlite3.DatabaseError as error:
         raise Corrupt(f"{path} is damaged or no Sightline collection: SQLite says {error}") from error

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.faiss_rows import CHUNK, marks
+from backends.fold import folded
 from backends.where import ORDERINGS, And, Compare, Not, Scalar, Where, kind_of
 
 Mask = NDArray[np.bool_]
@@ -55,7 +56,7 @@ def select(
             mask[positions_of(_integers(text))] = True
         return mask
 
-    return evaluate(where)
+    return evaluate(folded(where))
 
 
 def _integers(text: str | int) -> Integers:

@@ -26,6 +26,7 @@ from backends.base import (
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection
 from backends.milvus_collections import Collections, Opened
 from backends.milvus_connection import CALL_S, Connection, LiteServer, TooLarge
+from backends.milvus_lite_filters import lite_expression
 from backends.milvus_rows import (
     STORED,
     batches,
@@ -161,7 +162,7 @@ class MilvusBackend(Backend):
         )
 
     def get(self, name: str, ids: Sequence[str], *, with_vectors: bool = False) -> list[Record]:
-        check_ids(ids)
+        ids = check_ids(ids)
         self._shelf.find(name)
         wanted = _usable(ids)
         fields = ["id", *STORED, "vector"] if with_vectors else ["id", *STORED]
@@ -169,13 +170,13 @@ class MilvusBackend(Backend):
         return [found[i] for i in ids if i in found]
 
     def delete(self, name: str, *, ids: Sequence[str] | None = None, where: Where | None = None) -> int:
-        check_selection(ids, where)
+        ids = check_selection(ids, where)
         opened = self._shelf.find(name)
         with opened.lock:
             if ids is not None:
                 doomed = [row["id"] for row in self.rows(name, _usable(ids), ["id"])]
             else:
-                selection = expression(where, self._dialect)
+                selection = self._expression(name, where)
                 doomed = [row["id"] for page in self.pages(name, selection, ["id"]) for row in page]
             for start in range(0, len(doomed), IDS_PER_REQUEST):
                 selection = id_in(doomed[start : start + IDS_PER_REQUEST])
@@ -185,7 +186,12 @@ class MilvusBackend(Backend):
         return len(doomed)
 
     def count(self, name: str, where: Where | None = None) -> int:
-        return self.count_matching(name, expression(where, self._dialect))
+        return self.count_matching(name, self._expression(name, where))
+
+    def _expression(self, name: str, where: Where | None) -> str:
+        if where is None or self._lite is None:
+            return expression(where, self._dialect)
+        return lite_expression(self, name, where, self._dialect)
 
     def count_matching(self, name: str, selection: str) -> int:
         """How many rows match an expression."""
@@ -242,7 +248,7 @@ class MilvusBackend(Backend):
         queries = prepare_queries(vectors, opened.spec)
         if not len(queries):
             return []
-        selection = expression(where, self._dialect)
+        selection = self._expression(name, where)
         index = self._shelf.index_now(opened)
         return search(
             self, Ask(name, opened.spec.metric, index, queries, int(k), selection, effort, self._lite is not None)
@@ -288,10 +294,11 @@ class MilvusBackend(Backend):
         wanted = " ".join(dict.fromkeys(words_of(query).split()))
         if not wanted:
             return []
+        selection = self._expression(name, where)
         (found,) = self._shelf.read(
             opened,
             lambda client, level: client.search(
-                opened.stored, [wanted], filter=expression(where, self._dialect), limit=int(k),
+                opened.stored, [wanted], filter=selection, limit=int(k),
                 output_fields=STORED, anns_field=WORDS_VECTOR, consistency_level=level,
             ),
         )  # fmt: skip

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import grpc
 from pymilvus import MilvusClient, MilvusException
+from pymilvus.exceptions import ParamError
 
 from backends.errors import BackendError, CollectionNotFound, Denied, Locked, Unavailable
 from backends.urls import server_of
@@ -40,6 +41,21 @@ _AWAY = re.compile(
 _TOO_LARGE = re.compile(r"larger than max|exceeds? the max ?output|resource_?exhausted", re.IGNORECASE)
 _DENIED = re.compile(r"auth|password|permission|privilege|token", re.IGNORECASE)
 _FULL = re.compile(r"no space left|disk quota|memory quota|quota exhausted", re.IGNORECASE)
+
+
+# The message of a filter that was read and refused repeats parts of it, which may look like any other trouble.
+_REFUSED = re.compile(r"pars(e|ing) expression|query plan|at column \d+", re.IGNORECASE)
+ILLEGAL_ARGUMENT = 6
+_REFUSED_BY_GRPC = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RANGE, grpc.StatusCode.UNIMPLEMENTED}
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether the client or the server refused what was asked, which is no outage."""
+    if isinstance(error, grpc.RpcError):
+        return error.code() in _REFUSED_BY_GRPC
+    if isinstance(error, ParamError) or getattr(error, "code", None) == ILLEGAL_ARGUMENT:
+        return True
+    return isinstance(error, MilvusException) and bool(_REFUSED.search(str(error.message)))
 
 
 class TooLarge(BackendError):
@@ -189,6 +205,8 @@ class Connection:
         code = error.code if isinstance(error, MilvusException) else None
         if code in NOT_FOUND or "can't find collection" in said:
             return CollectionNotFound(f"no collection {name!r} in {self.address}")
+        if _is_refusal(error):
+            return BackendError(f"{self.address} refuses what was asked: {said}")
         if _TOO_LARGE.search(said):
             return TooLarge(f"{self.address}: an answer is larger than a message may be: {said}")
         if _FULL.search(said):

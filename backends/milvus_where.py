@@ -9,6 +9,9 @@ dynamic key holding a string that sorts as the value does:
   JSON lists row by row in Python, which takes 20 times as long as its columns, so there it is one
   string of the elements' hashes, searched with ``like``.
 
+Lite looks for one hash after the other, so of a long list of values it is asked only for those that some
+record has: see `wide_fields`.
+
 Every atom is true or false, never unknown, so `Not` is ``not``.
 """
 
@@ -17,11 +20,13 @@ from __future__ import annotations
 import math
 import struct
 from binascii import b2a_base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
+from backends.errors import Unsupported
+from backends.fold import folded
 from backends.where import ORDERINGS, And, Compare, Not, Or, Scalar, Where, kind_of
 
 SYMBOLS = {"eq": "==", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
@@ -32,6 +37,20 @@ _IN_ORDER = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 AFTER = {"b": "c", "n": "o", "s": "t"}
 EVERYTHING, NOTHING = '(id != "")', '(id == "")'
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+
+
+# Lists of more values than this are cut down to what is stored before Lite is asked.
+WIDE_VALUES = 100
+# How many hashes Lite is asked for at most, half a millisecond each with 5,000 records; and how many single
+# values beside them, since for a field with both it falls back to Python, row by row.
+MAX_HASHES, MAX_BESIDE_HASHES = 4_096, 1_000
+Stored = Mapping[str, frozenset[str]]
+
+
+def scalar_name(field: str) -> str:
+    """The dynamic key of a field's single values."""
+    # The one field whose key would be that of the column with the vector.
+    return "x" + field if field == "ector" else "v" + field
 
 
 def quote(text: str) -> str:
@@ -92,7 +111,7 @@ class Dialect:
         found: dict[str, Any] = {}
         for field, value in metadata.items():
             if not isinstance(value, list):
-                found["v" + field] = scalar_key(value)
+                found[scalar_name(field)] = scalar_key(value)
             elif self.lists_as_text:
                 found["l" + field] = "".join(f" {_hash(element)}" for element in dict.fromkeys(value))
             else:
@@ -104,7 +123,7 @@ class Dialect:
         return f"({' and '.join(parts)})"
 
     def _has_scalar(self, field: str) -> str:
-        key = f'$meta["v{field}"]'
+        key = _scalar(field)
         return self._atom(key) if self.guarded else self._atom(key, f'{key} >= ""')
 
     def _has_list(self, field: str) -> str:
@@ -118,36 +137,55 @@ class Dialect:
         return self._atom(key, f"json_contains_any({key}, [{','.join(map(quote, wanted))}])")
 
     def _scalar_is(self, field: str, wanted: Sequence[Scalar]) -> str:
-        key = f'$meta["v{field}"]'
+        key = _scalar(field)
         literals = [quote(scalar_key(value)) for value in wanted]
         if len(literals) == 1:
             return self._atom(key, f"{key} == {literals[0]}")
-        if self.lists_as_text:
-            return self._atom(key, any_of([f"{key} == {literal}" for literal in literals]))
-        return self._atom(key, f"{key} in [{','.join(literals)}]")
+        # Lite takes a list only after a bare name, which it looks for among the dynamic fields too.
+        name = scalar_name(field) if self.lists_as_text else key
+        return self._atom(key, f"{name} in [{','.join(literals)}]")
 
-    def compare(self, clause: Compare) -> str:
-        """One comparison of a metadata field."""
+    def has_field(self, field: str) -> str:
+        """The expression that selects the records with this field."""
+        return any_of([self._has_scalar(field), self._has_list(field)])
+
+    def _one_of(self, field: str, values: Sequence[Scalar], stored: Stored) -> str:
+        """Whether the field, or an element of its list, is one of these values; of those in `stored` if it is there."""
+        scalars, strings = list(values), [value for value in values if isinstance(value, str)]
+        if field in stored:
+            scalars = [value for value in values if scalar_key(value) in stored[field]]
+            strings = [value for value in strings if _hash(value) in stored[field]]
+            if len(strings) > MAX_HASHES or (strings and len(scalars) > MAX_BESIDE_HASHES):
+                most = MAX_HASHES if len(strings) > MAX_HASHES else MAX_BESIDE_HASHES
+                raise Unsupported(
+                    f"Milvus Lite compares a list with at most {most} values that are stored, and here "
+                    f"{max(len(strings), len(scalars))} of those asked for {field} are: ask for fewer at once"
+                )
+        parts = [self._scalar_is(field, scalars)] if scalars else []
+        if strings:
+            parts.append(self._list_holds(field, strings))
+        return any_of(parts)
+
+    def compare(self, clause: Compare, stored: Stored) -> str:
+        """One comparison of a metadata field; `stored`: what the records have of fields that are asked for much."""
         field, op, value = clause.field, clause.op, clause.value
         if op in ORDERINGS:
-            key, kind = f'$meta["v{field}"]', kind_of(value)
+            key, kind = _scalar(field), kind_of(value)
             other_end = f"{key} < {quote(AFTER[kind])}" if op in ("gt", "gte") else f"{key} >= {quote(kind)}"
             return self._atom(key, f"{key} {SYMBOLS[op]} {quote(scalar_key(value))}", other_end)
         if op == "exists":
-            present = any_of([self._has_scalar(field), self._has_list(field)])
+            present = self.has_field(field)
             return present if value else f"(not {present})"
         if op == "contains":
             return self._list_holds(field, [value]) if isinstance(value, str) else NOTHING
         if op in ("ne", "nin"):
             positive: Any = Compare(field, "eq" if op == "ne" else "in", value)
-            return all_of([self.compare(Compare(field, "exists", True)), f"(not {self.compare(positive)})"])
-        wanted = list(dict.fromkeys((kind_of(v), v) for v in (value if op == "in" else (value,))))
-        if not wanted:
-            return NOTHING
-        parts = [self._scalar_is(field, [v for _, v in wanted])]
-        if strings := [v for kind, v in wanted if kind == "s"]:
-            parts.append(self._list_holds(field, strings))
-        return any_of(parts)
+            return all_of([self.has_field(field), f"(not {self.compare(positive, stored)})"])
+        return self._one_of(field, value if op == "in" else (value,), stored)
+
+
+def _scalar(field: str) -> str:
+    return f'$meta["{scalar_name(field)}"]'
 
 
 def _combine(word: str, parts: Sequence[str]) -> str:
@@ -183,29 +221,47 @@ def _modality(clause: Compare) -> str:
     return f"(modality {SYMBOLS[op]} {quote(value)})"
 
 
-def _merge(clauses: Sequence[Where]) -> list[Where]:
-    """Clauses of an `Or` with the equalities on one field made one ``in``: thousands of terms are slow to parse."""
-    wanted: dict[str, list[Scalar]] = {}
-    rest: list[Where] = []
-    for clause in clauses:
-        if isinstance(clause, Compare) and clause.op in ("eq", "in"):
-            wanted.setdefault(clause.field, []).extend(clause.value if clause.op == "in" else (clause.value,))
-        else:
-            rest.append(clause)
-    return [*(Compare(field, "in", tuple(values)) for field, values in wanted.items()), *rest]
-
-
-def expression(where: Where | None, dialect: Dialect) -> str:
-    """The filter in Milvus's language, "" where it selects everything by saying nothing."""
-    return "" if where is None else _translate(where, dialect.compare)
-
-
-def _translate(where: Where, compare: Callable[[Compare], str]) -> str:
+def wide_fields(where: Where) -> list[str]:
+    """The fields that are compared with so many values that Milvus Lite must know first which of them are stored."""
     if isinstance(where, Compare):
-        return _modality(where) if where.field == "modality" else compare(where)
+        wide = where.op in ("in", "nin") and len(where.value) > WIDE_VALUES and where.field != "modality"
+        return [where.field] if wide else []
+    clauses = (where.clause,) if isinstance(where, Not) else where.clauses
+    return list(dict.fromkeys(field for clause in clauses for field in wide_fields(clause)))
+
+
+def without_fields(where: Where, present: Collection[str]) -> Where:
+    """The filter for records that have no other fields than `present`: a comparison with another one is false."""
+    if isinstance(where, Compare):
+        return where if where.field in present or where.field == "modality" else Or(())
     if isinstance(where, Not):
-        return f"(not {_translate(where.clause, compare)})"
-    if isinstance(where, And):
-        return all_of([_translate(clause, compare) for clause in where.clauses])
-    assert isinstance(where, Or)
-    return any_of([_translate(clause, compare) for clause in _merge(where.clauses)])
+        return Not(without_fields(where.clause, present))
+    return type(where)(tuple(without_fields(clause, present) for clause in where.clauses))
+
+
+def stored_values(fields: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Stored:
+    """What rows of Milvus Lite have in these fields: the keys of single values and the hashes of elements of lists."""
+    found: dict[str, set[str]] = {field: set() for field in fields}
+    for row in rows:
+        for field, values in found.items():
+            if (key := row.get(scalar_name(field))) is not None:
+                values.add(key)
+            values.update((row.get("l" + field) or "").split())
+    return {field: frozenset(values) for field, values in found.items()}
+
+
+def expression(where: Where | None, dialect: Dialect, stored: Stored | None = None) -> str:
+    """The filter in Milvus's language, "" where it selects everything by saying nothing.
+
+    Raises ValueError as `backends.where.check_where` does, `Unsupported` for more values than Lite compares.
+    """
+    return "" if where is None else _translate(folded(where), dialect, stored or {})
+
+
+def _translate(where: Where, dialect: Dialect, stored: Stored) -> str:
+    if isinstance(where, Compare):
+        return _modality(where) if where.field == "modality" else dialect.compare(where, stored)
+    if isinstance(where, Not):
+        return f"(not {_translate(where.clause, dialect, stored)})"
+    parts = [_translate(clause, dialect, stored) for clause in where.clauses]
+    return all_of(parts) if isinstance(where, And) else any_of(parts)

@@ -157,7 +157,7 @@ class PostgresBackend(Backend):
         self._run(name, work)
 
     def get(self, name: str, ids: Sequence[str], *, with_vectors: bool = False) -> list[Record]:
-        check_ids(ids)
+        ids = check_ids(ids)
         wanted = _storable(ids)
         vector = "vector" if with_vectors else "NULL"
 
@@ -170,7 +170,7 @@ class PostgresBackend(Backend):
         return [found[record_id] for record_id in ids if record_id in found]
 
     def delete(self, name: str, *, ids: Sequence[str] | None = None, where: Where | None = None) -> int:
-        check_selection(ids, where)
+        ids = check_selection(ids, where)
         text, params = where_sql(where) if ids is None else ("id = ANY(%s)", [_storable(ids)])
 
         def work(connection: Connection, collection: Collection) -> int:

@@ -101,7 +101,7 @@ class Database:
         try:
             return psycopg.connect(self._conninfo, autocommit=True)
         except psycopg.Error as error:
-            raise explain(error, self.address) from error
+            raise explain(error, self.address, lost=connection_lost(error, None)) from error
 
     def open(self, vector_oid: int, settings: dict[str, str]) -> None:
         """Open the pool; every connection knows the vector type and has `settings`."""
@@ -123,7 +123,7 @@ class Database:
             self._pool.open(wait=True, timeout=self._timeout_s)
         except psycopg.Error as error:
             self._pool.close()
-            raise explain(error, self.address) from error
+            raise explain(error, self.address, lost=connection_lost(error, None)) from error
 
     def _configure(self, connection: Connection) -> None:
         dumper = type("VectorDumper", (_VectorDumper,), {"oid": self._vector_oid})
@@ -139,6 +139,7 @@ class Database:
         if self._pool is None:
             raise BackendError(f"{self.address} is closed")
         for attempt in range(1, _ATTEMPTS + 1):
+            connection: Connection | None = None
             try:
                 # Not by `with`, which would commit what autocommit has committed.
                 connection = self._pool.getconn()
@@ -154,8 +155,9 @@ class Database:
             except (psycopg.OperationalError, psycopg.InterfaceError) as error:
                 # A pool that waited in vain had its time, unless we can do something about the server.
                 hopeless = isinstance(error, PoolTimeout) and self._revive is None
-                if attempt == _ATTEMPTS or hopeless or not _lost(error):
-                    raise explain(error, self.address) from error
+                lost = connection_lost(error, connection)
+                if attempt == _ATTEMPTS or hopeless or not lost:
+                    raise explain(error, self.address, lost=lost) from error
                 self._recover()
             except psycopg.Error as error:
                 raise explain(error, self.address) from error
@@ -173,13 +175,22 @@ class Database:
             self._pool.close()
 
 
-def _lost(error: psycopg.Error) -> bool:
-    """Whether the connection is gone, so that another one may do better."""
-    return error.sqlstate is None or error.sqlstate[:2] == "08" or error.sqlstate in ("57P01", "57P02", "57P03")
+def connection_lost(error: psycopg.Error, connection: Connection | None) -> bool:
+    """Whether the connection is gone, or there was none, so that another one may do better.
+
+    What the client itself refuses, such as too many parameters, has no SQLSTATE either and leaves the connection
+    as it was: that is no outage.
+    """
+    if error.sqlstate is None:
+        return connection is None or connection.closed
+    return error.sqlstate[:2] == "08" or error.sqlstate in ("57P01", "57P02", "57P03")
 
 
-def explain(error: psycopg.Error, address: str) -> BackendError:
-    """The error of ours, one line with address and remedy, that stands for a client's or server's error."""
+def explain(error: psycopg.Error, address: str, *, lost: bool = False) -> BackendError:
+    """The error of ours, one line with address and remedy, that stands for a client's or server's error.
+
+    lost: whether the connection is gone; otherwise the client or the server refused what was asked.
+    """
     text = error.diag.message_primary or " ".join(str(error).split())
     if isinstance(error, (errors.UndefinedTable, errors.InvalidSchemaName)):
         return CollectionNotFound(f"the collection is no longer in {address}: another process dropped it")
@@ -191,12 +202,10 @@ def explain(error: psycopg.Error, address: str) -> BackendError:
         return Unsupported(f"{address}: {text}")
     if isinstance(error, PoolTimeout):
         return Unavailable(f"{address} does not answer: is PostgreSQL running there, with a connection free?")
-    if (
-        "password" in text
-        or "authentication failed" in text
-        or isinstance(error, errors.InvalidAuthorizationSpecification)
-    ):
+    # Without a SQLSTATE it is libpq's word on a connection that it could not make.
+    refused = lost and error.sqlstate is None and ("password" in text or "authentication failed" in text)
+    if refused or (error.sqlstate or "")[:2] == "28":
         return Denied(f"{address} refuses the credentials: check user and password in the URL ({text})")
-    if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) and _lost(error):
+    if lost and isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
         return Unavailable(f"{address} does not answer: is PostgreSQL running there? ({text})")
     return BackendError(f"{address}: {text}")

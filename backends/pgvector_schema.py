@@ -10,7 +10,7 @@ from psycopg import errors
 
 from backends.base import CollectionSpec
 from backends.errors import BackendError, Unavailable
-from backends.pgvector_connection import Connection, Database, explain
+from backends.pgvector_connection import Connection, Database, connection_lost, explain
 
 SCHEMA = "sightline"
 # "sightlin" in ASCII: the key of the lock under which schemas are migrated, whatever process does it.
@@ -68,7 +68,7 @@ def prepare(database: Database) -> Installed:
                     _migrate(connection, database.address)
             installed = _find_extension(connection)
         except psycopg.Error as error:
-            raise explain(error, database.address) from error
+            raise explain(error, database.address, lost=connection_lost(error, connection)) from error
     if installed is None or installed.version < MIN_VERSION:
         has = "no pgvector" if installed is None else f"pgvector {'.'.join(map(str, installed.version))}"
         raise Unavailable(f"{database.address} has {has}; 0.5 or later is needed: ALTER EXTENSION vector UPDATE")

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from hashlib import blake2b
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -64,7 +65,7 @@ class Searcher:
 
     def __init__(self, *, iterative: bool) -> None:
         self._iterative = iterative
-        self._broad: dict[tuple[int, str, str], tuple[float, bool]] = {}
+        self._broad: dict[tuple[int, bytes], tuple[float, bool]] = {}
 
     def search(
         self,
@@ -103,7 +104,8 @@ class Searcher:
 
     def _matches_over(self, connection: Connection, collection: Collection, where: Where, limit: int) -> bool:
         text, params = where_sql(where)
-        key = (collection.number, f"{limit} {text}", repr(params))
+        # A digest, as a filter may be megabytes.
+        key = (collection.number, blake2b(f"{limit} {text} {params!r}".encode(), digest_size=16).digest())
         known = self._broad.get(key)
         now = time.monotonic()
         if known is not None and now - known[0] < _SELECTIVITY_LIFE_S:

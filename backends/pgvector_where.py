@@ -12,6 +12,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
+from backends.errors import Unsupported
+from backends.fold import folded
 from backends.where import ORDERINGS, And, Compare, MetadataValue, Not, Scalar, Where
 
 Params: TypeAlias = list[object]
@@ -20,6 +22,8 @@ Clause: TypeAlias = tuple[str, Params]
 _SYMBOLS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 # A longer `in` list becomes one array: each term of an OR is planned and indexed on its own.
 _MAX_ALTERNATIVES = 16
+# The protocol counts parameters in 16 bits; some are left for what stands beside the filter.
+_MAX_PARAMS = 65_000
 # From here on repr() writes floats with an exponent, which jsonb would turn into an integer.
 _EXPONENT_FROM = 1e16
 
@@ -48,16 +52,31 @@ def metadata_json(metadata: Mapping[str, MetadataValue]) -> str:
 
 
 def where_sql(where: Where | None) -> Clause:
-    """A boolean SQL expression over the columns ``modality`` and ``metadata``, and its parameters."""
+    """A boolean SQL expression over the columns ``modality`` and ``metadata``, and its parameters.
+
+    Raises ValueError for a filter beyond the bounds of `backends.where.check_where`, `Unsupported` for one with
+    more parameters than PostgreSQL takes, which no filter within them has.
+    """
     if where is None:
         return "TRUE", []
+    tree = folded(where)
+    clause = _sql(tree, _MAX_ALTERNATIVES)
+    if len(clause[1]) > _MAX_PARAMS:
+        clause = _sql(tree, 1)
+    if len(clause[1]) > _MAX_PARAMS:
+        raise Unsupported(f"this filter needs {len(clause[1])} parameters, and PostgreSQL takes {_MAX_PARAMS}")
+    return clause
+
+
+def _sql(where: Where, alternatives: int) -> Clause:
+    """The expression; a comparison with more values than `alternatives` is one with an array."""
     if isinstance(where, Compare):
-        return _modality(where) if where.field == "modality" else _metadata(where)
+        return _modality(where) if where.field == "modality" else _metadata(where, alternatives)
     if isinstance(where, Not):
-        text, params = where_sql(where.clause)
+        text, params = _sql(where.clause, alternatives)
         return f"(NOT {text})", params
     glue, empty = (" AND ", "TRUE") if isinstance(where, And) else (" OR ", "FALSE")
-    return _join([where_sql(clause) for clause in where.clauses], glue, empty)
+    return _join([_sql(clause, alternatives) for clause in where.clauses], glue, empty)
 
 
 def named(clause: Clause) -> tuple[str, dict[str, object]]:
@@ -90,7 +109,7 @@ def _modality(where: Compare) -> Clause:
     return (f"(NOT {text})" if where.op in ("ne", "nin") else text), [strings]
 
 
-def _metadata(where: Compare) -> Clause:
+def _metadata(where: Compare, alternatives: int) -> Clause:
     if where.op == "exists":
         return ("(metadata ? %s)" if where.value else "(NOT metadata ? %s)"), [where.field]
     if where.op in ORDERINGS:
@@ -98,23 +117,31 @@ def _metadata(where: Compare) -> Clause:
     if where.op == "contains":
         return _contains([f"[{scalar_json(where.value)}]"], where.field)
     values = where.value if where.op in ("in", "nin") else (where.value,)
-    text, params = _equal(where.field, values)
+    text, params = _equal(where.field, values, alternatives)
     if where.op in ("ne", "nin"):
         return f"(metadata ? %s AND NOT {text})", [where.field, *params]
     return text, params
 
 
-def _equal(field: str, values: Sequence[Scalar]) -> Clause:
+def _equal(field: str, values: Sequence[Scalar], alternatives: int) -> Clause:
     """True when the field, or an element of its list, equals one of the values; lists hold strings only."""
-    if len(values) <= _MAX_ALTERNATIVES:
+    if len(values) <= alternatives:
         forms = [scalar_json(value) for value in values]
         forms += [f"[{scalar_json(value)}]" for value in values if isinstance(value, str)]
         return _contains(forms, field)
     strings = [value for value in values if isinstance(value, str)]
-    scalars = [scalar_json(value) for value in values]
-    # On a string `?|` compares the string itself, on a list its elements: both are "has an element".
-    text = "((metadata -> %s::text) = ANY(%s::text[]::jsonb[]) OR (metadata -> %s::text) ?| %s::text[])"
-    return f"({text} IS TRUE)", [field, scalars, field, strings]
+    # As one literal the array is a constant to PostgreSQL, which then hashes it instead of comparing one by one.
+    scalars = "{" + ",".join(_quoted(scalar_json(value)) for value in values) + "}"
+    found = "(metadata -> %s::text) = ANY(%s::jsonb[])"
+    if not strings:
+        return f"({found} IS TRUE)", [field, scalars]
+    listed = "jsonb_typeof(metadata -> %s::text) = 'array' AND (metadata -> %s::text) ?| %s::text[]"
+    return f"(({found} OR ({listed})) IS TRUE)", [field, scalars, field, field, strings]
+
+
+def _quoted(element: str) -> str:
+    """An element of an array literal."""
+    return '"' + element.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _contains(forms: Sequence[str], field: str) -> Clause:

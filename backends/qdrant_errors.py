@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import httpx
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Denied, Unavailable
 
 MAX_MESSAGE = 500
+_REFUSED = (httpx.LocalProtocolError, httpx.UnsupportedProtocol)
+# What the server read and will not do. The text may repeat the request, and so any words.
+_BAD_REQUEST = {400, 405, 411, 413, 414, 415, 422, 431}
 # gRPC's status codes as the HTTP ones that Qdrant's REST interface uses for the same.
 OF_GRPC = {
     "INVALID_ARGUMENT": 400,
@@ -36,7 +40,9 @@ def _status_and_text(error: Exception) -> tuple[int, str]:
     if isinstance(error, ResourceExhaustedResponse):
         return 429, str(error)
     if isinstance(error, ResponseHandlingException):
-        return 503, str(error.source) or type(error.source).__name__
+        # The client wraps all that goes wrong with a request, also what it refuses itself, such as a bad header.
+        away = isinstance(error.source, httpx.TransportError) and not isinstance(error.source, _REFUSED)
+        return 503 if away else 0, str(error.source) or type(error.source).__name__
     code = getattr(error, "code", None)
     if callable(code):
         details = getattr(error, "details", None)
@@ -58,6 +64,8 @@ def as_backend_error(error: Exception, address: str, name: str | None) -> Backen
         return Denied(
             f"{address} refused the API key: give the right one in SIGHTLINE_QDRANT_API_KEY (Qdrant says: {text})"
         )
+    if status in _BAD_REQUEST or (status == 429 and "larger than max" in lower):
+        return BackendError(f"{address}: Qdrant refuses the request: {text}")
     if status == 507 or "no space left" in lower or "disk is full" in lower or "not enough space" in lower:
         return Unavailable(f"{address}: the server's disk is full: make room there and try again (Qdrant says: {text})")
     if status == 408 or "timed out" in lower or "deadline exceeded" in lower:

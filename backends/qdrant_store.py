@@ -165,7 +165,7 @@ class QdrantStore(Backend):
                 self._engine.upsert(name, [_point(r, vectors[start + i]) for i, r in enumerate(block)])
 
     def get(self, name: str, ids: Sequence[str], *, with_vectors: bool = False) -> list[Record]:
-        check_ids(ids)
+        ids = check_ids(ids)
         self._engine.spec(name)
         points = _point_ids(ids)
         wanted = list(dict.fromkeys(points.values()))
@@ -182,7 +182,7 @@ class QdrantStore(Backend):
         On a server the count is taken just before the deletion, so what other clients write at the
         same moment may be missing from it.
         """
-        check_selection(ids, where)
+        ids = check_selection(ids, where)
         self._engine.spec(name)
         if ids is not None:
             return self._delete_ids(name, list(dict.fromkeys(_point_ids(ids).values())))

@@ -54,7 +54,7 @@ class Translator(TokenTranslator):
 
     def filter(self, where: Where | None) -> Any | None:
         """The filter, or `None` when it selects everything."""
-        part = True if where is None else self._part(where)
+        part = self.part(where)
         if isinstance(part, bool):
             return None if part else self.dialect.combine(must=[self.dialect.has_any(sorted(NOTHING))])
         return self.dialect.combine(must=[self._condition(part)])

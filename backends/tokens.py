@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from backends.base import MODALITIES
+from backends.fold import folded
 from backends.where import ORDERINGS, And, Compare, Not, Or, Scalar, Where, kind_of, matches
 
 # What a subtree has become: a constant, "has any of these keywords", or a condition of the engine.
@@ -54,6 +55,10 @@ class TokenTranslator:
     def _string(self, where: Compare) -> Part:
         """An ordering of strings."""
         raise NotImplementedError
+
+    def part(self, where: Where | None) -> Part:
+        """What a whole filter becomes. Raises ValueError as `backends.where.check_where` does."""
+        return True if where is None else self._part(folded(where))
 
     def _condition(self, part: Part) -> Any:
         return self._has_any(sorted(part)) if isinstance(part, frozenset) else part

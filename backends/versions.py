@@ -61,7 +61,7 @@ def _postgresql(url: str, within_s: float) -> str:
     import psycopg
     from psycopg.conninfo import make_conninfo
 
-    from backends.pgvector_connection import explain, parse_url
+    from backends.pgvector_connection import connection_lost, explain, parse_url
 
     conninfo, address = parse_url(url)
     statement = (
@@ -74,7 +74,7 @@ def _postgresql(url: str, within_s: float) -> str:
             connection.execute(f"SET LOCAL statement_timeout = {math.ceil(1000 * within_s)}".encode())
             row = connection.execute(statement).fetchone()
     except psycopg.Error as error:
-        raise explain(error, address) from error
+        raise explain(error, address, lost=connection_lost(error, None)) from error
     server, made, offered = row or ("?", None, None)
     if made is not None:
         return f"PostgreSQL {server}, pgvector {made}"

@@ -145,7 +145,7 @@ class WeaviateBackend(Backend):
         mend.settle(self._server, stored, [object_id(record.id) for record in kept[-BATCH_WINDOW * BATCH :]])
 
     def get(self, name: str, ids: Sequence[str], *, with_vectors: bool = False) -> list[Record]:
-        check_ids(ids)
+        ids = check_ids(ids)
         objects = object_ids(ids)
 
         def read(stored: Stored) -> list[Record]:
@@ -179,7 +179,7 @@ class WeaviateBackend(Backend):
         return Translator(stored.numbers, longer)
 
     def delete(self, name: str, *, ids: Sequence[str] | None = None, where: Where | None = None) -> int:
-        check_selection(ids, where)
+        ids = check_selection(ids, where)
         self._searcher.written(name)
         if ids is None:
             return self._with(name, lambda stored: self._delete_where(stored, where))

@@ -90,7 +90,7 @@ class Translator(TokenTranslator):
 
     def filter(self, where: Where | None) -> Any:
         """The filter; ``True`` when it selects everything, ``False`` when it selects nothing."""
-        part = True if where is None else self._part(where)
+        part = self.part(where)
         return part if isinstance(part, bool) else self._condition(part)
 
     def _token(self, field: str, kind: str, value: Scalar) -> str:

@@ -18,20 +18,28 @@ The meaning, in full:
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
+import numpy as np
+
+Modality: TypeAlias = Literal["image", "text"]
 Scalar: TypeAlias = str | int | float | bool
 MetadataValue: TypeAlias = Scalar | Sequence[str]
 Operator: TypeAlias = Literal["eq", "ne", "in", "nin", "gt", "gte", "lt", "lte", "exists", "contains"]
 
 OPERATORS: tuple[Operator, ...] = get_args(Operator)
 ORDERINGS: frozenset[str] = frozenset({"gt", "gte", "lt", "lte"})
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
 MAX_DEPTH = 32
 MAX_NODES = 4096
+MAX_VALUES = 65_536
+# Callers put the user's filter beside a condition or two of their own, so trees may be a little larger than JSON is.
+_SPARE = 16
 FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
 
 
@@ -56,20 +64,56 @@ def check_string(value: str, what: str, limit_bytes: int | None = None) -> None:
         raise ValueError(f"{what} has {size_bytes} bytes in UTF-8; the limit is {limit_bytes}")
 
 
-def check_scalar(value: Any, what: str) -> None:
-    """Raise ValueError unless `value` is a str, bool, 64-bit int or finite float."""
+def plain(value: Any) -> Any:
+    """A value of a subclass of `str`, `int` or `float`, or of NumPy, as the plain value it holds; others as they are.
+
+    Engines and JSON tell an enum member or ``np.str_`` from a string in ways of their own, so values are made
+    plain once, where they come in.
+    """
+    kind = type(value)
+    if kind is str or kind is int or kind is float or kind is bool:
+        return value
+    # By the base class's own method: a subclass may say something else by ``str()``, as enums do.
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    if isinstance(value, np.bool_):
+        return bool(value)
+    if isinstance(value, np.integer):
+        return int(value)
+    if isinstance(value, np.floating):
+        return float(value)
+    return value
+
+
+def plain_scalar(value: Any, what: str) -> Any:
+    """The value as a plain str, bool, 64-bit int or finite float. Raises ValueError for what is none of them."""
+    kind = type(value)
+    if kind is not str and kind is not int and kind is not float:
+        value = plain(value)
     if isinstance(value, str):
         check_string(value, what)
     elif isinstance(value, bool):
-        return
+        pass
     elif isinstance(value, int):
         if not -(2**63) <= value < 2**63:
-            raise ValueError(f"{what} is {value}, beyond 64-bit integers")
+            raise ValueError(f"{what} is beyond 64-bit integers")
     elif isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"{what} is {value}: only finite numbers can be stored and compared")
     else:
         raise ValueError(f"{what} is a {type(value).__name__}; allowed are str, int, float and bool")
+    return value
+
+
+def as_list(value: Any) -> Sequence[Any] | None:
+    """A list, a tuple, another sequence or a NumPy array of one dimension; None for all else, strings among it."""
+    if isinstance(value, np.ndarray):
+        return list(value) if value.ndim == 1 else None
+    return value if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray)) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +123,10 @@ class Compare:
     field: str
     op: Operator
     value: Any
+    #: The kinds and values of a list, so that a long one is one look-up for each record.
+    _wanted: frozenset[tuple[str, Scalar]] = dataclasses.field(
+        default=frozenset(), init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         check_field_name(self.field)
@@ -86,25 +134,37 @@ class Compare:
         if self.op not in OPERATORS:
             known = ", ".join("$" + op for op in OPERATORS)
             raise ValueError(f"unknown operator '${self.op}' on field {self.field!r}; known are {known}")
+        for name in ("field", "op"):
+            object.__setattr__(self, name, plain(getattr(self, name)))
+        object.__setattr__(self, "value", self._plain_value(what))
         if self.op in ("in", "nin"):
-            if isinstance(self.value, str) or not isinstance(self.value, Sequence):
-                raise ValueError(f"{what} must be a list of values, not {self.value!r}")
-            for item in self.value:
-                check_scalar(item, f"an element of {what}")
-            object.__setattr__(self, "value", tuple(self.value))
-            return
+            object.__setattr__(self, "_wanted", frozenset((kind_of(item), item) for item in self.value))
+
+    def _plain_value(self, what: str) -> Any:
+        if self.op in ("in", "nin"):
+            items = as_list(self.value)
+            if items is None:
+                raise ValueError(f"{what} must be a list of values, not {_cut(self.value)}")
+            return tuple(plain_scalar(item, f"an element of {what}") for item in items)
+        value = plain(self.value)
         if self.op == "exists":
-            if not isinstance(self.value, bool):
-                raise ValueError(f"{what} must be true or false, not {self.value!r}")
-            return
-        if self.value is None or isinstance(self.value, (list, tuple)):
+            if not isinstance(value, bool):
+                raise ValueError(f"{what} must be true or false, not {_cut(value)}")
+            return value
+        if value is None or as_list(value) is not None:
             raise ValueError(
-                f"{what} must be one string, number or boolean, not {self.value!r}; "
+                f"{what} must be one string, number or boolean, not {_cut(value)}; "
                 "use $exists for a missing field, $in for one of several values"
             )
-        check_scalar(self.value, what)
-        if self.op in ORDERINGS and isinstance(self.value, bool):
+        if self.op in ORDERINGS and isinstance(value, bool):
             raise ValueError(f"{what} cannot be a boolean: booleans have no order")
+        return plain_scalar(value, what)
+
+
+def _cut(value: Any) -> str:
+    """A value as a message shows it."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +227,11 @@ def _compare(clause: Compare, metadata: Mapping[str, MetadataValue], modality: s
         return not is_list and _ordered(value, clause.value, clause.op)  # type: ignore[arg-type]
     if clause.op == "contains" and not is_list:
         return False
-    wanted = clause.value if clause.op in ("in", "nin") else (clause.value,)
     elements: Sequence[Any] = value if is_list else (value,)  # type: ignore[assignment]
-    found = any(_equal(element, item) for element in elements for item in wanted)
+    if clause.op in ("in", "nin"):
+        found = any((kind_of(element), element) in clause._wanted for element in elements)
+    else:
+        found = any(_equal(element, clause.value) for element in elements)
     return not found if clause.op in ("ne", "nin") else found
 
 
@@ -199,10 +261,36 @@ def parse_where(data: Any) -> Where:
     """Read the JSON form of a filter, e.g. ``{"year": {"$gte": 1990}, "tags": {"$in": ["a"]}}``.
 
     A mapping is the conjunction of its entries; a plain value means ``$eq``; ``$and``/``$or`` take a
-    list, ``$not`` one mapping. Raises ValueError naming the place for anything else, for a tree deeper
-    than 32 or with more than 4,096 nodes.
+    list, ``$not`` one mapping. Raises ValueError naming the place for anything else, and as `check_where` does.
     """
-    return _Parser().mapping(data, "where", 1)
+    where = _Parser().mapping(data, "where", 1)
+    check_where(where)
+    return where
+
+
+def check_where(where: Where | None) -> None:
+    """Raise ValueError for a filter of more than 32 levels, 4,096 comparisons or 65,536 values in its lists."""
+    comparisons = values = 0
+    todo: list[tuple[Where, int]] = [] if where is None else [(where, 1)]
+    while todo:
+        node, depth = todo.pop()
+        # A level of JSON is up to two of the tree: a group in a group.
+        if depth > 2 * MAX_DEPTH + _SPARE:
+            raise ValueError(f"where is nested deeper than {MAX_DEPTH} levels")
+        if isinstance(node, Compare):
+            comparisons += 1
+            values += len(node.value) if node.op in ("in", "nin") else 0
+        elif isinstance(node, Not):
+            todo.append((node.clause, depth + 1))
+        else:
+            comparisons += 1
+            todo.extend((clause, depth + 1) for clause in node.clauses)
+        if comparisons > MAX_NODES + _SPARE:
+            raise ValueError(
+                f"where has more than {MAX_NODES} comparisons: put several values of one field into one $in"
+            )
+        if values > MAX_VALUES:
+            raise ValueError(f"where has more than {MAX_VALUES} values in its lists: ask for fewer at once")
 
 
 class _Parser:
@@ -211,7 +299,7 @@ class _Parser:
 
     def mapping(self, data: Any, where: str, depth: int) -> Where:
         if not isinstance(data, Mapping):
-            raise ValueError(f"{where} must be an object like {{'year': {{'$gte': 1990}}}}, not {data!r}")
+            raise ValueError(f"{where} must be an object like {{'year': {{'$gte': 1990}}}}, not {_cut(data)}")
         if depth > MAX_DEPTH:
             raise ValueError(f"{where} is nested deeper than {MAX_DEPTH} levels")
         clauses: list[Where] = []
@@ -219,7 +307,7 @@ class _Parser:
             place = f"{where}.{key}"
             if key in ("$and", "$or"):
                 if not isinstance(value, Sequence) or isinstance(value, str):
-                    raise ValueError(f"{place} must be a list of filters, not {value!r}")
+                    raise ValueError(f"{place} must be a list of filters, not {_cut(value)}")
                 parts = tuple(self.mapping(v, f"{place}[{i}]", depth + 1) for i, v in enumerate(value))
                 clauses.append(And(parts) if key == "$and" else Or(parts))
             elif key == "$not":
@@ -242,6 +330,7 @@ class _Parser:
                 if depth >= MAX_DEPTH:
                     raise ValueError(f"{place} is nested deeper than {MAX_DEPTH} levels")
                 inner = self.field(name, operand, f"{place}.$not", depth + 1)
+                self.count(len(inner))
                 clauses.append(Not(inner[0] if len(inner) == 1 else And(tuple(inner))))
             elif not isinstance(key, str) or not key.startswith("$"):
                 raise ValueError(f"{place}.{key}: expected an operator such as $eq; nested fields do not exist")
@@ -264,8 +353,3 @@ def format_where(where: Where) -> dict[str, Any]:
         return {"$not": format_where(where.clause)}
     key = "$and" if isinstance(where, And) else "$or"
     return {key: [format_where(clause) for clause in where.clauses]}
-
-
-def is_everything(where: Where) -> bool:
-    """Whether `where` is the empty conjunction, which matches every record by saying nothing."""
-    return isinstance(where, And) and all(is_everything(clause) for clause in where.clauses)

@@ -45,7 +45,9 @@ from benchmarks.questions import Question, QuestionError, read_questions
 from indexers import IndexingError, index
 from retrieval import Retriever, load_encoder
 from retrieval.chat import Answer, ChatOptions, GroundedChat, Turn
+from retrieval.chat.options import gate_of
 from retrieval.models import ModelError, load_model, traits
+from retrieval.relevance import RELEVANT
 
 FAKE = "fake"
 CITATION = re.compile(r"\[(\d+)\]")
@@ -96,6 +98,7 @@ def options_for(name: str, model: BaseChatModel) -> ChatOptions:
         max_answer_tokens=min(512, context // 4),
         max_evidence=4 if weak else 8,
         max_images=4 if known.max_images is None else min(4, known.max_images),
+        gate=gate_of(RELEVANT),
         strict=weak,
         fallback="quote" if weak else "refuse",
         rewrite="rules" if weak else "model",

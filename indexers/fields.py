@@ -20,7 +20,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
-from backends.where import MetadataValue, check_scalar, check_string
+from backends.where import MetadataValue, check_string, plain_scalar
 
 Metadata: TypeAlias = dict[str, MetadataValue]
 
@@ -79,8 +79,8 @@ def clean_value(value: Any) -> MetadataValue | None:
         return value or None
     if isinstance(value, Mapping):
         raise ValueError("nested objects cannot be stored")
-    check_scalar(value, "the value")
-    return value  # type: ignore[no-any-return]
+    scalar: MetadataValue = plain_scalar(value, "the value")
+    return scalar
 
 
 def column_types(rows: Iterable[list[str]], width: int) -> list[type]:

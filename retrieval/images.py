@@ -32,7 +32,6 @@ from PIL import (
 )
 from PIL.ImageFile import ImageFile
 
-from backends.harmless import escaped
 from retrieval.colours import upright_rgb
 from retrieval.decode_budget import PROCESS_BUDGET
 from retrieval.decode_plan import Plan, Wanted, middle_box
@@ -279,6 +278,9 @@ def _describe(source: ImageSource) -> str:
 
 
 def _one_line(text: str) -> str:
+    # Not at the top: the processes that decode pictures load neither NumPy nor the engines' package.
+    from backends.harmless import escaped
+
     return escaped(text)
 
 

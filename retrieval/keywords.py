@@ -23,8 +23,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from numpy.typing import ArrayLike
 
-from backends.base import Backend, CollectionSpec, Hit, Page, Record, Unavailable, Where, matches
+from backends.base import Backend, BackendError, CollectionSpec, Hit, Page, Record, Unavailable, Where, matches
 from backends.checks import check_search, check_selection
+from backends.sqlite_errors import is_refusal
+from backends.where import check_where
 from backends.words import searched_text, words
 from retrieval.keyword_index import KeywordIndex, Match, digest_of, put
 
@@ -67,6 +69,7 @@ class KeywordSidecar(Backend):
     def search_text(self, name: str, query: str, k: int, *, where: Where | None = None) -> list[Hit]:
         """The k best records by BM25; the index is brought up to date first where it is not."""
         check_search(k, None, self.capabilities)
+        check_where(where)
         spec = self.inner.describe(name)
         copy = self._copy(name)
         with _reported(copy):
@@ -119,7 +122,7 @@ class KeywordSidecar(Backend):
 
     def delete(self, name: str, *, ids: Sequence[str] | None = None, where: Where | None = None) -> int:
         """As the engine does, and the index follows."""
-        check_selection(ids, where)
+        ids = check_selection(ids, where)
         spec = self.inner.describe(name)
         copy = self._copy(name)
         with _reported(copy), copy.writer():
@@ -256,7 +259,9 @@ def _reported(copy: _Copy) -> Iterator[None]:
     path = copy.index.path
     try:
         yield
-    except sqlite3.OperationalError as error:
+    except (sqlite3.OperationalError, sqlite3.DataError, sqlite3.InterfaceError) as error:
+        if is_refusal(error):
+            raise BackendError(f"the keyword index {path} refuses what was asked: SQLite says {error}") from error
         raise Unavailable(f"the keyword index {path} cannot be used: SQLite says {error}") from error
     except sqlite3.DatabaseError as error:
         copy.index.discard()

@@ -17,6 +17,7 @@ from backends.base import Modality
 from retrieval.encoders.base import Encoder
 from retrieval.images import load_image
 
+MAX_WEIGHT = 1e6
 MAX_TERMS = 64
 MAX_QUERY_CHARS = 10_000
 _WEIGHT = re.compile(r"\^(\d+(?:\.\d+)?)\Z")
@@ -39,7 +40,8 @@ class Stored:
 class Term:
     """One part of a composed query: text (a str), a stored item or an image (anything else), and its weight.
 
-    A negative weight steers away from the term. Raises SearchError for a weight that is zero or not finite.
+    A negative weight steers away from the term. Raises SearchError for a weight that is zero, not finite, or
+    further from 1 than a factor of a million, beyond which one term would drown the others.
     """
 
     value: str | Path | bytes | Image.Image | Stored
@@ -48,6 +50,11 @@ class Term:
     def __post_init__(self) -> None:
         if not math.isfinite(self.weight) or self.weight == 0:
             raise SearchError(f"a term's weight must be a number other than 0, not {self.weight!r}")
+        if not 1 / MAX_WEIGHT <= abs(self.weight) <= MAX_WEIGHT:
+            raise SearchError(
+                f"a term's weight must be from {1 / MAX_WEIGHT:g} to {MAX_WEIGHT:g}, or the same below 0, "
+                f"not {self.weight!r}"
+            )
         if isinstance(self.value, str):
             if not self.value.strip():
                 raise SearchError("a query text is empty: say what to look for")

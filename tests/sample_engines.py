@@ -245,7 +245,7 @@ class NotOfMissingIsFalse(ExactBackend):
 class EmptyMeansAll(ExactBackend):
     def delete(self, name, *, ids=None, where=None):
         if ids is not None and not ids:
-            return super().delete(name, where=Not(Or(())))
+            return super().delete(name, ids=[record.id for page in self.scan(name) for record in page.records])
         return super().delete(name, ids=ids, where=where)
 
 

@@ -45,6 +45,28 @@ class TestSearch:
         assert len(found.json["hits"]) == 2
         assert found.err == ""
 
+    @pytest.mark.parametrize(
+        ("asked", "said"),
+        [
+            (("search", "zebra", "--mode", "keyword"), "nothing found: no image has any of these words"),
+            (("search", "?!", "--mode", "keyword"), "nothing found: there is no word in the query"),
+            (("search", "red", "--where", '{"number": 99}'), "nothing found: no item matches the filter"),
+            (
+                ("search", "red", "--min-relevance", 0, "--offset", 500),
+                "nothing found: there is nothing from rank 501 on",
+            ),
+            (("similar", "img-red", "--offset", 500), "nothing found: there is nothing from rank 501 on"),
+            (("lookup", "PICTURE", "--where", '{"number": 99}'), "nothing found: no item matches the filter"),
+            (("lookup", "PICTURE", "--where", '{"modality": "image"}'), "nothing found: no text matches the filter"),
+        ],
+    )
+    def test_what_is_said_of_nothing_is_true(
+        self, run: Run, tmp_path: Path, asked: tuple[object, ...], said: str
+    ) -> None:
+        picture = paint(tmp_path / "query.png", "red")
+        found = run(*(picture if word == "PICTURE" else word for word in asked))
+        assert (found.code, found.out, found.err.strip()) == (0, "", said)
+
     def test_a_picture_finds_pictures(self, run: Run, tmp_path: Path) -> None:
         picture = paint(tmp_path / "query.png", "blue")
         assert ids(run("search", "--image", picture, "--json"))[0] == "img-blue"

@@ -17,6 +17,7 @@ from backends import connect
 from backends.base import (
     And,
     Backend,
+    BackendError,
     CollectionNotFound,
     CollectionSpec,
     Compare,
@@ -31,7 +32,7 @@ from backends.base import (
 )
 from backends.faiss import FaissBackend
 from backends.faiss_index import plan_index
-from backends.faiss_rows import MAX_IDLE, Connections
+from backends.faiss_rows import MAX_IDLE, Connections, reported
 
 DIM = 24
 
@@ -484,3 +485,17 @@ def test_idle_connections_are_bounded(tmp_path: Path) -> None:
         with pytest.raises(sqlite3.ProgrammingError, match="closed"):
             taken[-1].execute("SELECT 1")
         connections.close()
+
+
+def test_what_sqlite_refuses_is_no_outage(tmp_path):
+    with sqlite3.connect(":memory:") as connection:
+        for statement, values in (
+            ("SELECT " + "+".join(["?"] * 40_000), [1] * 40_000),
+            ("SELECT " + "(" * 2_000 + "1" + ")" * 2_000, []),
+            ("SELECT zeroblob(1 << 40)", []),
+        ):
+            with pytest.raises(BackendError, match="refuses") as caught, reported(tmp_path):
+                connection.execute(statement, values).fetchall()
+            assert not isinstance(caught.value, (Unavailable, Corrupt))
+        with pytest.raises(Unavailable), reported(tmp_path):
+            connection.execute("SELECT * FROM nothing")

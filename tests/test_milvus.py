@@ -165,6 +165,9 @@ def test_a_server_that_is_away_is_named_in_time():
         (65535, "write /data/1: no space left on device", Unavailable, "no room left"),
         (2, "Fail connecting to server on 127.0.0.1:1", Unavailable, "does not answer"),
         (8, "grpc: received message larger than max (70 vs. 64)", TooLarge, "larger"),
+        (6, "unexpected token 'auth' at column 9", BackendError, "refuses what was asked"),
+        (65535, "cannot parse expression: tag == 'unavailable, deadline, permission'", BackendError, "refuses"),
+        (1100, "failed to create query plan: cannot parse expression: a == 'password'", BackendError, "refuses"),
         (65535, "something new\nwith its stack", BackendError, "something new$"),
     ],
 )

@@ -9,18 +9,21 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 from backends import connect
 from backends.base import (
+    And,
     BackendError,
     CollectionNotFound,
     CollectionSpec,
     Compare,
     IndexSpec,
+    Not,
+    Or,
     Record,
     Unavailable,
     Unsupported,
@@ -32,6 +35,7 @@ from backends.pgvector_connection import Connection, Database, parse_url
 from backends.pgvector_index import find
 from backends.pgvector_schema import prepare
 from backends.pgvector_search import Searcher, ef_search, probes
+from backends.pgvector_where import where_sql
 from tests.postgres import PASSWORD, QUOTED, Server
 
 
@@ -473,3 +477,34 @@ def deleted_and_flushed(backend: PostgresBackend, name: str) -> None:
     """Flush once PostgreSQL has counted the dead rows, which it does with a second's delay."""
     backend._database.run(lambda connection: connection.execute("SELECT pg_stat_force_next_flush()"))
     backend.flush(name)
+
+
+def test_what_the_client_refuses_is_no_outage(backend: PostgresBackend) -> None:
+    database = backend._database
+    statement = b"SELECT " + b", ".join([b"%s"] * 65_536)
+    asked = []
+
+    def too_many(connection: Any) -> None:
+        asked.append(1)
+        connection.execute(statement, [1] * 65_536)
+
+    with pytest.raises(BackendError, match="parameters") as caught:
+        database.run(too_many)
+    assert not isinstance(caught.value, Unavailable)
+    assert len(asked) == 1
+    with pytest.raises(BackendError) as caught:
+        database.run(lambda connection: connection.execute("SELECT %s::text", ["a\0b"]))
+    assert not isinstance(caught.value, Unavailable)
+    with pytest.raises(BackendError, match="password") as caught:
+        database.run(lambda connection: connection.execute("SELECT 'password authentication failed'::int"))
+    assert not isinstance(caught.value, Unavailable)
+    assert backend.collections() == []
+
+
+def test_every_filter_within_the_bounds_has_few_parameters() -> None:
+    most = Or(tuple(Compare(f"f{i}", "in", tuple(f"{i}-{j}" for j in range(16))) for i in range(4_000)))
+    one_field = Or(tuple(Compare("place", "in", tuple(f"{i}-{j}" for j in range(16))) for i in range(2_500)))
+    not_equal = And(tuple(Compare(f"f{i}", "nin", (1, "a", 2)) for i in range(4_000)))
+    assert len(where_sql(one_field)[1]) == 5
+    for where in (most, not_equal, Not(most)):
+        assert len(where_sql(where)[1]) < 65_535

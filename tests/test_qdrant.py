@@ -150,6 +150,7 @@ def test_a_server_that_goes_away_is_named(prefer_grpc: bool) -> None:
             "no collection",
         ),
         (400, grpc.StatusCode.INVALID_ARGUMENT, "Vector dimension error: expected 4, got 5", BackendError, "dimension"),
+        (422, grpc.StatusCode.INVALID_ARGUMENT, "bad value 'no space left, timed out'", BackendError, "bad value"),
         (500, grpc.StatusCode.INTERNAL, "Service internal error: task panicked", BackendError, "panicked"),
     ],
 )

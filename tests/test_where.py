@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import enum
 import itertools
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.base import And, Compare, Not, Or, format_where, matches, parse_where
+from backends.base import And, CollectionSpec, Compare, Not, Or, Record, format_where, matches, parse_where
+from backends.checks import check_ids
 from backends.conformance import strategies
 from backends.exact import ExactBackend
-from backends.where import MAX_DEPTH, MAX_NODES, OPERATORS, fields_of, is_everything
+from backends.fold import folded, is_everything
+from backends.where import MAX_DEPTH, MAX_NODES, MAX_VALUES, OPERATORS, fields_of
 
 FILTERS = strategies.filters(ExactBackend.capabilities)
 BOOK = {"year": 1990, "rating": 4.5, "lang": "en", "tags": ["sea", "dog"], "seen": True, "none": [], "empty": ""}
@@ -192,8 +196,158 @@ def test_no_filter_matches_everything() -> None:
     assert is_everything(And(()))
     assert is_everything(And((And(()), And(()))))
     assert not is_everything(Or(()))
-    assert not is_everything(Not(Or(())))
     assert not is_everything(And((Compare("a", "eq", 1),)))
+    assert not is_everything(Or((Compare("a", "eq", 1), Not(Compare("a", "eq", True)))))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"$and": []},
+        {"$and": [{}, {"$and": []}]},
+        {"$or": [{"a": 1}, {}]},
+        {"$not": {"$or": []}},
+        {"$not": {"a": {"$in": []}}},
+        {"$not": {"$not": {}}},
+        {"$not": {"a": 1, "b": {"$in": []}}},
+        {"$or": [{"a": {"$exists": True}}, {"a": {"$exists": False}}]},
+        {"$or": [{"a": 1}, {"b": 2}, {"$not": {"a": {"$eq": 1}}}]},
+        {"modality": {"$in": ["image", "text"]}},
+        {"modality": {"$ne": "sound"}},
+        {"$not": {"modality": {"$contains": "image"}}},
+    ],
+)
+def test_a_tautology_is_known_by_its_form_and_deletes_nothing(data: Any) -> None:
+    where = parse_where(data)
+    assert is_everything(where)
+    with ExactBackend() as store:
+        store.create(CollectionSpec("c", 2))
+        store.upsert("c", [Record("a", np.ones(2, np.float32), metadata={"a": 1})])
+        with pytest.raises(ValueError, match="true of every record"):
+            store.delete("c", where=where)
+        assert store.delete("c", where=Not(where)) == 0
+        assert store.count("c") == 1
+
+
+@settings(deadline=None, max_examples=300)
+@given(FILTERS, strategies.metadata(), st.sampled_from(["image", "text"]))
+def test_a_folded_filter_means_the_same(where: Any, metadata: Any, modality: str) -> None:
+    small = folded(where)
+    assert matches(small, metadata, modality) is matches(where, metadata, modality)
+    assert folded(small) == small
+    if is_everything(where):
+        assert matches(where, metadata, modality)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.recursive(
+        st.sampled_from([And(()), Or(()), Compare("a", "in", ()), Compare("a", "exists", True), Compare("a", "ne", 1)]),
+        lambda inner: st.one_of(
+            inner.map(Not),
+            st.lists(inner, max_size=3).map(lambda clauses: And(tuple(clauses))),
+            st.lists(inner, max_size=3).map(lambda clauses: Or(tuple(clauses))),
+        ),
+    )
+)
+def test_what_is_called_everything_matches_whatever_there_is(where: Any) -> None:
+    shapes: list[Any] = [{}, {"a": 1}, {"a": 2}, {"a": ["x"]}]
+    if is_everything(where):
+        assert all(matches(where, shape, "image") for shape in shapes)
+    if folded(where) == Or(()):
+        assert not any(matches(where, shape, "image") for shape in shapes)
+
+
+def test_equalities_on_one_field_become_one_list() -> None:
+    ones = tuple(Compare("a", "eq", value) for value in (1, True, "1", 1))
+    assert folded(Or(ones)) == Compare("a", "in", (1, True, "1"))
+    assert folded(Or((Or(ones), Compare("a", "in", ("b",))))) == Compare("a", "in", (1, True, "1", "b"))
+    assert folded(And(tuple(Not(one) for one in ones))) == Not(Compare("a", "in", (1, True, "1")))
+    assert folded(And((Compare("a", "ne", 1), Compare("a", "nin", (2, 3))))) == Compare("a", "nin", (1, 2, 3))
+    kept = And((Compare("a", "eq", 1), Compare("a", "eq", 2)))
+    assert folded(kept) == kept
+
+
+def test_trees_made_in_python_are_bounded_too() -> None:
+    deep: Any = Compare("a", "eq", 1)
+    for _ in range(5_000):
+        deep = Not(deep)
+    for where, said in (
+        (deep, "nested deeper than 32"),
+        (Or(tuple(Compare(f"f{i}", "eq", 1) for i in range(MAX_NODES + 100))), "more than 4096 comparisons"),
+        (Compare("a", "in", tuple(range(MAX_VALUES + 1))), "more than 65536 values"),
+        (Or(tuple(Compare("a", "in", tuple(range(i, i + 40_000))) for i in (0, 40_000))), "more than 65536 values"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            folded(where)
+    with pytest.raises(ValueError, match="more than 65536 values"):
+        parse_where({"a": {"$in": list(range(MAX_VALUES + 1))}})
+    ops = ("gt", "gte", "lt", "lte", "ne", "eq")
+    with pytest.raises(ValueError, match="more than 4096"):
+        parse_where({f"f{i}": {"$not": {"$" + op: 1 for op in ops}} for i in range(1_000)})
+
+
+class Kind(str, enum.Enum):  # noqa: UP042 - of this one str() is another string
+    MANUAL = "manual"
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+class Loud(str):
+    def __str__(self) -> str:
+        return "LOUD"
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize(
+    ("value", "held"),
+    [
+        (Kind.MANUAL, "manual"),
+        (Loud("soft"), "soft"),
+        (np.str_("x"), "x"),
+        (Level.HIGH, 3),
+        (np.int32(4), 4),
+        (np.uint64(7), 7),
+        (np.float64(0.5), 0.5),
+        (np.float32(0.25), 0.25),
+        (np.bool_(True), True),
+        (np.False_, False),
+    ],
+)
+def test_values_are_plain_from_where_they_enter(value: Any, held: Any) -> None:
+    (metadata,) = (Record("a", None, metadata={"f": value}).metadata,)
+    for found in (metadata["f"], Compare("f", "eq", value).value, *Compare("f", "in", [value]).value):
+        assert (found, type(found)) == (held, type(held))
+
+
+def test_lists_ids_and_names_are_plain_too() -> None:
+    record = Record(Loud("id"), None, Loud("text"), Loud("words"), Loud("u"), {Loud("f"): np.array(["a", "b"])})  # type: ignore[arg-type]
+    assert record.metadata == {"f": ["a", "b"]}
+    texts = (record.id, record.modality, record.text, record.uri, *record.metadata, *record.metadata["f"])  # type: ignore[misc]
+    assert {type(text) for text in texts} == {str}
+    assert Record("a", None, metadata={"f": (Kind.MANUAL, "b")}).metadata == {"f": ["manual", "b"]}
+    assert Compare("f", "in", np.array([1, 2])).value == (1, 2)
+    assert type(Compare(Loud("f"), Loud("eq"), 1).field) is str  # type: ignore[arg-type]
+    assert type(CollectionSpec(Loud("c"), 2, encoder=Loud("e")).name) is str
+    assert check_ids([Loud("a"), "b"]) == ["a", "b"]
+    assert {type(i) for i in check_ids([Loud("a"), "b"])} == {str}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [enum.Enum("Odd", "A").A, np.array([["a"]]), np.datetime64("2020"), b"x", np.uint64(2**63), np.array([1])],  # type: ignore[attr-defined]
+)
+def test_what_holds_no_plain_value_is_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match="record 'a'"):
+        Record("a", None, metadata={"f": value})
+    with pytest.raises(ValueError, match=r"the value of f \$eq"):
+        Compare("f", "eq", value)
+    with pytest.raises(ValueError, match="an id is a string"):
+        check_ids(["a", value])
 
 
 @pytest.mark.parametrize("op", OPERATORS)

@@ -32,8 +32,8 @@ exec(compile(SUITE, str(PAGE), "exec"), _document)  # the document's own suite, 
 TestUsearch = _document["TestUsearch"]
 
 
-def test_the_engine_has_fewer_than_150_lines() -> None:
-    assert len(ENGINE.splitlines()) < 150
+def test_the_engine_has_no_more_than_150_lines() -> None:
+    assert len(ENGINE.splitlines()) <= 150
 
 
 def test_the_suite_class_is_the_whole_suite_in_three_lines() -> None:

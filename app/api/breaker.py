@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from backends.base import Unavailable
+from backends.base import BackendError, Unavailable, Unsupported
 
 RETRY_S = 2.0
 _CALLS = frozenset({"collections", "describe", "create", "drop", "upsert", "get", "delete", "count", "search"}) | {
@@ -20,7 +20,8 @@ class Breaker:
     """A server's backend that is asked once in two seconds while it does not answer; all else is refused at once.
 
     A driver waits seconds for a connection, and every waiting request keeps a thread. So after a call
-    that raised `Unavailable` the others raise it without a try, until one that is let through has worked.
+    that raised `Unavailable` the others raise it without a try, until one that is let through has worked. What is
+    refused without asking the database, such as a bad filter, says nothing of it and changes nothing.
     (M. Nygard, Release It!, 2007.)
     """
 
@@ -36,28 +37,42 @@ class Breaker:
 
     def _guarded(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def guarded(*arguments: Any, **options: Any) -> Any:
-            self._enter()
+            trying = self._enter()
             try:
                 result = function(*arguments, **options)
             except Unavailable:
                 with self._lock:
                     self._away, self._next_try_s = True, time.monotonic() + RETRY_S
                 raise
-            except Exception:
-                # It answered, whatever it said.
-                self._away = False
+            except BackendError as error:
+                if isinstance(error, Unsupported | ValueError):
+                    self._tell_nothing(trying)
+                else:
+                    # It answered, whatever it said.
+                    self._away = False
+                raise
+            except BaseException:
+                self._tell_nothing(trying)
                 raise
             self._away = False
             return result
 
         return guarded
 
-    def _enter(self) -> None:
+    def _tell_nothing(self, trying: bool) -> None:
+        """After a call that was refused before the database saw it: the next one may be the try instead."""
+        if trying:
+            with self._lock:
+                self._next_try_s = 0.0
+
+    def _enter(self) -> bool:
+        """Whether this call is the try; raises `Unavailable` for one that is not while the database is away."""
         with self._lock:
             if not self._away:
-                return
+                return False
             now_s = time.monotonic()
             if now_s < self._next_try_s:
                 raise Unavailable("the database did not answer a moment ago")
             # This call is the try; others wait for what comes of it, or for its time to be up.
             self._next_try_s = now_s + RETRY_S
+            return True

@@ -18,6 +18,7 @@ from backends.base import MAX_ID_BYTES, Compare, Modality, Record
 from backends.where import check_string
 from indexers.items import caption_id
 from retrieval.decode_plan import Wanted
+from retrieval.reasons import why_nothing
 from retrieval.search import ItemNotFound
 
 ItemId = Annotated[
@@ -119,8 +120,14 @@ def neighbours(
 ) -> HitsBody:
     """What is similar to an item. Raises `ItemNotFound`, and what the retriever raises."""
     _check(item_id)
-    hits = service.retriever(collection).similar(item_id, k, offset=offset, modality=modality)
-    return HitsBody(hits=[HitBody.of(hit) for hit in hits])
+    retriever = service.retriever(collection)
+    hits = retriever.similar(item_id, k, offset=offset, modality=modality)
+    nothing = None
+    if not hits:
+        own = retriever.get(item_id).modality
+        left_out = int(modality in (None, own))
+        nothing = why_nothing(retriever, modality=modality or own, offset=offset, left_out=left_out)
+    return HitsBody(hits=[HitBody.of(hit) for hit in hits], nothing=nothing)
 
 
 def thumbnail(service: Service, record: Record, size: int) -> bytes:

@@ -135,6 +135,7 @@ class HitsBody(BaseModel):
     """Results, best first."""
 
     hits: list[HitBody]
+    nothing: str | None = Field(None, description="Why there are no hits; null where there are.")
 
 
 class FacetValue(BaseModel):

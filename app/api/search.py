@@ -16,7 +16,8 @@ from app.api.routes import operation
 from app.api.schemas import Collection, FacetBody, HitBody, HitsBody, K, Offset, SearchBody, SearchHitsBody
 from app.api.turns import Picture
 from retrieval.images import open_image
-from retrieval.query import Query, SearchError, Stored, Term, query_vector
+from retrieval.query import Query, SearchError, Stored, Term, query_items, query_vector, query_words
+from retrieval.reasons import why_nothing
 
 FACET_VALUES = 20
 
@@ -63,15 +64,23 @@ def searched(service: Service, body: SearchBody, collection: str | None) -> Sear
             narrowed = {"where": body.where, "modality": body.modality, "mode": body.mode}
             counted = retriever.facets(body.facets, query, **narrowed, top=FACET_VALUES, vector=vector)
             facets = {name: FacetBody.of(facet) for name, facet in counted.items()}
-    return SearchHitsBody(hits=[HitBody.of(hit) for hit in hits], facets=facets)
+    nothing = None
+    if not hits:
+        nothing = why_nothing(
+            retriever, where=body.where, modality=body.modality, offset=body.offset, min_relevance=body.min_relevance,
+            asked_words=query_words(query) if body.mode == "keyword" else None, left_out=len(query_items(query)),
+        )  # fmt: skip
+    return SearchHitsBody(hits=[HitBody.of(hit) for hit in hits], facets=facets, nothing=nothing)
 
 
 def looked_up(service: Service, image: bytes, k: int, offset: int, collection: str | None) -> HitsBody:
     """The texts that describe an image best. Raises what the retriever raises, and `ImageError`."""
     with service.decoding():
         picture = service.load(image, service.picture_size)
-        hits = service.retriever(collection).lookup(picture, k, offset=offset)
-    return HitsBody(hits=[HitBody.of(hit) for hit in hits])
+        retriever = service.retriever(collection)
+        hits = retriever.lookup(picture, k, offset=offset)
+    nothing = None if hits else why_nothing(retriever, modality="text", offset=offset)
+    return HitsBody(hits=[HitBody.of(hit) for hit in hits], nothing=nothing)
 
 
 def _options(body: SearchBody) -> dict[str, Any]:

@@ -158,9 +158,10 @@ export function searchView() {
     if (first) element.classList.add("working");
     try {
       const body = { ...await requestBody(state), k: PAGE, offset: mine.hits.length };
-      const { hits } = await call(withCollection("/v1/search", state.collection), { method: "POST", json: body, signal: controller.signal });
+      const { hits, nothing: why } = await call(withCollection("/v1/search", state.collection), { method: "POST", json: body, signal: controller.signal });
       if (list !== mine) return;
       mine.hits.push(...hits);
+      mine.why = why;
       mine.ended = hits.length < PAGE || mine.hits.length >= LAST_OFFSET;
       panel.learn(hits);
       keep(mine);
@@ -226,7 +227,7 @@ export function searchView() {
     const misses = button("Show the nearest misses", showAll, { class: "first" });
     const clear = state.where ? button("Clear the filters", () => change({ where: null })) : null;
     const told = !isGated(state)
-      ? ["Nothing is here", state.where ? "No item matches the filters." : "The collection has no such items yet."]
+      ? ["Nothing is here", list.why ? `${list.why[0].toUpperCase()}${list.why.slice(1)}.` : ""]
       : ["Nothing relevant", "No item is judged to answer this search. What comes nearest can still be shown, as a guess."];
     return h("div", { class: "nothing" }, h("h2", {}, told[0]), h("p", {}, told[1]), h("div", { class: "row" }, isGated(state) ? misses : null, clear));
   }

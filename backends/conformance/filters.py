@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from backends.conformance import strategies
 from backends.conformance.samples import some, vectors
 from backends.conformance.store import Store
 from backends.conformance.twin import Twin
-from backends.where import OPERATORS, ORDERINGS
+from backends.where import MAX_NODES, MAX_VALUES, OPERATORS, ORDERINGS
 
 COLLECTIONS = 5
 SHAPES = 40
@@ -32,6 +33,27 @@ VALUES: tuple[Any, ...] = (
     "true", "", "a", "A", "a ", "b", "it's", 'say "x"', "a\\b", "%", "_", "~", "～", "😀", "é", "e\u0301", "Z", "ä",
     '["a"]', "None",
 )  # fmt: skip
+
+
+class Kind(str, enum.Enum):  # noqa: UP042 - of this one str() is another string
+    """Strings as programs have them."""
+
+    MANUAL = "manual"
+
+
+class Level(enum.IntEnum):
+    """Numbers as programs have them."""
+
+    HIGH = 3
+
+
+class Id(str):
+    """A string that says something else of itself."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "another"
 
 
 def asks_for_string_order(where: Where) -> bool:
@@ -170,7 +192,7 @@ class FilterChecks:
         names = (
             "id", "ID", "_id", "pk", "rowid", "oid", "vector", "embedding", "text", "uri", "metadata", "payload",
             "score", "distance", "select", "order", "group", "null", "true", "key", "value", "name", "type", "class",
-            "properties", "record_id", "document", "data", "json", "x" * 64, "_", "__", "a1", "A1",
+            "properties", "record_id", "document", "data", "json", "x" * 64, "_", "__", "a1", "A1", "ector", "ords",
         )  # fmt: skip
         twin = store.twin()
         twin.upsert(some(len(names), metadata=[{name: "r00000", "w": i} for i, name in enumerate(names)]))
@@ -192,6 +214,85 @@ class FilterChecks:
         for where in (deep, wide, And((Compare("n", "lt", 40), wide)), many, Not(many), long):
             twin.same_count(where)
             twin.same_hits(vectors(1, 8), 50, where)
+
+    def test_long_lists_of_values_are_answered(self, store: Store) -> None:
+        twin = store.twin()
+        twin.upsert(some(50, metadata=[{"n": i, "word": f"w{i}", "tags": [f"w{i}", "all"]} for i in range(50)]))
+        words = tuple(f"w{i}" for i in range(0, 9_000, 3))
+        lists = [Compare("word", "in", words), Compare("tags", "in", words), Compare("n", "in", tuple(range(7, 7_000)))]
+        one_by_one = tuple(Compare("word", "eq", word) for word in words[:2_900])
+        trees: list[Where] = [
+            *lists,
+            Not(lists[1]),
+            And((Not(lists[0]), lists[2])),
+            Or(one_by_one),
+            And(tuple(Not(clause) for clause in one_by_one)),
+            Or(tuple(Compare("word", "in", words[i : i + 16]) for i in range(0, 2_900, 2))),
+            Or(tuple(Compare(f"f{i}", "in", words[i : i + 16]) for i in range(2_100))),
+        ]
+        for where in trees:
+            twin.same_count(where)
+        for where in lists:
+            twin.same_hits(vectors(1, 8), 50, where)
+
+    def test_comparisons_of_thousands_of_fields_are_answered(self, store: Store) -> None:
+        twin = store.twin()
+        twin.upsert(some(50, metadata=[{f"f{i * 61}": i, f"g{i}": ["a"], f"h{i}": f"w{i}"} for i in range(50)]))
+        equal = [Compare(f"f{i}", "eq", i // 61 + i % 2) for i in range(1_500)]
+        other = [Compare(f"f{i}", "ne", i // 61) for i in range(1_500, 3_000)]
+        more = [Compare(f"g{i}", "contains", "a") for i in range(20)] + [
+            Compare(f"h{i}", "in", ("w1", 2)) for i in range(300)
+        ]
+        ordered = [Compare(f"f{i * 61}", "gte", 40) for i in range(8)]
+        clauses = tuple(c for c in (*equal, *other, *more, *ordered) if c.op in store.capabilities.operators)
+        for where in (Or(clauses), Not(Or(clauses)), And(tuple(Not(clause) for clause in clauses))):
+            twin.same_count(where)
+        twin.same_hits(vectors(1, 8), 50, Or(clauses))
+
+    def test_a_filter_beyond_the_bounds_is_refused_before_it_is_sent(self, store: Store) -> None:
+        name = store.collection()
+        for where in (
+            Or(tuple(Compare(f"f{i}", "eq", 1) for i in range(2 * MAX_NODES))),
+            Compare("n", "in", tuple(range(MAX_VALUES + 1))),
+        ):
+            for ask in (
+                lambda where=where: store.backend.count(name, where),
+                lambda where=where: store.backend.search(name, vectors(1, 8), 3, where=where),
+                lambda where=where: store.backend.delete(name, where=where),
+            ):
+                with pytest.raises(ValueError, match="more than"):
+                    ask()
+
+    def test_a_filter_that_is_true_of_everything_deletes_nothing(self, store: Store) -> None:
+        twin = store.twin()
+        twin.upsert(some(10))
+        for where in (And(()), Not(Or(())), Not(Compare("n", "in", ())), Compare("modality", "in", ("image", "text"))):
+            with pytest.raises(ValueError, match="true of every record"):
+                store.backend.delete(twin.name, where=where)
+            assert twin.delete(where=Not(where)) == 0
+        assert twin.same_count() == 10
+
+    def test_values_of_subclasses_are_stored_and_found_as_what_they_are(self, store: Store) -> None:
+        shapes: list[Any] = [
+            {"kind": Kind.MANUAL, "level": Level.HIGH, "on": np.bool_(True), "ratio": np.float32(0.5)},
+            {"kind": "manual", "level": 3, "on": True, "ratio": 0.5},
+            {"kind": [Kind.MANUAL, "other"], "level": np.int64(4), "on": np.False_},
+            {"kind": np.array(["manual"]), "level": np.float64(3.0)},
+        ]
+        twin = store.twin()
+        rows = vectors(len(shapes), 8)
+        twin.upsert([Record(Id(f"id{i}"), rows[i], metadata=shape) for i, shape in enumerate(shapes)])
+        for record in twin.same_records():
+            held = [record.id, *record.metadata, *(v for v in record.metadata.values() if not isinstance(v, list))]
+            assert {type(value) for value in held} <= {str, int, float, bool}
+        assert twin.same_count(Compare("kind", "eq", Kind.MANUAL)) == 4
+        assert twin.same_count(Compare("kind", "in", (Kind.MANUAL, "x"))) == 4
+        assert twin.same_count(Not(Compare("kind", "eq", Kind.MANUAL))) == 0
+        assert twin.same_count(Compare("level", "eq", Level.HIGH)) == 3
+        assert twin.same_count(Compare("level", "gt", np.float32(3))) == 1
+        assert twin.same_count(Compare("on", "eq", np.True_)) == 2
+        assert len(twin.same_get([Id("id0"), Id("id9"), "id1"])) == 2
+        assert twin.delete(ids=[Id("id0")]) == 1
 
     def test_a_filter_is_applied_before_the_cut_to_k(self, store: Store) -> None:
         twin = store.twin()

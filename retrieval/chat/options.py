@@ -10,6 +10,15 @@ from typing import Literal, TypeAlias, get_args
 #: sources, so that a near miss among them costs a refusal at most, and a source gated away costs the answer.
 EVIDENT = 0.7
 
+
+def gate_of(min_relevance: float) -> float | None:
+    """The gate of a chat where searches show what has at least `min_relevance`: `EVIDENT`, or that if it is lower.
+
+    None, no gate, where it is 0. The command line, the service and the benchmark take it from here.
+    """
+    return min(EVIDENT, min_relevance) or None
+
+
 #: What is answered when nothing that was found supports an answer; always these words.
 REFUSAL = "nothing in the collection answers this"
 

@@ -1,0 +1,70 @@
+"""Filters of Milvus Lite, made smaller by what a look at the collection says before Lite is asked.
+
+Lite reads a filter in Python: it makes a column of each field that is named, and where one of them is empty it
+reads the JSON of each record anew for each comparison. It looks for values in lists one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from backends.errors import Unsupported
+from backends.fold import folded
+from backends.milvus_rows import STORED, record_of
+from backends.milvus_where import (
+    Dialect,
+    any_of,
+    expression,
+    scalar_name,
+    stored_values,
+    wide_fields,
+    without_fields,
+)
+from backends.where import Where, fields_of
+
+# Of a filter with more fields than this Lite sees only those that some record has; and with more of these, at most
+# so many cells: it reads the JSON of a record anew for each, 10 us a cell, where a field is rare.
+LITE_FIELDS, LITE_CELLS = 64, 1_000_000
+
+
+class Pages(Protocol):
+    """What is needed of the store."""
+
+    def pages(self, name: str, selection: str, fields: list[str]) -> Iterator[list[dict[str, Any]]]:
+        """All rows that match, in the order of their ids."""
+        ...
+
+
+def lite_expression(reader: Pages, name: str, where: Where, dialect: Dialect) -> str:
+    """The filter in Milvus's language, with those of many values and fields that some record has.
+
+    Raises ValueError as `backends.where.check_where` does, `Unsupported` for what would take Lite minutes.
+    """
+    tree = _narrowed(reader, name, folded(where))
+    wide = wide_fields(tree)
+    if not wide:
+        return expression(tree, dialect)
+    names = [key for field in wide for key in (scalar_name(field), "l" + field)]
+    selection = any_of([dialect.has_field(field) for field in wide])
+    rows = (row for page in reader.pages(name, selection, ["id", *names]) for row in page)
+    return expression(tree, dialect, stored_values(wide, rows))
+
+
+def _narrowed(reader: Pages, name: str, tree: Where) -> Where:
+    """The filter without fields that no record has, where it names many."""
+    if len(fields_of(tree)) <= LITE_FIELDS:
+        return tree
+    present: set[str] = set()
+    rows = 0
+    for page in reader.pages(name, "", ["id", *STORED]):
+        present.update(key for row in page for key in record_of(row).metadata)
+        rows += len(page)
+    tree = folded(without_fields(tree, present))
+    fields = len(fields_of(tree))
+    if fields > LITE_FIELDS and fields * rows > LITE_CELLS:
+        raise Unsupported(
+            f"a filter on {fields} fields of {rows} records takes Milvus Lite too long: ask for at most "
+            f"{max(LITE_FIELDS, LITE_CELLS // rows)} of the fields that are there at once"
+        )
+    return tree
