@@ -484,3 +484,13 @@ def test_idle_connections_are_bounded(tmp_path: Path) -> None:
         with pytest.raises(sqlite3.ProgrammingError, match="closed"):
             taken[-1].execute("SELECT 1")
         connections.close()
+
+
+def test_a_folder_that_is_no_collection_is_not_dropped(tmp_path: Path) -> None:
+    (tmp_path / "Documents").mkdir()
+    (tmp_path / "Documents" / "letter.txt").write_text("dear", encoding="utf-8")
+    with connect(f"faiss://{tmp_path}") as store:
+        store.create(CollectionSpec("c", 4))
+        store.drop("Documents")
+        assert store.collections() == ["c"]
+    assert (tmp_path / "Documents" / "letter.txt").read_text(encoding="utf-8") == "dear"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +18,7 @@ from app.api.problems import Refused
 from app.api.routes import operation
 from app.api.schemas import AddedBody, AddedItem, Collection, NewItem
 from app.output import local_path
-from backends.base import CollectionNotFound, CollectionSpec, Record
+from backends.base import CollectionExists, CollectionNotFound, CollectionSpec, Record
 from backends.checks import check_metadata
 from indexers.items import Item, Planned, Reader, digest_of, image_reason
 from indexers.items import Refused as NotUsed
@@ -122,7 +123,10 @@ def _collection(service: Service, name: str) -> None:
     except CollectionNotFound:
         if name != service.collection:
             raise
-        service.backend.create(CollectionSpec(name, service.encoder.dim, "cosine", service.encoder.fingerprint))
+        # Another upload may be faster.
+        with suppress(CollectionExists):
+            service.backend.create(CollectionSpec(name, service.encoder.dim, "cosine", service.encoder.fingerprint))
+        service.retriever(name)
 
 
 def _read(service: Service, folder: Path, one: _Pending) -> None:
