@@ -11,7 +11,6 @@ measurements, where the log takes 0.006 to 0.03 s. A killed process replays the 
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
@@ -28,9 +27,11 @@ from backends.checks import COLLECTION_NAME
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Corrupt, Unavailable
 from backends.locks import FolderLock
 from backends.qdrant_edge_config import EdgeDialect, config_of, params_of
+from backends.qdrant_edge_disk import sync, write_through
 from backends.qdrant_edge_payload import WANTED, packed, unpacked
+from backends.qdrant_engine import Floats, Found, Plan, Point, Row
 from backends.qdrant_payload import DENSE, SPARSE, TOKENS
-from backends.qdrant_store import Floats, Found, Plan, Point, QdrantStore, Row
+from backends.qdrant_store import QdrantStore
 from backends.urls import folder_of
 
 SPEC, SHARD, LOG = "collection.json", "shard", "wal"
@@ -197,7 +198,7 @@ class EdgeEngine:
                     shard = qe.EdgeShard.create(str(unfinished / SHARD), config_of(spec))
                     shard.update(qe.UpdateOperation.create_field_index(TOKENS, qe.KeywordIndexParams()))
                     shard.close()
-                _write_through(unfinished / SPEC, spec.to_json())
+                write_through(unfinished / SPEC, spec.to_json())
                 unfinished.rename(target)
                 sync(self.folder)
             except OSError as error:
@@ -399,21 +400,3 @@ def _row(record: Any) -> Row:
 
 def _found(points: Sequence[Any]) -> list[Found]:
     return [(point.score, unpacked(point.payload)) for point in points]
-
-
-def _write_through(path: Path, text: str) -> None:
-    with path.open("x", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    if os.name == "nt" and path.is_dir():
-        return
-    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
