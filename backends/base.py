@@ -7,10 +7,11 @@ arguments in `backends.checks`, errors in `backends.errors`; the public names ar
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import ClassVar, Literal, Self, TypeAlias, get_args
+from typing import Any, ClassVar, Literal, Self, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,6 +26,7 @@ from backends.errors import (
     Unavailable,
     Unsupported,
 )
+from backends.processes import refused_after_fork, refused_page_by_page, silent_after_fork
 from backends.where import (
     MODALITIES,
     OPERATORS,
@@ -243,6 +245,16 @@ class Capabilities:
     vector_tolerance: float = 0.0
 
 
+_REFUSED = (
+    "collections", "describe", "create", "drop", "upsert", "get", "delete", "count", "search", "search_text", "flush",
+)  # fmt: skip
+_GUARDS: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(_REFUSED, refused_after_fork),
+    "scan": refused_page_by_page,
+    "close": silent_after_fork,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """A stretch of a scan: its records, and the cursor that continues after them."""
@@ -256,11 +268,27 @@ class Backend:
 
     `where` is a `Where` tree everywhere; JSON filters go through `parse_where` first. Errors are
     `BackendError`s, ValueError for arguments that no engine could take.
+
+    A store is of the process that opened it, `opened_by`. In a process forked from that, every call raises
+    `BackendError` before it reaches the engine, and `close` does nothing; see `backends.processes`.
     """
 
     capabilities: ClassVar[Capabilities]
     #: Which store it is, by the URL that `backends.connect` opened; None for one that was opened in another way.
     place: str | None = None
+    opened_by: int
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        """Remember which process this is."""
+        backend = super().__new__(cls)
+        backend.opened_by = os.getpid()
+        return backend
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name, guard in _GUARDS.items():
+            if name in cls.__dict__:
+                setattr(cls, name, guard(cls.__dict__[name]))
 
     @classmethod
     def connect(cls, url: str) -> Self:

@@ -34,6 +34,8 @@ NEW, DROPPED = ".new-", ".dropped-"
 ONE_WRITER = (
     "one store at a time writes to a faiss:// folder (any number may read); close that one, or write through it"
 )
+# How often an operation begins anew on a name that others drop and make at the same time.
+ATTEMPTS = 5
 T = TypeVar("T")
 
 
@@ -82,18 +84,23 @@ class FaissBackend(Backend):
                 self._open[name] = Collection(self.folder / name)
             return self._open[name]
 
-    def _on(self, name: str, action: Callable[[Collection], T]) -> T:
-        """Run `action` on the collection; once more on a new one if it was dropped meanwhile."""
-        collection = self._find(name)
-        try:
-            return action(collection)
-        except CollectionNotFound:
-            self._forget(name, collection)
-        except Unavailable:
-            # Closed under us by a `drop` in another thread: then the name tells what is there now.
-            if self._open.get(name) is collection:
-                raise
-        return action(self._find(name))
+    def _on(self, name: str, action: Callable[[Collection], T], *, writes: bool = False) -> T:
+        """Run `action` on the collection; again on the one that is there now if it was dropped meanwhile."""
+        for _ in range(ATTEMPTS):
+            collection = self._find(name)
+            try:
+                result = action(collection)
+            except CollectionNotFound:
+                self._forget(name, collection)
+            except BackendError:
+                # Dropped under us by another thread, nothing else is wrong with it.
+                if not collection.closed:
+                    raise
+            else:
+                # What was read of it while it made room for another of its name may be a mixture.
+                if writes or not collection.closed:
+                    return result
+        raise CollectionNotFound(f"collection {name!r} in {self.folder} was dropped meanwhile")
 
     def _forget(self, name: str, collection: Collection) -> None:
         with self._mutex:
@@ -131,12 +138,15 @@ class FaissBackend(Backend):
         return sorted(name for name in names if COLLECTION_NAME.match(name) and not self._is_dropped(name))
 
     def _is_dropped(self, name: str) -> bool:
+        collection = None
         try:
-            return self._find(name).is_dropped()
+            collection = self._find(name)
+            return collection.is_dropped()
         except CollectionNotFound:
             return True
         except BackendError:
-            return False
+            # A damaged one is listed.
+            return collection is not None and collection.closed
 
     def describe(self, name: str) -> CollectionSpec:
         def spec(collection: Collection) -> CollectionSpec:
@@ -165,40 +175,60 @@ class FaissBackend(Backend):
                 raise Unavailable(f"cannot create {target}: {error.strerror or error}") from error
 
     def drop(self, name: str) -> None:
+        while not self._dropped(name):
+            pass
+
+    def _dropped(self, name: str) -> bool:
+        """Drop the collection that is there now; False where another thread was faster, so that it may be another."""
         if not isinstance(name, str) or not COLLECTION_NAME.match(name) or not (self.folder / name).is_dir():
-            return
+            return True
         self._begin_writing()
         collection = None
-        # A damaged collection can be dropped too.
-        with suppress(BackendError):
+        try:
             collection = self._find(name)
             if collection.is_dropped():
+                # By another process that wrote before us, and that may have made it anew.
                 self._forget(name, collection)
                 collection = self._find(name)
-        if collection is None:
-            self._remove(name, None)
-            return
+        except CollectionNotFound:
+            return True
+        except BackendError:
+            if collection is not None and collection.closed:
+                return False
+            # A damaged collection can be dropped too.
+            return self._remove(name, None)
+        # A write under way ends first. Nobody who has the mutex waits here.
         with collection.writing:
+            if self._open.get(name) is not collection:
+                return False
             with suppress(BackendError):
                 collection.drop()
-            self._remove(name, collection)
+            return self._remove(name, collection)
 
-    def _remove(self, name: str, collection: Collection | None) -> None:
+    def _remove(self, name: str, collection: Collection | None) -> bool:
+        """Take a collection's folder away, `None` for one that cannot be opened; False when another is there now."""
         aside = self.folder / f"{DROPPED}{name}-{os.urandom(4).hex()}"
         with self._mutex:
+            if self._open.get(name) is not collection:
+                return False
             if collection is not None:
                 self._forget(name, collection)
-            with suppress(FileNotFoundError):
+            try:
                 (self.folder / name).rename(aside)
+            except FileNotFoundError:
+                return True
+            except OSError as error:
+                raise Unavailable(f"cannot remove {self.folder / name}: {error.strerror or error}") from error
         sync_folder(self.folder)
         shutil.rmtree(aside, ignore_errors=True)
+        return True
 
     def upsert(self, name: str, records: Iterable[Record]) -> None:
         self._find(name)
         self._begin_writing()
         # An iterator must survive the second attempt on a collection that was dropped meanwhile.
         batch = records if isinstance(records, Sequence) else list(records)
-        self._on(name, lambda collection: collection.upsert(batch))
+        self._on(name, lambda collection: collection.upsert(batch), writes=True)
 
     def get(self, name: str, ids: Sequence[str], *, with_vectors: bool = False) -> list[Record]:
         ids = check_ids(ids)
@@ -208,7 +238,7 @@ class FaissBackend(Backend):
         ids = check_selection(ids, where)
         self._find(name)
         self._begin_writing()
-        return self._on(name, lambda collection: collection.delete(ids, where))
+        return self._on(name, lambda collection: collection.delete(ids, where), writes=True)
 
     def count(self, name: str, where: Where | None = None) -> int:
         return self._on(name, lambda collection: collection.count(where))
@@ -245,7 +275,7 @@ class FaissBackend(Backend):
     def flush(self, name: str) -> None:
         self._find(name)
         self._begin_writing()
-        self._on(name, lambda collection: collection.flush())
+        self._on(name, lambda collection: collection.flush(), writes=True)
 
     def close(self) -> None:
         with self._mutex:

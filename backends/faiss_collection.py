@@ -65,6 +65,11 @@ class Collection:
         # The newest version this process has committed: an older snapshot is not worth searching.
         self._committed = 0
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called: by a `drop` in this process, or with the store."""
+        return self.connections.closed
+
     def is_dropped(self) -> bool:
         """Whether `drop` has marked the collection, in whichever process."""
         with self.connections.transaction() as connection:

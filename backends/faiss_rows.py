@@ -86,6 +86,11 @@ class Connections:
         self._closed = False
         self._mutex = threading.Lock()
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
     def take(self) -> sqlite3.Connection:
         """An open connection, to be handed back with `give`."""
         try:
@@ -104,15 +109,20 @@ class Connections:
         if self._closed:
             self._drain()
 
-    def _open(self) -> sqlite3.Connection:
+    def _check_open(self) -> None:
         if self._closed:
             raise Unavailable(f"{self.path.parent} was closed or dropped: connect again")
+
+    def _open(self) -> sqlite3.Connection:
+        self._check_open()
         with reported(self.path):
             connection = sqlite3.connect(
                 f"{self.path.absolute().as_uri()}?mode=rw",
                 uri=True, timeout=30, isolation_level=None, check_same_thread=False,
             )  # fmt: skip
             try:
+                # What is found at the path once this was closed may be another collection, made anew.
+                self._check_open()
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.execute("PRAGMA cache_size = -16384")
                 connection.execute("PRAGMA temp_store = MEMORY")

@@ -1,4 +1,4 @@
-"""The right to a folder: one open store in one process, until it is closed or killed."""
+"""The right to a folder: one open store in one process, until it is closed or killed; and a lock many may share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import os
 import re
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from filelock import FileLock, Timeout
 
@@ -78,3 +81,64 @@ def _program() -> str:
     if words == ["sightline"] and len(sys.argv) > 1 and _WORD.match(sys.argv[1]):
         words.append(sys.argv[1])
     return " ".join(words)
+
+
+class SharedLock:
+    """Held by many who use a thing, or alone by one who makes or removes it. Not reentrant.
+
+    Who wants it alone goes before those who come later to share it, so that steady users cannot keep it out.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition(threading.Lock())
+        self._users = 0
+        self._waiting = 0
+        self._alone = False
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """A block in which the thing stays as it is."""
+        with self._changed:
+            while self._alone or self._waiting:
+                self._changed.wait()
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._users -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """A block in which nobody else uses it."""
+        with self._changed:
+            self._waiting += 1
+            try:
+                while self._alone or self._users:
+                    self._changed.wait()
+            finally:
+                self._waiting -= 1
+            self._alone = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._alone = False
+                self._changed.notify_all()
+
+
+class NameLocks:
+    """A `SharedLock` for each name, kept as long as anyone holds it or waits for it."""
+
+    def __init__(self) -> None:
+        self._locks: WeakValueDictionary[str, SharedLock] = WeakValueDictionary()
+        self._mutex = threading.Lock()
+
+    def of(self, name: str) -> SharedLock:
+        """The lock of a name."""
+        with self._mutex:
+            found = self._locks.get(name)
+            if found is None:
+                found = self._locks[name] = SharedLock()
+            return found

@@ -91,8 +91,7 @@ class MilvusBackend(Backend):
         return self._shelf.names()
 
     def describe(self, name: str) -> CollectionSpec:
-        self._shelf.forget(name)
-        return self._shelf.find(name).spec
+        return self._shelf.fresh(name).spec
 
     def create(self, spec: CollectionSpec) -> None:
         check_index(spec, self.capabilities, "Milvus")
@@ -137,9 +136,9 @@ class MilvusBackend(Backend):
         if opened.unflushed >= LITE_FLUSH_ROWS:
             self._shelf.flush(opened)
 
-    def rows(self, name: str, ids: list[str], fields: list[str]) -> list[dict[str, Any]]:
+    def rows(self, opened: Opened, ids: list[str], fields: list[str]) -> list[dict[str, Any]]:
         """The rows of these ids, in any order."""
-        opened, found = self._shelf.find(name), []
+        found: list[dict[str, Any]] = []
         step, start = IDS_PER_REQUEST, 0
         while start < len(ids):
             selection = id_in(ids[start : start + step])
@@ -163,10 +162,10 @@ class MilvusBackend(Backend):
 
     def get(self, name: str, ids: Sequence[str], *, with_vectors: bool = False) -> list[Record]:
         ids = check_ids(ids)
-        self._shelf.find(name)
+        opened = self._shelf.find(name)
         wanted = _usable(ids)
         fields = ["id", *STORED, "vector"] if with_vectors else ["id", *STORED]
-        found = {row["id"]: record_of(row) for row in self.rows(name, wanted, fields)}
+        found = {row["id"]: record_of(row) for row in self.rows(opened, wanted, fields)}
         return [found[i] for i in ids if i in found]
 
     def delete(self, name: str, *, ids: Sequence[str] | None = None, where: Where | None = None) -> int:
@@ -174,10 +173,10 @@ class MilvusBackend(Backend):
         opened = self._shelf.find(name)
         with opened.lock:
             if ids is not None:
-                doomed = [row["id"] for row in self.rows(name, _usable(ids), ["id"])]
+                doomed = [row["id"] for row in self.rows(opened, _usable(ids), ["id"])]
             else:
-                selection = self._expression(name, where)
-                doomed = [row["id"] for page in self.pages(name, selection, ["id"]) for row in page]
+                selection = self._expression(opened, where)
+                doomed = [row["id"] for page in self.pages(opened, selection, ["id"]) for row in page]
             for start in range(0, len(doomed), IDS_PER_REQUEST):
                 selection = id_in(doomed[start : start + IDS_PER_REQUEST])
                 self._shelf.call(opened, partial(_remove, opened.stored, selection))
@@ -186,25 +185,24 @@ class MilvusBackend(Backend):
         return len(doomed)
 
     def count(self, name: str, where: Where | None = None) -> int:
-        return self.count_matching(name, self._expression(name, where))
+        opened = self._shelf.find(name)
+        return self.count_matching(opened, self._expression(opened, where))
 
-    def _expression(self, name: str, where: Where | None) -> str:
+    def _expression(self, opened: Opened, where: Where | None) -> str:
         if where is None or self._lite is None:
             return expression(where, self._dialect)
-        return lite_expression(self, name, where, self._dialect)
+        return lite_expression(self, opened, where, self._dialect)
 
-    def count_matching(self, name: str, selection: str) -> int:
+    def count_matching(self, opened: Opened, selection: str) -> int:
         """How many rows match an expression."""
-        opened = self._shelf.find(name)
         if self._lite is not None and selection:
             return len(self._query(opened, selection, ["id"]))
         return int(self._query(opened, selection, ["count(*)"])[0]["count(*)"])
 
     def pages(
-        self, name: str, selection: str, fields: list[str], batch: int = MAX_LIMIT, after: str = ""
+        self, opened: Opened, selection: str, fields: list[str], batch: int = MAX_LIMIT, after: str = ""
     ) -> Iterator[list[dict[str, Any]]]:
         """All rows that match, in the order of their ids, in pages of up to `batch`."""
-        opened = self._shelf.find(name)
         limit = min(batch, MAX_LIMIT)
         if "vector" in fields:
             limit = max(1, min(limit, PAGE_BYTES // (4 * opened.spec.dim)))
@@ -228,8 +226,9 @@ class MilvusBackend(Backend):
         self, name: str, *, with_vectors: bool = True, cursor: str | None = None, batch: int = 1000
     ) -> Iterator[Page]:
         check_batch(batch)
+        opened = self._shelf.find(name)
         fields = ["id", *STORED, "vector"] if with_vectors else ["id", *STORED]
-        for page in self.pages(name, "", fields, batch, cursor or ""):
+        for page in self.pages(opened, "", fields, batch, cursor or ""):
             yield Page([record_of(row) for row in page], page[-1]["id"])
 
     # Search
@@ -248,15 +247,15 @@ class MilvusBackend(Backend):
         queries = prepare_queries(vectors, opened.spec)
         if not len(queries):
             return []
-        selection = self._expression(name, where)
+        selection = self._expression(opened, where)
         index = self._shelf.index_now(opened)
         return search(
-            self, Ask(name, opened.spec.metric, index, queries, int(k), selection, effort, self._lite is not None)
+            self, Ask(opened, opened.spec.metric, index, queries, int(k), selection, effort, self._lite is not None)
         )
 
     def nearest(self, ask: Ask, queries: Floats, limit: int, params: dict[str, int], fields: list[str]) -> list[Any]:
         """Milvus's hits for each query."""
-        opened = self._shelf.find(ask.name)
+        opened = ask.opened
 
         def work(client: MilvusClient, level: str) -> list[Any]:
             found: list[Any] = client.search(
@@ -278,7 +277,7 @@ class MilvusBackend(Backend):
             if fields == ["id"]:
                 raise
             (found,) = self.nearest(ask, queries, limit, params, ["id"])
-            rows = {row["id"]: row for row in self.rows(ask.name, [hit["id"] for hit in found], ["id", *fields])}
+            rows = {row["id"]: row for row in self.rows(opened, [hit["id"] for hit in found], ["id", *fields])}
             return [[{**hit, "entity": rows[hit["id"]]} for hit in found if hit["id"] in rows]]
         return answers
 
@@ -294,7 +293,7 @@ class MilvusBackend(Backend):
         wanted = " ".join(dict.fromkeys(words_of(query).split()))
         if not wanted:
             return []
-        selection = self._expression(name, where)
+        selection = self._expression(opened, where)
         (found,) = self._shelf.read(
             opened,
             lambda client, level: client.search(
@@ -315,7 +314,7 @@ class MilvusBackend(Backend):
         """
         opened = self._shelf.find(name)
         self._shelf.flush(opened)
-        if self._shelf.outgrown(opened, self.count_matching(name, "")):
+        if self._shelf.outgrown(opened, self.count_matching(opened, "")):
             self._shelf.make_graph(opened)
         self._shelf.await_index(opened)
 

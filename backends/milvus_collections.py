@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
+from uuid import uuid4
 
 from pymilvus import MilvusClient, MilvusException
 
 from backends.base import CollectionSpec, IndexSpec
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Unavailable
-from backends.milvus_connection import CALL_S, POLL_S, Connection, LiteServer
+from backends.milvus_connection import CALL_S, POLL_S, Connection, LiteName, LiteServer
 from backends.milvus_rows import description_of, own_name, spec_of, stored_name
 from backends.milvus_schema import FLAT, Index, index_of, index_params, schema_of
 
@@ -37,6 +38,25 @@ class Opened:
     synced: bool = False
     unflushed: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock)
+    # In Lite: what all handles share about the name, and what had become of it when this handle found it.
+    name: LiteName | None = None
+    made: int = 0
+
+    @property
+    def gone(self) -> bool:
+        """Whether it is known to have been dropped; another one of its name may be there."""
+        return self.name is not None and self.made != self.name.made
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """A block in which nobody drops it, where that can be had. Raises `CollectionNotFound` once dropped."""
+        if self.name is None:
+            yield
+            return
+        with self.name.gate.shared():
+            if self.gone:
+                raise CollectionNotFound(f"collection {self.spec.name!r} was dropped meanwhile")
+            yield
 
 
 class Collections:
@@ -61,18 +81,32 @@ class Collections:
         """The collection, known or asked for. Raises `CollectionNotFound`."""
         self.connection.check_open()
         opened = self._opened.get(name)
-        if opened is None:
-            stored = stored_name(name)
-            spec = spec_of(self.connection.call(name, lambda client: client.describe_collection(stored)))
-            if spec is None:
-                raise CollectionNotFound(
-                    f"no collection {name!r}: {stored!r} in {self.connection.address} was not made by Sightline"
-                )
-            opened = Opened(spec, stored)
-            if self.lite is not None:
-                opened.lock = self.lite.locks.setdefault(name, opened.lock)
-            opened = self._opened.setdefault(name, opened)
+        if opened is None or opened.gone:
+            opened = self._open(name, stored_name(name))
+            self._opened[name] = opened
         return opened
+
+    def _open(self, name: str, stored: str) -> Opened:
+        if self.lite is None:
+            return Opened(self._described(name, stored), stored)
+        shared = self.lite.name(stored)
+        # Lite opens a collection when it is first asked of it, and two who ask at once get one each.
+        with shared.gate.alone():
+            return Opened(self._described(name, stored), stored, lock=shared.writer, name=shared, made=shared.made)
+
+    def _described(self, name: str, stored: str) -> CollectionSpec:
+        spec = spec_of(self.connection.call(name, lambda client: client.describe_collection(stored)))
+        if spec is None:
+            raise CollectionNotFound(
+                f"no collection {name!r}: {stored!r} in {self.connection.address} was not made by Sightline"
+            )
+        return spec
+
+    def fresh(self, name: str) -> Opened:
+        """The collection as it is now, whoever may have made it anew."""
+        if self.lite is None:
+            self.forget(name)
+        return self.find(name)
 
     def forget(self, name: str) -> None:
         """Ask again next time."""
@@ -80,8 +114,17 @@ class Collections:
 
     def call(self, opened: Opened, work: Callable[[MilvusClient], T]) -> T:
         """Do `work`; where the collection is not loaded, load it and wait."""
+
+        def used(client: MilvusClient) -> T:
+            with opened.in_use():
+                return work(client)
+
+        def revive() -> None:
+            with opened.in_use():
+                self._load(opened)
+
         try:
-            return self.connection.call(opened.spec.name, work, lambda: self._load(opened))
+            return self.connection.call(opened.spec.name, used, revive)
         except BackendError:
             # It may have been dropped, and made again as another one.
             self.forget(opened.spec.name)
@@ -101,20 +144,46 @@ class Collections:
     def create(self, spec: CollectionSpec) -> None:
         """Make a collection. Raises `CollectionExists`, `Unsupported`."""
         index = index_of(spec.index, self.lite is not None)
-        stored, call = stored_name(spec.name), self.connection.call
+        opened = Opened(spec, stored_name(spec.name))
+        with self._alone(opened.stored):
+            self._make(opened)
+            self._changed(opened.stored)
+            try:
+                self._build(opened, index)
+                self._load(opened)
+            except CollectionNotFound:
+                # Made, and dropped by someone else at once.
+                return
+            except BackendError:
+                self._remove(opened.spec.name, opened.stored)
+                raise
+
+    @contextlib.contextmanager
+    def _alone(self, stored: str) -> Iterator[None]:
+        """A block in which nobody else makes, drops or uses a collection of Lite; its leftovers are cleared."""
+        if self.lite is None:
+            yield
+            return
+        shared = self.lite.name(stored)
+        # A write of many calls is let finish.
+        with shared.writer, shared.gate.alone():
+            self.lite.clear(stored)
+            try:
+                yield
+            finally:
+                self.lite.clear(stored)
+
+    def _make(self, opened: Opened) -> None:
+        spec, stored, call = opened.spec, opened.stored, self.connection.call
+        exists = CollectionExists(f"collection {spec.name!r} is already in {self.connection.address}")
         if call(spec.name, lambda client: client.has_collection(stored)):
-            raise CollectionExists(f"collection {spec.name!r} is already in {self.connection.address}")
-        schema = schema_of(spec, self.keyword, self.lite is not None)
+            raise exists
+        # The server takes a second request that is the same for a repetition, so no two are the same.
+        described = description_of(spec, uuid4().hex)
+        schema = schema_of(spec, described, self.keyword, self.lite is not None)
         # Lite forgets descriptions, and the server promises nothing of properties that are not its own.
-        properties = {"sightline": description_of(spec)} if self.lite is not None else {}
+        properties = {"sightline": described} if self.lite is not None else {}
         call(spec.name, lambda client: client.create_collection(stored, schema=schema, properties=properties))
-        opened = Opened(spec, stored)
-        try:
-            self._build(opened, index)
-            self._load(opened)
-        except BackendError:
-            self.drop(spec.name)
-            raise
 
     def _build(self, opened: Opened, index: Index) -> None:
         params = index_params(opened.spec, index, self.keyword)
@@ -137,13 +206,22 @@ class Collections:
 
     def drop(self, name: str) -> None:
         """Drop it; silent when it is not there."""
-        try:
+        with contextlib.suppress(CollectionNotFound):
             opened = self.find(name)
-            self.connection.call(name, lambda client: client.drop_collection(opened.stored))
-        except CollectionNotFound:
-            return
+            with self._alone(opened.stored):
+                self._remove(name, opened.stored)
+
+    def _remove(self, name: str, stored: str) -> None:
+        try:
+            self.connection.call(name, lambda client: client.drop_collection(stored))
         finally:
+            self._changed(stored)
             self.forget(name)
+
+    def _changed(self, stored: str) -> None:
+        """Tell all handles that have a collection of Lite that it is no longer the one they found."""
+        if self.lite is not None:
+            self.lite.name(stored).made += 1
 
     def index_now(self, opened: Opened) -> Index:
         """The index that the collection has; `flush`, here or elsewhere, may have made a graph of ``auto``."""

@@ -5,18 +5,23 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
+from weakref import WeakValueDictionary
 
 import grpc
 from pymilvus import MilvusClient, MilvusException
 from pymilvus.exceptions import ParamError
 
-from backends.errors import BackendError, CollectionNotFound, Denied, Locked, Unavailable
+from backends.errors import BackendError, CollectionExists, CollectionNotFound, Denied, Locked, Unavailable
+from backends.locks import SharedLock
+from backends.milvus_rows import PREFIX
+from backends.processes import claim_grpc
 from backends.urls import server_of
 
 T = TypeVar("T")
@@ -39,6 +44,7 @@ _AWAY = re.compile(
     r"unavailable|deadline|fail(ed)? connecting|connection refused|retry timeout|rpc error", re.IGNORECASE
 )
 _TOO_LARGE = re.compile(r"larger than max|exceeds? the max ?output|resource_?exhausted", re.IGNORECASE)
+_EXISTS = re.compile(r"^(create duplicate )?collection .*(already exists|different parameters)", re.IGNORECASE)
 _DENIED = re.compile(r"auth|password|permission|privilege|token", re.IGNORECASE)
 _FULL = re.compile(r"no space left|disk quota|memory quota|quota exhausted", re.IGNORECASE)
 
@@ -71,6 +77,20 @@ def first_line(error: BaseException) -> str:
     return text if len(text) <= 300 else f"{text[:140]} ... {text[-140:]}"
 
 
+@dataclass(slots=True, weakref_slot=True, eq=False)
+class LiteName:
+    """One name in a folder of Milvus Lite, as all handles of this process share it.
+
+    Lite takes one writer a collection at a time (`writer`), and neither looks nor waits while it makes or removes
+    one: users hold `gate` shared, who makes, removes or first opens it holds it alone. `writer` is taken first.
+    `made` counts what became of the name, so that a handle knows whether its collection is still the one there.
+    """
+
+    writer: threading.RLock = field(default_factory=threading.RLock)
+    gate: SharedLock = field(default_factory=SharedLock)
+    made: int = 0
+
+
 @dataclass(slots=True)
 class LiteServer:
     """Milvus Lite's own server, serving one folder on a free loopback port of this process."""
@@ -80,8 +100,9 @@ class LiteServer:
     database: Any
     port: int
     handles: int = 0
-    # Lite takes one writer a collection at a time, from all handles of the process.
-    locks: dict[str, threading.RLock] = field(default_factory=dict)
+    # Kept as long as a handle or a call under way knows the name.
+    names: WeakValueDictionary[str, LiteName] = field(default_factory=WeakValueDictionary)
+    _naming: threading.Lock = field(default_factory=threading.Lock)
 
     open_servers: ClassVar[dict[Path, LiteServer]] = {}
     mutex: ClassVar[threading.Lock] = threading.Lock()
@@ -106,9 +127,35 @@ class LiteServer:
                     ) from None
                 except (OSError, MilvusLiteError) as error:
                     raise Unavailable(f"cannot open the folder {folder} as Milvus Lite: {first_line(error)}") from error
+                for leftover in server.collections.glob(f"{PREFIX}*"):
+                    server.clear(leftover.name)
                 cls.open_servers[folder] = server
             server.handles += 1
             return server
+
+    @property
+    def collections(self) -> Path:
+        """Where Lite keeps the collections, a folder each."""
+        return self.folder / "collections"
+
+    def name(self, stored: str) -> LiteName:
+        """What is shared about a name."""
+        with self._naming:
+            found = self.names.get(stored)
+            if found is None:
+                found = self.names[stored] = LiteName()
+            return found
+
+    def clear(self, stored: str) -> None:
+        """Remove what a `create` or `drop` that was killed or failed has left: a folder that is no collection.
+
+        Lite neither lists such a folder nor makes a collection where it is.
+        """
+        folder = self.collections / stored
+        if folder.is_dir() and not (folder / "schema.json").exists():
+            # What it still holds in memory of a collection that it could not remove.
+            getattr(self.database, "_collections", {}).pop(("default", stored), None)
+            shutil.rmtree(folder, ignore_errors=True)
 
     def release(self) -> None:
         """Give one handle back; the last one stops the server and frees the folder."""
@@ -119,6 +166,16 @@ class LiteServer:
             del self.open_servers[self.folder]
             self.grpc_server.stop(grace=5).wait()
             self.database.close()
+
+
+def _after_fork() -> None:
+    """The servers are the parent's, and so is whoever holds the lock: the child has none."""
+    LiteServer.open_servers.clear()
+    LiteServer.mutex = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Connection:
@@ -133,6 +190,7 @@ class Connection:
     ) -> None:
         self.address, self.timeout_s, self._remedy = address, timeout_s, remedy
         self._closed = False
+        claim_grpc()
         try:
             # A channel of our own, since the client shares one among equal addresses and closing is for all.
             self._client = MilvusClient(
@@ -203,8 +261,10 @@ class Connection:
     def _translated(self, error: BaseException, name: str) -> BackendError:
         said = first_line(error)
         code = error.code if isinstance(error, MilvusException) else None
-        if code in NOT_FOUND or "can't find collection" in said:
+        if code in NOT_FOUND or "can't find collection" in said or "collection not found" in said:
             return CollectionNotFound(f"no collection {name!r} in {self.address}")
+        if _EXISTS.search(said):
+            return CollectionExists(f"collection {name!r} is already in {self.address}")
         if _is_refusal(error):
             return BackendError(f"{self.address} refuses what was asked: {said}")
         if _TOO_LARGE.search(said):

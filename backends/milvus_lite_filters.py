@@ -7,7 +7,7 @@ reads the JSON of each record anew for each comparison. It looks for values in l
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from backends.errors import Unsupported
 from backends.fold import folded
@@ -23,6 +23,9 @@ from backends.milvus_where import (
 )
 from backends.where import Where, fields_of
 
+if TYPE_CHECKING:
+    from backends.milvus_collections import Opened
+
 # Of a filter with more fields than this Lite sees only those that some record has; and with more of these, at most
 # so many cells: it reads the JSON of a record anew for each, 10 us a cell, where a field is rare.
 LITE_FIELDS, LITE_CELLS = 64, 1_000_000
@@ -31,33 +34,33 @@ LITE_FIELDS, LITE_CELLS = 64, 1_000_000
 class Pages(Protocol):
     """What is needed of the store."""
 
-    def pages(self, name: str, selection: str, fields: list[str]) -> Iterator[list[dict[str, Any]]]:
+    def pages(self, opened: Opened, selection: str, fields: list[str]) -> Iterator[list[dict[str, Any]]]:
         """All rows that match, in the order of their ids."""
         ...
 
 
-def lite_expression(reader: Pages, name: str, where: Where, dialect: Dialect) -> str:
+def lite_expression(reader: Pages, opened: Opened, where: Where, dialect: Dialect) -> str:
     """The filter in Milvus's language, with those of many values and fields that some record has.
 
     Raises ValueError as `backends.where.check_where` does, `Unsupported` for what would take Lite minutes.
     """
-    tree = _narrowed(reader, name, folded(where))
+    tree = _narrowed(reader, opened, folded(where))
     wide = wide_fields(tree)
     if not wide:
         return expression(tree, dialect)
     names = [key for field in wide for key in (scalar_name(field), "l" + field)]
     selection = any_of([dialect.has_field(field) for field in wide])
-    rows = (row for page in reader.pages(name, selection, ["id", *names]) for row in page)
+    rows = (row for page in reader.pages(opened, selection, ["id", *names]) for row in page)
     return expression(tree, dialect, stored_values(wide, rows))
 
 
-def _narrowed(reader: Pages, name: str, tree: Where) -> Where:
+def _narrowed(reader: Pages, opened: Opened, tree: Where) -> Where:
     """The filter without fields that no record has, where it names many."""
     if len(fields_of(tree)) <= LITE_FIELDS:
         return tree
     present: set[str] = set()
     rows = 0
-    for page in reader.pages(name, "", ["id", *STORED]):
+    for page in reader.pages(opened, "", ["id", *STORED]):
         present.update(key for row in page for key in record_of(row).metadata)
         rows += len(page)
     tree = folded(without_fields(tree, present))

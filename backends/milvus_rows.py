@@ -45,16 +45,16 @@ def own_name(stored: str) -> str | None:
     return re.sub("_(.)", lambda pair: "-" if pair[1] == "d" else "_", stored[len(PREFIX) :])
 
 
-def description_of(spec: CollectionSpec) -> str:
-    """What is stored with a collection to know it by."""
-    return MARK + spec.to_json()
+def description_of(spec: CollectionSpec, creation: str) -> str:
+    """What is stored with a collection to know it by; `creation`, one word, tells it from others of the same spec."""
+    return f"{MARK}{spec.to_json()}\n{creation}"
 
 
 def spec_of(description: Mapping[str, Any]) -> CollectionSpec | None:
     """The spec in what Milvus says of a collection; `None` where Sightline did not make it."""
     for text in (description.get("properties", {}).get("sightline", ""), description.get("description", "")):
         if text.startswith(MARK):
-            return CollectionSpec.from_json(text.removeprefix(MARK))
+            return CollectionSpec.from_json(text.removeprefix(MARK).partition("\n")[0])
     return None
 
 

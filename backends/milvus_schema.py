@@ -9,7 +9,7 @@ from pymilvus import DataType, Function, FunctionType, MilvusClient
 
 from backends.base import MAX_ID_BYTES, MAX_URI_BYTES, CollectionSpec, IndexSpec
 from backends.errors import Unsupported
-from backends.milvus_rows import MAX_VARCHAR_BYTES, description_of
+from backends.milvus_rows import MAX_VARCHAR_BYTES
 
 METRICS = {"cosine": "IP", "dot": "IP", "l2": "L2"}
 WORDS, WORDS_VECTOR = "words", "words_vector"
@@ -68,9 +68,9 @@ def _hnsw(params: dict[str, int]) -> dict[str, Any]:
     return {"M": m, "efConstruction": ef_construction}
 
 
-def schema_of(spec: CollectionSpec, keyword: bool, lite: bool) -> Any:
-    """The columns of a collection; `keyword` adds the words of the text and their BM25 function."""
-    schema = MilvusClient.create_schema(enable_dynamic_field=True, description=description_of(spec))
+def schema_of(spec: CollectionSpec, description: str, keyword: bool, lite: bool) -> Any:
+    """The columns of a collection, and its description; `keyword` adds the text's words and their BM25 function."""
+    schema = MilvusClient.create_schema(enable_dynamic_field=True, description=description)
     schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=MAX_ID_BYTES)
     schema.add_field("vector", DataType.FLOAT_VECTOR, dim=spec.dim)
     schema.add_field("modality", DataType.VARCHAR, max_length=16)

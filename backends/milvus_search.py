@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import Hit, Metric
+from backends.milvus_collections import Opened
 from backends.milvus_rows import STORED, hit_of
 from backends.milvus_schema import DEFAULT_NLIST, Index
 
@@ -36,7 +37,7 @@ Row = dict[str, Any]
 class Ask:
     """One search: what to look for, among what, and on which index."""
 
-    name: str
+    opened: Opened
     metric: Metric
     index: Index
     queries: Floats
@@ -53,15 +54,15 @@ class Reader(Protocol):
         """Milvus's hits for each query."""
         ...
 
-    def pages(self, name: str, expression: str, fields: list[str]) -> Iterator[list[Row]]:
+    def pages(self, opened: Opened, expression: str, fields: list[str]) -> Iterator[list[Row]]:
         """All rows that match, in the order of their ids."""
         ...
 
-    def rows(self, name: str, ids: list[str], fields: list[str]) -> list[Row]:
+    def rows(self, opened: Opened, ids: list[str], fields: list[str]) -> list[Row]:
         """The rows of these ids."""
         ...
 
-    def count_matching(self, name: str, expression: str) -> int:
+    def count_matching(self, opened: Opened, expression: str) -> int:
         """How many rows match."""
         ...
 
@@ -86,18 +87,18 @@ def search(reader: Reader, ask: Ask) -> list[list[Hit]]:
         return _exact(reader, ask)
     matching = None
     if ask.expression:
-        matching = reader.count_matching(ask.name, ask.expression)
+        matching = reader.count_matching(ask.opened, ask.expression)
         if matching == 0:
             return [[] for _ in ask.queries]
         if matching * ask.queries.shape[1] * 4 <= SCAN_BYTES:
             return _scan(reader, ask)
-    total = 1 if matching is None else max(matching, reader.count_matching(ask.name, ""))
+    total = 1 if matching is None else max(matching, reader.count_matching(ask.opened, ""))
     params = search_params(ask, 1.0 if matching is None else matching / total, total)
     limit = min(MAX_LIMIT, ask.k * OVERFETCH if ask.index.quantized else ask.k)
     answers = [_hits(ask, q, found, False) for q, found in _nearest(reader, ask, ask.queries, limit, params)]
     if all(len(hits) >= ask.k for hits in answers):
         return [hits[: ask.k] for hits in answers]
-    expected = min(ask.k, reader.count_matching(ask.name, ask.expression))
+    expected = min(ask.k, reader.count_matching(ask.opened, ask.expression))
     if all(len(hits) >= expected for hits in answers):
         return [hits[: ask.k] for hits in answers]
     return _scan(reader, ask)
@@ -166,13 +167,13 @@ def _exact(reader: Reader, ask: Ask) -> list[list[Hit]]:
 def _scan(reader: Reader, ask: Ask) -> list[list[Hit]]:
     """Compare everything that matches, read page by page."""
     best: list[list[tuple[float, str]]] = [[] for _ in ask.queries]
-    for page in reader.pages(ask.name, ask.expression, ["id", "vector"]):
+    for page in reader.pages(ask.opened, ask.expression, ["id", "vector"]):
         vectors = np.array([row["vector"] for row in page], np.float32)
         for q, query in enumerate(ask.queries):
             scored = zip([-s for s in scores_of(query, vectors, ask.metric)], (row["id"] for row in page), strict=True)
             best[q] = heapq.nsmallest(ask.k, [*best[q], *scored])
     wanted = list({record_id for found in best for _, record_id in found})
-    rows = {row["id"]: row for row in reader.rows(ask.name, wanted, ["id", *STORED])}
+    rows = {row["id"]: row for row in reader.rows(ask.opened, wanted, ["id", *STORED])}
     # What was deleted meanwhile is not there any more.
     return [
         [hit_of(i, rows[i], 0.0 - negative, True) for negative, i in found if i in rows] for found in best

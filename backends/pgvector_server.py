@@ -58,6 +58,15 @@ _servers: dict[Path, LocalServer] = {}
 _guard = threading.Lock()
 
 
+def _after_fork() -> None:
+    """Whoever holds the lock is the parent's: a child begins with one of its own."""
+    global _guard
+    _guard = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 def acquire(folder: Path) -> LocalServer:
     """The running server of `folder`, made and started if need be; give it back with `release`."""
     folder = folder.resolve()

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -18,10 +19,11 @@ from qdrant_client import QdrantClient, models
 from backends.base import Capabilities, CollectionSpec
 from backends.checks import COLLECTION_NAME
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Unavailable
+from backends.qdrant_engine import Floats, Found, Plan, Point, Row
 from backends.qdrant_errors import as_backend_error
 from backends.qdrant_payload import DENSE, SPARSE, STORED, TOKENS
 from backends.qdrant_server import open_client
-from backends.qdrant_store import OVERSAMPLING, Floats, Found, Plan, Point, QdrantStore, Row
+from backends.qdrant_store import OVERSAMPLING, QdrantStore
 
 PREFIX, SPEC = "sightline_", "sightline"
 QUERIES = 100
@@ -45,6 +47,19 @@ class ClientDialect:
         return models.Filter(must=list(must) or None, should=list(should) or None, must_not=list(must_not) or None)
 
 
+@dataclass(slots=True, eq=False)
+class Place:
+    """A collection as it was when last asked for, and the payload keys that are known to be indexed."""
+
+    spec: CollectionSpec
+    keys: set[str]
+
+    @property
+    def name(self) -> str:
+        """Its name here; the server's has `PREFIX` before it."""
+        return self.spec.name
+
+
 class ClientEngine:
     """Collections behind a `QdrantClient`: of a server, or in local mode, which one thread at a time may use."""
 
@@ -55,8 +70,7 @@ class ClientEngine:
         self._client = client
         self._local = local
         self._turn: AbstractContextManager[Any] = threading.RLock() if local else nullcontext()
-        self._specs: dict[str, CollectionSpec] = {}
-        self._keys: dict[str, set[str]] = {}
+        self._known: dict[str, Place] = {}
         self._closed = False
 
     @contextmanager
@@ -72,17 +86,16 @@ class ClientEngine:
         except Exception as error:
             if name is not None:
                 # Whatever went wrong, the collection may no longer be the one that was remembered.
-                self._specs.pop(name, None)
-                self._keys.pop(name, None)
+                self._known.pop(name, None)
             raise as_backend_error(error, self.address, name) from error
 
     def names(self) -> list[str]:
         with self._calling() as client:
             listed = [c.name.removeprefix(PREFIX) for c in client.get_collections().collections if _is_ours(c.name)]
-        return [name for name in listed if self._stored_spec(name) is not None]
+        return [name for name in listed if self._look_up(name) is not None]
 
-    def _stored_spec(self, name: str) -> CollectionSpec | None:
-        """The spec that the engine has now, `None` where there is no collection or it is not ours."""
+    def _look_up(self, name: str) -> Place | None:
+        """The collection that the engine has now, `None` where there is no collection or it is not ours."""
         try:
             with self._calling(name) as client:
                 info = client.get_collection(PREFIX + name)
@@ -91,16 +104,15 @@ class ClientEngine:
         text = (info.config.metadata or {}).get(SPEC)
         if not isinstance(text, str):
             return None
-        self._keys[name] = set(info.payload_schema or {})
-        self._specs[name] = CollectionSpec.from_json(text)
-        return self._specs[name]
+        self._known[name] = place = Place(CollectionSpec.from_json(text), set(info.payload_schema or {}))
+        return place
 
-    def spec(self, name: str) -> CollectionSpec:
+    def find(self, name: str) -> Place:
         if self._closed:
             raise BackendError(f"the connection to {self.address} is closed: connect again")
-        found = self._specs.get(name)
+        found = self._known.get(name)
         if found is None and isinstance(name, str) and COLLECTION_NAME.match(name):
-            found = self._stored_spec(name)
+            found = self._look_up(name)
         if found is None:
             raise CollectionNotFound(f"no collection {name!r} in {self.address}")
         return found
@@ -122,12 +134,13 @@ class ClientEngine:
             )
         try:
             self._create_index(spec.name, TOKENS, models.PayloadSchemaType.KEYWORD)
+        except CollectionNotFound:
+            # Made, and dropped by someone else at once.
+            return
         except BackendError:
             with self._calling(spec.name) as client:
                 client.delete_collection(name)
             raise
-        self._keys[spec.name] = {TOKENS}
-        self._specs[spec.name] = spec
 
     def _create_index(self, name: str, key: str, schema: models.PayloadSchemaType) -> None:
         if not self._local:
@@ -136,62 +149,60 @@ class ClientEngine:
 
     def drop(self, name: str) -> None:
         try:
-            self.spec(name)
+            self.find(name)
             with self._calling(name) as client:
                 client.delete_collection(PREFIX + name)
         except CollectionNotFound:
             return
         finally:
-            self._specs.pop(name, None)
-            self._keys.pop(name, None)
+            self._known.pop(name, None)
 
-    def writing(self, name: str) -> AbstractContextManager[None]:
+    def writing(self, at: Place) -> AbstractContextManager[None]:
         # A server has other clients too, so nobody here can be alone; it acknowledges what is in its log.
         return self._turn if self._local else nullcontext()
 
-    def upsert(self, name: str, points: Sequence[Point]) -> None:
+    def upsert(self, at: Place, points: Sequence[Point]) -> None:
         structs = []
         for point, vector, weights, payload in points:
             named: dict[str, Any] = {DENSE: vector.tolist()}
             if weights:
                 named[SPARSE] = models.SparseVector(indices=list(weights), values=list(weights.values()))
             structs.append(models.PointStruct(id=point, vector=named, payload=payload))
-        with self._calling(name) as client:
-            client.upsert(PREFIX + name, structs, wait=True)
+        with self._calling(at.name) as client:
+            client.upsert(PREFIX + at.name, structs, wait=True)
 
-    def retrieve(self, name: str, ids: Sequence[str], payload: bool, vectors: bool) -> list[Row]:
+    def retrieve(self, at: Place, ids: Sequence[str], payload: bool, vectors: bool) -> list[Row]:
         wanted = list(STORED) if payload else False
-        with self._calling(name) as client:
-            rows = client.retrieve(PREFIX + name, list(ids), wanted, [DENSE] if vectors else False)
+        with self._calling(at.name) as client:
+            rows = client.retrieve(PREFIX + at.name, list(ids), wanted, [DENSE] if vectors else False)
         return [_row(row) for row in rows]
 
-    def delete_ids(self, name: str, ids: Sequence[str]) -> None:
-        with self._calling(name) as client:
-            client.delete(PREFIX + name, models.PointIdsList(points=list(ids)), wait=True)
+    def delete_ids(self, at: Place, ids: Sequence[str]) -> None:
+        with self._calling(at.name) as client:
+            client.delete(PREFIX + at.name, models.PointIdsList(points=list(ids)), wait=True)
 
-    def delete_where(self, name: str, condition: Any) -> None:
-        with self._calling(name) as client:
-            client.delete(PREFIX + name, models.FilterSelector(filter=condition), wait=True)
+    def delete_where(self, at: Place, condition: Any) -> None:
+        with self._calling(at.name) as client:
+            client.delete(PREFIX + at.name, models.FilterSelector(filter=condition), wait=True)
 
-    def count(self, name: str, condition: Any | None) -> int:
-        self.spec(name)
-        with self._calling(name) as client:
-            return int(client.count(PREFIX + name, condition, exact=True).count)
+    def count(self, at: Place, condition: Any | None) -> int:
+        with self._calling(at.name) as client:
+            return int(client.count(PREFIX + at.name, condition, exact=True).count)
 
-    def estimate(self, name: str, condition: Any | None) -> int | None:
+    def estimate(self, at: Place, condition: Any | None) -> int | None:
         # Local mode scans whatever it is asked.
         return 0 if self._local else None
 
-    def scroll(self, name: str, start: str | None, limit: int, condition: Any | None, vectors: bool) -> list[Row]:
-        with self._calling(name) as client:
+    def scroll(self, at: Place, start: str | None, limit: int, condition: Any | None, vectors: bool) -> list[Row]:
+        with self._calling(at.name) as client:
             rows, _ = client.scroll(
-                PREFIX + name, scroll_filter=condition, limit=limit, offset=start,
+                PREFIX + at.name, scroll_filter=condition, limit=limit, offset=start,
                 with_payload=list(STORED), with_vectors=[DENSE] if vectors else False,
             )  # fmt: skip
         return [_row(row) for row in rows]
 
-    def search(self, name: str, queries: Floats, limit: int, condition: Any | None, plan: Plan) -> list[list[Found]]:
-        params = None if self._local else _search_params(self.spec(name), plan, condition is not None)
+    def search(self, at: Place, queries: Floats, limit: int, condition: Any | None, plan: Plan) -> list[list[Found]]:
+        params = None if self._local else _search_params(at.spec, plan, condition is not None)
         requests = [
             models.QueryRequest(
                 query=query.tolist(), using=DENSE, filter=condition, params=params, limit=limit,
@@ -201,42 +212,40 @@ class ClientEngine:
         ]  # fmt: skip
         answers: list[list[Found]] = []
         for start in range(0, len(requests), QUERIES):
-            with self._calling(name) as client:
-                responses = client.query_batch_points(PREFIX + name, requests[start : start + QUERIES])
+            with self._calling(at.name) as client:
+                responses = client.query_batch_points(PREFIX + at.name, requests[start : start + QUERIES])
             answers.extend(_found(response.points) for response in responses)
         return answers
 
-    def search_words(self, name: str, indices: list[int], limit: int, condition: Any | None) -> list[Found]:
+    def search_words(self, at: Place, indices: list[int], limit: int, condition: Any | None) -> list[Found]:
         query = models.SparseVector(indices=indices, values=[1.0] * len(indices))
-        with self._calling(name) as client:
+        with self._calling(at.name) as client:
             response = client.query_points(
-                PREFIX + name, query, using=SPARSE, query_filter=condition, limit=limit, with_payload=list(STORED)
+                PREFIX + at.name, query, using=SPARSE, query_filter=condition, limit=limit, with_payload=list(STORED)
             )
         return _found(response.points)
 
-    def index(self, name: str, keys: set[str]) -> None:
-        known = self._keys.setdefault(name, set())
-        for key in sorted(keys - known):
-            try:
-                self._create_index(name, key, models.PayloadSchemaType.INTEGER)
-            except Unavailable as error:
-                # A key that may only read has no index made for it; the filter works without, only slower.
-                if "refused" not in str(error):
-                    raise
-            known.add(key)
+    def index(self, at: Place, key: str) -> None:
+        try:
+            self._create_index(at.name, key, models.PayloadSchemaType.INTEGER)
+        except Unavailable as error:
+            # A key that may only read has no index made for it; the filter works without, only slower.
+            if "refused" not in str(error):
+                raise
+        at.keys.add(key)
 
-    def flush(self, name: str) -> None:
+    def flush(self, at: Place) -> None:
         pause_s = 0.05
         while not self._local:
-            with self._calling(name) as client:
-                info = client.get_collection(PREFIX + name)
+            with self._calling(at.name) as client:
+                info = client.get_collection(PREFIX + at.name)
                 if info.status == models.CollectionStatus.GREEN:
                     return
                 if info.status == models.CollectionStatus.RED:
-                    raise BackendError(f"{self.address} cannot index {name!r}: {info.optimizer_status}")
+                    raise BackendError(f"{self.address} cannot index {at.name!r}: {info.optimizer_status}")
                 if info.status == models.CollectionStatus.GREY:
                     # After a restart the server waits for a change before it goes on indexing.
-                    client.update_collection(PREFIX + name, optimizers_config=models.OptimizersConfigDiff())
+                    client.update_collection(PREFIX + at.name, optimizers_config=models.OptimizersConfigDiff())
             time.sleep(pause_s)
             pause_s = min(1.0, pause_s * 1.5)
 
@@ -247,7 +256,7 @@ class ClientEngine:
                 self._client.close()
 
 
-class QdrantBackend(QdrantStore):
+class QdrantBackend(QdrantStore[Place]):
     """A Qdrant server, 1.16 or later, over gRPC or HTTP."""
 
     capabilities: ClassVar[Capabilities] = Capabilities(
@@ -272,7 +281,7 @@ class QdrantBackend(QdrantStore):
         return cls(ClientEngine(client, address, local=False))
 
 
-class QdrantLocalBackend(QdrantStore):
+class QdrantLocalBackend(QdrantStore[Place]):
     """The local mode of Qdrant's client: NumPy in memory behind Qdrant's own interface, for tests."""
 
     capabilities: ClassVar[Capabilities] = Capabilities(

@@ -11,7 +11,6 @@ measurements, where the log takes 0.006 to 0.03 s. A killed process replays the 
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
@@ -28,9 +27,11 @@ from backends.checks import COLLECTION_NAME
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Corrupt, Locked, Unavailable
 from backends.locks import FolderLock
 from backends.qdrant_edge_config import EdgeDialect, config_of, params_of
+from backends.qdrant_edge_disk import sync, write_through
 from backends.qdrant_edge_payload import WANTED, packed, unpacked
+from backends.qdrant_engine import Floats, Found, Plan, Point, Row
 from backends.qdrant_payload import DENSE, SPARSE, TOKENS
-from backends.qdrant_store import Floats, Found, Plan, Point, QdrantStore, Row
+from backends.qdrant_store import QdrantStore
 from backends.urls import folder_of
 
 SPEC, SHARD, LOG = "collection.json", "shard", "wal"
@@ -43,14 +44,17 @@ REPLAYED_BYTES = 128 << 20
 RESERVE_BYTES = 128 << 20
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Collection:
+    """An open collection. `gone` is set, and its shard closed, by who holds `writer` and drops or closes it."""
+
     spec: CollectionSpec
     folder: Path
     shard: Any
     keys: set[str]
     writer: threading.RLock = field(default_factory=threading.RLock)
     logged_bytes: int = 0
+    gone: bool = False
 
     def secure(self) -> None:
         """See to it that what was written is on the disk, in the log or in its final place."""
@@ -59,7 +63,9 @@ class _Collection:
         else:
             log = self.folder / SHARD / LOG
             for path in (*log.iterdir(), log):
-                sync(path)
+                # A part of the log that `flush` has just made superfluous is gone.
+                with suppress(FileNotFoundError):
+                    sync(path)
 
     def settle(self) -> None:
         """Write everything to its final place and forget the log."""
@@ -68,7 +74,11 @@ class _Collection:
 
 
 class EdgeEngine:
-    """The shards of one folder. A shard takes calls from any thread; writes to one are made one after another."""
+    """The shards of one folder. A shard takes calls from any thread; writes to one are made one after another.
+
+    Locks are taken in one order: a collection's `writer` first, then the store's `_mutex`, which nobody holds while
+    waiting for a writer.
+    """
 
     dialect = EdgeDialect()
 
@@ -82,6 +92,22 @@ class EdgeEngine:
         for leftover in folder.iterdir():
             if leftover.name.startswith((NEW, DROPPED)):
                 shutil.rmtree(leftover, ignore_errors=True)
+
+    @contextmanager
+    def _using(self, at: _Collection, doing: str) -> Iterator[Any]:
+        """The shard of a collection; whatever it raises once that was dropped says just that."""
+        try:
+            with self._reported(f"{doing} {at.spec.name!r}"):
+                yield at.shard
+        except BackendError as error:
+            self._check_there(at, error)
+            raise
+
+    def _check_there(self, at: _Collection, cause: BaseException | None = None) -> None:
+        """Raise `CollectionNotFound` once the collection was dropped, BackendError once the store was closed."""
+        if at.gone:
+            self._check_open()
+            raise CollectionNotFound(f"collection {at.spec.name!r} in {self.folder} was dropped meanwhile") from cause
 
     @contextmanager
     def _reported(self, what: str) -> Iterator[None]:
@@ -102,8 +128,6 @@ class EdgeEngine:
 
     def _as_backend_error(self, what: str, message: str) -> BackendError:
         message = " ".join(message.split())
-        if "not initialized" in message:
-            return CollectionNotFound(f"{what} in {self.folder} was dropped or closed meanwhile")
         if "No space left" in message or "StorageFull" in message or "Disk quota" in message:
             return Unavailable(f"{what}: the disk of {self.folder} is full: make room and try again")
         if "WouldBlock" in message:
@@ -114,7 +138,7 @@ class EdgeEngine:
         if self._closed:
             raise BackendError(f"the store qdrant-edge://{self.folder} is closed: connect again")
 
-    def _find(self, name: str) -> _Collection:
+    def find(self, name: str) -> _Collection:
         found = self._open.get(name)
         if found is not None:
             return found
@@ -160,9 +184,6 @@ class EdgeEngine:
                 found.append(CollectionSpec.from_json((folder / SPEC).read_text(encoding="utf-8")).name)
         return found
 
-    def spec(self, name: str) -> CollectionSpec:
-        return self._find(name).spec
-
     def create(self, spec: CollectionSpec) -> None:
         with self._mutex:
             self._check_open()
@@ -177,7 +198,7 @@ class EdgeEngine:
                     shard = qe.EdgeShard.create(str(unfinished / SHARD), config_of(spec))
                     shard.update(qe.UpdateOperation.create_field_index(TOKENS, qe.KeywordIndexParams()))
                     shard.close()
-                _write_through(unfinished / SPEC, spec.to_json())
+                write_through(unfinished / SPEC, spec.to_json())
                 unfinished.rename(target)
                 sync(self.folder)
             except OSError as error:
@@ -186,33 +207,59 @@ class EdgeEngine:
                 shutil.rmtree(unfinished, ignore_errors=True)
 
     def drop(self, name: str) -> None:
+        while not self._dropped(name):
+            pass
+
+    def _dropped(self, name: str) -> bool:
+        """Drop the collection that is there now; False where another thread was faster, so that it may be another."""
         with self._mutex:
             self._check_open()
-            opened = self._open.pop(name, None)
             try:
                 folder = self._folder(name)
             except CollectionNotFound:
-                return
-            if opened is not None:
-                with opened.writer:
-                    opened.shard.close()
-            dropped = self.folder / f"{DROPPED}{uuid4().hex}"
-            try:
-                folder.rename(dropped)
-            except FileNotFoundError:
-                return
-            except OSError as error:
-                raise Unavailable(f"cannot remove {folder}: {error.strerror or error}") from error
+                return True
+            opened = self._open.get(name)
+            if opened is None:
+                aside = self._put_aside(folder)
+        if opened is not None:
+            # Writes under way end first. They do not need the mutex, and nobody waits here while holding it.
+            with opened.writer, self._mutex:
+                self._check_open()
+                if self._open.get(name) is not opened:
+                    return False
+                self._release(opened)
+                del self._open[name]
+                aside = self._put_aside(folder)
+        if aside is not None:
             sync(self.folder)
-            shutil.rmtree(dropped, ignore_errors=True)
+            shutil.rmtree(aside, ignore_errors=True)
+        return True
+
+    def _put_aside(self, folder: Path) -> Path | None:
+        """Rename a collection's folder to one that is removed; `None` where there is none."""
+        dropped = self.folder / f"{DROPPED}{uuid4().hex}"
+        try:
+            folder.rename(dropped)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise Unavailable(f"cannot remove {folder}: {error.strerror or error}") from error
+        return dropped
+
+    @staticmethod
+    def _release(opened: _Collection) -> None:
+        """Close a shard whose writer we are; who still has the collection is told that it is gone."""
+        opened.gone = True
+        with suppress(Exception):
+            opened.shard.close()
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[None]:
-        collection = self._find(name)
-        with collection.writer:
+    def writing(self, at: _Collection) -> Iterator[None]:
+        with at.writer:
+            self._check_there(at)
             yield
-            with self._reported(f"writing to {name!r}"):
-                collection.secure()
+            with self._using(at, "writing to"):
+                at.secure()
 
     def _check_room(self, needed_bytes: int) -> None:
         """Raise `Unavailable` where the disk has less than this and the reserve left."""
@@ -226,11 +273,11 @@ class EdgeEngine:
                 f"{(needed_bytes + RESERVE_BYTES) >> 20}; make room and try again"
             )
 
-    def _update(self, name: str, operation: Any) -> None:
-        with self._reported(f"writing to {name!r}"):
-            self._find(name).shard.update(operation)
+    def _update(self, at: _Collection, operation: Any) -> None:
+        with self._using(at, "writing to") as shard:
+            shard.update(operation)
 
-    def upsert(self, name: str, points: Sequence[Point]) -> None:
+    def upsert(self, at: _Collection, points: Sequence[Point]) -> None:
         size_bytes = sum(vector.nbytes for _, vector, _, _ in points)
         # Once for the log and once for the storage, with as much again for payloads and indexes.
         self._check_room(4 * size_bytes)
@@ -241,43 +288,41 @@ class EdgeEngine:
             if weights:
                 named[SPARSE] = qe.SparseVector(list(weights), list(weights.values()))
             prepared.append(qe.Point(point, named, packed(payload)))
-        self._update(name, qe.UpdateOperation.upsert_points(prepared))
-        self._find(name).logged_bytes += size_bytes
+        self._update(at, qe.UpdateOperation.upsert_points(prepared))
+        at.logged_bytes += size_bytes
 
-    def retrieve(self, name: str, ids: Sequence[str], payload: bool, vectors: bool) -> list[Row]:
-        with self._reported(f"reading {name!r}"):
-            wanted = WANTED if payload else False
-            return [_row(r) for r in self._find(name).shard.retrieve(list(ids), wanted, [DENSE] if vectors else False)]
+    def retrieve(self, at: _Collection, ids: Sequence[str], payload: bool, vectors: bool) -> list[Row]:
+        with self._using(at, "reading") as shard:
+            return [_row(r) for r in shard.retrieve(list(ids), WANTED if payload else False, _vectors(vectors))]
 
-    def delete_ids(self, name: str, ids: Sequence[str]) -> None:
-        self._update(name, qe.UpdateOperation.delete_points(list(ids)))
+    def delete_ids(self, at: _Collection, ids: Sequence[str]) -> None:
+        self._update(at, qe.UpdateOperation.delete_points(list(ids)))
 
-    def delete_where(self, name: str, condition: Any) -> None:
-        self._update(name, qe.UpdateOperation.delete_points_by_filter(condition))
+    def delete_where(self, at: _Collection, condition: Any) -> None:
+        self._update(at, qe.UpdateOperation.delete_points_by_filter(condition))
 
-    def count(self, name: str, condition: Any | None) -> int:
-        with self._reported(f"counting {name!r}"):
-            return int(self._find(name).shard.count(qe.CountRequest(exact=True, filter=condition)))
+    def count(self, at: _Collection, condition: Any | None) -> int:
+        with self._using(at, "counting") as shard:
+            return int(shard.count(qe.CountRequest(exact=True, filter=condition)))
 
-    def estimate(self, name: str, condition: Any | None) -> int | None:
-        with self._reported(f"counting {name!r}"):
-            shard = self._find(name).shard
+    def estimate(self, at: _Collection, condition: Any | None) -> int | None:
+        with self._using(at, "counting") as shard:
             if condition is None:
                 return int(shard.info().points_count)
             return int(shard.count(qe.CountRequest(exact=False, filter=condition)))
 
-    def scroll(self, name: str, start: str | None, limit: int, condition: Any | None, vectors: bool) -> list[Row]:
+    def scroll(self, at: _Collection, start: str | None, limit: int, condition: Any | None, vectors: bool) -> list[Row]:
         request = qe.ScrollRequest(
-            offset=start, limit=limit, filter=condition,
-            with_payload=WANTED, with_vector=[DENSE] if vectors else False,
-        )  # fmt: skip
-        with self._reported(f"reading {name!r}"):
-            rows, _ = self._find(name).shard.scroll(request)
+            offset=start, limit=limit, filter=condition, with_payload=WANTED, with_vector=_vectors(vectors)
+        )
+        with self._using(at, "reading") as shard:
+            rows, _ = shard.scroll(request)
             return [_row(row) for row in rows]
 
-    def search(self, name: str, queries: Floats, limit: int, condition: Any | None, plan: Plan) -> list[list[Found]]:
-        collection = self._find(name)
-        params = params_of(collection.spec, plan, condition is not None)
+    def search(
+        self, at: _Collection, queries: Floats, limit: int, condition: Any | None, plan: Plan
+    ) -> list[list[Found]]:
+        params = params_of(at.spec, plan, condition is not None)
         requests = [
             qe.QueryRequest(
                 limit=limit, query=qe.Query.Nearest(query.tolist(), using=DENSE), filter=condition,
@@ -285,45 +330,43 @@ class EdgeEngine:
             )
             for query in queries
         ]  # fmt: skip
-        with self._reported(f"searching {name!r}"):
+        with self._using(at, "searching") as shard:
             if len(requests) == 1:
-                return [_found(collection.shard.query(requests[0]))]
-            return [_found(points) for points in collection.shard.query_batch(qe.QueryBatchRequest(requests))]
+                return [_found(shard.query(requests[0]))]
+            return [_found(points) for points in shard.query_batch(qe.QueryBatchRequest(requests))]
 
-    def search_words(self, name: str, indices: list[int], limit: int, condition: Any | None) -> list[Found]:
+    def search_words(self, at: _Collection, indices: list[int], limit: int, condition: Any | None) -> list[Found]:
         query = qe.Query.Nearest(qe.SparseVector(indices, [1.0] * len(indices)), using=SPARSE)
         request = qe.QueryRequest(limit=limit, query=query, filter=condition, with_payload=WANTED)
-        with self._reported(f"searching {name!r}"):
-            return _found(self._find(name).shard.query(request))
+        with self._using(at, "searching") as shard:
+            return _found(shard.query(request))
 
-    def index(self, name: str, keys: set[str]) -> None:
-        collection = self._find(name)
-        if keys <= collection.keys:
-            return
-        with collection.writer:
-            for key in sorted(keys - collection.keys):
-                self._update(name, qe.UpdateOperation.create_field_index(key, qe.IntegerIndexParams()))
-                collection.keys.add(key)
+    def index(self, at: _Collection, key: str) -> None:
+        with at.writer:
+            self._check_there(at)
+            if key not in at.keys:
+                self._update(at, qe.UpdateOperation.create_field_index(key, qe.IntegerIndexParams()))
+                at.keys.add(key)
 
-    def flush(self, name: str) -> None:
-        collection = self._find(name)
-        # Segments are written anew before the old ones go.
-        self._check_room(2 * collection.spec.dim * 4 * int(collection.shard.info().points_count))
-        with self._reported(f"indexing {name!r}"):
-            collection.shard.optimize()
-            collection.settle()
+    def flush(self, at: _Collection) -> None:
+        with self._using(at, "indexing") as shard:
+            # Segments are written anew before the old ones go.
+            self._check_room(2 * at.spec.dim * 4 * int(shard.info().points_count))
+            shard.optimize()
+            at.settle()
 
     def close(self) -> None:
         with self._mutex:
             self._closed = True
-            while self._open:
-                _, collection = self._open.popitem()
-                with collection.writer, suppress(Exception):
-                    collection.shard.close()
-            self._lock.release()
+            opened = list(self._open.values())
+            self._open.clear()
+        for collection in opened:
+            with collection.writer:
+                self._release(collection)
+        self._lock.release()
 
 
-class QdrantEdgeBackend(QdrantStore):
+class QdrantEdgeBackend(QdrantStore[_Collection]):
     """Qdrant's engine in process, its files in a folder that one process at a time has open."""
 
     capabilities: ClassVar[Capabilities] = Capabilities(
@@ -346,6 +389,10 @@ class QdrantEdgeBackend(QdrantStore):
         return cls(EdgeEngine(folder_of(url, "qdrant-edge")))
 
 
+def _vectors(wanted: bool) -> list[str] | bool:
+    return [DENSE] if wanted else False
+
+
 def _row(record: Any) -> Row:
     vector = record.vector
     return str(record.id), unpacked(record.payload), vector[DENSE] if vector else None
@@ -353,21 +400,3 @@ def _row(record: Any) -> Row:
 
 def _found(points: Sequence[Any]) -> list[Found]:
     return [(point.score, unpacked(point.payload)) for point in points]
-
-
-def _write_through(path: Path, text: str) -> None:
-    with path.open("x", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    if os.name == "nt" and path.is_dir():
-        return
-    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

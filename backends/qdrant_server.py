@@ -12,6 +12,7 @@ from typing import Any
 from qdrant_client import QdrantClient
 
 from backends.errors import Unavailable
+from backends.processes import claim_grpc
 from backends.qdrant_errors import as_backend_error
 from backends.urls import ServerUrl, server_of
 
@@ -37,6 +38,8 @@ def open_client(url: str, *, within_s: float | None = None) -> tuple[QdrantClien
     if within_s is not None:
         timeout_s = max(1, min(timeout_s, int(within_s)))
     _check_port(server, grpc_port if grpc else server.port, within_s or CONNECT_TIMEOUT_S)
+    if grpc:
+        claim_grpc()
     with warnings.catch_warnings():
         # That a key goes over plain HTTP is the user's choice, often on a loopback or private network.
         warnings.filterwarnings("ignore", "Api key is used with an insecure connection")

@@ -6,17 +6,15 @@ filters, ties, keyword search, and when to scan. What differs is behind `Engine`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Generic
 from uuid import UUID
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from backends.base import Backend, CollectionSpec, Hit, Page, Record, Where, prepare_queries, prepare_records
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection
+from backends.qdrant_engine import DEFAULT_EF, Engine, Floats, Found, H, Plan, Point, Row
 from backends.qdrant_payload import (
     id_after,
     metadata_of,
@@ -27,7 +25,7 @@ from backends.qdrant_payload import (
     word_weights,
     words_of,
 )
-from backends.qdrant_where import Dialect, Translator
+from backends.qdrant_where import Translator
 from backends.where import check_string
 from backends.words import searched_text, words
 
@@ -42,111 +40,21 @@ FILTERED_SCAN_BYTES = 64 << 20
 # recall was 0.87 beside the data and 0.24 far from it; with two bits, 8-bit queries and 32 it was 1.00 and 0.97.
 OVERSAMPLING = {"int8": 2.0, "binary": 32.0}
 MANY = 10_000
-# At 200, recall was 1.00 beside the data but 0.86 to 0.96 on its far side; at 400 it was 0.96 to 1.00 there.
-DEFAULT_EF = 400
-
-Floats = NDArray[np.float32]
-Point = tuple[str, Floats, dict[int, float] | None, dict[str, Any]]
-Row = tuple[str, Mapping[str, Any], Sequence[float] | Floats | None]
-Found = tuple[float, Mapping[str, Any]]
+# Payload keys that are indexed, the keywords' own among them. A field of numbers or strings takes up to two.
+MAX_INDEXED = 65
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How to search: scan all that match, or walk the graph with `ef` candidates."""
-
-    exact: bool
-    ef: int = DEFAULT_EF
-
-
-class Engine(Protocol):
-    """One Qdrant: points in and out. Every call raises `BackendError`s, `CollectionNotFound` among them."""
-
-    @property
-    def dialect(self) -> Dialect:
-        """The filter classes of its client."""
-        ...
-
-    def names(self) -> list[str]:
-        """The names of all collections that Sightline made, in any order."""
-        ...
-
-    def spec(self, name: str) -> CollectionSpec:
-        """The spec stored with a collection."""
-        ...
-
-    def create(self, spec: CollectionSpec) -> None:
-        """Make an empty collection with its spec."""
-        ...
-
-    def drop(self, name: str) -> None:
-        """Remove a collection; silent when it is not there."""
-        ...
-
-    def writing(self, name: str) -> AbstractContextManager[None]:
-        """A block of writes: alone where the engine can promise it, on the disk when the block ends."""
-        ...
-
-    def upsert(self, name: str, points: Sequence[Point]) -> None:
-        """Store points: id, vector, weights of words, payload."""
-        ...
-
-    def retrieve(self, name: str, ids: Sequence[str], payload: bool, vectors: bool) -> list[Row]:
-        """The points of these ids, in any order."""
-        ...
-
-    def delete_ids(self, name: str, ids: Sequence[str]) -> None:
-        """Delete points by id."""
-        ...
-
-    def delete_where(self, name: str, condition: Any) -> None:
-        """Delete points by filter."""
-        ...
-
-    def count(self, name: str, condition: Any | None) -> int:
-        """How many points match, exactly."""
-        ...
-
-    def estimate(self, name: str, condition: Any | None) -> int | None:
-        """About how many points match, `None` where asking costs as much as searching."""
-        ...
-
-    def scroll(self, name: str, start: str | None, limit: int, condition: Any | None, vectors: bool) -> list[Row]:
-        """Points in the order of their ids, from `start` on."""
-        ...
-
-    def search(self, name: str, queries: Floats, limit: int, condition: Any | None, plan: Plan) -> list[list[Found]]:
-        """The best by the dense vector: Qdrant's score and the payload of each."""
-        ...
-
-    def search_words(self, name: str, indices: list[int], limit: int, condition: Any | None) -> list[Found]:
-        """The best by the sparse vector."""
-        ...
-
-    def index(self, name: str, keys: set[str]) -> None:
-        """See to it that these payload keys, which hold integers, are indexed."""
-        ...
-
-    def flush(self, name: str) -> None:
-        """Return when everything is indexed and on the disk."""
-        ...
-
-    def close(self) -> None:
-        """Release everything; calls after it raise `BackendError`."""
-        ...
-
-
-class QdrantStore(Backend):
+class QdrantStore(Backend, Generic[H]):
     """The protocol over an `Engine`; subclasses say how to connect and what they can do."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine[H]) -> None:
         self._engine = engine
 
     def collections(self) -> list[str]:
         return sorted(self._engine.names())
 
     def describe(self, name: str) -> CollectionSpec:
-        return self._engine.spec(name)
+        return self._engine.find(name).spec
 
     def create(self, spec: CollectionSpec) -> None:
         check_index(spec, self.capabilities, "Qdrant")
@@ -156,22 +64,23 @@ class QdrantStore(Backend):
         self._engine.drop(name)
 
     def upsert(self, name: str, records: Iterable[Record]) -> None:
-        kept, vectors = prepare_records(records, self._engine.spec(name))
+        at = self._engine.find(name)
+        kept, vectors = prepare_records(records, at.spec)
         if not kept:
             return
-        with self._engine.writing(name):
+        with self._engine.writing(at):
             for start in range(0, len(kept), BATCH):
                 block = kept[start : start + BATCH]
-                self._engine.upsert(name, [_point(r, vectors[start + i]) for i, r in enumerate(block)])
+                self._engine.upsert(at, [_point(r, vectors[start + i]) for i, r in enumerate(block)])
 
     def get(self, name: str, ids: Sequence[str], *, with_vectors: bool = False) -> list[Record]:
         ids = check_ids(ids)
-        self._engine.spec(name)
+        at = self._engine.find(name)
         points = _point_ids(ids)
         wanted = list(dict.fromkeys(points.values()))
         found: dict[str, Record] = {}
         for start in range(0, len(wanted), BATCH):
-            for _, payload, vector in self._engine.retrieve(name, wanted[start : start + BATCH], True, with_vectors):
+            for _, payload, vector in self._engine.retrieve(at, wanted[start : start + BATCH], True, with_vectors):
                 record = record_of(payload, vector)
                 found[record.id] = record
         return [found[i] for i in ids if i in points and i in found]
@@ -183,49 +92,58 @@ class QdrantStore(Backend):
         same moment may be missing from it.
         """
         ids = check_selection(ids, where)
-        self._engine.spec(name)
+        at = self._engine.find(name)
         if ids is not None:
-            return self._delete_ids(name, list(dict.fromkeys(_point_ids(ids).values())))
-        translator = self._translator(name)
+            return self._delete_ids(at, list(dict.fromkeys(_point_ids(ids).values())))
+        translator = self._translator(at)
         condition = translator.filter(where) or translator.everything()
-        with self._engine.writing(name):
-            n = self._engine.count(name, condition)
+        with self._engine.writing(at):
+            n = self._engine.count(at, condition)
             if n:
-                self._engine.delete_where(name, condition)
+                self._engine.delete_where(at, condition)
         return n
 
-    def _delete_ids(self, name: str, points: list[str]) -> int:
+    def _delete_ids(self, at: H, points: list[str]) -> int:
         n = 0
         if points:
-            with self._engine.writing(name):
+            with self._engine.writing(at):
                 for start in range(0, len(points), BATCH):
-                    there = self._engine.retrieve(name, points[start : start + BATCH], False, False)
+                    there = self._engine.retrieve(at, points[start : start + BATCH], False, False)
                     if there:
-                        self._engine.delete_ids(name, [row[0] for row in there])
+                        self._engine.delete_ids(at, [row[0] for row in there])
                     n += len(there)
         return n
 
     def count(self, name: str, where: Where | None = None) -> int:
-        return self._engine.count(name, self._condition(name, where))
+        at = self._engine.find(name)
+        return self._engine.count(at, self._condition(at, where))
 
-    def _translator(self, name: str) -> Translator:
+    def _translator(self, at: H) -> Translator:
         def longer(field: str, condition: Any) -> list[tuple[str, str]]:
             only = self._engine.dialect.combine(must=[condition])
-            rows = self._rows(name, None, BATCH, only, vectors=False)
+            rows = self._rows(at, None, BATCH, only, vectors=False)
             return [(point, str(metadata_of(payload)[field])) for page in rows for point, payload, _ in page]
 
         return Translator(self._engine.dialect, longer)
 
-    def _condition(self, name: str, where: Where | None) -> Any | None:
+    def _condition(self, at: H, where: Where | None) -> Any | None:
         """The filter for `where`, its payload keys indexed: from the first use on, not for every field there is."""
         if where is None:
             return None
-        self._engine.spec(name)
-        translator = self._translator(name)
+        translator = self._translator(at)
         condition = translator.filter(where)
-        if translator.keys:
-            self._engine.index(name, translator.keys)
+        for key in sorted(translator.keys.keys() - at.keys):
+            # Whoever may search may name any field, as often as they like. Without an index the answer is the same.
+            if len(at.keys) >= MAX_INDEXED:
+                break
+            if self._is_there(at, translator.keys[key]):
+                self._engine.index(at, key)
         return condition
+
+    def _is_there(self, at: H, field: str) -> bool:
+        """Whether any record has the field. Its name is among the keywords, which are always indexed."""
+        named = self._engine.dialect.combine(must=[self._engine.dialect.has_any([field])])
+        return bool(self._engine.scroll(at, None, 1, named, False))
 
     def search(
         self,
@@ -237,34 +155,36 @@ class QdrantStore(Backend):
         effort: float | None = None,
     ) -> list[list[Hit]]:
         check_search(k, effort, self.capabilities)
-        spec = self._engine.spec(name)
+        at = self._engine.find(name)
+        spec = at.spec
         queries = prepare_queries(vectors, spec)
         if not len(queries):
             return []
-        condition = self._condition(name, where)
+        condition = self._condition(at, where)
         if k > MANY:
             # Qdrant makes room for `limit` results before it searches.
-            k = min(k, self._engine.count(name, condition))
+            k = min(k, self._engine.count(at, condition))
             if not k:
                 return [[] for _ in queries]
-        plan = self._plan(spec, k, condition, effort)
+        plan = self._plan(at, k, condition, effort)
         if not plan.exact:
-            answers = self._engine.search(name, queries, k, condition, plan)
+            answers = self._engine.search(at, queries, k, condition, plan)
             if all(len(found) == k for found in answers):
                 return [_hits(found, k, spec.metric, exact=False) for found in answers]
             # A graph may lose its way under a filter. Fewer hits than asked for are only right if a scan says so.
             plan = Plan(exact=True)
-        answers = self._engine.search(name, queries, k + 1, condition, plan)
+        answers = self._engine.search(at, queries, k + 1, condition, plan)
         whole = [
-            found if _is_whole(found, k) else self._with_ties(name, queries[i : i + 1], k, condition, plan)
+            found if _is_whole(found, k) else self._with_ties(at, queries[i : i + 1], k, condition, plan)
             for i, found in enumerate(answers)
         ]
         return [_hits(found, k, spec.metric, exact=True) for found in whole]
 
-    def _plan(self, spec: CollectionSpec, k: int, condition: Any | None, effort: float | None) -> Plan:
+    def _plan(self, at: H, k: int, condition: Any | None, effort: float | None) -> Plan:
+        spec = at.spec
         if effort == 1 or (spec.index.kind == "flat" and spec.index.quantization == "none"):
             return Plan(exact=True)
-        rows = self._engine.estimate(spec.name, condition)
+        rows = self._engine.estimate(at, condition)
         limit_bytes = SCAN_BYTES if condition is None else FILTERED_SCAN_BYTES
         if rows is not None and rows * spec.dim * 4 <= limit_bytes:
             return Plan(exact=True)
@@ -272,11 +192,11 @@ class QdrantStore(Backend):
             return Plan(exact=False, ef=max(k, round(16 * 64**effort)))
         return Plan(exact=False, ef=max(k, DEFAULT_EF))
 
-    def _with_ties(self, name: str, query: Floats, k: int, condition: Any | None, plan: Plan) -> list[Found]:
+    def _with_ties(self, at: H, query: Floats, k: int, condition: Any | None, plan: Plan) -> list[Found]:
         """The best k and all that are as good as the k-th, so that the lowest ids among them can be taken."""
         limit = 4 * k
         while True:
-            (found,) = self._engine.search(name, query, limit, condition, plan)
+            (found,) = self._engine.search(at, query, limit, condition, plan)
             if len(found) < limit or found[-1][0] != found[k - 1][0]:
                 return found
             limit *= 4
@@ -288,16 +208,16 @@ class QdrantStore(Backend):
         the part that depends on a text's length supposes that an average text has 64 words.
         """
         check_search(k, None, self.capabilities)
-        self._engine.spec(name)
+        at = self._engine.find(name)
         wanted = set(words(query))
-        condition = self._condition(name, where)
+        condition = self._condition(at, where)
         indices = query_indices(wanted)
         if not indices:
             return []
-        k = min(k, self._engine.count(name, condition)) if k > MANY else k
+        k = min(k, self._engine.count(at, condition)) if k > MANY else k
         limit = k + 1
         while k:
-            found = self._engine.search_words(name, indices, limit, condition)
+            found = self._engine.search_words(at, indices, limit, condition)
             # Two words may share a dimension, so a hit counts when it really has one of them.
             real = [hit for hit in found if not wanted.isdisjoint(words_of(hit[1]))]
             if len(found) < limit or (len(real) > k and real[-1][0] != real[k - 1][0]):
@@ -309,23 +229,23 @@ class QdrantStore(Backend):
         self, name: str, *, with_vectors: bool = True, cursor: str | None = None, batch: int = 1000
     ) -> Iterator[Page]:
         check_batch(batch)
-        self._engine.spec(name)
-        for rows in self._rows(name, cursor, batch, None, vectors=with_vectors):
+        at = self._engine.find(name)
+        for rows in self._rows(at, cursor, batch, None, vectors=with_vectors):
             yield Page([record_of(payload, vector) for _, payload, vector in rows], rows[-1][0])
 
     def _rows(
-        self, name: str, after: str | None, batch: int, condition: Any | None, *, vectors: bool
+        self, at: H, after: str | None, batch: int, condition: Any | None, *, vectors: bool
     ) -> Iterator[list[Row]]:
         if after is not None:
             try:
                 after = str(UUID(after))
             except ValueError:
-                raise ValueError(f"{after!r} is no cursor of a scan of {name!r}: start without one") from None
+                raise ValueError(f"{after!r} is no cursor of a scan of {at.spec.name!r}: start without one") from None
         while True:
             start = None if after is None else id_after(after)
             if after is not None and start is None:
                 return
-            rows = self._engine.scroll(name, start, batch, condition, vectors)
+            rows = self._engine.scroll(at, start, batch, condition, vectors)
             if rows:
                 yield rows
             if len(rows) < batch:
@@ -333,8 +253,7 @@ class QdrantStore(Backend):
             after = rows[-1][0]
 
     def flush(self, name: str) -> None:
-        self._engine.spec(name)
-        self._engine.flush(name)
+        self._engine.flush(self._engine.find(name))
 
     def close(self) -> None:
         self._engine.close()

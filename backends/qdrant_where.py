@@ -44,12 +44,12 @@ class Translator(TokenTranslator):
 
     `longer` finds strings that share their first 48 bytes with a longer operand, given the condition
     that selects them: it returns (point id, value of the field) of each. `keys` collects the payload
-    keys of the ranges used, which are worth an index.
+    keys of the ranges used, which are worth an index, each with its field.
     """
 
     def __init__(self, dialect: Dialect, longer: Callable[[str, Any], list[tuple[str, str]]]) -> None:
         self.dialect = dialect
-        self.keys: set[str] = set()
+        self.keys: dict[str, str] = {}
         self._longer = longer
 
     def filter(self, where: Where | None) -> Any | None:
@@ -87,7 +87,7 @@ class Translator(TokenTranslator):
     def _range(self, field: str, kind: str, position: int, **bounds: float) -> Any:
         key = order_path(field, kind, position)
         if position < 2:
-            self.keys.add(key)
+            self.keys[key] = field
         return self.dialect.between(key, **bounds)
 
     def _number(self, where: Compare) -> Part:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Self, TypeVar
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from weaviate.proto.v1 import batch_delete_pb2, batch_pb2
 
 from backends import weaviate_mend as mend
@@ -16,6 +18,7 @@ from backends.base import (
     MAX_URI_BYTES,
     Backend,
     Capabilities,
+    CollectionNotFound,
     CollectionSpec,
     DimensionMismatch,
     Hit,
@@ -27,6 +30,7 @@ from backends.base import (
     prepare_records,
 )
 from backends.checks import MAX_METADATA_BYTES, check_batch, check_ids, check_index, check_search, check_selection
+from backends.locks import NameLocks
 from backends.weaviate_objects import (
     check_cursor,
     new_stamp,
@@ -41,10 +45,12 @@ from backends.weaviate_objects import (
 from backends.weaviate_requests import search_request
 from backends.weaviate_schema import Stored
 from backends.weaviate_search import MAX_K, Searcher
-from backends.weaviate_server import UNKNOWN_CLASS, WRITE_S, Refused, WeaviateServer
+from backends.weaviate_server import WRITE_S, Refused, WeaviateServer
 from backends.weaviate_where import Translator, by_id, everything
 
 T = TypeVar("T")
+# How often an operation begins anew, or looks again, while others drop and make its collection.
+ATTEMPTS, POLL_S = 10, 0.05
 BATCH, BATCH_BYTES, BATCH_WINDOW = 500, 8 << 20, 2
 # An answer may have 100 MiB; a record without its vector has at most this much: text, uri and metadata.
 PAGE_BYTES, RECORD_BYTES = 96 << 20, MAX_TEXT_BYTES + MAX_URI_BYTES + MAX_METADATA_BYTES + 4096
@@ -73,6 +79,7 @@ class WeaviateBackend(Backend):
         self._server = server
         self._stored: dict[str, Stored] = {}
         self._schema_lock = threading.Lock()
+        self._names = NameLocks()
         self._searcher = Searcher(server)
 
     @classmethod
@@ -93,31 +100,59 @@ class WeaviateBackend(Backend):
         return stored
 
     def _with(self, name: str, task: Callable[[Stored], T]) -> T:
-        """Do `task` with what is known of the collection; if that is out of date, once more with the truth."""
-        self._server.check_open()
-        known = self._stored.get(name)
-        if known is not None:
-            try:
-                return task(known)
-            except (Refused, DimensionMismatch) as error:
-                if self._read(name) == known and UNKNOWN_CLASS not in str(error):
-                    raise
-        return task(self._read(name))
+        """Do `task` with what is known of the collection; if that is out of date, again with the truth.
+
+        The server drops and makes a class step by step, so that its schema may name one that it cannot search.
+        """
+        with self._names.of(name).shared():
+            self._server.check_open()
+            stored = self._stored.get(name) or self._read(name)
+            for _ in range(ATTEMPTS):
+                try:
+                    return task(stored)
+                except (Refused, DimensionMismatch) as error:
+                    known, stored = stored, self._read(name)
+                    if stored == known:
+                        if not (isinstance(error, Refused) and error.gone):
+                            raise
+                        time.sleep(POLL_S)
+            raise self._dropped(name)
+
+    def _dropped(self, name: str) -> CollectionNotFound:
+        self._stored.pop(name, None)
+        return CollectionNotFound(f"collection {name!r} in {self._server.address} was dropped meanwhile")
 
     def create(self, spec: CollectionSpec) -> None:
         check_index(spec, self.capabilities, "Weaviate")
-        schema.create(self._server, spec)
+        with self._names.of(spec.name).alone():
+            schema.create(self._server, spec)
 
     def drop(self, name: str) -> None:
-        self._stored.pop(name, None)
-        schema.drop(self._server, name)
+        # The server stops answering some of the searches that meet a drop.
+        with self._names.of(name).alone():
+            self._stored.pop(name, None)
+            schema.drop(self._server, name)
 
     def upsert(self, name: str, records: Iterable[Record]) -> None:
+        given = list(records)
+        with self._names.of(name).shared():
+            self._upsert(name, given)
+
+    def _upsert(self, name: str, records: list[Record]) -> None:
         # Always asked for anew: Weaviate would make up a class for records of one that has been dropped.
         stored = self._read(name)
         kept, vectors = prepare_records(records, stored.spec)
         if not kept:
             return
+        try:
+            self._store(stored, kept, vectors)
+        except Refused as error:
+            if schema.clear(self._server, name) or error.gone:
+                raise self._dropped(name) from error
+            raise
+
+    def _store(self, stored: Stored, kept: list[Record], vectors: NDArray[np.float32]) -> None:
+        name = stored.spec.name
         numbers = number_properties(kept)
         if not stored.numbers.issuperset(numbers.values()):
             with self._schema_lock:
@@ -275,7 +310,8 @@ class WeaviateBackend(Backend):
         Records that a crash has left stored but not indexed are indexed, in collections of up to 25,000;
         in larger ones they are when they are upserted again.
         """
-        mend.flush(self._server, self._read(name))
+        with self._names.of(name).shared():
+            mend.flush(self._server, self._read(name))
 
     def close(self) -> None:
         self._server.close()

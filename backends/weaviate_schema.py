@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends.base import CollectionSpec
-from backends.errors import BackendError, CollectionExists, CollectionNotFound, Corrupt, Unsupported
+from backends.errors import CollectionExists, CollectionNotFound, Corrupt, Unsupported
 from backends.weaviate_objects import HAS, NUMBER_PREFIX, STAMP, STORED, WORDS, fold_case
 from backends.weaviate_server import Refused, WeaviateServer
 from backends.words import BM25_B, BM25_K1
 
 CLASS_PREFIX = "Sightline_"
 MAX_NUMBERS = 64
+# In the description of what the server made up by itself.
+MADE_UP = "auto-schema"
 EF_MIN, EF_FACTOR, EF_MAX = 256, 8, 4096
 # Below this many matching records Weaviate scans them all instead of walking the graph.
 FLAT_CUTOFF = 40_000
@@ -139,6 +141,7 @@ def read(server: WeaviateServer, name: str) -> Stored:
 def create(server: WeaviateServer, spec: CollectionSpec) -> None:
     """Make an empty collection. Raises `CollectionExists`."""
     wanted = class_of(spec)
+    clear(server, spec.name)
     if server.rest("GET", f"/schema/{wanted['class']}") is not None:
         raise CollectionExists(f"collection {spec.name!r} is already in {server.address}")
     try:
@@ -151,11 +154,26 @@ def create(server: WeaviateServer, spec: CollectionSpec) -> None:
 
 def drop(server: WeaviateServer, name: str) -> None:
     """Remove a collection; silent when it is not there. Refuses a class that is not ours."""
+    clear(server, name)
     try:
         found = read(server, name)
     except CollectionNotFound:
         return
     server.rest("DELETE", f"/schema/{found.class_name}")
+
+
+def clear(server: WeaviateServer, name: str) -> bool:
+    """Remove a class of ours that the server made up, and say whether there was one.
+
+    It does so, where it is not told otherwise (AUTOSCHEMA_ENABLED), for records that come just after their class
+    was dropped. Such a class holds none, has none of our settings, and would keep the name from being used again.
+    """
+    path = f"/schema/{class_name(name)}"
+    found = server.rest("GET", path)
+    if found is None or MADE_UP not in (found.get("description") or ""):
+        return False
+    server.rest("DELETE", path)
+    return True
 
 
 def add_numbers(server: WeaviateServer, stored: Stored, names: Collection[str]) -> Stored:
@@ -179,5 +197,6 @@ def add_numbers(server: WeaviateServer, stored: Stored, names: Collection[str]) 
                 raise
     found = read(server, stored.spec.name)
     if not set(missing) <= found.numbers:
-        raise BackendError(f"{server.address} did not keep the new properties of collection {stored.spec.name!r}")
+        text = f"it did not keep the new properties of collection {stored.spec.name!r}"
+        raise Refused(f"Weaviate at {server.address}: {text}", text)
     return found

@@ -7,6 +7,7 @@ that is away, keep objects that failed in a list, and take longer to build an an
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections import deque
@@ -18,6 +19,7 @@ import httpx
 from weaviate.proto.v1 import health_weaviate_pb2, weaviate_pb2_grpc
 
 from backends.errors import BackendError, Denied, Unavailable
+from backends.processes import claim_grpc
 from backends.urls import ServerUrl, server_of
 
 KEY_VARIABLE = "SIGHTLINE_WEAVIATE_API_KEY"
@@ -31,6 +33,11 @@ MESSAGE_BYTES = 104_858_000
 WINDOW = 8
 POLL_S = 0.1
 UNKNOWN_CLASS = "could not find class"
+# What the server says of a class that is being dropped, or made, at this moment.
+_GONE = re.compile(
+    rf"{UNKNOWN_CLASS}|non-existing index|class not found|class \S+ not found|already shut or dropped|did not keep"
+    r"|does not have configuration for vector"
+)
 
 
 class Refused(BackendError):
@@ -39,6 +46,11 @@ class Refused(BackendError):
     def __init__(self, message: str, text: str) -> None:
         super().__init__(message)
         self.text = text
+
+    @property
+    def gone(self) -> bool:
+        """Whether it was refused because the class is not there."""
+        return _GONE.search(self.text) is not None
 
 
 class WeaviateServer:
@@ -292,6 +304,7 @@ class WeaviateServer:
 
 
 def _channel(target: str, secure: bool) -> Any:
+    claim_grpc()
     options = [
         ("grpc.max_send_message_length", MESSAGE_BYTES),
         ("grpc.max_receive_message_length", MESSAGE_BYTES),

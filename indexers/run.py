@@ -5,10 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from backends.base import Backend, BackendError, CollectionNotFound, CollectionSpec, Compare, IndexSpec, Metric
+from backends.base import (
+    Backend,
+    BackendError,
+    CollectionExists,
+    CollectionNotFound,
+    CollectionSpec,
+    Compare,
+    IndexSpec,
+    Metric,
+)
 from indexers.embedding import Embedder
 from indexers.items import Reader
 from indexers.ledger import Ledger
@@ -76,8 +85,10 @@ def index(
         if prune and not prune_empty:
             run.refuse_empty_prune(listing, exists)
         if not exists and listing.entries:
-            backend.create(CollectionSpec(collection, encoder.dim, metric, encoder.fingerprint, index))
-            exists = True
+            with suppress(CollectionExists):
+                backend.create(CollectionSpec(collection, encoder.dim, metric, encoder.fingerprint, index))
+            # Someone else may have been faster, perhaps with another encoder.
+            exists = run.check_collection()
         with ExitStack() as stack:
             cache = None if ledger is None else stack.enter_context(Ledger(ledger))
             run.embed(listing, cache, batch_size, max_pixels)

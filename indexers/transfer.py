@@ -5,13 +5,23 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import Backend, BackendError, CollectionNotFound, CollectionSpec, IndexSpec, Page, Record
+from backends.base import (
+    Backend,
+    BackendError,
+    CollectionExists,
+    CollectionNotFound,
+    CollectionSpec,
+    IndexSpec,
+    Page,
+    Record,
+)
 from backends.checks import plain_metadata, unit_length
 from indexers.report import Stopped, check_stopped
 
@@ -134,8 +144,10 @@ def prepare_target(target: Backend, spec: CollectionSpec) -> None:
     try:
         there = target.describe(spec.name)
     except CollectionNotFound:
-        target.create(spec)
-        return
+        # Someone else may be faster.
+        with suppress(CollectionExists):
+            target.create(spec)
+        there = target.describe(spec.name)
     for what in ("encoder", "dim", "metric"):
         if getattr(there, what) != getattr(spec, what):
             raise TransferError(

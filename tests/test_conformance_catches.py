@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from backends.conformance import BackendSuite, Sizes, Store
+from tests import racing_engines as racing
 from tests import sample_engines as engines
 
 SMALL = Sizes(filter_trees=60, records=60, crowd=4_000, wide=400, indexed=500, kills=3, searchers=4, write_batches=12)
@@ -71,6 +73,15 @@ CAUGHT = [
     (engines.AcceptsAnyIndex, "test_quantizations", ("int8",)),
     (engines.TiresWithEffort, "test_effort_moves_recall_one_way", ()),
     (engines.NeedsNoEffort, "test_effort_moves_recall_one_way", ()),
+    (racing.ForgetsThatOthersCreate, "test_of_many_who_create_one_name_one_succeeds", ()),
+    (racing.OneAtATime, "test_of_many_who_create_one_name_one_succeeds", ()),
+    (racing.OneAtATime, "test_many_names_at_once_all_come_to_be", ()),
+    (racing.CallsLateUsersAnOutage, "test_a_name_that_many_create_drop_and_use", ()),
+    (racing.LocksTwoWays, "test_a_name_that_many_create_drop_and_use", ()),
+    (racing.RuinsTheName, "test_a_name_that_many_create_drop_and_use", ()),
+    (racing.HangsInAChild, "test_a_forked_child_works_or_is_refused", ()),
+    (racing.GivesUpItsParentsLock, "test_a_forked_child_works_or_is_refused", ()),
+    (racing.RefusesOnlySearches, "test_a_forked_child_works_or_is_refused", ()),
     (engines.SavesLater, "test_acknowledged_writes_survive_kill_9", ()),
     (engines.ForgetsToLock, "test_a_second_writer_works_or_is_told_why_not", ()),
     (engines.DeniesPersistence, "test_reopening_gives_everything_back", ()),
@@ -82,7 +93,8 @@ CAUGHT = [
 def test_a_broken_engine_is_caught(engine: type, check: str, arguments: tuple) -> None:
     class Broken(BackendSuite):
         url = "durable:///{dir}" if issubclass(engine, engines.DurableBackend) else "exact://"
-        sizes = SMALL
+        # These hang for as long as one waits.
+        sizes = replace(SMALL, hangs_s=8.0) if engine in (racing.LocksTwoWays, racing.HangsInAChild) else SMALL
 
     Broken.engine = engine
     store = Store(Broken)

@@ -499,3 +499,13 @@ def test_what_sqlite_refuses_is_no_outage(tmp_path):
             assert not isinstance(caught.value, (Unavailable, Corrupt))
         with pytest.raises(Unavailable), reported(tmp_path):
             connection.execute("SELECT * FROM nothing")
+
+
+def test_a_folder_that_is_no_collection_is_not_dropped(tmp_path: Path) -> None:
+    (tmp_path / "Documents").mkdir()
+    (tmp_path / "Documents" / "letter.txt").write_text("dear", encoding="utf-8")
+    with connect(f"faiss://{tmp_path}") as store:
+        store.create(CollectionSpec("c", 4))
+        store.drop("Documents")
+        assert store.collections() == ["c"]
+    assert (tmp_path / "Documents" / "letter.txt").read_text(encoding="utf-8") == "dear"

@@ -608,6 +608,18 @@ def test_texts_are_embedded_in_batches(store: SightlineVectorStore) -> None:
     assert store.embeddings.calls[3:] == ["async documents"] * 2
 
 
+@pytest.mark.parametrize("scheme", ["exact", "faiss", "qdrant-edge", "milvus-lite"])
+def test_many_who_add_to_a_collection_that_is_not_there_yet_all_store(scheme: str, tmp_path: Path) -> None:
+    async def add(backend: Backend) -> None:
+        stores = [SightlineVectorStore(backend, NamedEmbeddings(), collection="new") for _ in range(8)]
+        await asyncio.gather(*(store.aadd_texts([f"{i} a", f"{i} b"]) for i, store in enumerate(stores)))
+
+    with connect("exact://" if scheme == "exact" else f"{scheme}://{tmp_path}/store") as backend:
+        asyncio.run(add(backend))
+        texts = {record.text for page in backend.scan("new") for record in page.records}
+    assert texts == {f"{i} {letter}" for i in range(8) for letter in "ab"}
+
+
 # Installation and documents
 
 

@@ -205,6 +205,45 @@ def test_a_full_disk_is_said_and_loses_nothing_that_was_acknowledged(tmp_path, m
         assert backend.count("c") == len(stored)
 
 
+@pytest.mark.parametrize("opened", [False, True])
+def test_what_a_killed_creator_left_does_not_keep_the_name(tmp_path, opened):
+    left = tmp_path / "store" / "collections" / stored_name("c")
+    others = left.with_name("theirs")
+
+    def leave():
+        for folder in (left, others):
+            (folder / "wal").mkdir(parents=True, exist_ok=True)
+            (folder / "schema.json.tmp").write_text("{", encoding="utf-8")
+
+    if not opened:
+        leave()
+    with connect(f"milvus-lite://{tmp_path}/store") as backend:
+        if opened:
+            leave()
+        else:
+            assert not left.exists()
+        backend.create(CollectionSpec("c", 4))
+        backend.upsert("c", [Record("a", np.ones(4, np.float32))])
+        assert backend.count("c") == 1
+    assert others.is_dir(), "what is not ours stays"
+
+
+def test_a_collection_made_anew_by_another_handle_is_the_one_that_is_used(tmp_path):
+    url = f"milvus-lite://{tmp_path}/store"
+    with connect(url) as one, connect(url) as two:
+        one.create(CollectionSpec("c", 4))
+        one.upsert("c", [Record("a", np.ones(4, np.float32))])
+        pages = one.scan("c", batch=1)
+        next(pages)
+        two.drop("c")
+        two.create(CollectionSpec("c", 6))
+        two.upsert("c", [Record("b", np.ones(6, np.float32))])
+        with pytest.raises(CollectionNotFound, match=r"'c'.*meanwhile"):
+            next(pages)
+        one.upsert("c", [Record("d", np.ones(6, np.float32))])
+        assert two.count("c") == 2
+
+
 def test_a_folder_that_is_a_file_is_named(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(Unavailable, match="file"):

@@ -223,6 +223,16 @@ def test_a_collection_that_someone_else_made_anew_is_seen(fake: FakeQdrant, pref
 
 
 @BOTH
+def test_a_field_is_indexed_when_a_filter_names_it_and_a_record_has_it(fake: FakeQdrant, prefer_grpc: bool) -> None:
+    with connect(fake.url(prefer_grpc=prefer_grpc)) as backend:
+        backend.create(CollectionSpec("c", 4))
+        backend.upsert("c", [Record("a", row(0), metadata={"n": 1})])
+        for name in ("n", *(f"absent{i}" for i in range(40))):
+            assert backend.count("c", Compare(name, "gt", 0)) == (name == "n")
+        assert set(fake.local.info("sightline_c").payload_schema) == {"has", "order.n-n0", "order.n-n1"}
+
+
+@BOTH
 def test_index_and_search_parameters_reach_the_server(fake: FakeQdrant, prefer_grpc: bool) -> None:
     index = IndexSpec("hnsw", "int8", {"m": 24, "ef_construction": 77})
     with connect(fake.url(prefer_grpc=prefer_grpc)) as backend:

@@ -14,9 +14,20 @@ import qdrant_edge as qe
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends import connect, qdrant_store
-from backends.base import BackendError, CollectionSpec, Compare, Corrupt, IndexSpec, Not, Record, Unavailable
+from backends import Backend, connect, qdrant_store
+from backends.base import (
+    BackendError,
+    CollectionNotFound,
+    CollectionSpec,
+    Compare,
+    Corrupt,
+    IndexSpec,
+    Not,
+    Record,
+    Unavailable,
+)
 from backends.conformance import BackendSuite, Sizes, Twin
+from backends.conformance.races import at_once
 from backends.conformance.samples import clustered, vectors
 from backends.qdrant_edge_payload import unpacked
 from backends.qdrant_payload import (
@@ -214,7 +225,7 @@ def test_what_the_engine_raises_is_one_line_that_names_the_folder(tmp_path: Path
     with connect(url_of(tmp_path)) as backend:
         backend.create(CollectionSpec("c", 4))
         assert backend.count("c") == 0
-        collection = backend._engine._find("c")  # type: ignore[attr-defined]
+        collection = backend._engine.find("c")  # type: ignore[attr-defined]
         whole, collection.shard = collection.shard, Broken()
         with pytest.raises(Unavailable, match=r"disk of .* is full"):
             backend.upsert("c", [Record("a", np.ones(4, np.float32))])
@@ -242,6 +253,75 @@ def test_urls_name_a_folder(tmp_path: Path) -> None:
         connect(url_of(file))
 
 
+def indexed(backend: Backend) -> set[str]:
+    return set(backend._engine.find("c").shard.info().payload_schema)  # type: ignore[attr-defined]
+
+
+def test_a_field_is_indexed_when_a_filter_names_it_and_a_record_has_it(tmp_path: Path) -> None:
+    with connect(url_of(tmp_path)) as backend:
+        twin = Twin(backend, CollectionSpec("c", 4))
+        twin.upsert(Record(f"r{i}", row, metadata={"n": i}) for i, row in enumerate(vectors(20, 4)))
+        none = indexed(backend)
+        for i in range(40):
+            for where in (Compare(f"absent{i}", "gt", 5), Compare(f"absent{i}", "lte", "x"), Compare("n", "eq", i)):
+                twin.same_hits(vectors(1, 4, 3), 5, where)
+            twin.same_count(Not(Compare(f"absent{i}", "lt", 5)))
+        assert indexed(backend) == none, "no record has these fields"
+        twin.same_count(Compare("n", "gt", 5))
+        assert indexed(backend) - none == {"order.n-n0", "order.n-n1"}
+        twin.upsert([Record("late", vectors(1, 4)[0], metadata={"absent0": 7})])
+        twin.same_hits(vectors(1, 4, 3), 5, Compare("absent0", "gt", 5))
+        assert indexed(backend) - none >= {"order.absent0-n0"}
+
+
+def test_fields_beyond_so_many_are_scanned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qdrant_store, "MAX_INDEXED", 5)
+    with connect(url_of(tmp_path)) as backend:
+        twin = Twin(backend, CollectionSpec("c", 4))
+        twin.upsert(
+            Record(f"r{i}", row, metadata={f"f{j}": (i * j) % 7 for j in range(8)})
+            for i, row in enumerate(vectors(20, 4))
+        )
+        for j in range(8):
+            twin.same_hits(vectors(1, 4, 3), 20, Compare(f"f{j}", "gt", 3))
+        assert len(indexed(backend)) == 5
+    with connect(url_of(tmp_path)) as backend:
+        twin.backend = backend
+        twin.same_count(Compare("f7", "gt", 3))
+        assert len(indexed(backend)) == 5, "what is indexed is known again when the store is opened"
+
+
+def test_a_collection_can_be_dropped_while_it_is_flushed_and_written(tmp_path: Path) -> None:
+    rows = clustered(4_000, 128, 5)
+    records = [Record(f"r{i:05}", row, metadata={"i": i}) for i, row in enumerate(rows)]
+    with connect(url_of(tmp_path)) as backend:
+        for _ in range(3):
+            backend.create(CollectionSpec("c", 128, index=IndexSpec("hnsw")))
+            backend.upsert("c", records[:3_000])
+            calls = (
+                lambda: backend.flush("c"),
+                lambda: backend.upsert("c", records),
+                lambda: backend.count("c", Compare("i", "gt", 5)),
+                lambda: backend.drop("c"),
+            )
+            raised = [error for error in at_once(list(calls), 120) if error]
+            assert [error for error in raised if not isinstance(error, CollectionNotFound)] == []
+            backend.drop("c")
+            assert backend.collections() == []
+        assert not [path for path in tmp_path.iterdir() if path.name.startswith(".dropped-")]
+
+
+def test_closing_waits_for_a_write_and_tells_who_comes_later(tmp_path: Path) -> None:
+    records = [Record(f"r{i:05}", row) for i, row in enumerate(vectors(3_000, 64))]
+    backend = connect(url_of(tmp_path))
+    backend.create(CollectionSpec("c", 64))
+    calls = [lambda: backend.upsert("c", records), backend.close, lambda: backend.drop("c"), lambda: backend.count("c")]
+    raised = [error for error in at_once(calls, 120) if error]
+    assert all(isinstance(error, CollectionNotFound) or "closed" in str(error) for error in raised), raised
+    with connect(url_of(tmp_path)) as again:
+        assert again.collections() in ([], ["c"])
+
+
 def test_words_weigh_as_in_bm25() -> None:
     text = " ".join(["red"] * 2 + ["w"] * (AVERAGE_WORDS - 2))
     assert max(word_weights("red")) < 2**32
@@ -254,7 +334,7 @@ def test_points_with_each_field_by_itself_are_read_too(tmp_path: Path) -> None:
     record = Record("a'\"é", np.ones(8, np.float32), "text", "some words", None, {"n": 1.5, "tags": ["x"]})
     with connect(url_of(tmp_path)) as backend:
         backend.create(CollectionSpec("c", 8))
-        shard = backend._engine._find("c").shard
+        shard = backend._engine.find("c").shard
         vector = np.asarray(record.vector)
         point = qe.Point(point_id(record.id), {DENSE: (vector / np.linalg.norm(vector)).tolist()}, payload_of(record))
         shard.update(qe.UpdateOperation.upsert_points([point]))

@@ -28,19 +28,21 @@ except ModuleNotFoundError as error:
     ) from error
 
 CHECKS = (
-    "collections", "filters", "hostile", "indexes", "keyword", "lifetime", "promise", "records", "scanning",
-    "searching", "threads",
+    "collections", "filters", "forks", "hostile", "indexes", "keyword", "lifetime", "promise", "races", "records",
+    "scanning", "searching", "threads",
 )  # fmt: skip
 # pytest shows the two sides of a failed assertion only in modules it was told of before their import.
 pytest.register_assert_rewrite("backends.conformance.twin", *(f"backends.conformance.{name}" for name in CHECKS))
 
 from backends.conformance.collections import CollectionChecks  # noqa: E402
 from backends.conformance.filters import FilterChecks  # noqa: E402
+from backends.conformance.forks import ForkChecks  # noqa: E402
 from backends.conformance.hostile import HostileChecks  # noqa: E402
 from backends.conformance.indexes import IndexChecks  # noqa: E402
 from backends.conformance.keyword import KeywordChecks  # noqa: E402
 from backends.conformance.lifetime import LifetimeChecks  # noqa: E402
 from backends.conformance.promise import PromiseChecks  # noqa: E402
+from backends.conformance.races import RaceChecks  # noqa: E402
 from backends.conformance.records import RecordChecks  # noqa: E402
 from backends.conformance.scanning import ScanChecks  # noqa: E402
 from backends.conformance.searching import SearchChecks  # noqa: E402
@@ -62,7 +64,9 @@ class BackendSuite(
     IndexChecks,
     PromiseChecks,
     ThreadChecks,
+    RaceChecks,
     LifetimeChecks,
+    ForkChecks,
     Suite,
 ):
     """Every check there is, over the engine that `url` names. Subclass it as ``class TestMine(BackendSuite)``."""

@@ -1,7 +1,8 @@
 """The second process of the suite: ``python -m backends.conformance.child MODULE:CLASS URL TASK NAME [N]``.
 
 Prints one JSON object a line. Tasks: `read` says what a collection holds; `write N` upserts N records
-once; `pour START` upserts batches without end, from batch START, and acknowledges each.
+once; `pour START` upserts batches without end, from batch START, and acknowledges each; `fork 'SECONDS URL'`
+is `conformance.forking`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from backends.base import Backend, BackendError
+from backends.conformance.forking import fork
 from backends.conformance.samples import poured, some
 from backends.conformance.twin import payload
 
@@ -55,7 +57,13 @@ def pour(backend: Backend, name: str, start: str) -> None:
         batch += 1
 
 
-TASKS: dict[str, Callable[[Backend, str, str], None]] = {"read": read, "write": write, "pour": pour}
+def fork_(backend: Backend, name: str, argument: str) -> None:
+    """Fork while the store is in use."""
+    seconds, _, url = argument.partition(" ")
+    say(fork(backend, url, name, float(seconds)))
+
+
+TASKS: dict[str, Callable[[Backend, str, str], None]] = {"read": read, "write": write, "pour": pour, "fork": fork_}
 
 
 def main(target: str, url: str, task: str, name: str, argument: str = "") -> None:

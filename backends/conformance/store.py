@@ -24,7 +24,10 @@ CHILD_TIMEOUT_S = 120
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How large the costly checks are. The defaults are what an engine must pass to be listed."""
+    """How large the costly checks are. The defaults are what an engine must pass to be listed.
+
+    What is not done after `hangs_s` is taken to hang: far longer than any call takes on a busy machine.
+    """
 
     filter_trees: int = 300
     records: int = 150
@@ -34,6 +37,7 @@ class Sizes:
     kills: int = 5
     searchers: int = 8
     write_batches: int = 30
+    hangs_s: float = 120.0
 
 
 class Store:
