@@ -127,12 +127,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fail(error: Exception, *, debug: bool) -> int:
     if isinstance(error, _ClickError):
         return _fail_usage(error)
+    from backends.redaction import redact
+
     if debug:
         import traceback
 
-        traceback.print_exc()
+        sys.stderr.write(redact(traceback.format_exc(), foreign=True))
     if _is_expected(error):
-        note(f"error: {error}")
+        note(f"error: {redact(str(error))}")
         from app.opening import UsageError
         from app.settings import SettingsError
 
@@ -141,7 +143,7 @@ def _fail(error: Exception, *, debug: bool) -> int:
         note(f"error: {error.strerror}: {error.filename}" if error.filename else f"error: {error.strerror}")
         return 1
     hint = "" if debug else "; run sightline --debug … for the trace"
-    note(f"error: unexpected {type(error).__name__}: {error}{hint}")
+    note(f"error: unexpected {type(error).__name__}: {redact(str(error), foreign=True)}{hint}")
     return 1
 
 

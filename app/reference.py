@@ -70,6 +70,10 @@ def _exit_codes() -> str:
 {rows}
 
 An error is one line on standard error. `sightline --debug …` or `SIGHTLINE_DEBUG=1` adds the full trace.
+
+Of the address of a database only what is known to be harmless is ever shown: the scheme, hosts and ports, the
+database's name or the folder, and options such as `grpc_port`. User, password, keys, every other option and
+whatever cannot be told apart from them are left out of messages, logs, JSON and reports.
 """
 
 

@@ -81,6 +81,14 @@ class Settings:
     )
     batch_size: int = field(default=64, metadata={"help": "items encoded and stored at a time while indexing"})
 
+    def __repr__(self) -> str:
+        from backends.redaction import shown
+
+        # An address may hold a password.
+        told = {setting.name: getattr(self, setting.name) for setting in fields(self)}
+        told |= {name: shown(told[name]) for name in ("backend", "model_url") if told[name]}
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in told.items())})"
+
     def __post_init__(self) -> None:
         for name, least, most in (("k", 1, 10_000), ("batch_size", 1, 4096)):
             value = getattr(self, name)

@@ -16,6 +16,7 @@ import grpc
 from pymilvus import MilvusClient, MilvusException
 
 from backends.errors import BackendError, CollectionNotFound, Denied, Unavailable
+from backends.redaction import redact
 from backends.urls import server_of
 
 T = TypeVar("T")
@@ -49,9 +50,9 @@ class TooLarge(BackendError):
 def first_line(error: BaseException) -> str:
     """One line of what the client says, without the expression it repeats."""
     if isinstance(error, grpc.RpcError):
-        return f"{error.code().name}: {str(error.details())[:300]}"
+        return f"{error.code().name}: {redact(str(error.details()), foreign=True)[:300]}"
     text = error.message if isinstance(error, MilvusException) else str(error)
-    text = str(text).split("\n")[0].removeprefix("cannot parse expression: ")
+    text = redact(str(text), foreign=True).split("\n")[0].removeprefix("cannot parse expression: ")
     return text if len(text) <= 300 else f"{text[:140]} ... {text[-140:]}"
 
 

@@ -17,6 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.problems import FAILED, problem
+from backends.redaction import redact
 
 log = logging.getLogger(__name__)
 requests_log = logging.getLogger("app.requests")
@@ -36,11 +37,11 @@ class JsonLines(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": redact(record.getMessage()),
             **getattr(record, "fields", {}),
         }
         if record.exc_info:
-            row["trace"] = self.formatException(record.exc_info)
+            row["trace"] = redact(self.formatException(record.exc_info), foreign=True)
         return json.dumps(row, default=str)
 
 
