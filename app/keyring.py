@@ -76,12 +76,27 @@ def add(
 
 
 @keyring.command("remove")
-def remove(key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id.")]) -> None:
-    """Remove a key; a running service refuses it from then on."""
-    from app.keys import KeyStoreError
+def remove(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id.")],
+    force: Annotated[bool, typer.Option("--force", help="Remove it even if it is the last key.")] = False,
+) -> None:
+    """Remove a key; a running service refuses it from then on.
 
+    The last key goes with --force only: a running service then refuses everybody until a key is added, and
+    one that is started without keys, on this machine only, asks for none.
+    """
+    from app.keys import KeyStoreError, LastKey
+
+    store = open_keys(Settings.load({}))
     try:
-        key = open_keys(Settings.load({})).remove(key_id)
+        key = store.remove(key_id, last=force)
+    except LastKey:
+        raise CommandError(
+            "this is the last key: without it a running service refuses everybody until a key is added, and the next "
+            "one on this machine asks for none; add another key first, or say --force"
+        ) from None
     except KeyStoreError as error:
         raise CommandError(str(error)) from None
     note(f"key {key.id} for {key.name!r} was removed")
+    if not store.listed():
+        note("no key is left: a running service refuses everybody until sightline keys add NAME makes one")
