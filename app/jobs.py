@@ -114,7 +114,8 @@ class IndexJobs:
             try:
                 self._put(job)
             except OSError as error:
-                raise JobError(f"the job cannot be recorded in {self._folder}: {error.strerror}") from None
+                log.warning("the job cannot be recorded in %s: %s", self._folder, error.strerror)
+                raise JobError(f"the job cannot be recorded: {error.strerror}") from None
             self._changed.notify_all()
             return job
 

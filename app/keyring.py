@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app import options
-from app.opening import CommandError
+from app import options, streams
+from app.opening import CommandError, require_folder
 from app.output import note, print_json, print_table, write
 from app.settings import Settings
 
@@ -28,6 +28,7 @@ def open_keys(settings: Settings) -> KeyStore:
     """The keys in the home of `settings`."""
     from app.keys import KeyStore
 
+    require_folder(settings.home)
     return KeyStore(settings.home / "keys.json")
 
 
@@ -67,6 +68,8 @@ def add(
     """Make a key and print it; it is shown this once."""
     from app.keys import KeyStoreError
 
+    # A key that nobody sees would stay, and be of no use.
+    streams.require_output()
     try:
         key, text = open_keys(Settings.load({})).add(name, scope)
     except KeyStoreError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import tomllib
@@ -141,7 +142,7 @@ class Settings:
         ):
             values |= found
             places |= dict.fromkeys(found, place)
-        home = Path(values.get("home") or user_data_path("sightline", appauthor=False)).expanduser().absolute()
+        home = _home(values.get("home"))
         values["home"] = home
         values.setdefault("backend", default_backend(home))
         try:
@@ -149,6 +150,19 @@ class Settings:
         except SettingsError as error:
             place = places.get(str(error).partition(" ")[0])
             raise SettingsError(f"{error} (set in {place})" if place else str(error)) from None
+
+
+def _home(given: Any) -> Path:
+    try:
+        path = Path(given or user_data_path("sightline", appauthor=False)).expanduser()
+    except RuntimeError:
+        raise SettingsError("home is not known, as this user has no home folder: set SIGHTLINE_HOME") from None
+    try:
+        return path.absolute()
+    except FileNotFoundError:
+        raise SettingsError(
+            f"home {path} is relative to the current folder, which is not there any more: change to another one"
+        ) from None
 
 
 def default_backend(home: Path) -> str:
@@ -163,7 +177,14 @@ def variable(name: str) -> str:
 
 def config_files(folder: Path | None = None) -> list[Path]:
     """Where ``sightline.toml`` is looked for; the later one wins."""
-    return [user_config_path("sightline", appauthor=False) / CONFIG_NAME, (folder or Path.cwd()) / CONFIG_NAME]
+    places = []
+    # A user without a home folder has no settings there.
+    with contextlib.suppress(RuntimeError):
+        places.append(user_config_path("sightline", appauthor=False) / CONFIG_NAME)
+    # A current folder that was removed has no settings.
+    with contextlib.suppress(FileNotFoundError):
+        places.append((folder or Path.cwd()) / CONFIG_NAME)
+    return places
 
 
 def _read_file(path: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import grpc
 from pymilvus import MilvusClient, MilvusException
 
 from backends.errors import BackendError, CollectionNotFound, Denied, Unavailable
+from backends.locks import require_writable
 from backends.redaction import redact
 from backends.urls import server_of
 
@@ -81,6 +82,7 @@ class LiteServer:
         with cls.mutex:
             server = cls.open_servers.get(folder)
             if server is None:
+                require_writable(folder, "Milvus Lite locks it, and starts a server over it")
                 try:
                     folder.mkdir(parents=True, exist_ok=True)
                     server = cls(folder, *start_server_in_thread(str(folder), "127.0.0.1", 0))
