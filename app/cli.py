@@ -9,6 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,6 +26,7 @@ from app import (
     searching,
     serving,
     stored,
+    streams,
     transferring,
 )
 from app.engines import engines
@@ -96,6 +98,7 @@ def root(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; no error reaches the caller, and none a trace to the user."""
+    streams.complete()
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     debug = given[:1] == ["--debug"] or os.environ.get("SIGHTLINE_DEBUG", "") not in ("", "0")
     with warnings.catch_warnings():
@@ -108,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 130
         except BrokenPipeError:
             # Whoever read our output has gone, as `| head` does; the interpreter must not flush into the void.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            streams.abandon_output()
             return 1
         except typer.Exit as stop:
             return stop.exit_code
@@ -127,22 +130,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fail(error: Exception, *, debug: bool) -> int:
     if isinstance(error, _ClickError):
         return _fail_usage(error)
+    from backends.redaction import redact
+
     if debug:
         import traceback
 
-        traceback.print_exc()
+        sys.stderr.write(redact(traceback.format_exc(), foreign=True))
     if _is_expected(error):
-        note(f"error: {error}")
+        note(f"error: {redact(str(error))}")
         from app.opening import UsageError
         from app.settings import SettingsError
 
         return 2 if isinstance(error, (SettingsError, UsageError)) else 1
+    if isinstance(error, OSError) and streams.output_fails():
+        streams.abandon_output()
+        note(f"error: {streams.NO_OUTPUT} ({error.strerror or error})")
+        return 1
+    if isinstance(error, FileNotFoundError) and error.filename is None and not _has_folder():
+        note("error: the current folder is not there any more: change to another one")
+        return 1
     if isinstance(error, OSError) and error.strerror:
         note(f"error: {error.strerror}: {error.filename}" if error.filename else f"error: {error.strerror}")
         return 1
     hint = "" if debug else "; run sightline --debug … for the trace"
-    note(f"error: unexpected {type(error).__name__}: {error}{hint}")
+    note(f"error: unexpected {type(error).__name__}: {redact(str(error), foreign=True)}{hint}")
     return 1
+
+
+def _has_folder() -> bool:
+    try:
+        Path.cwd()
+    except OSError:
+        return False
+    return True
 
 
 def _fail_usage(error: Exception) -> int:

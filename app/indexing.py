@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app import options
-from app.opening import CommandError, UsageError, encoder_for, open_backend, samples_folder
+from app.opening import CommandError, UsageError, encoder_for, open_backend, samples_folder, why_not_kept
 from app.output import note, one_line, print_json, write
 from app.settings import Settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import FrameType
 
     from backends.base import Backend, IndexSpec
@@ -103,7 +104,6 @@ def run(
     from app.roots import RecordedRoots
     from app.uploaded import UploadedFiles
 
-    settings.home.mkdir(parents=True, exist_ok=True)
     if source.kind != "stdin":
         place = source.root / source.file if source.kind == "file" and source.file else source.root
         RecordedRoots(settings.home).add(place, folder=source.kind == "folder")
@@ -113,7 +113,7 @@ def run(
             UploadedFiles(settings.home / "uploads", store).claiming(),
             model,
             settings.collection,
-            ledger=settings.home / "ledger.sqlite",
+            ledger=ledger_of(settings.home),
             prune=prune,
             prune_empty=prune_empty,
             batch_size=settings.batch_size,
@@ -124,6 +124,15 @@ def run(
     if not report.interrupted:
         prepare_relevance(store, model, settings)
     return report
+
+
+def ledger_of(home: Path) -> Path | None:
+    """Where facts about files are kept, which spares reading them again; None, said once, where nothing can be."""
+    why = why_not_kept(home)
+    if why is not None:
+        note(f"note: nothing can be kept in {home} ({why}), so that every run reads all files again")
+        return None
+    return home / "ledger.sqlite"
 
 
 def prepare_relevance(store: Backend, model: Encoder, settings: Settings) -> None:

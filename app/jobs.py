@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from app.telling import of_the_store, told_to_callers, without_places
 from backends.errors import (
     BackendError,
     CollectionExists,
@@ -119,7 +120,8 @@ class IndexJobs:
             try:
                 self._put(job)
             except OSError as error:
-                raise JobError(f"the job cannot be recorded in {self._folder}: {error.strerror}") from None
+                log.warning("the job cannot be recorded in %s: %s", self._folder, error.strerror)
+                raise JobError(f"the job cannot be recorded: {error.strerror}") from None
             self._changed.notify_all()
             return job
 
@@ -305,23 +307,23 @@ class _Last:
         self(replace(self.progress, stage=WAITING, rate_per_s=0.0, remaining_s=None))
 
 
-def _of_the_store(failure: Exception) -> BackendError | None:
-    """What the store said, where that is why indexing failed."""
-    cause = failure if isinstance(failure, BackendError) else failure.__cause__
-    return cause if isinstance(cause, BackendError) else None
-
-
 def _is_away(failure: Exception) -> bool:
     """Whether the store may be back in a moment."""
-    cause = _of_the_store(failure)
+    cause = of_the_store(failure)
     return isinstance(cause, Unavailable) and not isinstance(cause, (Denied, Locked))
 
 
 def _told(job: Job, failure: Exception) -> str:
     """Why a job failed, for whoever may read; a store's address, and what its driver says, are for the log only."""
-    cause = _of_the_store(failure)
-    if cause is None or isinstance(cause, (CollectionExists, CollectionNotFound, DimensionMismatch, Unsupported)):
-        return str(failure)
+    cause = of_the_store(failure)
+    if cause is None and isinstance(failure, OSError):
+        log.warning("index job %s failed: %s", job.id, failure)
+        return f"the job failed: {failure.strerror or type(failure).__name__}"
+    if cause is None:
+        # Its own folder was given by who began it; the service's files were not.
+        return without_places(told_to_callers(failure), but=job.source)
+    if isinstance(cause, (CollectionExists, CollectionNotFound, DimensionMismatch, Unsupported)):
+        return told_to_callers(cause)
     log.warning("index job %s failed: %s", job.id, failure)
     if isinstance(cause, Locked):
         return "another process holds the store and keeps it until it ends: end it, then begin another job"

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app import options
-from app.opening import CommandError
+from app import options, streams
+from app.opening import CommandError, require_folder
 from app.output import note, print_json, print_table, write
 from app.settings import Settings
 
@@ -28,6 +28,7 @@ def open_keys(settings: Settings) -> KeyStore:
     """The keys in the home of `settings`."""
     from app.keys import KeyStore
 
+    require_folder(settings.home)
     return KeyStore(settings.home / "keys.json")
 
 
@@ -67,6 +68,8 @@ def add(
     """Make a key and print it; it is shown this once."""
     from app.keys import KeyStoreError
 
+    # A key that nobody sees would stay, and be of no use.
+    streams.require_output()
     try:
         key, text = open_keys(Settings.load({})).add(name, scope)
     except KeyStoreError as error:
@@ -76,12 +79,27 @@ def add(
 
 
 @keyring.command("remove")
-def remove(key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id.")]) -> None:
-    """Remove a key; a running service refuses it from then on."""
-    from app.keys import KeyStoreError
+def remove(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id.")],
+    force: Annotated[bool, typer.Option("--force", help="Remove it even if it is the last key.")] = False,
+) -> None:
+    """Remove a key; a running service refuses it from then on.
 
+    The last key goes with --force only: a running service then refuses everybody until a key is added, and
+    one that is started without keys, on this machine only, asks for none.
+    """
+    from app.keys import KeyStoreError, LastKey
+
+    store = open_keys(Settings.load({}))
     try:
-        key = open_keys(Settings.load({})).remove(key_id)
+        key = store.remove(key_id, last=force)
+    except LastKey:
+        raise CommandError(
+            "this is the last key: without it a running service refuses everybody until a key is added, and the next "
+            "one on this machine asks for none; add another key first, or say --force"
+        ) from None
     except KeyStoreError as error:
         raise CommandError(str(error)) from None
     note(f"key {key.id} for {key.name!r} was removed")
+    if not store.listed():
+        note("no key is left: a running service refuses everybody until sightline keys add NAME makes one")

@@ -22,6 +22,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from backends.redaction import redact
+
 #: What a key may be for; each scope includes those before it.
 SCOPES = ("read", "write", "admin")
 LOCK_S = 10.0
@@ -32,6 +34,10 @@ _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,100}\Z")
 
 class KeyStoreError(Exception):
     """A key that cannot be made, read or removed: one line that says why and what to do."""
+
+
+class LastKey(KeyStoreError):
+    """The only key there is was not removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +81,16 @@ class KeyStore:
             rows[key.id] = (key, _digest(secret))
         return key, f"sl_{key.id}_{secret}"
 
-    def remove(self, key_id: str) -> Key:
-        """Forget the key of this id, from now on refused. Raises KeyStoreError when there is none."""
+    def remove(self, key_id: str, *, last: bool = True) -> Key:
+        """Forget the key of this id, from now on refused.
+
+        Raises KeyStoreError when there is none, LastKey for the only one left unless `last` may go.
+        """
         with self._changing() as rows:
             if key_id not in rows:
-                raise KeyStoreError(f"no key has the id {key_id!r}; sightline keys shows those there are")
+                raise KeyStoreError(f"no key has the id {redact(key_id)!r}; sightline keys shows those there are")
+            if len(rows) == 1 and not last:
+                raise LastKey(f"{key_id} is the last key")
             return rows.pop(key_id)[0]
 
     def listed(self) -> list[Key]:

@@ -7,14 +7,14 @@ import hashlib
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from app.output import note
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
     from numpy.typing import NDArray
 
@@ -36,21 +36,61 @@ class UsageError(CommandError):
 def open_backend(settings: Settings) -> Iterator[Backend]:
     """The store of `settings`, closed at the end. Raises UsageError for a malformed URL, `Unavailable`."""
     import backends
+    from app.settings import default_backend
 
     if settings.backend.startswith("exact://"):
         note("note: exact:// keeps everything in memory and forgets it when this command ends")
+    if settings.backend == default_backend(settings.home):
+        require_folder(settings.home)
     try:
         backend = backends.connect(settings.backend)
     except ValueError as error:
         raise UsageError(f"backend: {error}") from None
-    if not backend.capabilities.keyword:
-        from retrieval.keywords import with_keywords
+    with contextlib.ExitStack() as held:
+        if not backend.capabilities.keyword:
+            from retrieval.keywords import with_keywords
 
-        # A URL may hold a password, so its hash names the folder.
-        store = hashlib.sha256(settings.backend.encode()).hexdigest()[:16]
-        backend = with_keywords(backend, settings.home / "keywords" / store)
-    with backend:
-        yield backend
+            # A URL may hold a password, so its hash names the folder.
+            store = hashlib.sha256(settings.backend.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+            folder = settings.home / "keywords" / store
+            if why_not_kept(settings.home) is not None:
+                # What words there are is then read from the engine anew, for this command.
+                folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="sightline-")))
+            backend = with_keywords(backend, folder)
+        with backend:
+            yield backend
+
+
+def why_not_kept(home: Path) -> str | None:
+    """Why nothing can be kept in the home; None where it can."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return error.strerror or str(error)
+    return None if os.access(home, os.W_OK | os.X_OK) else "it may not be written"
+
+
+def require_folder(home: Path) -> None:
+    """Raise CommandError for a home that is no folder, where something is looked for in it."""
+    if home.exists() and not home.is_dir():
+        raise CommandError(f"the home {home} is no folder: set SIGHTLINE_HOME to one")
+
+
+@contextlib.contextmanager
+def _somewhere() -> Iterator[None]:
+    """Be in some folder for as long as the block lasts: torch's own libraries end the process where there is none."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        gone = os.open(os.curdir, os.O_RDONLY)
+        os.chdir(os.sep)
+        try:
+            yield
+        finally:
+            os.fchdir(gone)
+            os.close(gone)
+    else:
+        yield
 
 
 def encoder_for(settings: Settings, backend: Backend, chosen: str | None) -> Encoder:
@@ -69,6 +109,11 @@ def encoder_for(settings: Settings, backend: Backend, chosen: str | None) -> Enc
 
 def load_named(name: str, settings: Settings) -> Encoder:
     """Load the encoder `name` and remember which fingerprint it has."""
+    with _somewhere():
+        return _load_named(name, settings)
+
+
+def _load_named(name: str, settings: Settings) -> Encoder:
     from retrieval.encoders import load_encoder
 
     # A download shows its own progress, which a spinner would garble.
@@ -113,8 +158,9 @@ def remember_encoder(fingerprint: str, name: str, home: Path) -> None:
     known = _known_encoders(home)
     if known.get(fingerprint) == name:
         return
-    home.mkdir(parents=True, exist_ok=True)
-    write_atomically(home / "encoders.json", json.dumps(known | {fingerprint: name}, indent=2, sort_keys=True))
+    # Without it only --encoder has to be said again.
+    with contextlib.suppress(CommandError):
+        write_atomically(home / "encoders.json", json.dumps(known | {fingerprint: name}, indent=2, sort_keys=True))
 
 
 def _known_encoders(home: Path) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -32,7 +32,7 @@ class Answer:
     `state` is ANSWERS, SILENT, REFUSED or ``failed``; `version` is its own words, `error` one line.
     """
 
-    url: str
+    url: str = field(repr=False)
     shown: str
     origin: str
     state: str = SILENT
@@ -85,6 +85,7 @@ def ask(answers: Sequence[Answer], *, within_s: float = PATIENCE_S) -> None:
 def _ask(answer: Answer) -> None:
     from backends import versions
     from backends.errors import Denied, Unavailable
+    from backends.redaction import redact
 
     try:
         answer.version = versions.of_server(answer.url, within_s=WITHIN_S)
@@ -95,4 +96,5 @@ def _ask(answer: Answer) -> None:
         answer.error = str(error)
     except Exception as error:
         # One engine's trouble must not hide the others.
-        answer.state, answer.error = "failed", " ".join(str(error).split()) or type(error).__name__
+        said = " ".join(redact(str(error), foreign=True).split())
+        answer.state, answer.error = "failed", said or type(error).__name__

@@ -70,6 +70,15 @@ def _exit_codes() -> str:
 {rows}
 
 An error is one line on standard error. `sightline --debug …` or `SIGHTLINE_DEBUG=1` adds the full trace.
+
+What needs no writing works where nothing can be written: a `faiss://` store in a folder that may only be read is
+searched, and without a home that can be written only what it would spare is done again. The other engines in a folder
+lock it or start a server over it, and say so. A closed standard output is an error (1) for a command that shows
+something; with standard error closed the exit code tells alone; a closed standard input is an empty one.
+
+Of the address of a database only what is known to be harmless is ever shown: the scheme, hosts and ports, the
+database's name or the folder, and options such as `grpc_port`. User, password, keys, every other option and
+whatever cannot be told apart from them are left out of messages, logs, JSON and reports.
 """
 
 

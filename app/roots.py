@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -45,7 +46,8 @@ class RecordedRoots:
             temporary.replace(self._file)
         except OSError:
             # It only saves the flag --root.
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
     def folders(self) -> list[str]:
         """What may be indexed."""

@@ -139,13 +139,19 @@ def serve(
 
 def _check_address(host: str, public: bool, keys: KeyStore | None) -> bool:
     """Whether `host` or --public opens the service to others. Raises UsageError where nothing would guard it."""
+    from app.keys import KeyStoreError
+
+    try:
+        has_keys = keys is not None and bool(keys.listed())
+    except KeyStoreError as error:
+        raise CommandError(str(error)) from None
     if not public and is_loopback(host):
         return False
     if keys is None:
         if not public:
             raise UsageError(f"{host} can be reached from other machines: add --public if --no-auth is meant for them")
         return True
-    if not keys.listed():
+    if not has_keys:
         raise UsageError(
             f"{host} can be reached from other machines, and there is no API key: make one with "
             "sightline keys add NAME, or say --public --no-auth"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import tomllib
@@ -89,6 +90,14 @@ class Settings:
     )
     batch_size: int = field(default=64, metadata={"help": "items encoded and stored at a time while indexing"})
 
+    def __repr__(self) -> str:
+        from backends.redaction import shown
+
+        # An address may hold a password.
+        told = {setting.name: getattr(self, setting.name) for setting in fields(self)}
+        told |= {name: shown(told[name]) for name in ("backend", "model_url") if told[name]}
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in told.items())})"
+
     def __post_init__(self) -> None:
         for name, least, most in (("k", 1, 10_000), ("batch_size", 1, 4096)):
             value = getattr(self, name)
@@ -146,7 +155,7 @@ class Settings:
         ):
             values |= found
             places |= dict.fromkeys(found, place)
-        home = Path(values.get("home") or user_data_path("sightline", appauthor=False)).expanduser().absolute()
+        home = _home(values.get("home"))
         values["home"] = home
         values.setdefault("backend", default_backend(home))
         try:
@@ -154,6 +163,19 @@ class Settings:
         except SettingsError as error:
             place = places.get(str(error).partition(" ")[0])
             raise SettingsError(f"{error} (set in {place})" if place else str(error)) from None
+
+
+def _home(given: Any) -> Path:
+    try:
+        path = Path(given or user_data_path("sightline", appauthor=False)).expanduser()
+    except RuntimeError:
+        raise SettingsError("home is not known, as this user has no home folder: set SIGHTLINE_HOME") from None
+    try:
+        return path.absolute()
+    except FileNotFoundError:
+        raise SettingsError(
+            f"home {path} is relative to the current folder, which is not there any more: change to another one"
+        ) from None
 
 
 def default_backend(home: Path) -> str:
@@ -168,7 +190,14 @@ def variable(name: str) -> str:
 
 def config_files(folder: Path | None = None) -> list[Path]:
     """Where ``sightline.toml`` is looked for; the later one wins."""
-    return [user_config_path("sightline", appauthor=False) / CONFIG_NAME, (folder or Path.cwd()) / CONFIG_NAME]
+    places = []
+    # A user without a home folder has no settings there.
+    with contextlib.suppress(RuntimeError):
+        places.append(user_config_path("sightline", appauthor=False) / CONFIG_NAME)
+    # A current folder that was removed has no settings.
+    with contextlib.suppress(FileNotFoundError):
+        places.append((folder or Path.cwd()) / CONFIG_NAME)
+    return places
 
 
 def _read_file(path: Path) -> dict[str, Any]:

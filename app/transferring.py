@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,12 +26,14 @@ if TYPE_CHECKING:
 class Location:
     """A collection in a store: ``URL/COLLECTION``, the options of the URL behind it."""
 
-    url: str
+    url: str = field(repr=False)
     collection: str
 
 
 def location(text: str) -> Location:
     """Read ``faiss:///dir/photos`` or ``weaviate://host:8080/photos?grpc=50051``. Raises UsageError."""
+    from backends.urls import shown
+
     address, mark, query = text.partition("?")
     url, _, collection = address.rpartition("/")
     scheme, separator, rest = url.partition("://")
@@ -39,7 +41,7 @@ def location(text: str) -> Location:
         # exact:///photos: nothing stands between the scheme and the collection.
         url = f"{scheme}://"
     if not separator or not collection or not scheme:
-        raise UsageError(f"{text!r} does not name a collection: write URL/COLLECTION, e.g. faiss:///dir/photos")
+        raise UsageError(f"{shown(text)} does not name a collection: write URL/COLLECTION, e.g. faiss:///dir/photos")
     return Location(url + mark + query, collection)
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 from backends.base import Backend
 from backends.errors import BackendError, Unavailable
+from backends.redaction import redact, remember_url, scheme_of, shown
 from backends.urls import place_of
 
 __all__ = ["SCHEMES", "Backend", "BackendError", "Engine", "connect", "load"]
@@ -94,7 +96,8 @@ def load(scheme: str) -> type[Backend]:
     engine = SCHEMES.get(scheme)
     if engine is None:
         known = ", ".join(entry.example for entry in SCHEMES.values())
-        raise ValueError(f"no engine serves {scheme!r} URLs; known are {known}")
+        told = f"{scheme!r} URLs" if scheme_of(f"{scheme}://") else "this URL"
+        raise ValueError(f"no engine serves {told}; known are {known}")
     module, _, name = engine.target.partition(":")
     try:
         cls = getattr(importlib.import_module(module), name)
@@ -111,12 +114,33 @@ def connect(url: str) -> Backend:
     """Open the vector database that `url` names, e.g. ``faiss:///home/me/index`` or ``exact://``.
 
     Raises ValueError for an unknown scheme or a malformed URL, `Unavailable` when the engine does not
-    answer or its client is not installed.
+    answer or its client is not installed. No message holds a secret of the URL.
     """
-    scheme, separator, _ = url.partition("://")
-    if not separator:
-        raise ValueError(f"{url!r} is not a backend URL: it needs a scheme, e.g. faiss:///path/to/dir")
-    urlsplit(url)
-    backend = load(scheme).connect(url)
+    scheme = scheme_of(url)
+    if scheme is None:
+        raise ValueError("this is not a backend URL: it needs a scheme, e.g. faiss:///path/to/dir")
+    remember_url(url)
+    try:
+        urlsplit(url)
+    except ValueError:
+        raise ValueError(f"this {scheme}:// URL cannot be read: is an address in [ ] complete?") from None
+    engine = load(scheme)
+    try:
+        backend = engine.connect(url)
+    except BackendError:
+        raise
+    except Exception as error:
+        return _raise_redacted(error, url)
     backend.place = place_of(url)
     return backend
+
+
+def _raise_redacted(error: Exception, url: str) -> NoReturn:
+    """Raise the same error if it tells no secret, else one of ours: a client may quote what it was given."""
+    said = str(error)
+    told = redact(said.replace(url, shown(url)), foreign=True)
+    if told == said:
+        raise error
+    if isinstance(error, ValueError):
+        raise ValueError(told) from None
+    raise BackendError(f"{shown(url)} cannot be opened: {type(error).__name__}: {told}") from None

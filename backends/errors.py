@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from backends.redaction import redact
+
 
 class BackendError(Exception):
-    """What every backend raises: one line that says what was wrong, where, and what to do."""
+    """What every backend raises: one line that says what was wrong, where, and what to do; no secret is in it."""
+
+    def __init__(self, *arguments: object) -> None:
+        # Here, so that no engine can forget it: clients quote the addresses and headers they were given.
+        super().__init__(*(redact(part) if isinstance(part, str) else part for part in arguments))
 
 
 class CollectionExists(BackendError):

@@ -69,7 +69,7 @@ class ExactBackend(Backend):
     def connect(cls, url: str) -> Self:
         """A new empty store; ``exact://`` takes no path and no options."""
         if url != "exact://":
-            raise ValueError(f"exact:// lives in memory and takes nothing after it, got {url!r}")
+            raise ValueError("exact:// lives in memory and takes nothing after it: write exact://")
         return cls()
 
     def collections(self) -> list[str]:

@@ -84,6 +84,7 @@ class Collection:
                 snapshot = self._begin(connection, kind)
                 yield connection, snapshot
                 connection.execute("COMMIT")
+            self.connections.check_unchanged(connection)
         finally:
             self.connections.give(connection)
 
@@ -146,6 +147,7 @@ class Collection:
                 connection = self.connections.take()
                 try:
                     hits = read_hits(connection, snapshot, found, k, self.spec.metric == "cosine")
+                    self.connections.check_unchanged(connection)
                 except sqlite3.Error:
                     with reported(self.connections.path):
                         raise

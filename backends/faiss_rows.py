@@ -9,6 +9,7 @@ over the words that `backends.words` says an item has.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
 from collections import deque
@@ -77,6 +78,12 @@ def reported(path: Path) -> Iterator[None]:
         raise Corrupt(f"{path} is damaged or no Sightline collection: SQLite says {error}") from error
 
 
+class Frozen(sqlite3.Connection):
+    """A connection to a file that nobody writes, as far as can be seen; `stamp` is what the file was like then."""
+
+    stamp: object = None
+
+
 class Connections:
     """A pool of SQLite connections to one file: each is used by one thread at a time and then reused."""
 
@@ -94,7 +101,11 @@ class Connections:
     def take(self) -> sqlite3.Connection:
         """An open connection, to be handed back with `give`."""
         try:
-            return self._idle.pop()
+            while True:
+                connection = self._idle.pop()
+                if not self._is_stale(connection):
+                    return connection
+                connection.close()
         except IndexError:
             return self._open()
 
@@ -102,7 +113,7 @@ class Connections:
         """Hand a connection back; an open transaction is rolled back."""
         if connection.in_transaction:
             connection.rollback()
-        if len(self._idle) >= MAX_IDLE:
+        if len(self._idle) >= MAX_IDLE or self._is_stale(connection):
             connection.close()
             return
         self._idle.append(connection)
@@ -115,10 +126,54 @@ class Connections:
 
     def _open(self) -> sqlite3.Connection:
         self._check_open()
+        try:
+            return self._opened("mode=rw", sqlite3.Connection)
+        except Unavailable as error:
+            code = getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF
+            if code not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY) or os.access(self.path.parent, os.W_OK):
+                raise
+        return self._open_frozen()
+
+    def _open_frozen(self) -> sqlite3.Connection:
+        """A connection to a file in a folder where SQLite cannot make the files that it shares with a writer.
+
+        It takes no locks, so its answers count only as long as the file is what it was: see `check_unchanged`.
+        """
+        stamp = self._stamp()
+        if stamp[1]:
+            raise Unavailable(
+                f"{self.path}-wal holds writes that cannot be read where the folder may not be written: "
+                "open the collection once where it may be"
+            )
+        connection = self._opened("mode=ro&immutable=1", Frozen)
+        assert isinstance(connection, Frozen)
+        connection.stamp = stamp
+        return connection
+
+    def _stamp(self) -> tuple[tuple[int, int, int] | None, int]:
+        """What tells a written file from what it was: of the file itself, and the size of what is not yet in it."""
+        sizes: list[tuple[int, int, int] | None] = []
+        for path in (self.path, self.path.with_name(self.path.name + "-wal")):
+            try:
+                found = path.stat()
+                sizes.append((found.st_mtime_ns, found.st_size, found.st_ino))
+            except OSError:
+                sizes.append(None)
+        return sizes[0], sizes[1][1] if sizes[1] else 0
+
+    def _is_stale(self, connection: sqlite3.Connection) -> bool:
+        return isinstance(connection, Frozen) and connection.stamp != self._stamp()
+
+    def check_unchanged(self, connection: sqlite3.Connection) -> None:
+        """Raise `Unavailable` when what was just read may be neither the old nor the new."""
+        if self._is_stale(connection):
+            raise Unavailable(f"{self.path} was written while it was read, and cannot be locked here: try again")
+
+    def _opened(self, how: str, factory: type[sqlite3.Connection]) -> sqlite3.Connection:
         with reported(self.path):
             connection = sqlite3.connect(
-                f"{self.path.absolute().as_uri()}?mode=rw",
-                uri=True, timeout=30, isolation_level=None, check_same_thread=False,
+                f"{self.path.absolute().as_uri()}?{how}",
+                uri=True, timeout=30, isolation_level=None, check_same_thread=False, factory=factory,
             )  # fmt: skip
             try:
                 # What is found at the path once this was closed may be another collection, made anew.
@@ -148,6 +203,7 @@ class Connections:
                 connection.execute(f"BEGIN {kind}")
                 yield connection
                 connection.execute("COMMIT")
+            self.check_unchanged(connection)
         finally:
             self.give(connection)
 

@@ -18,6 +18,15 @@ from backends.errors import Locked, Unavailable
 _WORD = re.compile(r"[a-z][a-z-]{0,20}\Z")
 
 
+def require_writable(folder: Path, reason: str) -> None:
+    """Raise `Unavailable` for a folder that is there and may not be written, with why the engine has to."""
+    if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+        raise Unavailable(
+            f"the folder {folder} may not be written, and {reason}: copy it to where it may be, "
+            "or use faiss://, which only reads it for a search"
+        )
+
+
 class FolderLock:
     """An operating system lock on ``sightline.lock`` in a folder, so that a killed holder frees it.
 
@@ -49,7 +58,9 @@ class FolderLock:
                 holder = self._holder()
                 raise Locked(f"{self.path} is locked by {holder}: {self.rule}", holder) from None
             except OSError as error:
-                raise Unavailable(f"cannot use the folder {self.folder}: {error.strerror or error}") from error
+                raise Unavailable(
+                    f"cannot use the folder {self.folder}: {error.strerror or error}; choose one that may be written"
+                ) from error
             self._lock = lock
             self._pid_path.write_text(f"{os.getpid()} {_program()}\n", encoding="ascii")
             return True

@@ -19,9 +19,10 @@ from pymilvus import MilvusClient, MilvusException
 from pymilvus.exceptions import ParamError
 
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Denied, Locked, Unavailable
-from backends.locks import SharedLock
+from backends.locks import SharedLock, require_writable
 from backends.milvus_rows import PREFIX
 from backends.processes import claim_grpc
+from backends.redaction import redact
 from backends.urls import server_of
 
 T = TypeVar("T")
@@ -71,9 +72,9 @@ class TooLarge(BackendError):
 def first_line(error: BaseException) -> str:
     """One line of what the client says, without the expression it repeats."""
     if isinstance(error, grpc.RpcError):
-        return f"{error.code().name}: {str(error.details())[:300]}"
+        return f"{error.code().name}: {redact(str(error.details()), foreign=True)[:300]}"
     text = error.message if isinstance(error, MilvusException) else str(error)
-    text = str(text).split("\n")[0].removeprefix("cannot parse expression: ")
+    text = redact(str(text), foreign=True).split("\n")[0].removeprefix("cannot parse expression: ")
     return text if len(text) <= 300 else f"{text[:140]} ... {text[-140:]}"
 
 
@@ -117,6 +118,7 @@ class LiteServer:
         with cls.mutex:
             server = cls.open_servers.get(folder)
             if server is None:
+                require_writable(folder, "Milvus Lite locks it, and starts a server over it")
                 try:
                     folder.mkdir(parents=True, exist_ok=True)
                     server = cls(folder, *start_server_in_thread(str(folder), "127.0.0.1", 0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
 
@@ -18,6 +19,7 @@ from psycopg.pq import Format
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from backends.errors import BackendError, CollectionNotFound, Denied, Unavailable, Unsupported
+from backends.redaction import redact
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 T = TypeVar("T")
@@ -61,6 +63,15 @@ class _JsonbLoader(Loader):
         return _scan(str(memoryview(data)[1:], "utf-8"), 0)[0]
 
 
+UNREADABLE = (
+    "this postgresql:// URL is not readable; its form is "
+    "postgresql://user:password@host:5432/database?sslmode=require, special characters %-encoded"
+)
+_PORTS = re.compile(r"[0-9]{0,5}(?:,[0-9]{0,5})*")
+# Whom a server refuses is in the URL before the @.
+_ROLE = re.compile(r'\b(user|role) "[^"]*"')
+
+
 def parse_url(url: str) -> tuple[str, str]:
     """A libpq URL as (connection string with time-out, address to show, which holds no secret).
 
@@ -69,15 +80,14 @@ def parse_url(url: str) -> tuple[str, str]:
     try:
         given = conninfo_to_dict(url)
     except psycopg.ProgrammingError:
-        raise ValueError(
-            "this postgresql:// URL is not readable; its form is "
-            "postgresql://user:password@host:5432/database?sslmode=require, special characters %-encoded"
-        ) from None
+        raise ValueError(UNREADABLE) from None
     given.setdefault("connect_timeout", CONNECT_TIMEOUT_S)
     given.setdefault("application_name", "sightline")
-    host = given.get("host") or given.get("hostaddr") or "localhost"
-    database = given.get("dbname") or given.get("user") or ""
-    address = f"postgresql://{host}:{given.get('port') or 5432}/{database}"
+    host, port = str(given.get("host") or given.get("hostaddr") or "localhost"), str(given.get("port") or 5432)
+    # libpq takes a password that is not escaped for a port or a database, and repeats it.
+    if not _PORTS.fullmatch(port) or "@" in host or "@" in url.partition("://")[2].partition("/")[2].partition("?")[0]:
+        raise ValueError(UNREADABLE)
+    address = f"postgresql://{host}:{port}/{given.get('dbname') or ''}"
     return make_conninfo(**{key: str(value) for key, value in given.items() if value is not None}), address
 
 
@@ -191,7 +201,8 @@ def explain(error: psycopg.Error, address: str, *, lost: bool = False) -> Backen
 
     lost: whether the connection is gone; otherwise the client or the server refused what was asked.
     """
-    text = error.diag.message_primary or " ".join(str(error).split())
+    text = redact(error.diag.message_primary or " ".join(str(error).split()), foreign=True)
+    text = _ROLE.sub(r"\1 …", text)
     if isinstance(error, (errors.UndefinedTable, errors.InvalidSchemaName)):
         return CollectionNotFound(f"the collection is no longer in {address}: another process dropped it")
     if isinstance(error, errors.DiskFull):

@@ -36,7 +36,7 @@ class EmbeddedPostgresBackend(PostgresBackend):
         parts = urlsplit(url)
         path = unquote(parts.path)
         if parts.netloc or parts.query or parts.fragment or not path.strip("/"):
-            raise ValueError(f"pgvector-embedded takes one folder, as in pgvector-embedded:///dir, not {url!r}")
+            raise ValueError("pgvector-embedded takes one folder and no options: write pgvector-embedded:///dir")
         return cls(pgvector_server.acquire(Path(path)))
 
     def close(self) -> None:

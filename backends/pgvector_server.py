@@ -27,6 +27,7 @@ import psutil
 from psycopg.conninfo import make_conninfo
 
 from backends.errors import Corrupt, Unavailable
+from backends.locks import require_writable
 
 try:
     import pwd
@@ -92,6 +93,7 @@ class LocalServer:
         self.process_id = os.getpid()
         self._data = folder / "data"
         self._users = 0
+        require_writable(folder, "PostgreSQL starts a server over it")
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -297,7 +297,7 @@ class QdrantLocalBackend(QdrantStore[Place]):
         """A new empty store; ``qdrant-local://`` takes no path and no options."""
         if url != "qdrant-local://":
             raise ValueError(
-                f"qdrant-local:// lives in memory and takes nothing after it, got {url!r}: "
+                "qdrant-local:// lives in memory and takes nothing after it: "
                 "for Qdrant in a folder write qdrant-edge:///dir"
             )
         client = QdrantClient(location=":memory:", force_disable_check_same_thread=True)

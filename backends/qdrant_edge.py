@@ -25,7 +25,7 @@ import qdrant_edge as qe
 from backends.base import Capabilities, CollectionSpec
 from backends.checks import COLLECTION_NAME
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Corrupt, Locked, Unavailable
-from backends.locks import FolderLock
+from backends.locks import FolderLock, require_writable
 from backends.qdrant_edge_config import EdgeDialect, config_of, params_of
 from backends.qdrant_edge_disk import sync, write_through
 from backends.qdrant_edge_payload import WANTED, packed, unpacked
@@ -88,6 +88,7 @@ class EdgeEngine:
         self._mutex = threading.RLock()
         self._open: dict[str, _Collection] = {}
         self._closed = False
+        require_writable(folder, "Qdrant Edge locks it, and writes to it when it is opened")
         self._lock.acquire()
         for leftover in folder.iterdir():
             if leftover.name.startswith((NEW, DROPPED)):

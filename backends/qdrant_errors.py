@@ -10,6 +10,7 @@ from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Denied, Unavailable
+from backends.redaction import redact
 
 MAX_MESSAGE = 500
 _REFUSED = (httpx.LocalProtocolError, httpx.UnsupportedProtocol)
@@ -53,7 +54,7 @@ def _status_and_text(error: Exception) -> tuple[int, str]:
 def as_backend_error(error: Exception, address: str, name: str | None) -> BackendError:
     """The `BackendError` for what the client raised in a call about the collection `name`."""
     status, text = _status_and_text(error)
-    text = " ".join(text.split())[:MAX_MESSAGE]
+    text = " ".join(redact(text, foreign=True).split())[:MAX_MESSAGE]
     lower = text.lower()
     missing = "not found" in lower or "doesn't exist" in lower or "does not exist" in lower
     if name is not None and (status == 404 or (status in (0, 400) and missing and "collection" in lower)):

@@ -33,6 +33,9 @@ def open_client(url: str, *, within_s: float | None = None) -> tuple[QdrantClien
     grpc = server.flag("prefer_grpc", True)
     grpc_port = server.number("grpc_port", 6334)
     key = server.options.get("api_key") or os.environ.get(KEY_VARIABLE) or None
+    if key is not None and not (key.isascii() and key.isprintable()):
+        # The client's own error would repeat it.
+        raise ValueError(f"the API key for {server.address} has characters that no key has")
     https = server.flag("https", False)
     timeout_s = server.number("timeout_s", TIMEOUT_S, 86_400)
     if within_s is not None:

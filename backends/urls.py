@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -10,7 +11,12 @@ from pathlib import Path
 from urllib.parse import parse_qsl, unquote, unquote_to_bytes, urlsplit
 from urllib.request import url2pathname
 
-_HARMLESS = ("database", "grpc", "grpc_https", "grpc_port", "host", "https", "port", "prefer_grpc", "secure", "sslmode")
+from backends.redaction import shown
+
+__all__ = ["ServerUrl", "folder_of", "local_path", "server_of", "shown"]
+
+# A name of Unicode letters is one too; what separates the parts of a URL is in none.
+_HOST = re.compile(r"[\w.:%-]+")
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
@@ -37,19 +43,19 @@ def folder_of(url: str, scheme: str) -> Path:
     found, separator, rest = url.partition("://")
     path, _, options = rest.partition("?")
     if found != scheme or not separator:
-        raise ValueError(f"{url!r} is no {scheme}:// URL: write {scheme}:///absolute/dir or {scheme}://./relative/dir")
+        raise ValueError(f"this is no {scheme}:// URL: write {scheme}:///absolute/dir or {scheme}://./relative/dir")
     if options:
-        raise ValueError(f"{url!r}: {scheme}:// takes no options, got {options!r} (a '?' in a path is written %3F)")
+        raise ValueError(f"{shown(url)}: {scheme}:// takes no options (a '?' in a path is written %3F)")
     if "#" in path:
-        raise ValueError(f"{url!r}: a '#' in a path is written %23")
+        raise ValueError(f"{shown(url)}: a '#' in a path is written %23")
     path = unquote(path, errors="strict")
     if "\x00" in path:
-        raise ValueError(f"{url!r}: a path cannot contain NUL")
+        raise ValueError(f"{shown(url)}: a path cannot contain NUL")
     if os.name == "nt" and path[2:3] == ":":
         path = path.removeprefix("/")
     elif path.strip("/") == "" or path.split("/")[0] not in ("", ".", ".."):
         raise ValueError(
-            f"{url!r} does not name a folder: write {scheme}:///absolute/dir (three slashes) "
+            f"{shown(url)} does not name a folder: write {scheme}:///absolute/dir (three slashes) "
             f"or {scheme}://./relative/dir"
         )
     return Path(path)
@@ -78,7 +84,7 @@ class ServerUrl:
         """A yes-or-no option."""
         value = self.options.get(name, "").lower()
         if value and value not in TRUE + FALSE:
-            raise ValueError(f"{self.address}: option {name} must be true or false, not {value!r}")
+            raise ValueError(f"{self.address}: option {name} must be true or false")
         return value in TRUE if value else default
 
     def number(self, name: str, default: int, highest: int = 65_535) -> int:
@@ -87,22 +93,8 @@ class ServerUrl:
         if value is None:
             return default
         if not (value.isascii() and value.isdigit() and 1 <= int(value) <= highest):
-            raise ValueError(f"{self.address}: option {name} must be a number from 1 to {highest}, not {value!r}")
+            raise ValueError(f"{self.address}: option {name} must be a number from 1 to {highest}")
         return int(value)
-
-
-def shown(url: str) -> str:
-    """A backend URL fit for showing: without user, password and key, and without options that may be secret."""
-    scheme, separator, rest = url.partition("://")
-    if not separator or scheme not in ("postgresql", "postgres", "qdrant", "milvus", "weaviate"):
-        return url
-    path, _, query = rest.partition("?")
-    if "@" in query and "@" not in path:
-        # A password with a bare ? in it, or a token with an @: which part is the host is not sure.
-        return f"{scheme}://…"
-    path = path.rpartition("@")[2]
-    harmless = [option for option in query.split("&") if option.partition("=")[0] in _HARMLESS]
-    return f"{scheme}://{path}" + ("?" + "&".join(harmless) if harmless else "")
 
 
 def place_of(url: str) -> str:
@@ -119,8 +111,8 @@ def server_of(url: str, scheme: str, port: int, known: Collection[str], *, keyed
 
     With `keyed` a key may stand before the host: ``scheme://:KEY@host`` (percent-escaped where it must be).
 
-    Raises ValueError for another form or an option that is not `known`; the message does not repeat
-    values of options, nor a user and password.
+    Raises ValueError for another form or an option that is not `known`; the message repeats nothing that
+    may be a part of a secret: with a password that is not escaped, an option's name may be one.
     """
     form = f"{scheme}://host:{port}"
     try:
@@ -136,7 +128,9 @@ def server_of(url: str, scheme: str, port: int, known: Collection[str], *, keyed
         raise ValueError(f"{scheme}:// takes no user and password in the URL: write {form}")
     if parts.path.strip("/") or parts.fragment:
         raise ValueError(f"{scheme}:// takes nothing between the port and the options: write {form}")
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise ValueError(f"{scheme}:// has no option {unknown[0]!r}; it has {', '.join(sorted(known))}")
+    for number, option in enumerate(options, 1):
+        if option not in known:
+            raise ValueError(f"option {number} of the URL is none of {scheme}://; it has {', '.join(sorted(known))}")
+    if not _HOST.fullmatch(parts.hostname):
+        raise ValueError(f"this {scheme}:// URL names a host that none can be called: write {form}")
     return ServerUrl(scheme, parts.hostname, port if found_port is None else found_port, options, key)

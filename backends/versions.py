@@ -8,6 +8,8 @@ import subprocess
 from collections.abc import Callable
 from importlib import metadata
 
+from backends.redaction import remember_url
+
 
 def of_package(distribution: str) -> str | None:
     """The version of an installed package, `None` where it is not installed."""
@@ -32,6 +34,7 @@ def of_server(url: str, *, within_s: float = 2.0) -> str:
     `Unavailable`, or ValueError for a malformed URL.
     """
     scheme = url.partition("://")[0]
+    remember_url(url)
     return _SERVERS[scheme](url, within_s) if scheme in _SERVERS else ""
 
 

@@ -20,6 +20,7 @@ from weaviate.proto.v1 import health_weaviate_pb2, weaviate_pb2_grpc
 
 from backends.errors import BackendError, Denied, Unavailable
 from backends.processes import claim_grpc
+from backends.redaction import redact
 from backends.urls import ServerUrl, server_of
 
 KEY_VARIABLE = "SIGHTLINE_WEAVIATE_API_KEY"
@@ -167,7 +168,7 @@ class WeaviateServer:
             except httpx.TransportError as error:
                 # A server that starts again is waited for; one that never was there is not.
                 if time.monotonic() > deadline or (method == "GET" and path == "/meta"):
-                    raise self._away(str(error) or type(error).__name__) from None
+                    raise self._away(redact(str(error), foreign=True) or type(error).__name__) from None
                 time.sleep(POLL_S)
                 continue
             except RuntimeError:
@@ -194,7 +195,7 @@ class WeaviateServer:
 
     def refused(self, text: str) -> BackendError:
         """The error for what the server says."""
-        line = " ".join(text.split())[:300]
+        line = " ".join(redact(text, foreign=True).split())[:300]
         if "read-only" in line or "READONLY" in line or "no space left" in line:
             return BackendError(
                 f"Weaviate at {self.address} takes no more writes ({line}): its disk is nearly full; free space on "

@@ -59,4 +59,4 @@ def _write_vectors(path: Path | None, vectors: NDArray[np.float32]) -> None:
     try:
         write_whole(path, stream.getvalue())
     except OSError as error:
-        _log.warning("the background queries' vectors cannot be kept in %s: %s", path.parent, error)
+        _log.info("the background queries' vectors cannot be kept in %s: %s", path.parent, error)

@@ -192,7 +192,7 @@ class SampleCache:
         try:
             write_whole(_file(self.folder, self.collection), _to_bytes(taken))
         except OSError as error:
-            _log.warning("the sample of %r cannot be kept in %s: %s", self.collection, self.folder, error)
+            _log.info("the sample of %r cannot be kept in %s: %s", self.collection, self.folder, error)
 
 
 def forget_sample(folder: Path, collection: str) -> None:

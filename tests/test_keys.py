@@ -6,12 +6,19 @@ import hmac
 import stat
 import threading
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from app import keys
+from app.api.access import NEEDED, NONE_LEFT
 from app.keys import KeyStore, KeyStoreError
+from app.service import create_app
+from backends import connect
 from tests.cli import Run, encoder, run
+from tests.serving import serving
+from tests.toy import ColourEncoder
 
 __all__ = ["encoder", "run"]
 
@@ -102,9 +109,74 @@ def test_the_commands(isolated: Path, run: Run) -> None:
     assert [(k["name"], k["scope"]) for k in listed] == [("my script", "write")]
     assert text not in run("keys").out
     assert KeyStore(isolated / "keys.json").find(text) is not None
-    assert run("keys", "remove", listed[0]["id"]).code == 0
+    assert run("keys", "remove", listed[0]["id"], "--force").code == 0
     assert KeyStore(isolated / "keys.json").find(text) is None
     again = run("keys", "remove", listed[0]["id"])
     assert again.code == 1
     assert "no key has the id" in again.err
     assert run("keys", "add", "x", "--scope", "root").code == 1
+
+
+def test_the_last_key_goes_with_force_only_and_says_what_then(isolated: Path, run: Run) -> None:
+    first, second = (run("keys", "add", name).out.strip().split("_")[1] for name in ("a", "b"))
+    assert run("keys", "remove", first).err.count("\n") == 1
+    refused = run("keys", "remove", second)
+    assert refused.code == 1
+    assert "last key" in refused.err
+    assert "--force" in refused.err
+    assert len(KeyStore(isolated / "keys.json").listed()) == 1
+    gone = run("keys", "remove", second, "--force")
+    assert gone.code == 0
+    assert "refuses everybody until" in gone.err
+    assert KeyStore(isolated / "keys.json").listed() == []
+
+
+def test_a_running_service_neither_opens_nor_locks_itself(isolated: Path, run: Run) -> None:
+    keys = KeyStore(isolated / "keys.json")
+
+    def service(**options: Any) -> Any:
+        app = create_app(connect("exact://"), ColourEncoder(), "c", keys=keys, **options)
+        return serving(app)
+
+    def add() -> dict[str, str]:
+        return {"Authorization": f"Bearer {run('keys', 'add', 'x').out.strip()}"}
+
+    def asked(client: httpx.Client, headers: dict[str, str] | None = None) -> tuple[int, str]:
+        response = client.get("/v1/collections", headers=headers)
+        return response.status_code, "" if response.is_success else response.json()["detail"]
+
+    def remove_all() -> None:
+        for key in keys.listed():
+            assert run("keys", "remove", key.id, "--force").code == 0
+
+    with service() as client:
+        # Started without keys: open until the first one is made.
+        assert asked(client)[0] == 200
+        first = add()
+        assert asked(client) == (401, NEEDED)
+        assert asked(client, first)[0] == 200
+        for _ in range(2):
+            # Without the last one nobody is let in, and told what helps.
+            remove_all()
+            assert asked(client) == asked(client, first) == (401, NONE_LEFT)
+            assert "sightline keys add" in NONE_LEFT
+            assert client.get("/healthz").status_code == 200
+            # Another one works at once.
+            first = add()
+            assert asked(client, first)[0] == 200
+            assert asked(client) == (401, NEEDED)
+        # A file that is gone is no key left, one that is damaged lets nobody in.
+        (isolated / "keys.json").unlink()
+        assert asked(client, first) == (401, NONE_LEFT)
+        (isolated / "keys.json").write_text("{")
+        assert asked(client, first)[0] == 503
+        (isolated / "keys.json").unlink()
+        assert asked(client, add())[0] == 200
+    with service() as client:
+        # Started with a key.
+        remove_all()
+        assert asked(client) == (401, NONE_LEFT)
+    with service(require_keys=True) as client:
+        # Public.
+        assert asked(client) == (401, NONE_LEFT)
+        assert asked(client, add())[0] == 200

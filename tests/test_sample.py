@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from pathlib import Path
 
@@ -237,6 +238,8 @@ def test_another_collections_file_is_not_believed(backend: Backend, encoder: Top
 def test_a_folder_that_cannot_be_written_costs_only_the_work(
     backend: Backend, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    # Told to the log of a service, not to whoever types a search.
+    caplog.set_level(logging.INFO)
     (tmp_path / "file").write_text("in the way")
     assert SampleCache(backend, "c", tmp_path / "file").current().samples["image"].ids
     assert "cannot be kept" in caplog.text

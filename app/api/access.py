@@ -6,23 +6,32 @@ from starlette.requests import Request
 
 from app.api.limits import RateLimit, caller_of
 from app.api.problems import Refused
-from app.keys import Key, KeyStore
+from app.keys import Key, KeyStore, KeyStoreError
 
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="sightline"'}
+NEEDED = "this needs an API key: Authorization: Bearer KEY, or X-API-Key: KEY"
+NONE_LEFT = "there are no API keys any more: add one with sightline keys add, it works at once"
 
 
 class Access:
     """Lets a request in, or raises the refusal it gets.
 
     keys: None for a service that asks for none. required: ask for a key even while there is none in the
-    store, so that removing the last one opens nothing. Where it is not set, keys are asked for from the
-    first one on, and until the process ends.
+    store. Where it is not set, keys are asked for from the first one on, and until the process ends:
+    removing the last one opens nothing. Everybody is refused then, and told so, until another is added,
+    which needs no restart.
     """
 
     def __init__(self, keys: KeyStore | None, *, required: bool, rate: str | None) -> None:
         self._keys = keys
         self._required = required and keys is not None
         self._rate = RateLimit(rate) if rate else None
+        try:
+            # Now, not at the first request: the last key may be gone by then.
+            self.needs_key()
+        except KeyStoreError:
+            # There are keys, which nobody can read.
+            self._required = True
 
     def needs_key(self) -> bool:
         """Whether a key is asked for. Raises KeyStoreError when the keys cannot be read."""
@@ -46,7 +55,7 @@ class Access:
         if wait_s:
             raise Refused(429, f"too many requests: try again in {wait_s} s", {"Retry-After": str(wait_s)})
         if needed and key is None:
-            raise Refused(401, "this needs an API key: Authorization: Bearer KEY, or X-API-Key: KEY", CHALLENGE)
+            raise Refused(401, NEEDED if self._keys is None or self._keys.listed() else NONE_LEFT, CHALLENGE)
         if key is not None and not key.allows(scope):
             told = f'{CHALLENGE["WWW-Authenticate"]}, error="insufficient_scope", scope="{scope}"'
             raise Refused(403, f"the key's scope is {key.scope}; this needs {scope}", {"WWW-Authenticate": told})

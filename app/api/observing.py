@@ -17,6 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.problems import FAILED, METHODS, problem
+from backends.redaction import redact
 
 log = logging.getLogger(__name__)
 requests_log = logging.getLogger("app.requests")
@@ -36,13 +37,13 @@ class JsonLines(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": _message(record),
+            "message": redact(_message(record)),
             **getattr(record, "fields", {}),
         }
         if record.exc_info:
-            row["trace"] = self.formatException(record.exc_info)
+            row["trace"] = redact(self.formatException(record.exc_info), foreign=True)
         if record.stack_info:
-            row["stack"] = self.formatStack(record.stack_info)
+            row["stack"] = redact(self.formatStack(record.stack_info), foreign=True)
         try:
             return json.dumps(row, default=repr, allow_nan=False)
         except ValueError:

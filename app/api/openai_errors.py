@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.problems import PROBLEM, Refused, refusal_of
+from app.api.problems import PROBLEM, Refused, invalid, refusal_of
 from app.api.routes import Body, GuardedRoute, operation
 
 _TYPES = {403: "permission_error", 429: "rate_limit_error"}
@@ -41,8 +41,7 @@ def error_of(error: Exception) -> tuple[int, dict[str, Any], Mapping[str, str] |
     status = 400 if refusal.status_code == 422 else refusal.status_code
     param, code = getattr(refusal, "param", None), getattr(refusal, "code", None)
     if isinstance(error, RequestValidationError):
-        place = [str(part) for part in error.errors()[0]["loc"] if part != "body"]
-        param, code = ".".join(place) or None, "invalid_value"
+        param, code = ".".join(part for part in invalid(error)[0] if part != "body") or None, "invalid_value"
     return status, openai_error(status, str(refusal.detail), param, code), refusal.headers
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -19,6 +20,7 @@ from app.fetching import FetchError
 from app.jobs import JobError, JobNotFound, TooManyJobs
 from app.keys import KeyStoreError
 from app.roots import RootsError
+from app.telling import of_the_store, told_to_callers
 from backends.base import BackendError, CollectionExists, CollectionNotFound, Unsupported
 from backends.errors import Locked
 from indexers.report import IndexingError
@@ -104,22 +106,60 @@ def refusal_of(error: Exception, *, may_write: bool = False) -> Refused | None:
 
     may_write: who holds the store is told to who may write to it.
     """
+    if isinstance(error, IndexingError):
+        error = of_the_store(error) or error
     if isinstance(error, HTTPException):
         detail = error.detail if isinstance(error.detail, str) else json.dumps(error.detail)
         return Refused(error.status_code, detail, error.headers)
     if isinstance(error, RequestValidationError):
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        more = f" (and {len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
-        return Refused(422, f"{place}: {first['msg']}{more}"[:1000])
+        place, message, others = invalid(error)
+        more = f" (and {others} more)" if others else ""
+        return Refused(422, f"{'.'.join(place)}: {message}{more}"[:1000])
     for kind, status, retry_s, told in _OURS:
         if isinstance(error, kind):
             if told is not None:
                 log.warning("%s: %s", type(error).__name__, error)
             if isinstance(error, Locked) and may_write:
                 told = f"{error.holder} holds the store and keeps it until it ends: end it, or write through it"
-            return Refused(status, told or str(error), {"Retry-After": str(retry_s)} if retry_s else None)
+            return Refused(status, told or told_to_callers(error), {"Retry-After": str(retry_s)} if retry_s else None)
     return None
+
+
+def invalid(error: RequestValidationError) -> tuple[list[str], str, int]:
+    """Where a request is wrong, in the names that its sender knows; what is wrong there, and how many other places.
+
+    Pydantic's places also name the branches of a union, as in ``body.messages.0.content.list[Part].0.type``:
+    what is not in the request is left out, and of several branches the one that came the furthest counts.
+    """
+    found = [(_place(one["loc"], error.body, one["type"]), str(one["msg"])) for one in error.errors()]
+    first = found[0][0]
+    place, message = max((one for one in found if one[0][: len(first)] == first), key=lambda one: len(one[0]))
+    places = {tuple(one[0]) for one in found if place[: len(one[0])] != one[0]}
+    message = _CLASS.sub("an object", message.removeprefix("Value error, "))
+    return place, message, len(places)
+
+
+# "a valid dictionary or instance of Part"; "… or object to extract fields from".
+_CLASS = re.compile(r"a valid dictionary or (?:instance of \w+|object to extract fields from)")
+
+
+def _place(loc: Sequence[int | str], body: Any, kind: str) -> list[str]:
+    source, *parts = loc
+    if source != "body":
+        return [str(part) for part in loc[:2]]
+    if kind == "json_invalid":
+        return ["body"]
+    place, value = ["body"], body
+    for number, part in enumerate(parts, 1):
+        if isinstance(value, Mapping | list):
+            try:
+                value = value[part]  # type: ignore[index]
+            except (LookupError, TypeError):
+                # A branch of a union; what is missing is no branch, though.
+                if kind != "missing" or number < len(parts):
+                    continue
+            place.append(str(part)[:80])
+    return place
 
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:

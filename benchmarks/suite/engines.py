@@ -17,6 +17,7 @@ import psutil
 
 import backends
 from backends.base import Backend, CollectionSpec, IndexSpec
+from backends.redaction import shown
 from benchmarks.adapters import RAW
 from benchmarks.suite.planted import PlantedBackend
 
@@ -61,7 +62,7 @@ class Engine:
     """One engine of a run. `data_dir` is where a server keeps its data, if that is known."""
 
     name: str
-    url: str
+    url: str = field(repr=False)
     config: Config
     data_dir: Path | None = None
 
@@ -135,7 +136,8 @@ def choose(names: Sequence[str], data_dirs: Mapping[str, Path] | None = None) ->
 
 def _plain(scheme: str, name: str) -> Config:
     if scheme not in ("planted", *backends.SCHEMES):
-        raise EngineError(f"no engine is called {name!r}; there are {', '.join(configs())}, or a URL of a backend")
+        told = shown(name) if "://" in name or not name.replace("-", "").isalnum() else repr(name)
+        raise EngineError(f"no engine is called {told}; there are {', '.join(configs())}, or a URL of a backend")
     efforts = (None, 0.5) if scheme == "planted" else (None,)
     return Config(scheme, (scheme,), f"{scheme}://", (Build("auto", IndexSpec()),), efforts, loads_per_s=20_000)
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from backends import connect
 from backends.base import Compare
+from backends.redaction import shown
 from benchmarks.suite.datasets import DataError, DataSet, Floats
 from indexers import IndexingError, open_source
 from retrieval.encoders import DEFAULT_ENCODER, Encoder, EncoderError, load_encoder
@@ -52,7 +53,7 @@ def _from_collection(place: str, queries: int, seed: int) -> DataSet:
     url, separator, rest = place.rpartition("#")
     collection, _, encoder = rest.partition("@")
     if not separator or not collection:
-        raise DataError(f"photos:{place} names no collection: photos:URL#COLLECTION")
+        raise DataError("this names no collection: write photos:URL#COLLECTION")
     vectors, captions, uris = [], [], []
     with connect(url) as backend:
         spec = backend.describe(collection)
@@ -71,7 +72,7 @@ def _from_collection(place: str, queries: int, seed: int) -> DataSet:
     if model.fingerprint != spec.encoder:
         raise DataError(
             f"collection {collection!r} was indexed with {spec.encoder}, not {model.name}: "
-            f"photos:{url}#{collection}@ENCODER names the encoder of its text queries"
+            f"photos:{shown(url)}#{collection}@ENCODER names the encoder of its text queries"
         )
     return _made(f"photos-{collection}", np.stack(vectors), captions, uris, model, queries, seed, count)
 
@@ -85,11 +86,11 @@ def _made(
     images = min(len(vectors), max(1, round(queries * IMAGE_SHARE)))
     chosen = np.sort(rng.permutation(len(texts))[: max(1, queries - images)])
     asked = [texts[i][0] for i in chosen]
-    shown = np.sort(rng.permutation(len(vectors))[:images])
+    asked_by = np.sort(rng.permutation(len(vectors))[:images])
     return DataSet(
-        name, vectors, np.concatenate([model.encode_texts(asked), vectors[shown]]),
+        name, vectors, np.concatenate([model.encode_texts(asked), vectors[asked_by]]),
         texts=[" ".join(own) for own in captions], uris=uris, captions=asked,
-        answers=np.concatenate([np.array([texts[i][1] for i in chosen], np.int64), shown]), encoder=model.name,
+        answers=np.concatenate([np.array([texts[i][1] for i in chosen], np.int64), asked_by]), encoder=model.name,
         origin={
             "kind": "photos", "encoder": model.name, "fingerprint": model.fingerprint, "pictures": found,
             "unreadable": found - len(vectors), "captions": len(texts),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.base import BackendError, CollectionSpec
+from backends.redaction import shown
 from benchmarks.suite import machine
 from benchmarks.suite.agenda import Agenda
 from benchmarks.suite.cases import CASES
@@ -47,7 +48,7 @@ class Request:
         """What makes two runs the same: not the time they may take, nor where caches are."""
         return {
             "datasets": list(self.datasets), "cases": list(self.cases), "quick": self.quick,
-            "engines": {engine.name: machine.without_secrets(engine.url) for engine in self.engines},
+            "engines": {engine.name: shown(engine.url) for engine in self.engines},
             "settings": asdict(self.settings),
         }  # fmt: skip
 
@@ -311,7 +312,7 @@ def _close_raw(scratch: dict[str, Any]) -> None:
 def _engine_json(engine: Engine) -> dict[str, Any]:
     config = engine.config
     return {
-        "url": machine.without_secrets(engine.url), "embedded": engine.embedded,
+        "url": shown(engine.url), "embedded": engine.embedded,
         "efforts": list(config.efforts), "notes": list(config.notes),
         "builds": [
             {

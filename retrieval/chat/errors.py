@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import email.utils
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from backends import harmless
+from backends.redaction import redact
 
 MAX_REASON_CHARS = 200
 _TRANSIENT_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
@@ -18,13 +18,7 @@ _CONNECTION = frozenset(
     {"ModelConnectionError", "APIConnectionError", "ConnectError", "NetworkError", "TransportError", "ConnectionError"}
 )
 _TIMEOUT = frozenset({"ModelTimeoutError", "APITimeoutError", "TimeoutException", "TimeoutError", "ConnectTimeout"})
-# Keys as the common providers write them, and what follows a word that announces one.
-_SECRET = re.compile(
-    r"(?i)\b(?:sk|pk|rk|hf|gsk|xai|key|AIza)[-_A-Za-z0-9]{12,}|\bbearer\s+\S+|"
-    r"\b(?:api[-_ ]?key|token|secret|password|authorization)\b(?:\s+provided)?\s*[:=]\s*\S+|(?<=://)[^/\s@]+@"
-)
 _TOO_LONG = re.compile(r"(?i)context.?(?:length|window|size)|(?:prompt|input) is too long|too many tokens")
-_SECRET_NAME = re.compile(r"(?i)key|token|secret|passw|credential")
 
 
 class ChatError(Exception):
@@ -128,11 +122,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def one_line(text: str) -> str:
     """`text` on one line, cut, without control characters and without anything that looks like a secret."""
-    for name, value in os.environ.items():
-        if len(value) >= 8 and _SECRET_NAME.search(name):
-            text = text.replace(value, "***")
-    text = _SECRET.sub("***", text)
-    text = harmless.one_line(text)
+    text = harmless.one_line(redact(text, foreign=True))
     return text if len(text) <= MAX_REASON_CHARS else text[: MAX_REASON_CHARS - 1] + "…"
 
 

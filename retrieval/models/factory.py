@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
+from backends.redaction import redact, remember_url
 from retrieval.models.base import ModelError
 from retrieval.models.traits import DEFAULT_CONTEXT_TOKENS
 
@@ -94,6 +95,7 @@ def _address(base_url: str | None) -> str | None:
         raise ModelError("base_url must be an address such as http://localhost:8000/v1")
     if parts.username or parts.password:
         raise ModelError("base_url must hold no user or password: put the key into the environment (OPENAI_API_KEY)")
+    remember_url(base_url)
     return base_url
 
 
@@ -200,8 +202,5 @@ def _need_langchain(module: str) -> None:
 
 
 def without_secrets(text: str) -> str:
-    """`text` in one line, with the value of every environment variable that holds a key or token masked."""
-    for variable, value in os.environ.items():
-        if len(value) >= 8 and re.search(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", variable, re.IGNORECASE):
-            text = text.replace(value, "***")
-    return " ".join(text.split())
+    """What a provider's package says, on one line and without anything that looks like a secret."""
+    return " ".join(redact(text, foreign=True).split())
