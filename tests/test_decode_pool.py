@@ -18,7 +18,7 @@ from PIL import Image
 
 from retrieval.decode_budget import MAX_PASSED, Budget, DecodingBusy
 from retrieval.decode_plan import Wanted
-from retrieval.decode_pool import Bounds, DecodePool, shared_pool
+from retrieval.decode_pool import Bounds, DecodePool, _Shared
 from retrieval.images import ImageError, load_image
 from tests.hostile_pictures import png, slow
 
@@ -131,7 +131,9 @@ def test_a_process_that_is_killed_costs_its_own_picture_only(pool: DecodePool) -
 
 @pytest.mark.skipif(os.name != "posix", reason="looks processes up by signals")
 def test_the_pool_ends_with_its_last_user_and_leaves_nothing() -> None:
-    with shared_pool() as first, shared_pool() as second:
+    # Not the one of this process, which a service of another test may still use.
+    shared = _Shared()
+    with shared.use() as first, shared.use() as second:
         assert first is second
         first.load(picture())
         left = workers(first)
@@ -146,7 +148,7 @@ def test_the_pool_ends_with_its_last_user_and_leaves_nothing() -> None:
     assert [pid for pid in left if is_there(pid)] == []
     with pytest.raises(ImageError, match="what decodes it is ending"):
         first.load(picture())
-    with shared_pool() as another:
+    with shared.use() as another:
         assert another is not first
 
 
