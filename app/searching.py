@@ -295,7 +295,7 @@ def read_where(text: str | None) -> dict[str, Any] | None:
         raise UsageError(f'--where is not JSON ({error}): write it as \'{{"year": {{"$gte": 1990}}}}\'') from None
     if not isinstance(value, dict):
         raise UsageError(f"--where must be a JSON object, not {text[:80]!r}")
-    from backends.where import parse_where
+    from backends.filters import parse_where
 
     try:
         parse_where(value)

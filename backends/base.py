@@ -1,6 +1,6 @@
 """The types every backend shares, what they promise, and the protocol an engine implements.
 
-This module imports no database client and no torch. Filters live in `backends.where`, checks of
+This module imports no database client and no torch. Filters live in `backends.filters`, checks of
 arguments in `backends.checks`, errors in `backends.errors`; the public names are re-exported here.
 """
 
@@ -26,8 +26,7 @@ from backends.errors import (
     Unavailable,
     Unsupported,
 )
-from backends.processes import refused_after_fork, refused_page_by_page, silent_after_fork
-from backends.where import (
+from backends.filters import (
     MODALITIES,
     OPERATORS,
     And,
@@ -46,6 +45,7 @@ from backends.where import (
     parse_where,
     plain,
 )
+from backends.processes import refused_after_fork, refused_page_by_page, silent_after_fork
 
 __all__ = [
     "MODALITIES", "And", "Backend", "BackendError", "Capabilities", "CollectionExists", "CollectionNotFound",
@@ -356,7 +356,7 @@ class Backend:
     def search_text(self, name: str, query: str, k: int, *, where: Where | None = None) -> list[Hit]:
         """The k best records by keyword: those with at least one word of the query in text or file name.
 
-        What a word is, and which a record has, says `backends.words`; the score is the engine's BM25.
+        What a word is, and which a record has, says `backends.text`; the score is the engine's BM25.
         """
         raise NotImplementedError
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from backends.errors import DimensionMismatch, Unsupported
+from backends.filters import MetadataValue, Where, as_list, check_field_name, check_string, plain, plain_scalar
 from backends.fold import is_everything
-from backends.where import MetadataValue, Where, as_list, check_field_name, check_string, plain, plain_scalar
 
 if TYPE_CHECKING:
     from backends.base import Capabilities, CollectionSpec, Record

@@ -29,8 +29,8 @@ from backends.base import (
     prepare_records,
 )
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection, plain_metadata
-from backends.where import check_where
-from backends.words import BM25_B, BM25_K1, searched_text, words
+from backends.filters import check_where
+from backends.text import BM25_B, BM25_K1, searched_text, words
 
 
 def similarity(queries: NDArray[np.float32], vectors: NDArray[np.float32], metric: Metric) -> NDArray[np.float64]:

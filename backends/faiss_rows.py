@@ -3,7 +3,7 @@
 One writer process and any number of readers share ``store.sqlite3`` in WAL mode with
 ``synchronous=FULL``: a commit is on the disk when it returns. `fields` is a covering index over
 metadata for filters (see `backends.faiss_where`), `words` an FTS5 index, without content of its own,
-over the words that `backends.words` says an item has.
+over the words that `backends.text` says an item has.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import Any
 from backends.base import CollectionSpec, Modality, Record
 from backends.checks import plain_metadata
 from backends.errors import BackendError, Corrupt, Unavailable
-from backends.sqlite_errors import is_refusal
-from backends.where import MetadataValue, kind_of
-from backends.words import searched_text, words
+from backends.filters import MetadataValue, kind_of
+from backends.kit.sqlite_errors import is_refusal
+from backends.text import searched_text, words
 
 FORMAT = 2
 APPLICATION_ID = 0x53494C54

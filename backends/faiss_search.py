@@ -19,7 +19,7 @@ from backends.base import Hit, Where
 from backends.faiss_index import LoadedIndex
 from backends.faiss_rows import ids_of_rows, items_by_row, metadata_of
 from backends.faiss_snapshot import Floats, Integers, Selection, Snapshot, exact_scores, scan_scores, within_reach
-from backends.words import words
+from backends.text import words
 
 # Scores of a scan held at once, so that many queries over many rows stay in memory.
 SCAN_CELLS = 1 << 24

@@ -2,7 +2,7 @@
 
 Each comparison is one range or equality over the covering index `fields`, values always bound; the
 tree is then set algebra on NumPy masks. So there is no limit on terms, and `Not` is the exact
-complement within the live positions, as `backends.where.matches` defines it.
+complement within the live positions, as `backends.filters.matches` defines it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.faiss_rows import CHUNK, marks
+from backends.filters import ORDERINGS, And, Compare, Not, Scalar, Where, kind_of
 from backends.fold import folded
-from backends.where import ORDERINGS, And, Compare, Not, Scalar, Where, kind_of
 
 Mask = NDArray[np.bool_]
 Integers = NDArray[np.int64]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from backends.where import (
+from backends.filters import (
     MODALITIES,
     And,
     Compare,

@@ -24,6 +24,7 @@ from backends.base import (
     prepare_records,
 )
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection
+from backends.filters import check_string
 from backends.milvus_collections import Collections, Opened
 from backends.milvus_connection import CALL_S, Connection, LiteServer, TooLarge
 from backends.milvus_lite_filters import lite_expression
@@ -39,7 +40,6 @@ from backends.milvus_schema import WORDS_VECTOR
 from backends.milvus_search import MAX_LIMIT, Ask, Floats, search
 from backends.milvus_where import NOTHING, Dialect, all_of, expression, id_in, quote
 from backends.urls import folder_of
-from backends.where import check_string
 
 PAGE_BYTES = 16 << 20
 IDS_PER_REQUEST = 1_000

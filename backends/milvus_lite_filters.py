@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from backends.errors import Unsupported
+from backends.filters import Where, fields_of
 from backends.fold import folded
 from backends.milvus_rows import STORED, record_of
 from backends.milvus_where import (
@@ -21,7 +22,6 @@ from backends.milvus_where import (
     wide_fields,
     without_fields,
 )
-from backends.where import Where, fields_of
 
 if TYPE_CHECKING:
     from backends.milvus_collections import Opened
@@ -42,7 +42,7 @@ class Pages(Protocol):
 def lite_expression(reader: Pages, opened: Opened, where: Where, dialect: Dialect) -> str:
     """The filter in Milvus's language, with those of many values and fields that some record has.
 
-    Raises ValueError as `backends.where.check_where` does, `Unsupported` for what would take Lite minutes.
+    Raises ValueError as `backends.filters.check_where` does, `Unsupported` for what would take Lite minutes.
     """
     tree = _narrowed(reader, opened, folded(where))
     wide = wide_fields(tree)

@@ -17,9 +17,9 @@ import numpy as np
 from backends.base import CollectionSpec, Hit, Record
 from backends.checks import plain_metadata
 from backends.errors import Corrupt, Unsupported
+from backends.filters import MetadataValue
 from backends.milvus_where import Dialect
-from backends.where import MetadataValue
-from backends.words import searched_text, words
+from backends.text import searched_text, words
 
 PREFIX = "sightline_"
 MARK = "sightline:1:"

@@ -26,8 +26,8 @@ from hashlib import blake2b
 from typing import Any
 
 from backends.errors import Unsupported
+from backends.filters import ORDERINGS, And, Compare, Not, Or, Scalar, Where, kind_of
 from backends.fold import folded
-from backends.where import ORDERINGS, And, Compare, Not, Or, Scalar, Where, kind_of
 
 SYMBOLS = {"eq": "==", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 # 64 characters in the order of their code points, none of which JSON or Milvus escapes.
@@ -253,7 +253,7 @@ def stored_values(fields: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> S
 def expression(where: Where | None, dialect: Dialect, stored: Stored | None = None) -> str:
     """The filter in Milvus's language, "" where it selects everything by saying nothing.
 
-    Raises ValueError as `backends.where.check_where` does, `Unsupported` for more values than Lite compares.
+    Raises ValueError as `backends.filters.check_where` does, `Unsupported` for more values than Lite compares.
     """
     return "" if where is None else _translate(folded(where), dialect, stored or {})
 

@@ -15,7 +15,7 @@ from backends.base import Record
 from backends.pgvector_connection import Connection
 from backends.pgvector_index import Collection
 from backends.pgvector_where import metadata_json
-from backends.words import searched_text, words
+from backends.text import searched_text, words
 
 _COLUMNS = ("id", "modality", "text", "uri", "metadata", "terms", "length", "vector")
 _STAGING = "pg_temp.sightline_staging"

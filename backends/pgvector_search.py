@@ -22,7 +22,7 @@ from backends.base import Hit, Metric, Where
 from backends.pgvector_connection import Connection
 from backends.pgvector_index import Collection, layout_of
 from backends.pgvector_where import named, where_sql
-from backends.words import BM25_B, BM25_K1, words
+from backends.text import BM25_B, BM25_K1, words
 
 Row: TypeAlias = tuple[Any, ...]
 

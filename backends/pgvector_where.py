@@ -1,4 +1,4 @@
-"""Filters as SQL over a ``jsonb`` column, equal to `backends.where.matches` on every record.
+"""Filters as SQL over a ``jsonb`` column, equal to `backends.filters.matches` on every record.
 
 Every leaf is true or false, never NULL, so that ``NOT`` is the exact complement. Equality is
 containment (``@>``), which a GIN index answers: it keeps strings, booleans and numbers apart and
@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from backends.errors import Unsupported
+from backends.filters import ORDERINGS, And, Compare, MetadataValue, Not, Scalar, Where
 from backends.fold import folded
-from backends.where import ORDERINGS, And, Compare, MetadataValue, Not, Scalar, Where
 
 Params: TypeAlias = list[object]
 Clause: TypeAlias = tuple[str, Params]
@@ -54,7 +54,7 @@ def metadata_json(metadata: Mapping[str, MetadataValue]) -> str:
 def where_sql(where: Where | None) -> Clause:
     """A boolean SQL expression over the columns ``modality`` and ``metadata``, and its parameters.
 
-    Raises ValueError for a filter beyond the bounds of `backends.where.check_where`, `Unsupported` for one with
+    Raises ValueError for a filter beyond the bounds of `backends.filters.check_where`, `Unsupported` for one with
     more parameters than PostgreSQL takes, which no filter within them has.
     """
     if where is None:

@@ -27,8 +27,8 @@ import numpy as np
 from backends.base import Record, Scalar
 from backends.checks import plain_metadata
 from backends.errors import Corrupt
-from backends.where import MetadataValue, kind_of
-from backends.words import BM25_B, BM25_K1, searched_text, words
+from backends.filters import MetadataValue, kind_of
+from backends.text import BM25_B, BM25_K1, searched_text, words
 
 DENSE, SPARSE = "vector", "words"
 TOKENS, ORDER = "has", "order"

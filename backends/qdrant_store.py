@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from backends.base import Backend, CollectionSpec, Hit, Page, Record, Where, prepare_queries, prepare_records
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection
+from backends.filters import check_string
 from backends.qdrant_engine import DEFAULT_EF, Engine, Floats, Found, H, Plan, Point, Row
 from backends.qdrant_payload import (
     id_after,
@@ -26,8 +27,7 @@ from backends.qdrant_payload import (
     words_of,
 )
 from backends.qdrant_where import Translator
-from backends.where import check_string
-from backends.words import searched_text, words
+from backends.text import searched_text, words
 
 BATCH = 1000
 # Measured over 20,000 x 512 on two cores: a scan of 40 MB took 1.6 ms, a walk of the graph 0.2 to 0.4 ms, so

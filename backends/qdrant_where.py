@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from backends.base import Compare, Scalar, Where
+from backends.kit.tokens import Part, TokenTranslator
 from backends.qdrant_payload import CHUNK_BYTES, CHUNKS, number_key, order_path, string_key, token
-from backends.tokens import Part, TokenTranslator
 
 # No field is called "!", so no point has this keyword.
 NOTHING = frozenset({"!"})

@@ -35,8 +35,8 @@ from weaviate.proto.v1 import base_pb2, batch_pb2, search_get_pb2
 from backends.base import Hit, Record, Scalar
 from backends.checks import plain_metadata
 from backends.errors import Corrupt
-from backends.where import MetadataValue, check_string, kind_of
-from backends.words import searched_text, words
+from backends.filters import MetadataValue, check_string, kind_of
+from backends.text import searched_text, words
 
 STORED = ("record_id", "modality", "text", "uri", "metadata")
 WORDS, HAS, NUMBER_PREFIX, STAMP = "words", "has", "n_", "stamp"

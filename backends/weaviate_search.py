@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from backends import weaviate_mend as mend
 from backends.base import Hit
+from backends.text import words
 from backends.weaviate_objects import hit_of, vector_of
 from backends.weaviate_requests import count_request, having_words, near, search_request
 from backends.weaviate_schema import EF_FACTOR, EF_MIN, FLAT_CUTOFF, Stored
 from backends.weaviate_server import WeaviateServer
 from backends.weaviate_where import everything
-from backends.words import words
 
 Floats = NDArray[np.float32]
 MAX_K = 10_000

@@ -16,7 +16,7 @@ from typing import Any
 from weaviate.proto.v1 import base_pb2
 
 from backends.base import MODALITIES, Compare, Scalar, Where
-from backends.tokens import Part, TokenTranslator
+from backends.kit.tokens import Part, TokenTranslator
 from backends.weaviate_objects import (
     HAS,
     KINDS,

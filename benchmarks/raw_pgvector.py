@@ -19,7 +19,7 @@ from backends.base import Backend, CollectionSpec, Record
 from backends.pgvector import PostgresBackend
 from backends.pgvector_index import find
 from backends.pgvector_search import SETTINGS
-from backends.words import words
+from backends.text import words
 
 _COLUMNS = "id, modality, text, uri, metadata, terms, length, vector"
 _TYPES = ("text", "text", "text", "text", "jsonb", "jsonb", "int4", "vector")

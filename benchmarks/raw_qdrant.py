@@ -21,7 +21,7 @@ from backends.qdrant_edge import QdrantEdgeBackend
 from backends.qdrant_edge_config import config_of
 from backends.qdrant_payload import AVERAGE_WORDS, word_index
 from backends.qdrant_store import BATCH, DEFAULT_EF
-from backends.words import BM25_B, BM25_K1, words
+from backends.text import BM25_B, BM25_K1, words
 
 FIELDS = {
     "metadata.year": qe.IntegerIndexParams(),

@@ -20,7 +20,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
-from backends.where import MetadataValue, check_string, plain_scalar
+from backends.filters import MetadataValue, check_string, plain_scalar
 
 Metadata: TypeAlias = dict[str, MetadataValue]
 

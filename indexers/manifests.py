@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from backends.where import check_string
+from backends.filters import check_string
 from indexers.fields import FieldNames, Metadata, clean_value, column_types, convert
 from indexers.files import Unreadable
 from indexers.report import Quarantined

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from backends.base import Modality, Scalar
-from backends.where import MetadataValue, kind_of
+from backends.filters import MetadataValue, kind_of
 
 
 @dataclass(frozen=True, slots=True)

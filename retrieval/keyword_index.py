@@ -1,6 +1,6 @@
 """An inverted index in one SQLite file: the words of records, and BM25 over them.
 
-Not FTS5: its tokenizer is not `backends.words`, its BM25 floors the weight of words that are in more
+Not FTS5: its tokenizer is not `backends.text`, its BM25 floors the weight of words that are in more
 than half of the records, and ranking in a program of one's own takes a compiled extension. Here the
 scores are those of ``exact://``, to rounding.
 
@@ -26,8 +26,8 @@ from filelock import FileLock
 
 from backends.base import Record
 from backends.checks import plain_metadata
-from backends.where import Where, fields_of, matches
-from backends.words import BM25_B, BM25_K1, searched_text, words
+from backends.filters import Where, fields_of, matches
+from backends.text import BM25_B, BM25_K1, searched_text, words
 
 FORMAT = 1
 APPLICATION_ID = 0x534C4B57
@@ -136,7 +136,7 @@ class KeywordIndex:
         """The k best records that match, ties by id: BM25 as in Lucene (Robertson and Zaragoza 2009).
 
         Statistics are those of all records, whatever the filter. Filters are evaluated by
-        `backends.where.matches` down the ranking until k passed.
+        `backends.filters.matches` down the ranking until k passed.
         """
         with self._connection() as connection:
             connection.execute("BEGIN")

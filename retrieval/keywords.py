@@ -25,9 +25,9 @@ from numpy.typing import ArrayLike
 
 from backends.base import Backend, BackendError, CollectionSpec, Hit, Page, Record, Unavailable, Where, matches
 from backends.checks import check_search, check_selection
-from backends.sqlite_errors import is_refusal
-from backends.where import check_where
-from backends.words import searched_text, words
+from backends.filters import check_where
+from backends.kit.sqlite_errors import is_refusal
+from backends.text import searched_text, words
 from retrieval.keyword_index import KeywordIndex, Match, digest_of, put
 
 __all__ = ["KeywordSidecar", "with_keywords"]
@@ -50,7 +50,7 @@ def with_keywords(backend: Backend, folder: Path) -> Backend:
 class KeywordSidecar(Backend):
     """A backend that answers `search_text` from an inverted index in `folder` and passes on everything else.
 
-    Hits and scores are those of ``exact://``: BM25 over `backends.words`, any filter, ties by id. Write
+    Hits and scores are those of ``exact://``: BM25 over `backends.text`, any filter, ties by id. Write
     through this object, so that the index follows at once; for other writers see the module. Any number
     of processes may use one folder. Closing it closes `inner`.
 

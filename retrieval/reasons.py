@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from backends.base import And, Compare, Modality, Where, parse_where
-from backends.words import words
+from backends.text import words
 
 if TYPE_CHECKING:
     from retrieval.search import Retriever

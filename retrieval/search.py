@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from backends.base import And, Backend, Compare, Hit, Modality, Record, Where, matches, parse_where
-from backends.where import check_field_name
-from backends.words import searched_text, words
+from backends.filters import check_field_name
+from backends.text import searched_text, words
 from retrieval.encoders.base import Encoder
 from retrieval.facets import Facet, count_facets
 from retrieval.fusion import Ranked, fuse, reciprocal_rank_fusion

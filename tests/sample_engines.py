@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from backends.base import And, Capabilities, Compare, Not, Or, Record, Unavailable, Unsupported, Where
 from backends.exact import ExactBackend
-from backends.where import ORDERINGS, fields_of
+from backends.filters import ORDERINGS, fields_of
 
 
 class DurableBackend(ExactBackend):

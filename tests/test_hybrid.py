@@ -17,8 +17,8 @@ from PIL import Image
 import backends
 from backends.base import And, Backend, CollectionSpec, Compare, Record
 from backends.exact import ExactBackend
-from backends.where import matches
-from backends.words import searched_text, words
+from backends.filters import matches
+from backends.text import searched_text, words
 from retrieval.duplicates import leaders
 from retrieval.keywords import KeywordSidecar
 from retrieval.query import Term, query_vector

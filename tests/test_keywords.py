@@ -25,7 +25,7 @@ from backends.conformance.lifetime import LifetimeChecks
 from backends.conformance.store import Suite
 from backends.conformance.threads import ThreadChecks
 from backends.exact import ExactBackend
-from backends.words import file_name, searched_text, words
+from backends.text import file_name, searched_text, words
 from retrieval.keyword_index import KeywordIndex
 from retrieval.keywords import KeywordSidecar, with_keywords
 from tests.sample_engines import DurableBackend, LimitedBackend

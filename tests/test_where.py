@@ -15,8 +15,8 @@ from backends.base import And, CollectionSpec, Compare, Not, Or, Record, format_
 from backends.checks import check_ids
 from backends.conformance import strategies
 from backends.exact import ExactBackend
+from backends.filters import MAX_DEPTH, MAX_NODES, MAX_VALUES, OPERATORS, fields_of
 from backends.fold import folded, is_everything
-from backends.where import MAX_DEPTH, MAX_NODES, MAX_VALUES, OPERATORS, fields_of
 
 FILTERS = strategies.filters(ExactBackend.capabilities)
 BOOK = {"year": 1990, "rating": 4.5, "lang": "en", "tags": ["sea", "dog"], "seen": True, "none": [], "empty": ""}

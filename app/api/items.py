@@ -15,7 +15,7 @@ from app.api.thumbnails import thumbnail_tag
 from app.output import local_path
 from app.roots import RootsError
 from backends.base import MAX_ID_BYTES, Compare, Modality, Record
-from backends.where import check_string
+from backends.filters import check_string
 from indexers.items import caption_id
 from retrieval.decode_plan import Wanted
 from retrieval.reasons import why_nothing

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.jobs import Job
 from backends.base import IndexKind, Modality, Quantization, Record
-from backends.where import check_string
+from backends.filters import check_string
 from retrieval.facets import Facet
 from retrieval.results import Result
 from retrieval.search import Mode

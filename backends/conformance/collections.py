@@ -23,7 +23,7 @@ from backends.base import (
 )
 from backends.conformance.samples import some
 from backends.conformance.store import Store
-from backends.where import OPERATORS, ORDERINGS
+from backends.filters import OPERATORS, ORDERINGS
 
 CORE_OPERATORS = {"eq", "in", *ORDERINGS}
 ON_A_COLLECTION: dict[str, Callable[[Backend, str], Any]] = {

@@ -15,7 +15,7 @@ from backends.conformance import strategies
 from backends.conformance.samples import some, vectors
 from backends.conformance.store import Store
 from backends.conformance.twin import Twin
-from backends.where import MAX_NODES, MAX_VALUES, OPERATORS, ORDERINGS
+from backends.filters import MAX_NODES, MAX_VALUES, OPERATORS, ORDERINGS
 
 COLLECTIONS = 5
 SHAPES = 40
@@ -118,7 +118,7 @@ def refused(store: Store, name: str, where: Where) -> None:
 
 
 class FilterChecks:
-    """Filters mean on this engine what `backends.where.matches` says."""
+    """Filters mean on this engine what `backends.filters.matches` says."""
 
     def test_random_filters_agree_with_the_oracle(self, store: Store) -> None:
         trees_each = -(-store.sizes.filter_trees // COLLECTIONS)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import Record
-from backends.where import MetadataValue
+from backends.filters import MetadataValue
 
 POUR_BATCH = 40
 POUR_DIM = 8

@@ -8,7 +8,7 @@ from backends.base import Compare, Record
 from backends.conformance.samples import some, stream, vectors
 from backends.conformance.store import Store
 from backends.conformance.twin import payload
-from backends.where import MetadataValue
+from backends.filters import MetadataValue
 
 
 class ScanChecks:

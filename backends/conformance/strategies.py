@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from backends.base import Capabilities, Operator, Where
 from backends.conformance.samples import HOSTILE
-from backends.where import ORDERINGS, And, Compare, MetadataValue, Not, Or
+from backends.filters import ORDERINGS, And, Compare, MetadataValue, Not, Or
 
 INTEGERS = (-5, -1, 0, 1, 2, 3, 10, 2**31, 2**53)
 FLOATS = (-2.5, -1.0, 0.0, 0.5, 1.0, 1.5, 2.0, 10.0, 1e-300, 1e300)

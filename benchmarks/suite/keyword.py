@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.words import BM25_B, BM25_K1, words
+from backends.text import BM25_B, BM25_K1, words
 from benchmarks.suite.datasets import DataSet
 
 

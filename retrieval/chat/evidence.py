@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import Hit, Modality, Record, matches, parse_where
+from backends.filters import MetadataValue
 from backends.urls import local_path
-from backends.where import MetadataValue
 from retrieval.captions import describes, image_of
 from retrieval.chat.budget import Picture, cut, prepare_picture, text_tokens
 from retrieval.chat.options import ChatOptions

@@ -13,7 +13,7 @@ import numpy as np
 from langchain_core.documents import Document
 
 from backends.base import Hit, Modality, Record
-from backends.where import FIELD_NAME, MetadataValue
+from backends.filters import FIELD_NAME, MetadataValue
 
 T = TypeVar("T")
 

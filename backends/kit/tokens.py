@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from backends.base import MODALITIES
+from backends.filters import ORDERINGS, And, Compare, Not, Or, Scalar, Where, kind_of, matches
 from backends.fold import folded
-from backends.where import ORDERINGS, And, Compare, Not, Or, Scalar, Where, kind_of, matches
 
 # What a subtree has become: a constant, "has any of these keywords", or a condition of the engine.
 Part = bool | frozenset[str] | Any
@@ -57,7 +57,7 @@ class TokenTranslator:
         raise NotImplementedError
 
     def part(self, where: Where | None) -> Part:
-        """What a whole filter becomes. Raises ValueError as `backends.where.check_where` does."""
+        """What a whole filter becomes. Raises ValueError as `backends.filters.check_where` does."""
         return True if where is None else self._part(folded(where))
 
     def _condition(self, part: Part) -> Any:
