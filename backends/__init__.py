@@ -35,7 +35,7 @@ class Engine:
 
 SCHEMES: dict[str, Engine] = {
     "exact": Engine(
-        "backends.exact:ExactBackend", None, "exact://", "NumPy in memory, the oracle of every test", "numpy"
+        "backends.exact.backend:ExactBackend", None, "exact://", "NumPy in memory, the oracle of every test", "numpy"
     ),
     "faiss": Engine(
         "backends.faiss:FaissBackend", None, "faiss:///dir", "FAISS and SQLite in a folder, the default", "faiss-cpu"

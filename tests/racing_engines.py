@@ -7,7 +7,7 @@ import threading
 import time
 
 from backends.base import BackendError, CollectionExists, CollectionNotFound, Unavailable
-from backends.exact import ExactBackend
+from backends.exact.backend import ExactBackend
 from tests.sample_engines import DurableBackend
 
 

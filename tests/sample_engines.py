@@ -16,7 +16,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from backends.base import And, Capabilities, Compare, Not, Or, Record, Unavailable, Unsupported, Where
-from backends.exact import ExactBackend
+from backends.exact.backend import ExactBackend
 from backends.filters import ORDERINGS, fields_of
 
 

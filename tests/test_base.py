@@ -25,7 +25,7 @@ from backends.base import (
 )
 from backends.checks import check_search, plain_metadata, unit_length
 from backends.conformance import strategies
-from backends.exact import ExactBackend
+from backends.exact.backend import ExactBackend
 
 SPEC = CollectionSpec("c", 3)
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 import backends
 from backends.base import And, Backend, CollectionSpec, Compare, Record
-from backends.exact import ExactBackend
+from backends.exact.backend import ExactBackend
 from backends.filters import matches
 from backends.text import searched_text, words
 from retrieval.duplicates import leaders

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from backends.base import CollectionSpec, Compare, IndexSpec, Record, Unavailable
-from backends.exact import ExactBackend
+from backends.exact.backend import ExactBackend
 from indexers import IndexingError, IndexReport, Progress, index
 from indexers.files import Stamp
 from tests.counting_encoder import DIM, CountingEncoder

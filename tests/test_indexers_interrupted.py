@@ -17,7 +17,7 @@ from PIL import Image
 
 import backends
 from backends.base import Backend
-from backends.exact import ExactBackend
+from backends.exact.backend import ExactBackend
 from indexers import IndexingError, Progress, index
 from retrieval.encoders.base import EncoderError
 from tests.counting_encoder import CountingEncoder

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from backends.base import Record
-from backends.exact import ExactBackend
+from backends.exact.backend import ExactBackend
 from indexers import IndexingError, IndexReport, index, open_source
 from indexers.sources import Listing
 from tests.counting_encoder import CountingEncoder

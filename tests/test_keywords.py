@@ -24,7 +24,7 @@ from backends.conformance.keyword import QUERIES, KeywordChecks
 from backends.conformance.lifetime import LifetimeChecks
 from backends.conformance.store import Suite
 from backends.conformance.threads import ThreadChecks
-from backends.exact import ExactBackend
+from backends.exact.backend import ExactBackend
 from backends.text import file_name, searched_text, words
 from retrieval.keyword_index import KeywordIndex
 from retrieval.keywords import KeywordSidecar, with_keywords

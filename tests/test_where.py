@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from backends.base import And, CollectionSpec, Compare, Not, Or, Record, format_where, matches, parse_where
 from backends.checks import check_ids
 from backends.conformance import strategies
-from backends.exact import ExactBackend
+from backends.exact.backend import ExactBackend
 from backends.filters import MAX_DEPTH, MAX_NODES, MAX_VALUES, OPERATORS, fields_of
 from backends.fold import folded, is_everything
 

@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.exact import ExactBackend
+from backends.exact.backend import ExactBackend
 from retrieval.encoders.base import ImageInput
 from retrieval.images import load_image
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from backends.base import Backend, CollectionSpec, Hit, Record, Where
 from backends.checks import plain_metadata
-from backends.exact import ExactBackend
+from backends.exact.backend import ExactBackend
 
 SCORE_TOLERANCE = 1e-4
 QUANTIZED_TOLERANCE = 0.05

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from backends.base import BackendError, Capabilities, Hit, Where
-from backends.exact import ExactBackend
+from backends.exact.backend import ExactBackend
 from benchmarks.suite.loops import Clock, RealClock
 
 

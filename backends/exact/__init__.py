@@ -1,0 +1,1 @@
+"""The exact oracle: NumPy in memory."""
