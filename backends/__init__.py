@@ -38,7 +38,11 @@ SCHEMES: dict[str, Engine] = {
         "backends.exact.backend:ExactBackend", None, "exact://", "NumPy in memory, the oracle of every test", "numpy"
     ),
     "faiss": Engine(
-        "backends.faiss:FaissBackend", None, "faiss:///dir", "FAISS and SQLite in a folder, the default", "faiss-cpu"
+        "backends.faiss.backend:FaissBackend",
+        None,
+        "faiss:///dir",
+        "FAISS and SQLite in a folder, the default",
+        "faiss-cpu",
     ),
     "pgvector-embedded": Engine(
         "backends.pgvector_embedded:EmbeddedPostgresBackend",

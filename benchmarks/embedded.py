@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from backends import connect
 from backends.base import Backend, CollectionSpec, Compare, IndexSpec, Record, Where
-from backends.faiss_index import EF_DEFAULT
+from backends.faiss.index import EF_DEFAULT
 
 NAME = "bench"
 BATCH = 5_000

@@ -30,9 +30,9 @@ from backends.base import (
     Unsupported,
     Where,
 )
-from backends.faiss import FaissBackend
-from backends.faiss_index import plan_index
-from backends.faiss_rows import MAX_IDLE, Connections, reported
+from backends.faiss.backend import FaissBackend
+from backends.faiss.index import plan_index
+from backends.faiss.records import MAX_IDLE, Connections, reported
 
 DIM = 24
 

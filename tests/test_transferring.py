@@ -15,7 +15,7 @@ from app.cli import main
 from app.transferring import Location, location
 from backends import connect
 from backends.base import CollectionSpec, Record
-from backends.faiss import FaissBackend
+from backends.faiss.backend import FaissBackend
 from tests.test_servers import port  # noqa: F401 - the fixture: a small server called small
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.faiss_rows import CHUNK, marks
+from backends.faiss.records import CHUNK, marks
 from backends.filters import ORDERINGS, And, Compare, Not, Scalar, Where, kind_of
 from backends.fold import folded
 

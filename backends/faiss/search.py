@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import Hit, Where
-from backends.faiss_index import LoadedIndex
-from backends.faiss_rows import ids_of_rows, items_by_row, metadata_of
-from backends.faiss_snapshot import Floats, Integers, Selection, Snapshot, exact_scores, scan_scores, within_reach
+from backends.faiss.index import LoadedIndex
+from backends.faiss.records import ids_of_rows, items_by_row, metadata_of
+from backends.faiss.snapshot import Floats, Integers, Selection, Snapshot, exact_scores, scan_scores, within_reach
 from backends.text import words
 
 # Scores of a scan held at once, so that many queries over many rows stay in memory.

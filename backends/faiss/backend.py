@@ -24,9 +24,9 @@ from numpy.typing import ArrayLike
 from backends.base import Backend, Capabilities, CollectionSpec, Hit, Page, Record, Where
 from backends.checks import COLLECTION_NAME, check_batch, check_ids, check_index, check_search, check_selection
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Unavailable
-from backends.faiss_collection import Collection
-from backends.faiss_files import sync_folder
-from backends.faiss_rows import STORE, create_store
+from backends.faiss.collection import Collection
+from backends.faiss.files import sync_folder
+from backends.faiss.records import STORE, create_store
 from backends.locks import FolderLock
 from backends.urls import folder_of
 

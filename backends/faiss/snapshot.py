@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from backends.base import CollectionNotFound, CollectionSpec, Where
 from backends.errors import Corrupt
-from backends.faiss_files import VectorFiles
-from backends.faiss_index import LoadedIndex, load_index, one_thread
-from backends.faiss_where import select
+from backends.faiss.files import VectorFiles
+from backends.faiss.filters import select
+from backends.faiss.index import LoadedIndex, load_index, one_thread
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]

@@ -2,7 +2,7 @@
 
 One writer process and any number of readers share ``store.sqlite3`` in WAL mode with
 ``synchronous=FULL``: a commit is on the disk when it returns. `fields` is a covering index over
-metadata for filters (see `backends.faiss_where`), `words` an FTS5 index, without content of its own,
+metadata for filters (see `backends.faiss.filters`), `words` an FTS5 index, without content of its own,
 over the words that `backends.text` says an item has.
 """
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from backends.base import CollectionSpec, IndexSpec
 from backends.errors import Corrupt
-from backends.faiss_files import checksum, sync_file, sync_folder
+from backends.faiss.files import checksum, sync_file, sync_folder
 
 FLAT_ROWS = 10_000
 INT8_ROWS = 1_000_000

@@ -18,9 +18,9 @@ from numpy.typing import ArrayLike
 
 from backends.base import CollectionSpec, Hit, Page, Record, Where, prepare_queries, prepare_records
 from backends.errors import CollectionNotFound, Corrupt, Unavailable
-from backends.faiss_files import VectorFiles
-from backends.faiss_index import build_index, plan_index, save_index
-from backends.faiss_rows import (
+from backends.faiss.files import VectorFiles
+from backends.faiss.index import build_index, plan_index, save_index
+from backends.faiss.records import (
     COLUMNS,
     STORE,
     Connections,
@@ -33,8 +33,8 @@ from backends.faiss_rows import (
     rows_of_ids,
     storable,
 )
-from backends.faiss_search import find, find_text, known_selection, read_hits
-from backends.faiss_snapshot import Floats, Snapshot, read_snapshot
+from backends.faiss.search import find, find_text, known_selection, read_hits
+from backends.faiss.snapshot import Floats, Snapshot, read_snapshot
 
 COMPACT_SHARE = 0.2
 COPY_BYTES = 1 << 26

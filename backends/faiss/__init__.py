@@ -1,0 +1,1 @@
+"""FAISS and SQLite in a folder."""
