@@ -76,10 +76,14 @@ SCHEMES: dict[str, Engine] = {
         "qdrant-client",
     ),
     "milvus": Engine(
-        "backends.milvus:MilvusBackend", "milvus", "milvus://host:19530", "a Milvus server, 2.3 or later", "pymilvus"
+        "backends.milvus.backend:MilvusBackend",
+        "milvus",
+        "milvus://host:19530",
+        "a Milvus server, 2.3 or later",
+        "pymilvus",
     ),
     "milvus-lite": Engine(
-        "backends.milvus:MilvusLiteBackend",
+        "backends.milvus.backend:MilvusLiteBackend",
         "milvus-lite",
         "milvus-lite:///dir",
         "Milvus Lite in process, in a folder",

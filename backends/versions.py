@@ -85,7 +85,7 @@ def _postgresql(url: str, within_s: float) -> str:
 
 
 def _milvus(url: str, within_s: float) -> str:
-    from backends.milvus_connection import Connection
+    from backends.milvus.connection import Connection
 
     connection = Connection.to(url, within_s=within_s)
     connection.close()

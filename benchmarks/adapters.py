@@ -40,8 +40,8 @@ from backends import connect
 from backends.base import Backend, CollectionSpec, IndexSpec, Record
 
 RAW = {
-    "milvus": "benchmarks.raw_milvus:RawMilvus",
-    "milvus-lite": "benchmarks.raw_milvus:RawMilvus",
+    "milvus": "backends.milvus.native:RawMilvus",
+    "milvus-lite": "backends.milvus.native:RawMilvus",
     "pgvector-embedded": "benchmarks.raw_pgvector:RawPgvector",
     "postgresql": "benchmarks.raw_pgvector:RawPgvector",
     "qdrant-edge": "benchmarks.raw_qdrant:RawQdrantEdge",

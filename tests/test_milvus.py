@@ -33,11 +33,11 @@ from backends.base import (
 from backends.conformance.promise import Crowd, check_promise
 from backends.conformance.samples import clustered, some, vectors
 from backends.errors import Denied
-from backends.milvus import LITE_FLUSH_ROWS
-from backends.milvus_connection import Connection, TooLarge
-from backends.milvus_rows import own_name, stored_name, words_of
-from backends.milvus_schema import FLAT, index_of
-from backends.milvus_where import Dialect, expression, number_key, quote
+from backends.milvus.backend import LITE_FLUSH_ROWS
+from backends.milvus.connection import Connection, TooLarge
+from backends.milvus.filters import Dialect, expression, number_key, quote
+from backends.milvus.records import own_name, stored_name, words_of
+from backends.milvus.schema import FLAT, index_of
 from tests import milvus_server
 
 NUMBERS = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
@@ -377,7 +377,7 @@ def test_the_promise_holds_on_every_index(engine, index, request, monkeypatch):
     name = request.getfixturevalue("named")[0] if engine == "server" else "c"
     found = crowd(backend, name, index)
     backend.flush(name)
-    monkeypatch.setattr("backends.milvus_search.SCAN_BYTES", 180 * 64 * 4)
+    monkeypatch.setattr("backends.milvus.search.SCAN_BYTES", 180 * 64 * 4)
     check_promise(backend, found)
     assert not backend.search(name, found.rows[:1], 5)[0][0].exact
     assert backend.search(name, found.rows[:1], 5, where=Compare("chance", "lt", 0.01))[0][0].exact
@@ -389,9 +389,9 @@ def test_an_auto_collection_that_outgrows_scanning_gets_a_graph(server, named, m
         assert another.search(named[0], found.rows[:1], 3)[0][0].exact
         server.flush(named[0])
         assert server.search(named[0], found.rows[:1], 3)[0][0].exact
-        monkeypatch.setattr("backends.milvus_collections.GRAPH_BYTES", 1 << 10)
+        monkeypatch.setattr("backends.milvus.collections.GRAPH_BYTES", 1 << 10)
         server.flush(named[0])
-        monkeypatch.setattr("backends.milvus_search.SCAN_BYTES", 180 * 64 * 4)
+        monkeypatch.setattr("backends.milvus.search.SCAN_BYTES", 180 * 64 * 4)
         time.sleep(1.0)  # as long as another handle may believe what it was told of the index
         for backend in (server, another):
             assert not backend.search(named[0], found.rows[:1], 3)[0][0].exact

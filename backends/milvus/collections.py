@@ -14,9 +14,9 @@ from pymilvus import MilvusClient, MilvusException
 
 from backends.base import CollectionSpec, IndexSpec
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Unavailable
-from backends.milvus_connection import CALL_S, POLL_S, Connection, LiteName, LiteServer
-from backends.milvus_rows import description_of, own_name, spec_of, stored_name
-from backends.milvus_schema import FLAT, Index, index_of, index_params, schema_of
+from backends.milvus.connection import CALL_S, POLL_S, Connection, LiteName, LiteServer
+from backends.milvus.records import description_of, own_name, spec_of, stored_name
+from backends.milvus.schema import FLAT, Index, index_of, index_params, schema_of
 
 T = TypeVar("T")
 

@@ -1,7 +1,7 @@
 """How a record is stored in Milvus, and back; how collections are named and described.
 
 Milvus's columns are ``id`` (primary key), ``vector``, ``modality``, ``text``, ``uri``, ``payload`` and the
-dynamic fields of `backends.milvus_where`. ``payload`` is one digit, 1 for no text plus 2 for no uri,
+dynamic fields of `backends.milvus.filters`. ``payload`` is one digit, 1 for no text plus 2 for no uri,
 since 2.3 has no nulls; then the metadata as JSON, as it was given.
 """
 
@@ -18,7 +18,7 @@ from backends.base import CollectionSpec, Hit, Record
 from backends.checks import plain_metadata
 from backends.errors import Corrupt, Unsupported
 from backends.filters import MetadataValue
-from backends.milvus_where import Dialect
+from backends.milvus.filters import Dialect
 from backends.text import searched_text, words
 
 PREFIX = "sightline_"

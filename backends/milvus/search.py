@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import Hit, Metric
-from backends.milvus_collections import Opened
-from backends.milvus_rows import STORED, hit_of
-from backends.milvus_schema import DEFAULT_NLIST, Index
+from backends.milvus.collections import Opened
+from backends.milvus.records import STORED, hit_of
+from backends.milvus.schema import DEFAULT_NLIST, Index
 
 MAX_LIMIT = 16_384
 # Hits a request may bring: the proxy sends at most 64 MB, and a row may have 200 KB.

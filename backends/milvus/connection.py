@@ -20,7 +20,7 @@ from pymilvus.exceptions import ParamError
 
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Denied, Locked, Unavailable
 from backends.locks import SharedLock, require_writable
-from backends.milvus_rows import PREFIX
+from backends.milvus.records import PREFIX
 from backends.processes import claim_grpc
 from backends.redaction import redact
 from backends.urls import server_of

@@ -25,10 +25,11 @@ from backends.base import (
 )
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection
 from backends.filters import check_string
-from backends.milvus_collections import Collections, Opened
-from backends.milvus_connection import CALL_S, Connection, LiteServer, TooLarge
-from backends.milvus_lite_filters import lite_expression
-from backends.milvus_rows import (
+from backends.milvus.collections import Collections, Opened
+from backends.milvus.connection import CALL_S, Connection, LiteServer, TooLarge
+from backends.milvus.filters import NOTHING, Dialect, all_of, expression, id_in, quote
+from backends.milvus.lite_filters import lite_expression
+from backends.milvus.records import (
     STORED,
     batches,
     hit_of,
@@ -36,9 +37,8 @@ from backends.milvus_rows import (
     row_of,
     words_of,
 )
-from backends.milvus_schema import WORDS_VECTOR
-from backends.milvus_search import MAX_LIMIT, Ask, Floats, search
-from backends.milvus_where import NOTHING, Dialect, all_of, expression, id_in, quote
+from backends.milvus.schema import WORDS_VECTOR
+from backends.milvus.search import MAX_LIMIT, Ask, Floats, search
 from backends.urls import folder_of
 
 PAGE_BYTES = 16 << 20

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from backends.errors import Unsupported
 from backends.filters import Where, fields_of
 from backends.fold import folded
-from backends.milvus_rows import STORED, record_of
-from backends.milvus_where import (
+from backends.milvus.filters import (
     Dialect,
     any_of,
     expression,
@@ -22,9 +21,10 @@ from backends.milvus_where import (
     wide_fields,
     without_fields,
 )
+from backends.milvus.records import STORED, record_of
 
 if TYPE_CHECKING:
-    from backends.milvus_collections import Opened
+    from backends.milvus.collections import Opened
 
 # Of a filter with more fields than this Lite sees only those that some record has; and with more of these, at most
 # so many cells: it reads the JSON of a record anew for each, 10 us a cell, where a field is rare.

@@ -9,7 +9,7 @@ from pymilvus import DataType, Function, FunctionType, MilvusClient
 
 from backends.base import MAX_ID_BYTES, MAX_URI_BYTES, CollectionSpec, IndexSpec
 from backends.errors import Unsupported
-from backends.milvus_rows import MAX_VARCHAR_BYTES
+from backends.milvus.records import MAX_VARCHAR_BYTES
 
 METRICS = {"cosine": "IP", "dot": "IP", "l2": "L2"}
 WORDS, WORDS_VECTOR = "words", "words_vector"

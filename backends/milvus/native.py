@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from pymilvus import DataType, Function, FunctionType, MilvusClient
 
 from backends.base import MAX_ID_BYTES, MAX_TEXT_BYTES, MAX_URI_BYTES, Backend, CollectionSpec, Record
-from backends.milvus import MilvusBackend
-from backends.milvus_schema import METRICS, index_of
-from backends.milvus_search import DEFAULT_EF
+from backends.milvus.backend import MilvusBackend
+from backends.milvus.schema import METRICS, index_of
+from backends.milvus.search import DEFAULT_EF
 
 SEARCHED, WRITTEN = "bench_raw", "bench_raw_upsert"
 FIELDS = ["modality", "text", "uri", "year", "camera", "favourite", "tags"]
