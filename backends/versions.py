@@ -64,7 +64,7 @@ def _postgresql(url: str, within_s: float) -> str:
     import psycopg
     from psycopg.conninfo import make_conninfo
 
-    from backends.pgvector_connection import connection_lost, explain, parse_url
+    from backends.pgvector.connection import connection_lost, explain, parse_url
 
     conninfo, address = parse_url(url)
     statement = (

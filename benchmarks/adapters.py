@@ -42,8 +42,8 @@ from backends.base import Backend, CollectionSpec, IndexSpec, Record
 RAW = {
     "milvus": "backends.milvus.native:RawMilvus",
     "milvus-lite": "backends.milvus.native:RawMilvus",
-    "pgvector-embedded": "benchmarks.raw_pgvector:RawPgvector",
-    "postgresql": "benchmarks.raw_pgvector:RawPgvector",
+    "pgvector-embedded": "backends.pgvector.native:RawPgvector",
+    "postgresql": "backends.pgvector.native:RawPgvector",
     "qdrant-edge": "benchmarks.raw_qdrant:RawQdrantEdge",
     "weaviate": "benchmarks.raw_weaviate:RawWeaviate",
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import psycopg
 
-from backends.pgvector_server import _identity, _programs
+from backends.pgvector.postmaster import _identity, _programs
 
 USER, PASSWORD = "ann", "p@ss:w/rd %"
 QUOTED = "p%40ss%3Aw%2Frd%20%25"

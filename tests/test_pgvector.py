@@ -30,12 +30,12 @@ from backends.base import (
 )
 from backends.conformance import BackendSuite, Twin
 from backends.conformance.samples import clustered, some, vectors
-from backends.pgvector import PostgresBackend
-from backends.pgvector_connection import Connection, Database, parse_url
-from backends.pgvector_index import find
-from backends.pgvector_schema import prepare
-from backends.pgvector_search import Searcher, ef_search, probes
-from backends.pgvector_where import where_sql
+from backends.pgvector.backend import PostgresBackend
+from backends.pgvector.connection import Connection, Database, parse_url
+from backends.pgvector.filters import where_sql
+from backends.pgvector.index import find
+from backends.pgvector.schema import prepare
+from backends.pgvector.search import Searcher, ef_search, probes
 from tests.postgres import PASSWORD, QUOTED, Server
 
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from psycopg import errors
 
 from backends.base import Record
-from backends.pgvector_connection import Connection
-from backends.pgvector_index import Collection
-from backends.pgvector_where import metadata_json
+from backends.pgvector.connection import Connection
+from backends.pgvector.filters import metadata_json
+from backends.pgvector.index import Collection
 from backends.text import searched_text, words
 
 _COLUMNS = ("id", "modality", "text", "uri", "metadata", "terms", "length", "vector")

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import ClassVar, Self
 from urllib.parse import unquote, urlsplit
 
-from backends import pgvector_server
 from backends.base import Capabilities
-from backends.pgvector import PostgresBackend
-from backends.pgvector_connection import Database
+from backends.pgvector import postmaster as pgvector_server
+from backends.pgvector.backend import PostgresBackend
+from backends.pgvector.connection import Database
 
 
 class EmbeddedPostgresBackend(PostgresBackend):

@@ -16,9 +16,9 @@ from pgvector.psycopg import register_vector
 from psycopg.types.json import Jsonb
 
 from backends.base import Backend, CollectionSpec, Record
-from backends.pgvector import PostgresBackend
-from backends.pgvector_index import find
-from backends.pgvector_search import SETTINGS
+from backends.pgvector.backend import PostgresBackend
+from backends.pgvector.index import find
+from backends.pgvector.search import SETTINGS
 from backends.text import words
 
 _COLUMNS = "id, modality, text, uri, metadata, terms, length, vector"

@@ -10,7 +10,7 @@ from psycopg import errors
 
 from backends.base import CollectionSpec
 from backends.errors import BackendError, Unavailable
-from backends.pgvector_connection import Connection, Database, connection_lost, explain
+from backends.pgvector.connection import Connection, Database, connection_lost, explain
 
 SCHEMA = "sightline"
 # "sightlin" in ASCII: the key of the lock under which schemas are migrated, whatever process does it.

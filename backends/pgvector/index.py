@@ -20,8 +20,8 @@ from psycopg import errors
 
 from backends.base import CollectionSpec
 from backends.errors import Unsupported
-from backends.pgvector_connection import Connection
-from backends.pgvector_schema import MAX_DIM, Installed, table_name
+from backends.pgvector.connection import Connection
+from backends.pgvector.schema import MAX_DIM, Installed, table_name
 
 # Below this an exact scan takes milliseconds and is never wrong.
 AUTO_INDEX_ROWS = 10_000

@@ -33,8 +33,9 @@ from backends.base import (
     prepare_records,
 )
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection
-from backends.pgvector_connection import Connection, Database, parse_url
-from backends.pgvector_index import (
+from backends.pgvector.connection import Connection, Database, parse_url
+from backends.pgvector.filters import where_sql
+from backends.pgvector.index import (
     MAX_HALF,
     Collection,
     build,
@@ -46,10 +47,9 @@ from backends.pgvector_index import (
     rebuild_is_faster,
     wants_build,
 )
-from backends.pgvector_rows import write
-from backends.pgvector_schema import create_table, prepare, table_name
-from backends.pgvector_search import SETTINGS, Searcher, search_text
-from backends.pgvector_where import where_sql
+from backends.pgvector.records import write
+from backends.pgvector.schema import create_table, prepare, table_name
+from backends.pgvector.search import SETTINGS, Searcher, search_text
 
 T = TypeVar("T")
 

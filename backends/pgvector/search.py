@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import Hit, Metric, Where
-from backends.pgvector_connection import Connection
-from backends.pgvector_index import Collection, layout_of
-from backends.pgvector_where import named, where_sql
+from backends.pgvector.connection import Connection
+from backends.pgvector.filters import named, where_sql
+from backends.pgvector.index import Collection, layout_of
 from backends.text import BM25_B, BM25_K1, words
 
 Row: TypeAlias = tuple[Any, ...]

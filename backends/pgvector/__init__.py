@@ -1,0 +1,1 @@
+"""PostgreSQL with pgvector: any server, or one run from a Python package."""
