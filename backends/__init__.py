@@ -59,17 +59,17 @@ SCHEMES: dict[str, Engine] = {
         "psycopg",
     ),
     "qdrant": Engine(
-        "backends.qdrant:QdrantBackend", "qdrant", "qdrant://host:6333", "a Qdrant server", "qdrant-client"
+        "backends.qdrant.backend:QdrantBackend", "qdrant", "qdrant://host:6333", "a Qdrant server", "qdrant-client"
     ),
     "qdrant-edge": Engine(
-        "backends.qdrant_edge:QdrantEdgeBackend",
+        "backends.qdrant.edge:QdrantEdgeBackend",
         "qdrant-edge",
         "qdrant-edge:///dir",
         "Qdrant's engine in process",
         "qdrant-edge-py",
     ),
     "qdrant-local": Engine(
-        "backends.qdrant:QdrantLocalBackend",
+        "backends.qdrant.backend:QdrantLocalBackend",
         "qdrant",
         "qdrant-local://",
         "the local mode of Qdrant's client, for tests",

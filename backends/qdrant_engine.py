@@ -1,4 +1,4 @@
-"""What `backends.qdrant_store` needs of one Qdrant: collections by handle, points in and out."""
+"""What `backends.qdrant.store` needs of one Qdrant: collections by handle, points in and out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import CollectionSpec
-from backends.qdrant_where import Dialect
+from backends.qdrant.filters import Dialect
 
 # At 200, recall was 1.00 beside the data but 0.86 to 0.96 on its far side; at 400 it was 0.96 to 1.00 there.
 DEFAULT_EF = 400

@@ -93,7 +93,7 @@ def _milvus(url: str, within_s: float) -> str:
 
 
 def _qdrant(url: str, within_s: float) -> str:
-    from backends.qdrant_server import open_client
+    from backends.qdrant.connection import open_client
 
     client, _, version = open_client(url, within_s=within_s)
     client.close()

@@ -44,7 +44,7 @@ RAW = {
     "milvus-lite": "backends.milvus.native:RawMilvus",
     "pgvector-embedded": "backends.pgvector.native:RawPgvector",
     "postgresql": "backends.pgvector.native:RawPgvector",
-    "qdrant-edge": "benchmarks.raw_qdrant:RawQdrantEdge",
+    "qdrant-edge": "backends.qdrant.native:RawQdrantEdge",
     "weaviate": "benchmarks.raw_weaviate:RawWeaviate",
 }
 NAME = "bench_adapter"

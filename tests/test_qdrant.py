@@ -29,7 +29,7 @@ from backends.base import (
 )  # fmt: skip
 from backends.conformance import BackendSuite, Sizes
 from backends.errors import Denied
-from backends.qdrant import QdrantBackend
+from backends.qdrant.backend import QdrantBackend
 from tests import fake_qdrant
 from tests.fake_qdrant import FakeQdrant, Refusal
 

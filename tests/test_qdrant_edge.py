@@ -14,7 +14,7 @@ import qdrant_edge as qe
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends import Backend, connect, qdrant_store
+from backends import Backend, connect
 from backends.base import (
     BackendError,
     CollectionNotFound,
@@ -29,8 +29,9 @@ from backends.base import (
 from backends.conformance import BackendSuite, Sizes, Twin
 from backends.conformance.races import at_once
 from backends.conformance.samples import clustered, vectors
-from backends.qdrant_edge_payload import unpacked
-from backends.qdrant_payload import (
+from backends.qdrant import store as qdrant_store
+from backends.qdrant.edge_payload import unpacked
+from backends.qdrant.payload import (
     AVERAGE_WORDS,
     DENSE,
     number_key,

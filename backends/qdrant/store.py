@@ -1,4 +1,4 @@
-"""The backend protocol over Qdrant points; `backends.qdrant` and `backends.qdrant_edge` carry it out.
+"""The backend protocol over Qdrant points; `backends.qdrant.backend` and `backends.qdrant.edge` carry it out.
 
 What Qdrant's server, its engine in process and its client's local mode have in common is here: points,
 filters, ties, keyword search, and when to scan. What differs is behind `Engine`.
@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike
 from backends.base import Backend, CollectionSpec, Hit, Page, Record, Where, prepare_queries, prepare_records
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection
 from backends.filters import check_string
-from backends.qdrant_engine import DEFAULT_EF, Engine, Floats, Found, H, Plan, Point, Row
-from backends.qdrant_payload import (
+from backends.qdrant.filters import Translator
+from backends.qdrant.payload import (
     id_after,
     metadata_of,
     payload_of,
@@ -26,7 +26,7 @@ from backends.qdrant_payload import (
     word_weights,
     words_of,
 )
-from backends.qdrant_where import Translator
+from backends.qdrant_engine import DEFAULT_EF, Engine, Floats, Found, H, Plan, Point, Row
 from backends.text import searched_text, words
 
 BATCH = 1000

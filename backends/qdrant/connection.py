@@ -13,7 +13,7 @@ from qdrant_client import QdrantClient
 
 from backends.errors import Unavailable
 from backends.processes import claim_grpc
-from backends.qdrant_errors import as_backend_error
+from backends.qdrant.errors import as_backend_error
 from backends.urls import ServerUrl, server_of
 
 KEY_VARIABLE = "SIGHTLINE_QDRANT_API_KEY"
@@ -27,7 +27,7 @@ GRPC_OPTIONS = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_ba
 def open_client(url: str, *, within_s: float | None = None) -> tuple[QdrantClient, str, str]:
     """A client that has been tried, the server's address, and its version; time-outs are cut to `within_s`.
 
-    Raises `Unavailable`, ValueError for a malformed URL; see `backends.qdrant.QdrantBackend.connect`.
+    Raises `Unavailable`, ValueError for a malformed URL; see `backends.qdrant.backend.QdrantBackend.connect`.
     """
     server = server_of(url, "qdrant", 6333, OPTIONS)
     grpc = server.flag("prefer_grpc", True)

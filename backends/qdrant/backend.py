@@ -19,11 +19,11 @@ from qdrant_client import QdrantClient, models
 from backends.base import Capabilities, CollectionSpec
 from backends.checks import COLLECTION_NAME
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Unavailable
+from backends.qdrant.connection import open_client
+from backends.qdrant.errors import as_backend_error
+from backends.qdrant.payload import DENSE, SPARSE, STORED, TOKENS
+from backends.qdrant.store import OVERSAMPLING, QdrantStore
 from backends.qdrant_engine import Floats, Found, Plan, Point, Row
-from backends.qdrant_errors import as_backend_error
-from backends.qdrant_payload import DENSE, SPARSE, STORED, TOKENS
-from backends.qdrant_server import open_client
-from backends.qdrant_store import OVERSAMPLING, QdrantStore
 
 PREFIX, SPEC = "sightline_", "sightline"
 QUERIES = 100

@@ -2,7 +2,7 @@
 
 Qdrant's own conditions mean something else in many places (a match on a number does not see equal
 floats, ranges are over doubles, strings have no order, a missing field has no complement), so filters
-do not look at the metadata but at what `backends.qdrant_payload` stores beside it: equality is a match
+do not look at the metadata but at what `backends.qdrant.payload` stores beside it: equality is a match
 on the keywords of ``has``, order a range on the integers of ``order``.
 """
 
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from backends.base import Compare, Scalar, Where
 from backends.kit.tokens import Part, TokenTranslator
-from backends.qdrant_payload import CHUNK_BYTES, CHUNKS, number_key, order_path, string_key, token
+from backends.qdrant.payload import CHUNK_BYTES, CHUNKS, number_key, order_path, string_key, token
 
 # No field is called "!", so no point has this keyword.
 NOTHING = frozenset({"!"})

@@ -17,10 +17,10 @@ import qdrant_edge as qe
 from numpy.typing import NDArray
 
 from backends.base import Backend, CollectionSpec, Record
-from backends.qdrant_edge import QdrantEdgeBackend
-from backends.qdrant_edge_config import config_of
-from backends.qdrant_payload import AVERAGE_WORDS, word_index
-from backends.qdrant_store import BATCH, DEFAULT_EF
+from backends.qdrant.edge import QdrantEdgeBackend
+from backends.qdrant.edge_config import config_of
+from backends.qdrant.payload import AVERAGE_WORDS, word_index
+from backends.qdrant.store import BATCH, DEFAULT_EF
 from backends.text import BM25_B, BM25_K1, words
 
 FIELDS = {

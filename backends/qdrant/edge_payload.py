@@ -2,7 +2,7 @@
 
 The bindings take 5 to 9 us for each string of a payload and give as much for a list's, whatever its length.
 ``record`` is the JSON array of id, modality, text, uri and metadata; ``has`` and ``order`` stay as
-`backends.qdrant_payload` has them. Points written before have each field by itself, and are read too.
+`backends.qdrant.payload` has them. Points written before have each field by itself, and are read too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from backends.errors import Corrupt
-from backends.qdrant_payload import ORDER, STORED, TOKENS
+from backends.qdrant.payload import ORDER, STORED, TOKENS
 
 RECORD = "record"
 # What a read asks the engine for.
@@ -23,7 +23,7 @@ _decode = json.JSONDecoder().decode
 
 
 def packed(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """A payload of `backends.qdrant_payload.payload_of` in this form."""
+    """A payload of `backends.qdrant.payload.payload_of` in this form."""
     own = _encode([payload["id"], payload["modality"], payload.get("text"), payload.get("uri")])
     # The metadata is JSON already.
     found = {RECORD: f"{own[:-1]},{payload.get('metadata', 'null')}]", TOKENS: payload[TOKENS]}
