@@ -90,7 +90,7 @@ SCHEMES: dict[str, Engine] = {
         "milvus-lite",
     ),
     "weaviate": Engine(
-        "backends.weaviate:WeaviateBackend",
+        "backends.weaviate.backend:WeaviateBackend",
         "weaviate",
         "weaviate://host:8080?grpc=50051",
         "a Weaviate server",

@@ -101,7 +101,7 @@ def _qdrant(url: str, within_s: float) -> str:
 
 
 def _weaviate(url: str, within_s: float) -> str:
-    from backends.weaviate_server import WeaviateServer
+    from backends.weaviate.connection import WeaviateServer
 
     server = WeaviateServer.connect(url, within_s=within_s)
     server.close()

@@ -45,7 +45,7 @@ RAW = {
     "pgvector-embedded": "backends.pgvector.native:RawPgvector",
     "postgresql": "backends.pgvector.native:RawPgvector",
     "qdrant-edge": "backends.qdrant.native:RawQdrantEdge",
-    "weaviate": "benchmarks.raw_weaviate:RawWeaviate",
+    "weaviate": "backends.weaviate.native:RawWeaviate",
 }
 NAME = "bench_adapter"
 BATCH = 100

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from backends import connect, weaviate_mend, weaviate_schema
+from backends import connect
 from backends.base import (
     BackendError,
     CollectionExists,
@@ -25,8 +25,10 @@ from backends.base import (
 from backends.conformance.filters import CORNERS, VALUES
 from backends.conformance.samples import some, vectors
 from backends.conformance.twin import Twin
-from backends.weaviate_objects import double_below, number_digits, number_property, spelled_string, token
-from backends.weaviate_server import KEY_VARIABLE
+from backends.weaviate import repair as weaviate_mend
+from backends.weaviate import schema as weaviate_schema
+from backends.weaviate.connection import KEY_VARIABLE
+from backends.weaviate.records import double_below, number_digits, number_property, spelled_string, token
 from tests import weaviate_server
 
 LONG = "the same first forty-eight bytes of a long text: "

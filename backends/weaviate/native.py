@@ -20,9 +20,9 @@ from weaviate.classes.query import MetadataQuery
 
 from backends.base import Backend, CollectionSpec, Record
 from backends.text import words
-from backends.weaviate import WeaviateBackend
-from backends.weaviate_objects import HAS, STAMP, STORED, WORDS, number_properties, object_id, tokens
-from backends.weaviate_schema import class_name, class_of, vector_name
+from backends.weaviate.backend import WeaviateBackend
+from backends.weaviate.records import HAS, STAMP, STORED, WORDS, number_properties, object_id, tokens
+from backends.weaviate.schema import class_name, class_of, vector_name
 
 BATCH, THREADS = 1000, 2
 

@@ -13,7 +13,7 @@ Weaviate stores an object before it indexes its vector, and when it is killed in
 takes the same object later for one that it knows and never indexes it; with another stamp it does.
 
 Weaviate trims white space from keywords and reads ``*`` and ``?`` in patterns, so values are spelled in
-the digits 0 to 3, which also makes order a matter of prefixes: see `backends.weaviate_where`.
+the digits 0 to 3, which also makes order a matter of prefixes: see `backends.weaviate.filters`.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from typing import Any
 from backends.base import CollectionSpec
 from backends.errors import CollectionExists, CollectionNotFound, Corrupt, Unsupported
 from backends.text import BM25_B, BM25_K1
-from backends.weaviate_objects import HAS, NUMBER_PREFIX, STAMP, STORED, WORDS, fold_case
-from backends.weaviate_server import Refused, WeaviateServer
+from backends.weaviate.connection import Refused, WeaviateServer
+from backends.weaviate.records import HAS, NUMBER_PREFIX, STAMP, STORED, WORDS, fold_case
 
 CLASS_PREFIX = "Sightline_"
 MAX_NUMBERS = 64

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from weaviate.proto.v1 import aggregate_pb2, base_search_pb2, search_get_pb2
 
-from backends.weaviate_objects import STORED, WORDS
-from backends.weaviate_schema import Stored
+from backends.weaviate.records import STORED, WORDS
+from backends.weaviate.schema import Stored
 
 
 def search_request(

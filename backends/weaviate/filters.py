@@ -2,7 +2,7 @@
 
 Weaviate's own comparisons mean something else in many places (keywords lose their outer white space, a
 range over a list is true when any element is inside, numbers are doubles, a field must be declared before
-it can be asked for), so filters look at what `backends.weaviate_objects` stores beside the metadata.
+it can be asked for), so filters look at what `backends.weaviate.records` stores beside the metadata.
 Equality is a keyword of ``has``. What comes after a value in order shares its first digits and has a
 greater one next, so order is a union of prefix patterns over the same keywords; numbers in fields with a
 property of their own are compared by its range index instead, which is quicker.
@@ -17,7 +17,7 @@ from weaviate.proto.v1 import base_pb2
 
 from backends.base import MODALITIES, Compare, Scalar, Where
 from backends.kit.tokens import Part, TokenTranslator
-from backends.weaviate_objects import (
+from backends.weaviate.records import (
     HAS,
     KINDS,
     NUMBER_DIGITS,

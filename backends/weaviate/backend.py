@@ -11,8 +11,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from weaviate.proto.v1 import batch_delete_pb2, batch_pb2
 
-from backends import weaviate_mend as mend
-from backends import weaviate_schema as schema
 from backends.base import (
     MAX_TEXT_BYTES,
     MAX_URI_BYTES,
@@ -31,7 +29,11 @@ from backends.base import (
 )
 from backends.checks import MAX_METADATA_BYTES, check_batch, check_ids, check_index, check_search, check_selection
 from backends.locks import NameLocks
-from backends.weaviate_objects import (
+from backends.weaviate import repair as mend
+from backends.weaviate import schema
+from backends.weaviate.connection import WRITE_S, Refused, WeaviateServer
+from backends.weaviate.filters import Translator, by_id, everything
+from backends.weaviate.records import (
     check_cursor,
     new_stamp,
     number_properties,
@@ -42,11 +44,9 @@ from backends.weaviate_objects import (
     size_bytes,
     stamp_anew,
 )
-from backends.weaviate_requests import search_request
-from backends.weaviate_schema import Stored
-from backends.weaviate_search import MAX_K, Searcher
-from backends.weaviate_server import WRITE_S, Refused, WeaviateServer
-from backends.weaviate_where import Translator, by_id, everything
+from backends.weaviate.requests import search_request
+from backends.weaviate.schema import Stored
+from backends.weaviate.search import MAX_K, Searcher
 
 T = TypeVar("T")
 # How often an operation begins anew, or looks again, while others drop and make its collection.

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import weaviate_mend as mend
 from backends.base import Hit
 from backends.text import words
-from backends.weaviate_objects import hit_of, vector_of
-from backends.weaviate_requests import count_request, having_words, near, search_request
-from backends.weaviate_schema import EF_FACTOR, EF_MIN, FLAT_CUTOFF, Stored
-from backends.weaviate_server import WeaviateServer
-from backends.weaviate_where import everything
+from backends.weaviate import repair as mend
+from backends.weaviate.connection import WeaviateServer
+from backends.weaviate.filters import everything
+from backends.weaviate.records import hit_of, vector_of
+from backends.weaviate.requests import count_request, having_words, near, search_request
+from backends.weaviate.schema import EF_FACTOR, EF_MIN, FLAT_CUTOFF, Stored
 
 Floats = NDArray[np.float32]
 MAX_K = 10_000

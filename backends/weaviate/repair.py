@@ -17,11 +17,11 @@ import numpy as np
 from weaviate.proto.v1 import batch_delete_pb2
 
 from backends.errors import CollectionNotFound
-from backends.weaviate_objects import STAMP, new_stamp
-from backends.weaviate_requests import near, search_request
-from backends.weaviate_schema import Stored
-from backends.weaviate_server import WeaviateServer
-from backends.weaviate_where import by_id
+from backends.weaviate.connection import WeaviateServer
+from backends.weaviate.filters import by_id
+from backends.weaviate.records import STAMP, new_stamp
+from backends.weaviate.requests import near, search_request
+from backends.weaviate.schema import Stored
 
 PAGE = 1000
 # Looking through so many takes about a second.
