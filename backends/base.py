@@ -45,6 +45,7 @@ from backends.filters import (
     parse_where,
     plain,
 )
+from backends.kit.scores import similarity
 from backends.processes import refused_after_fork, refused_page_by_page, silent_after_fork
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "CollectionSpec", "Compare", "Corrupt", "DimensionMismatch", "Hit", "IndexSpec", "Metric",
     "Modality", "Not", "Operator", "Or", "Page", "Record", "Scalar", "Unavailable", "Unsupported",
     "Where", "check_where", "format_where", "matches", "parse_where", "prepare_queries", "prepare_records",
+    "similarity",
 ]  # fmt: skip
 
 Metric: TypeAlias = Literal["cosine", "dot", "l2"]

@@ -8,23 +8,17 @@ from __future__ import annotations
 import os
 import re
 import threading
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
+
+if TYPE_CHECKING:
+    from backends.registry import EngineInfo
 
 HIDDEN = "***"
 #: Stands for what is not shown of an address.
 CUT = "…"
-#: Options whose values are no secret, of whatever scheme.
-HARMLESS = frozenset(
-    {"database", "grpc", "grpc_https", "grpc_port", "host", "https", "port", "prefer_grpc", "secure", "sslmode"}
-)
 #: Options whose values are not shown, and would be found in too many texts to be hidden there.
 COMMON = frozenset({"application_name", "connect_timeout", "target_session_attrs", "timeout", "timeout_s"})
-#: The schemes of stores in a folder of this machine, whose path is their address.
-FOLDERS = frozenset({"faiss", "milvus-lite", "pgvector-embedded", "qdrant-edge"})
-#: The schemes of stores in memory, whose URL is the scheme alone.
-IN_MEMORY = frozenset({"exact", "qdrant-local"})
-#: The schemes whose path names a database.
-DATABASES = frozenset({"postgresql", "postgres"})
 #: Shorter ones are no secrets, and would be found everywhere.
 LEAST_CHARS = 4
 #: From this length on a secret is hidden inside of words too.
@@ -56,20 +50,29 @@ def scheme_of(url: str) -> str | None:
     return scheme if separator and _SCHEME.fullmatch(scheme) else None
 
 
+def _described(scheme: str | None) -> EngineInfo | None:
+    """What is known of a scheme. Imported only here: errors, which the engines' registry raises, are redacted."""
+    from backends.registry import engines
+
+    return engines().get(scheme or "")
+
+
 def shown(url: str) -> str:
     """An address fit for showing: scheme, hosts, ports, database, a folder's path, and options known as harmless.
 
-    User, password, key, other options, fragment and the path of other servers are left out; where it is
-    not sure which part is which, all but the scheme is. What is no URL is not shown at all.
+    What is known of a scheme says its `EngineInfo`. User, password, key, other options, fragment and the path of
+    other servers are left out; where it is not sure which part is which, all but the scheme is. What is no URL is
+    not shown at all.
     """
     scheme = scheme_of(url)
     if scheme is None:
         return CUT
     rest = url.partition("://")[2]
     place = re.split(r"[?#]", rest, maxsplit=1)[0]
-    if scheme in IN_MEMORY:
+    info = _described(scheme)
+    if info is not None and info.in_memory:
         return f"{scheme}://{CUT if rest else ''}"
-    if scheme in FOLDERS:
+    if info is not None and info.in_folder:
         # {dir} is what the benchmark puts a folder for.
         is_folder = place.split("/")[0] in ("", ".", "..", "{dir}") and place.isprintable()
         return f"{scheme}://{place if is_folder else CUT}"
@@ -80,18 +83,19 @@ def shown(url: str) -> str:
     authority, slash, path = place.rpartition("@")[2].partition("/")
     if authority and not _HOSTS.fullmatch(authority):
         return f"{scheme}://{CUT}"
-    if slash and not (scheme in DATABASES and _DATABASE.fullmatch("/" + path)):
+    names_database = info is not None and info.names_database
+    if slash and not (names_database and _DATABASE.fullmatch("/" + path)):
         path = CUT if path else ""
     query = rest[len(place) :].partition("#")[0].removeprefix("?")
     if not authority and not path and not query and rest:
         return f"{scheme}://{CUT}"
-    harmless = [option for option in query.split("&") if _is_harmless(option)]
+    harmless = [option for option in query.split("&") if _is_harmless(option, info)]
     return f"{scheme}://{authority}{slash}{path}" + ("?" + "&".join(harmless) if harmless else "")
 
 
-def _is_harmless(option: str) -> bool:
+def _is_harmless(option: str, info: EngineInfo | None) -> bool:
     name, _, value = option.partition("=")
-    return name in HARMLESS and _VALUE.fullmatch(value) is not None
+    return info is not None and name in info.harmless and _VALUE.fullmatch(value) is not None
 
 
 def remember(*secrets: str | None) -> None:
@@ -108,18 +112,19 @@ def remember(*secrets: str | None) -> None:
 def remember_url(url: str) -> None:
     """Hide from now on what `shown` leaves out of this URL, but for the name of a user who has a password too."""
     scheme = scheme_of(url)
+    info = _described(scheme)
     told = set(_parts(shown(url)))
     rest = url.partition("://")[2] if scheme else url
     place = re.split(r"[?#]", rest, maxsplit=1)[0]
     hidden: list[str] = []
     user, at, _ = rest.rpartition("@")
     # In a folder's path it is a letter like others.
-    if at and scheme not in FOLDERS:
+    if at and not (info is not None and info.in_folder):
         name, colon, password = user.partition(":")
-        hidden += [password] if colon else [] if scheme in DATABASES else [name]
+        hidden += [password] if colon else [] if info is not None and info.names_database else [name]
     for option in re.split(r"[&#]", rest[len(place) :].lstrip("?#")):
         name, equals, value = option.partition("=")
-        if not _is_harmless(option) and name not in COMMON:
+        if not _is_harmless(option, info) and name not in COMMON:
             hidden += [value if equals else name]
     # A token of Milvus is user:password.
     hidden += [part for value in hidden if ":" in value for part in [value.partition(":")[2]]]

@@ -15,7 +15,7 @@ from backends.errors import BackendError
 from benchmarks.suite.cases import CASES
 from benchmarks.suite.check import check, told
 from benchmarks.suite.datasets import DataError
-from benchmarks.suite.engines import EMBEDDED, EngineError, choose
+from benchmarks.suite.engines import EngineError, choose
 from benchmarks.suite.plan import FULL, FULL_DATA, QUICK, QUICK_DATA
 from benchmarks.suite.ranking import DEFAULT_NEED, NeedError, parse_need
 from benchmarks.suite.report import write_report
@@ -33,7 +33,10 @@ def parser() -> argparse.ArgumentParser:
     runs = commands.add_parser("run", help="measure what is not measured yet, then write the report")
     runs.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run's folder; repeat to go on")
     runs.add_argument(
-        "--engines", default=",".join(EMBEDDED), metavar="LIST", help="names of configurations or URLs (%(default)s)"
+        "--engines",
+        default="embedded",
+        metavar="LIST",
+        help="names of configurations, URLs, or embedded for those without a server (%(default)s)",
     )
     runs.add_argument(
         "--data", action="append", metavar="SET",

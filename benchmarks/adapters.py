@@ -5,8 +5,8 @@ process and in turns, so that a slow moment of the machine meets both. Three thi
 query, a batch of 100 queries, and an upsert of 10,000 new records. The cost is ours / theirs; 1.00
 means that the adapter adds nothing.
 
-An engine's own side is a `Raw` of a module ``benchmarks/raw_<engine>.py``, named in `RAW`. It keeps what an
-upsert promises, durable and visible when it returns, by the client's own means, and stores the metadata in the
+An engine's own side is a `Native`, which its descriptor names (`EngineInfo.native`). It keeps what an upsert
+promises, durable and visible when it returns, by the client's own means, and stores the metadata in the
 engine's own types.
 
 What an adapter does besides, and the raw side does not, is what is left of its cost:
@@ -24,7 +24,6 @@ What an adapter does besides, and the raw side does not, is what is left of its 
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import statistics
 import sys
@@ -36,17 +35,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import connect
+from backends import connect, engines
 from backends.base import Backend, CollectionSpec, IndexSpec, Record
+from backends.registry import named
 
-RAW = {
-    "milvus": "backends.milvus.native:RawMilvus",
-    "milvus-lite": "backends.milvus.native:RawMilvus",
-    "pgvector-embedded": "backends.pgvector.native:RawPgvector",
-    "postgresql": "backends.pgvector.native:RawPgvector",
-    "qdrant-edge": "backends.qdrant.native:RawQdrantEdge",
-    "weaviate": "backends.weaviate.native:RawWeaviate",
-}
 NAME = "bench_adapter"
 BATCH = 100
 WORDS = ("dog", "cat", "beach", "street", "night", "snow", "boat", "mountain", "child", "bicycle", "market", "bridge")
@@ -54,7 +46,7 @@ WORDS = ("dog", "cat", "beach", "street", "night", "snow", "boat", "mountain", "
 Floats = NDArray[np.float32]
 
 
-class Raw(Protocol):
+class Native(Protocol):
     """An engine's own client, as someone who knows it would use it."""
 
     def load(self, records: Sequence[Record]) -> None:
@@ -143,19 +135,20 @@ def in_turns(
     return cost_of(work, measured[1:])
 
 
-def raw_of(url: str) -> Callable[[Backend, CollectionSpec], Raw]:
+def native_of(url: str) -> Callable[[Backend, CollectionSpec], Native]:
     """What opens the engine's own client beside an open backend. Raises ValueError for an engine without one."""
     scheme = url.partition("://")[0]
-    if scheme not in RAW:
-        raise ValueError(f"no raw client is written for {scheme!r}; there are {', '.join(RAW)}")
-    module, _, name = RAW[scheme].partition(":")
-    opened: Callable[[Backend, CollectionSpec], Raw] = getattr(importlib.import_module(module), name)
+    info = engines().get(scheme)
+    if info is None or info.native is None:
+        known = ", ".join(scheme for scheme, info in engines().items() if info.native)
+        raise ValueError(f"no native client is written for {scheme!r}; there are {known}")
+    opened: Callable[[Backend, CollectionSpec], Native] = named(info.native)
     return opened
 
 
 def measure(url: str, records: int, dim: int, k: int, queries: int, rounds: int, upserted: int) -> list[Cost]:
     """Fill both sides and time them. The collection ``bench_adapter`` is made anew and dropped."""
-    open_raw = raw_of(url)
+    open_native = native_of(url)
     stored, asked, fresh = made(records, dim, 1), made(queries, dim, 1)[:queries], made(upserted, dim, 2)
     rows = np.stack([np.asarray(record.vector) for record in asked])
     rows = (rows + 0.02 * np.random.default_rng(4).standard_normal(rows.shape)).astype(np.float32)
@@ -167,7 +160,7 @@ def measure(url: str, records: int, dim: int, k: int, queries: int, rounds: int,
         for one in (spec, second):
             backend.drop(one.name)
             backend.create(one)
-        raw = open_raw(backend, spec)
+        raw = open_native(backend, spec)
         try:
             backend.upsert(NAME, stored)
             backend.flush(NAME)
@@ -200,7 +193,7 @@ def measure(url: str, records: int, dim: int, k: int, queries: int, rounds: int,
     return costs
 
 
-def upserts(backend: Backend, raw: Raw, spec: CollectionSpec, records: Sequence[Record], rounds: int) -> Cost:
+def upserts(backend: Backend, raw: Native, spec: CollectionSpec, records: Sequence[Record], rounds: int) -> Cost:
     """Time storing new records in an empty collection, emptied again between the rounds."""
     sides = (lambda: backend.upsert(spec.name, records), lambda: raw.upsert(records))
     measured: list[tuple[list[float], list[float]]] = []

@@ -11,7 +11,6 @@ import argparse
 import itertools
 import json
 import platform
-import sqlite3
 import statistics
 import subprocess
 import sys
@@ -28,7 +27,7 @@ from numpy.typing import NDArray
 
 from backends import connect
 from backends.base import Backend, CollectionSpec, Compare, IndexSpec, Record, Where
-from backends.faiss.index import EF_DEFAULT
+from backends.faiss.native import NativeFaiss
 
 NAME = "bench"
 BATCH = 5_000
@@ -105,36 +104,6 @@ def truth_of(vectors: Floats, queries: Floats, k: int, allowed: NDArray[np.bool_
     return [set(rows[found[found >= 0]].tolist()) for found in index.search(queries, k)[1]]
 
 
-class RawSide:
-    """The same graph over vectors in memory, and one prepared lookup of the hits' columns."""
-
-    def __init__(self, folder: Path, vectors: Floats, k: int) -> None:
-        state = sqlite3.connect(folder / "store.sqlite3")
-        described = json.loads(state.execute("SELECT index_file FROM state").fetchone()[0])
-        state.close()
-        self.index = faiss.read_index(str(folder / described["file"]))
-        storage = faiss.IndexFlat(vectors.shape[1], faiss.METRIC_INNER_PRODUCT)
-        storage.add(vectors)
-        self.index.storage = storage
-        storage.this.disown()
-        self.index.own_fields = True
-        self.k = k
-        self.rows = sqlite3.connect(folder / "store.sqlite3", isolation_level=None)
-        # As much page cache as the adapter gives each of its connections.
-        self.rows.execute("PRAGMA cache_size = -16384")
-        self.first = self.rows.execute("SELECT min(row) FROM items").fetchone()[0]
-        marks = ",".join("?" * k)
-        self.lookup = f"SELECT row, id, modality, text, uri, metadata FROM items WHERE row IN ({marks})"  # noqa: S608
-        self.params = faiss.SearchParametersHNSW(efSearch=max(EF_DEFAULT, k))
-
-    def search(self, query: Floats, params: Any = None) -> list[int]:
-        """One query: the FAISS search, then the lookup; the labels it found."""
-        _, labels = self.index.search(query, self.k, params=params or self.params)
-        found: list[int] = labels[0].tolist()
-        self.rows.execute(self.lookup, [label + self.first for label in found]).fetchall()
-        return found
-
-
 def timed(call: Callable[[], Any]) -> tuple[float, Any]:
     """Seconds a call took, and what it returned."""
     start_s = time.perf_counter()
@@ -148,13 +117,17 @@ def recall_of(found: list[list[int]], truth: list[set[int]]) -> float:
 
 
 def compare(
-    backend: Backend, raw: RawSide, queries: Floats, where: Where | None, mask: NDArray[np.bool_], repeats: int
+    backend: Backend,
+    raw: NativeFaiss,
+    queries: Floats,
+    k: int,
+    where: Where | None,
+    mask: NDArray[np.bool_],
+    repeats: int,
 ) -> dict[str, tuple[list[list[float]], list[list[int]], bool]]:
     """Both sides on every query in turns: latencies per repeat, labels found, whether the hits were exact."""
-    params = None
-    if where is not None:
-        bits = np.packbits(mask, bitorder="little")
-        params = faiss.SearchParametersHNSW(sel=faiss.IDSelectorBitmap(bits), efSearch=max(EF_DEFAULT, raw.k))
+    bits = np.packbits(mask, bitorder="little")
+    selector = None if where is None else faiss.IDSelectorBitmap(bits)
     times: dict[str, list[list[float]]] = {"raw": [], "sightline": []}
     for repeat in range(repeats + 1):
         spent: dict[str, list[float]] = {"raw": [], "sightline": []}
@@ -164,11 +137,12 @@ def compare(
             query = queries[i : i + 1]
             for side in ("raw", "sightline") if (i + repeat) % 2 else ("sightline", "raw"):
                 if side == "raw":
-                    took_s, found = timed(lambda q=query: raw.search(q, params))  # type: ignore[misc]
+                    took_s, ids = timed(lambda q=query[0]: raw.search(q, k, selector))  # type: ignore[misc]
                 else:
-                    took_s, hits = timed(lambda q=query: backend.search(NAME, q, raw.k, where=where)[0])  # type: ignore[misc]
-                    found = [int(hit.id[6:]) for hit in hits]
+                    took_s, hits = timed(lambda q=query: backend.search(NAME, q, k, where=where)[0])  # type: ignore[misc]
+                    ids = [hit.id for hit in hits]
                     exact = exact and all(hit.exact for hit in hits)
+                found = [int(record_id[6:]) for record_id in ids]
                 spent[side].append(took_s)
                 answers[side].append(found)
         # The first round warms caches.
@@ -178,15 +152,16 @@ def compare(
     return {side: (times[side], answers[side], exact and side == "sightline") for side in times}
 
 
-def measure_searches(report: Report, backend: Backend, folder: Path, vectors: Floats, queries: Floats) -> None:
+def measure_searches(report: Report, backend: Backend, vectors: Floats, queries: Floats) -> None:
     """Fill in latencies, recall and overhead."""
-    raw = RawSide(folder / NAME, vectors, report.k)
     buckets = np.random.default_rng(3).permutation(report.records) % BUCKETS
+    raw = NativeFaiss(backend, backend.describe(NAME))
+    raw.load(list(records_of(vectors, buckets)))
     for label, limit in FILTERS.items():
         where = None if limit is None else Compare("bucket", "lt", limit)
         mask = np.ones(report.records, np.bool_) if limit is None else buckets < limit
         truth = truth_of(vectors, queries, report.k, mask)
-        results = compare(backend, raw, queries, where, mask, report.repeats)
+        results = compare(backend, raw, queries, report.k, where, mask, report.repeats)
         for side, (times, answers, exact) in results.items():
             p50 = [float(np.percentile(one, 50)) for one in times]
             p99 = statistics.median(float(np.percentile(one, 99)) for one in times)
@@ -197,6 +172,7 @@ def measure_searches(report: Report, backend: Backend, folder: Path, vectors: Fl
             pairs = zip(results["sightline"][0], results["raw"][0], strict=True)
             ratios = [float(np.percentile(ours, 50) / np.percentile(theirs, 50)) - 1 for ours, theirs in pairs]
             report.overhead, report.overhead_spread = statistics.median(ratios), max(ratios) - min(ratios)
+    raw.close()
     unseen = [
         timed(lambda i=i: backend.search(NAME, queries[:1], report.k, where=Compare("bucket", "gte", 900 + i)))[0]  # type: ignore[misc]
         for i in range(20)
@@ -250,7 +226,7 @@ def measure(args: argparse.Namespace, folder: Path) -> Report:
         command = [sys.executable, "-c", OPEN, url, str(queries_file)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         report.opened = json.loads(done.stdout)
-        measure_searches(report, backend, folder, vectors, queries)
+        measure_searches(report, backend, vectors, queries)
     return report
 
 

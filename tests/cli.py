@@ -53,8 +53,8 @@ def run(
     encoder: ColourEncoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> Run:
     """Run one command line in `tmp_path` over the store ``kept://``."""
-    engine = backends.Engine("tests.toy:KeptBackend", None, "kept://", "for tests")
-    monkeypatch.setitem(backends.SCHEMES, "kept", engine)
+    engine = backends.EngineInfo(scheme="kept", backend="tests.toy:KeptBackend", example="kept://", summary="for tests")
+    monkeypatch.setitem(backends.engines(), "kept", engine)
     monkeypatch.setattr(KeptBackend, "stores", {})
     monkeypatch.setenv("SIGHTLINE_BACKEND", "kept://")
     monkeypatch.chdir(tmp_path)

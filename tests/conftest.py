@@ -65,7 +65,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     for scheme, counts in sorted(OUTCOMES.items()):
         told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items(), key=lambda pair: pair[0]))
         terminalreporter.line(f"{scheme}: the conformance suite, {told}")
-    for scheme in sorted(set(backends.SCHEMES) - set(OUTCOMES)):
+    for scheme in sorted(set(backends.engines()) - set(OUTCOMES)):
         terminalreporter.line(f"{scheme}: not tested in this run")
     for suite, reason in sorted(SKIPPED.items()):
         terminalreporter.line(f"{suite}: {reason}")

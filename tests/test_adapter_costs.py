@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+import backends
 from benchmarks import adapters
 from tests import milvus_server, weaviate_server
 
-EMBEDDED = ("pgvector-embedded", "qdrant-edge", "milvus-lite")
+EMBEDDED = ("faiss", "pgvector-embedded", "qdrant-edge", "milvus-lite")
 SMALL = {"records": 300, "dim": 8, "k": 5, "queries": 6, "rounds": 1, "upserted": 50}
 
 
@@ -22,9 +23,10 @@ def place_of(scheme: str, directory: Path) -> str:
     return SERVERS[scheme]() if scheme in SERVERS else f"{scheme}://{directory}"
 
 
-def test_every_engine_with_a_raw_client_is_tried() -> None:
-    # The same adapter and the same raw client stand behind postgresql:// too.
-    assert {*EMBEDDED, *SERVERS, "postgresql"} == set(adapters.RAW)
+def test_every_engine_with_a_native_client_is_tried() -> None:
+    # The same adapter and the same native client stand behind postgresql:// too.
+    natives = {info.scheme for info in backends.engines().values() if info.native}
+    assert {*EMBEDDED, *SERVERS, "postgresql"} == natives
 
 
 @pytest.mark.parametrize("scheme", [*EMBEDDED, *SERVERS])
@@ -46,7 +48,7 @@ def test_both_sides_are_timed_and_nothing_is_left(
         assert not {adapters.NAME, adapters.NAME + "_upsert"} & set(backend.collections())
 
 
-def test_an_engine_without_a_raw_client_is_named() -> None:
+def test_an_engine_without_a_native_client_is_named() -> None:
     with pytest.raises(ValueError, match="'exact'"):
         adapters.measure("exact://", **SMALL)
 

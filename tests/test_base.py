@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 
 import backends
-from backends import SCHEMES, connect
+from backends import connect, engines
 from backends.base import (
     CollectionSpec,
     Corrupt,
@@ -250,12 +250,24 @@ def test_unusable_urls_are_refused(url: str, said: str) -> None:
 
 
 def test_a_missing_client_is_named_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = backends.Engine("no_such_client.module:Backend", "nosuch", "nosuch://", "a client that is not installed")
-    monkeypatch.setitem(SCHEMES, "nosuch", engine)
+    engine = backends.EngineInfo(
+        scheme="nosuch",
+        backend="no_such_client.module:Backend",
+        extra="nosuch",
+        example="nosuch://",
+        summary="a client that is not installed",
+    )
+    monkeypatch.setitem(engines(), "nosuch", engine)
     with pytest.raises(Unavailable, match=r"'no_such_client'.*pip install 'sightline\[nosuch\]'"):
         connect("nosuch://")
-    broken = backends.Engine("backends.nosuch:Backend", "nosuch", "nosuch://", "a module of ours that is missing")
-    monkeypatch.setitem(SCHEMES, "nosuch", broken)
+    broken = backends.EngineInfo(
+        scheme="nosuch",
+        backend="backends.nosuch:Backend",
+        extra="nosuch",
+        example="nosuch://",
+        summary="a module of ours that is missing",
+    )
+    monkeypatch.setitem(engines(), "nosuch", broken)
     with pytest.raises(ModuleNotFoundError, match=r"backends\.nosuch"):
         connect("nosuch://")
 
@@ -269,7 +281,7 @@ def test_importing_backends_imports_no_client() -> None:
 
 
 def test_every_scheme_has_a_summary_and_an_example_of_itself() -> None:
-    for scheme, engine in SCHEMES.items():
+    for scheme, engine in engines().items():
         assert engine.example.startswith(f"{scheme}://")
         assert engine.summary
-        assert ":" in engine.target
+        assert ":" in engine.backend

@@ -13,7 +13,7 @@ import ir_measures
 import numpy as np
 import pytest
 
-from backends import connect
+from backends import EngineInfo, connect
 from backends.base import CollectionSpec
 from benchmarks import __main__ as command
 from benchmarks.suite import cases
@@ -277,27 +277,28 @@ def test_every_configuration_is_complete() -> None:
     for config in known.values():
         assert len(config.builds) >= 2
         assert config.efforts[0] is None
-        assert config.raw is not None
+        assert config.native is not None
 
 
 def test_engines_are_told_apart_by_their_names() -> None:
     urls = ["pgvector", "qdrant://h:1", "qdrant://h:2", "qdrant-edge", "postgresql://h/d", "exact://"]
     chosen = choose(urls)
     assert [e.name for e in chosen] == ["pgvector", "qdrant", "qdrant-3", "qdrant-edge", "postgresql", "exact"]
-    assert [e.config.raw is not None for e in chosen] == [True, False, False, True, True, False]
+    assert [e.config.native is not None for e in chosen] == [True, False, False, True, True, False]
 
 
 def test_a_parameter_without_a_reason_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
     text = (
-        'schemes = ["x"]\nurl = "x://"\n[defaults.hnsw]\nm = 16\n[effort]\nvalues = []\nreason = "r"\n'
+        'name = "x"\n[defaults.hnsw]\nm = 16\n[effort]\nvalues = []\nreason = "r"\n'
         '[[build]]\nname = "b"\nkind = "hnsw"\n'
     )
+    info = EngineInfo(scheme="x", backend="x:X", example="x://", summary="x", bench=path)
     path.write_text(text + "params = { m = 16 }\n")
-    assert load_config(path).builds[0].index.params == {"m": 16}
+    assert load_config(path, [info]).builds[0].index.params == {"m": 16}
     path.write_text(text + "params = { m = 17 }\n")
     with pytest.raises(EngineError, match="no reason for its m"):
-        load_config(path)
+        load_config(path, [info])
 
 
 def test_where_time_is_short_the_least_important_is_left_out() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from app import benching, servers
 from app.cli import main
+from backends.kit.local_server import Launch, LocalServer, answers
 from benchmarks.suite import engines
 
 
@@ -37,9 +38,10 @@ def test_what_the_benchmark_refuses_is_refused_here(tmp_path: Path, capfd: pytes
 
 
 def test_names_are_those_of_the_configurations() -> None:
-    assert set(benching.ALL.split(",")) == set(engines.configs())
-    assert benching.EMBEDDED.split(",") == list(engines.EMBEDDED)
-    assert set(benching.ALL.split(",")) - set(benching.EMBEDDED.split(",")) == set(servers.SERVERS)
+    assert engines.embedded() == ["faiss", "milvus-lite", "pgvector", "qdrant-edge"]
+    assert set(engines.configs()) - set(engines.embedded()) == set(servers.servers())
+    chosen = engines.choose(["embedded", "exact://"])
+    assert [engine.name for engine in chosen] == [*engines.embedded(), "exact"]
 
 
 @pytest.fixture
@@ -50,15 +52,15 @@ def local(monkeypatch: pytest.MonkeyPatch) -> str:
         port = probe.getsockname()[1]
     argv = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"]
 
-    def launch(folder: Path) -> servers.Launch:
+    def launch(folder: Path) -> Launch:
         (folder / "data").mkdir(exist_ok=True)
-        return servers.Launch(argv, {})
+        return Launch(argv, {})
 
-    stand_in = servers.Server(
+    stand_in = LocalServer(
         "milvus", f"milvus://127.0.0.1:{port}", (port,), lambda: None, launch,
-        lambda: servers.answers(f"http://127.0.0.1:{port}/"), lambda folder: {"KEY": "k"},
+        lambda: answers(f"http://127.0.0.1:{port}/"), lambda folder: {"KEY": "k"},
     )  # fmt: skip
-    monkeypatch.setitem(servers.SERVERS, "milvus", stand_in)
+    monkeypatch.setitem(servers.servers(), "milvus", stand_in)
     return stand_in.url
 
 
@@ -85,8 +87,8 @@ def test_a_server_that_ran_before_goes_on_running(local: str, tmp_path: Path) ->
 def test_a_server_that_cannot_be_started_ends_the_run_only_if_it_was_named(
     local: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    missing = replace(servers.SERVERS["milvus"], missing=lambda: "install it first")
-    monkeypatch.setitem(servers.SERVERS, "milvus", missing)
+    missing = replace(servers.servers()["milvus"], missing=lambda: "install it first")
+    monkeypatch.setitem(servers.servers(), "milvus", missing)
     assert main(["bench", "--out", str(tmp_path / "run"), "--engines", "milvus"]) == 1
     assert "milvus cannot be started: install it first" in capsys.readouterr().err
     with benching._servers(["faiss", "milvus"], tmp_path, needed=False) as started:

@@ -84,9 +84,9 @@ def test_secrets_come_through_variables() -> None:
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_ports_are_those_of_the_example_urls(scheme: str) -> None:
-    if scheme not in backends.SCHEMES:
-        pytest.skip(f"{scheme}:// is not in backends.SCHEMES")
-    parts = urlsplit(backends.SCHEMES[scheme].example)
+    if scheme not in backends.engines():
+        pytest.skip(f"{scheme}:// is not in backends.engines()")
+    parts = urlsplit(backends.engines()[scheme].example)
     named = {parts.port, *(int(port) for port in parse_qs(parts.query).get("grpc", []))}
     assert named <= published(SCHEMES[scheme])
 

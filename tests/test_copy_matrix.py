@@ -1,6 +1,6 @@
 """A -> B -> A, over every ordered pair of the engines that open here: what comes back is what was there.
 
-An engine takes part as soon as its scheme is in `backends.SCHEMES` and can be opened: embedded ones in a
+An engine takes part as soon as its scheme is in `backends.engines()` and can be opened: embedded ones in a
 folder, servers through the modules in tests/ that start them, else their tests are skipped with the reason.
 """
 
@@ -91,7 +91,7 @@ OPEN: dict[str, Callable[[Path, ExitStack], str]] = {
 }
 # No package has the server; its adapter is the one of qdrant-local, which is here.
 NOT_HERE = {"qdrant"}
-ENGINES = [scheme for scheme in backends.SCHEMES if scheme not in NOT_HERE]
+ENGINES = [scheme for scheme in backends.engines() if scheme not in NOT_HERE]
 
 
 class Engines:

@@ -31,13 +31,13 @@ IN_PROCESS = {
     "milvus-lite": r"Milvus Lite 3\.",
 }
 SERVERS = ("postgresql", "qdrant", "milvus", "weaviate")
-DEFAULTS = dict(probing.DEFAULT_ADDRESSES)
+DEFAULT_ADDRESS = probing.default_address
 
 
 @pytest.fixture(autouse=True)
 def nobody_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
     """What happens to run at the default addresses of this machine is none of the tests' business."""
-    monkeypatch.setattr(probing, "DEFAULT_ADDRESSES", {})
+    monkeypatch.setattr(probing, "default_address", lambda scheme: None)
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +59,12 @@ def answer_of(url: str) -> Answer:
 
 
 def test_every_scheme_has_a_version_one_way_or_the_other() -> None:
-    assert {*IN_PROCESS, *SERVERS} == set(backends.SCHEMES)
-    assert set(versions._LIBRARIES) == set(IN_PROCESS)
-    assert set(versions._SERVERS) == set(SERVERS) == set(DEFAULTS)
-    for engine in backends.SCHEMES.values():
+    assert {*IN_PROCESS, *SERVERS} == set(backends.engines())
+    infos = backends.engines().values()
+    assert {info.scheme for info in infos if info.library_version} == set(IN_PROCESS)
+    assert {info.scheme for info in infos if info.server_version} == set(SERVERS)
+    assert {info.scheme for info in infos if info.default_url} == set(SERVERS)
+    for engine in backends.engines().values():
         assert versions.of_package(engine.client or "") is not None
     assert versions.of_package("no-such-package-of-anyone") is None
 
@@ -74,7 +76,7 @@ def test_an_engine_in_process_shows_its_own_version(scheme: str) -> None:
 
 def test_engines_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     found = listed(capsys)
-    assert list(found) == list(backends.SCHEMES)
+    assert list(found) == list(backends.engines())
     assert found["faiss"]["installed"]
     assert re.fullmatch(r"faiss-cpu 1\.\d+\.\d+.*", found["faiss"]["client"])
     assert re.search(IN_PROCESS["faiss"], found["faiss"]["version"])
@@ -89,8 +91,15 @@ def test_engines_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_engine_without_its_client_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    absent = backends.Engine("no_such_module_of_anyone:X", "milvus", "absent://", "nothing", "no-such-package")
-    monkeypatch.setitem(backends.SCHEMES, "absent", absent)
+    absent = backends.EngineInfo(
+        scheme="absent",
+        backend="no_such_module_of_anyone:X",
+        extra="milvus",
+        example="absent://",
+        summary="nothing",
+        client="no-such-package",
+    )
+    monkeypatch.setitem(backends.engines(), "absent", absent)
     row = listed(capsys)["absent"]
     assert not row["installed"]
     assert row["install"] == "pip install 'sightline[milvus]'"
@@ -187,7 +196,7 @@ def test_secrets_are_cut_from_what_is_shown(url: str, told: str) -> None:
 
 
 def test_each_server_is_asked_once(monkeypatch: pytest.MonkeyPatch, isolated: Path) -> None:
-    monkeypatch.setattr(probing, "DEFAULT_ADDRESSES", DEFAULTS)
+    monkeypatch.setattr(probing, "default_address", DEFAULT_ADDRESS)
     assert [a.origin for a in probing.places("qdrant", isolated, "")] == ["default address"]
     assert probing.places("faiss", isolated, "faiss:///x") == []
     same = probing.places("weaviate", isolated, "weaviate://:k@127.0.0.1:8080?grpc=50051")

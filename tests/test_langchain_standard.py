@@ -202,7 +202,7 @@ class TestWeaviate(OverEngine):
 
 
 def test_every_scheme_takes_part() -> None:
-    assert {cls.scheme for cls in OverEngine.__subclasses__()} == set(backends.SCHEMES)
+    assert {cls.scheme for cls in OverEngine.__subclasses__()} == set(backends.engines())
 
 
 class OfEmbeddings:

@@ -258,7 +258,9 @@ from app.cli import main
 from tests.chat_models import collection
 from tests.toy import ColourEncoder, KeptBackend
 
-backends.SCHEMES["kept"] = backends.Engine("tests.toy:KeptBackend", None, "kept://", "for tests")
+backends.engines()["kept"] = backends.EngineInfo(
+    scheme="kept", backend="tests.toy:KeptBackend", example="kept://", summary="for tests"
+)
 KeptBackend.stores["kept://"] = collection(Path(sys.argv[1])).backend
 retrieval.encoders.load_encoder = lambda *_, **__: ColourEncoder()
 sys.exit(main(sys.argv[2:]))

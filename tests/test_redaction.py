@@ -19,14 +19,14 @@ from app.settings import Settings
 from app.transferring import location
 from backends import redaction
 from backends.errors import Unavailable
-from backends.redaction import FOLDERS, redact, remember, remember_url, shown
+from backends.redaction import redact, remember, remember_url, shown
 from benchmarks.suite.engines import EngineError, choose
 from retrieval.chat.errors import one_line
 from retrieval.models import ModelError, load_model
 
 CORE = "Hunter2Core"
 OTHER = "4aKeyOfOneTest"
-SCHEMES = (*backends.SCHEMES, "postgres", "opensearch", "http", "x-y.z+1")
+SCHEMES = (*backends.engines(), "postgres", "opensearch", "http", "x-y.z+1")
 #: Where a secret may stand; PATH for the schemes whose path is no folder and no database.
 PLACES = (
     "{s}://ann:SECRET@db.example:9200",
@@ -64,7 +64,8 @@ def is_path(url: str) -> bool:
     """Whether the secret stands in the path of a folder's URL, which is shown."""
     scheme, _, rest = url.partition("://")
     place = re.split(r"[?#]", rest)[0]
-    return scheme in FOLDERS and place.split("/")[0] in ("", ".", "..") and CORE in place
+    info = backends.engines().get(scheme)
+    return info is not None and info.in_folder and place.split("/")[0] in ("", ".", "..") and CORE in place
 
 
 def urls(schemes: tuple[str, ...], places: tuple[str, ...]) -> st.SearchStrategy[str]:

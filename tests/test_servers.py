@@ -10,7 +10,9 @@ import psutil
 import pytest
 
 from app import servers
-from app.servers import Launch, Server, ServerError, answers, down, find, running, up
+from app.servers import ServerError, down, find, running, up
+from backends.kit.local_server import Launch, LocalServer, answers
+from backends.weaviate import local_server as weaviate
 
 PROGRAM = """
 import http.server, sys
@@ -26,20 +28,20 @@ def free_port() -> int:
 @pytest.fixture
 def port(monkeypatch, tmp_path):
     port = free_port()
-    server = Server(
+    server = LocalServer(
         "small", f"small://127.0.0.1:{port}", (port,), lambda: None,
         lambda folder: Launch([sys.executable, "-c", PROGRAM, str(port)], {"SMALL": "1"}),
         lambda: answers(f"http://127.0.0.1:{port}/"),
     )  # fmt: skip
-    monkeypatch.setitem(servers.SERVERS, "small", server)
+    monkeypatch.setitem(servers.servers(), "small", server)
     yield port
     down("small", tmp_path, kill=True)
 
 
 def replace(monkeypatch, **changes):
-    small = servers.SERVERS["small"]
+    small = servers.servers()["small"]
     fields = {name: getattr(small, name) for name in ("name", "url", "ports", "missing", "launch", "ready")}
-    monkeypatch.setitem(servers.SERVERS, "small", Server(**{**fields, **changes}))
+    monkeypatch.setitem(servers.servers(), "small", LocalServer(**{**fields, **changes}))
 
 
 @pytest.mark.parametrize("kill", [False, True])
@@ -96,12 +98,12 @@ def test_what_is_missing_and_unknown_is_said(port, tmp_path, monkeypatch):
 
 def test_weaviate_s_key_is_kept_made_once_and_not_shown(tmp_path):
     file = tmp_path / "key"
-    key = servers._make_key(file)
+    key = weaviate._make_key(file)
     assert len(key) >= 32
     assert file.stat().st_mode & 0o777 == 0o600
-    assert servers._make_key(file) == key
-    environment = servers.SERVERS["weaviate"].environment(tmp_path)
+    assert weaviate._make_key(file) == key
+    environment = servers.servers()["weaviate"].environment(tmp_path)
     assert environment == {"SIGHTLINE_WEAVIATE_API_KEY": key}
     running = servers.Running("weaviate", "weaviate://127.0.0.1:8080", 1, tmp_path / "log", environment)
     assert key not in repr(running)
-    assert servers.SERVERS["weaviate"].environment(tmp_path / "elsewhere") == {}
+    assert servers.servers()["weaviate"].environment(tmp_path / "elsewhere") == {}

@@ -7,7 +7,7 @@ In a test module of whoever writes the engine::
     class TestMine(BackendSuite):
         url = "mine:///{dir}"
 
-``{dir}`` becomes a fresh directory. An engine that is not in `backends.SCHEMES` names its class with
+``{dir}`` becomes a fresh directory. An engine that `backends.engines` does not know names its class with
 ``engine = MyBackend``. A server's suite overrides `place`, which starts it or skips with the reason,
 and, to have the server rather than the writing process killed, `crash`. `sizes` makes the costly
 checks smaller or larger, `seed` varies what is generated.

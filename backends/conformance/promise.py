@@ -19,7 +19,7 @@ from backends.base import Backend, CollectionSpec, Compare, Hit, Record, Unsuppo
 from backends.conformance.samples import clustered, unit
 from backends.conformance.store import Store
 from backends.conformance.twin import RECALL, SCORE_TOLERANCE, in_order, score_tolerance
-from backends.exact.backend import similarity
+from backends.kit.scores import similarity
 
 DIM = 64
 K = 10

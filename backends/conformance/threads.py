@@ -16,7 +16,7 @@ from backends.base import CollectionNotFound, Compare, Metric, Record
 from backends.conformance.samples import some, unit, vectors
 from backends.conformance.store import Store
 from backends.conformance.twin import RECALL, in_order, payload
-from backends.exact.backend import similarity
+from backends.kit.scores import similarity
 
 DIM = 16
 FIRST = 100

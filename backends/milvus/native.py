@@ -23,7 +23,7 @@ FIELDS = ["modality", "text", "uri", "year", "camera", "favourite", "tags"]
 INSERTED = 5_000
 
 
-class RawMilvus:
+class NativeMilvus:
     """A client of its own to the backend's server; in Lite, to the server in this process."""
 
     def __init__(self, backend: Backend, spec: CollectionSpec) -> None:

@@ -25,7 +25,7 @@ _COLUMNS = "id, modality, text, uri, metadata, terms, length, vector"
 _TYPES = ("text", "text", "text", "text", "jsonb", "jsonb", "int4", "vector")
 
 
-class RawPgvector:
+class NativePgvector:
     """One connection with prepared statements; a table of the same columns and indexes for upserts."""
 
     def __init__(self, backend: Backend, spec: CollectionSpec) -> None:

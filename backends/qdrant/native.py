@@ -10,6 +10,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 import numpy as np
@@ -20,10 +21,11 @@ from backends.base import Backend, CollectionSpec, Record
 from backends.qdrant.edge import QdrantEdgeBackend
 from backends.qdrant.edge_config import config_of
 from backends.qdrant.payload import AVERAGE_WORDS, word_index
-from backends.qdrant.store import BATCH, DEFAULT_EF
+from backends.qdrant.store import BATCH
+from backends.qdrant_engine import DEFAULT_EF
 from backends.text import BM25_B, BM25_K1, words
 
-FIELDS = {
+FIELDS: dict[str, Any] = {
     "metadata.year": qe.IntegerIndexParams(),
     "metadata.camera": qe.KeywordIndexParams(),
     "metadata.favourite": qe.BoolIndexParams(),
@@ -32,7 +34,7 @@ FIELDS = {
 PAYLOAD = ["id", "modality", "text", "uri", "metadata"]
 
 
-class RawQdrantEdge:
+class NativeQdrantEdge:
     """One shard to search and one to write to, in a folder beside the adapter's."""
 
     def __init__(self, backend: Backend, spec: CollectionSpec) -> None:
@@ -68,12 +70,12 @@ class RawQdrantEdge:
 
     def search(self, query: NDArray[np.float32], k: int) -> list[str]:
         """One query."""
-        return [point.payload["id"] for point in self._searched.query(self._request(query, k))]
+        return _ids(self._searched.query(self._request(query, k)))
 
     def search_batch(self, queries: NDArray[np.float32], k: int) -> list[list[str]]:
         """One planned batch."""
         batch = qe.QueryBatchRequest([self._request(query, k) for query in queries])
-        return [[point.payload["id"] for point in points] for points in self._searched.query_batch(batch)]
+        return [_ids(points) for points in self._searched.query_batch(batch)]
 
     def upsert(self, records: Sequence[Record]) -> None:
         """Batches of points, then the engine's own flush, which is how it promises durability."""
@@ -112,3 +114,7 @@ class RawQdrantEdge:
         self._shard.close()
         self._searched.close()
         self._directory.cleanup()
+
+
+def _ids(points: Sequence[Any]) -> list[str]:
+    return [str(point.payload["id"]) for point in points]

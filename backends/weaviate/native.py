@@ -27,7 +27,7 @@ from backends.weaviate.schema import class_name, class_of, vector_name
 BATCH, THREADS = 1000, 2
 
 
-class RawWeaviate:
+class NativeWeaviate:
     """One client; two threads where several calls can be under way, for two cores."""
 
     def __init__(self, backend: Backend, spec: CollectionSpec) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
+import itertools
 import os
 import shutil
 import tomllib
@@ -16,13 +16,12 @@ from urllib.parse import urlsplit
 import psutil
 
 import backends
-from backends.base import Backend, CollectionSpec, IndexSpec
+from backends import versions
+from backends.base import Backend, CollectionSpec, IndexSpec, Record
 from backends.redaction import shown
-from benchmarks.adapters import RAW
+from backends.registry import named
 from benchmarks.suite.planted import PlantedBackend
 
-CONFIGS = Path(__file__).parent.parent / "configs"
-EMBEDDED = ("faiss", "qdrant-edge", "milvus-lite", "pgvector")
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
@@ -41,10 +40,11 @@ class Build:
 
 @dataclass(frozen=True)
 class Config:
-    """What `configs/NAME.toml` says: the grid of an engine, and why.
+    """What the file that `EngineInfo.bench` names says: the grid of an engine, and why.
 
-    `url` is where it is by default, with ``{dir}`` for a folder of its own; `raw` names the module and class of
-    the raw client; `loads_per_s` is what planning assumes of it, in records of 512 dimensions.
+    `schemes` are those whose descriptors name the file; `url` is where the first of them is by default, with
+    ``{dir}`` for a folder of its own; `native` names its native client; `loads_per_s` is what planning assumes of
+    it, in records of 512 dimensions.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Config:
     url: str
     builds: tuple[Build, ...]
     efforts: tuple[float | None, ...]
-    raw: str | None = None
+    native: str | None = None
     loads_per_s: float = 1_000.0
     notes: tuple[str, ...] = ()
 
@@ -77,22 +77,31 @@ class Engine:
         return "{dir}" in self.url
 
 
-def load_config(path: Path) -> Config:
-    """Read a configuration. Raises EngineError, also for a parameter that differs from the default without a reason."""
+def load_config(path: Path, infos: Sequence[backends.EngineInfo]) -> Config:
+    """Read the grid of the engines that `infos` describe.
+
+    Raises EngineError, also for a parameter that differs from the default without a reason.
+    """
     try:
         told = tomllib.loads(path.read_text("utf-8"))
         defaults = told.get("defaults", {})
-        builds = tuple(_build(entry, defaults, path.name) for entry in told["build"])
         efforts = tuple(float(value) for value in told["effort"]["values"])
         if not told["effort"].get("reason"):
-            raise EngineError(f"{path.name}: effort needs a reason")
-        # The adapter's own choice comes first: it is what a user gets.
+            raise EngineError(f"{path}: effort needs a reason")
+        first = infos[0]
         return Config(
-            path.stem, tuple(told["schemes"]), told["url"], builds, (None, *efforts), told.get("raw"),
-            float(told.get("loads_per_s", 1_000)), tuple(told.get("notes", ())),
-        )  # fmt: skip
+            name=told["name"],
+            schemes=tuple(info.scheme for info in infos),
+            url=first.default_url or f"{first.scheme}://{{dir}}",
+            builds=tuple(_build(entry, defaults, str(path)) for entry in told["build"]),
+            # The adapter's own choice comes first: it is what a user gets.
+            efforts=(None, *efforts),
+            native=first.native,
+            loads_per_s=float(told.get("loads_per_s", 1_000)),
+            notes=tuple(told.get("notes", ())),
+        )
     except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
-        raise EngineError(f"{path.name} is not a usable configuration: {error!r}") from None
+        raise EngineError(f"{path} is not a usable configuration: {error!r}") from None
 
 
 def _build(entry: Mapping[str, Any], defaults: Mapping[str, Any], where: str) -> Build:
@@ -108,24 +117,37 @@ def _build(entry: Mapping[str, Any], defaults: Mapping[str, Any], where: str) ->
 
 
 def configs() -> dict[str, Config]:
-    """All configurations by name."""
-    return {path.stem: load_config(path) for path in sorted(CONFIGS.glob("*.toml"))}
+    """The grid of every engine that has one, by name: those in process first."""
+    files: dict[Path, list[backends.EngineInfo]] = {}
+    for info in backends.engines().values():
+        if info.bench is not None:
+            files.setdefault(info.bench, []).append(info)
+    found = [load_config(path, infos) for path, infos in files.items()]
+    return {config.name: config for config in sorted(found, key=lambda config: "{dir}" not in config.url)}
+
+
+def embedded() -> list[str]:
+    """The names of those that run in process."""
+    return [name for name, config in configs().items() if "{dir}" in config.url]
 
 
 def choose(names: Sequence[str], data_dirs: Mapping[str, Path] | None = None) -> list[Engine]:
-    """The engines that names (of configurations) and URLs name, each with its configuration. Raises EngineError."""
+    """The engines that names (of configurations) and URLs name, each with its configuration; all of `embedded`.
+
+    Raises EngineError.
+    """
     known = configs()
     by_scheme = {scheme: config for config in known.values() for scheme in config.schemes}
     chosen: list[Engine] = []
-    for name in names:
+    for name in itertools.chain.from_iterable(embedded() if name == "embedded" else [name] for name in names):
         scheme = name.partition("://")[0]
         config = known.get(name) or by_scheme.get(scheme)
         if config is None:
             config = _plain(scheme, name)
         url = name if "://" in name else config.url
         scheme = url.partition("://")[0]
-        if config.name != "faiss" and scheme not in RAW:
-            config = replace(config, raw=None)
+        info = backends.engines().get(scheme)
+        config = replace(config, native=info.native if info is not None else None)
         # A configuration's first scheme is what its name means; another one is an engine of its own.
         label = config.name if scheme in (config.name, config.schemes[0]) else scheme
         if label in [engine.name for engine in chosen]:
@@ -135,7 +157,7 @@ def choose(names: Sequence[str], data_dirs: Mapping[str, Path] | None = None) ->
 
 
 def _plain(scheme: str, name: str) -> Config:
-    if scheme not in ("planted", *backends.SCHEMES):
+    if scheme not in ("planted", *backends.engines()):
         told = shown(name) if "://" in name or not name.replace("-", "").isalnum() else repr(name)
         raise EngineError(f"no engine is called {told}; there are {', '.join(configs())}, or a URL of a backend")
     efforts = (None, 0.5) if scheme == "planted" else (None,)
@@ -216,41 +238,21 @@ class Session:
 
 
 def server_version(session: Session) -> str | None:
-    """What the server behind a session says of its version; None where there is no server, or it does not say."""
-    backend: Any = session.backend
-    try:
-        match session.engine.scheme:
-            case "milvus":
-                return f"Milvus {backend._connection._client.get_server_version()}"
-            case "weaviate":
-                return f"Weaviate {backend._server.rest('GET', '/meta')['version']}"
-            case "postgresql" | "pgvector-embedded":
-                import psycopg
-
-                asked = (
-                    "SELECT current_setting('server_version'), extversion FROM pg_extension WHERE extname = 'vector'"
-                )
-                with psycopg.connect(backend._database._conninfo) as connection:
-                    found = connection.execute(asked).fetchone()
-                return f"PostgreSQL {found[0]}, pgvector {found[1]}" if found else None
+    """What the engine behind a session says of its version; None where it does not say."""
     # It is for the reader only, and no reason to end a run.
-    except Exception:
-        return None
+    with contextlib.suppress(Exception):
+        return versions.of_server(session.url) or versions.of_library(session.engine.scheme) or None
     return None
 
 
-def raw_client(session: Session, records: Any, vectors: Any, k: int) -> Any:
+def native_client(session: Session, records: Sequence[Record]) -> Any:
     """The engine's own client over the session's records: an object with ``search(query, k)`` and ``close()``."""
     config = session.engine.config
-    if config.raw is None:
-        raise EngineError(f"no raw client is written for {config.name}")
-    module, _, name = config.raw.partition(":")
-    opened = getattr(importlib.import_module(module), name)
-    if config.name == "faiss":
-        return opened(session.folder, session.spec.name, vectors, k)
-    raw = opened(session.backend, session.spec)
-    raw.load(records)
-    return raw
+    if config.native is None:
+        raise EngineError(f"no native client is written for {config.name}")
+    native = named(config.native)(session.backend, session.spec)
+    native.load(records)
+    return native
 
 
 def folder_bytes(folder: Path | None) -> int | None:
@@ -276,9 +278,8 @@ def server_pids(url: str, folder: Path | None) -> list[int]:
             root = psutil.Process(int(files[0].read_text().split()[0])) if files else None
         else:
             parts = urlsplit(url)
-            port = parts.port or {"milvus": 19530, "weaviate": 8080, "qdrant": 6333, "postgresql": 5432}.get(
-                parts.scheme
-            )
+            info = backends.engines().get(parts.scheme)
+            port = parts.port or (urlsplit(info.default_url or "").port if info is not None else None)
             if (parts.hostname or "") in LOCAL and port:
                 pids = {c.pid for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.laddr.port == port}
                 pids.discard(None)

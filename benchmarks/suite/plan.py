@@ -32,8 +32,8 @@ REPEATED = {
 }  # fmt: skip
 # Where two repetitions are all, one goes to what is compared most.
 TWICE = ("frontier", "filtered", "baseline", "plain_loop")
-# A raw client that loads a copy of its own is held to data sets of this size.
-RAW_CASES = ("baseline", "plain_loop")
+# A native client that loads a copy of its own is held to data sets of this size.
+NATIVE_CASES = ("baseline", "plain_loop")
 BASELINE_ROWS = range(1_000, 20_001)
 # Of fewer rows every engine compares all, so that only what they find is worth measuring.
 SMALL_ROWS = 1_000
@@ -127,9 +127,9 @@ def _why_not(case: str, data: DataSet, engine: Engine, can: Capabilities) -> str
         return "the engine has no keyword search"
     if case == "opened" and not can.persistent:
         return "the engine keeps nothing"
-    if case in RAW_CASES and engine.config.raw is None:
+    if case in NATIVE_CASES and engine.config.native is None:
         return "there is no other client"
-    if case in RAW_CASES and n not in BASELINE_ROWS:
+    if case in NATIVE_CASES and n not in BASELINE_ROWS:
         return f"it is measured from {BASELINE_ROWS.start:,} to {BASELINE_ROWS.stop - 1:,} rows"
     if case in LARGE_ONLY and n < SMALL_ROWS:
         return f"it says nothing of fewer than {SMALL_ROWS:,} rows"
@@ -173,7 +173,7 @@ def _expected_s(case: str, data: DataSet, engine: Engine, settings: Settings, pa
         "mix": settings.mixed * 2 * query_s + changing_s,
         "quality": len(data.captions) * query_s,
         "end_to_end": min(settings.block_s, settings.queries * 0.15) + 1,
-        # The raw client of some engines loads a copy first, in the first repetition.
+        # The native client of some engines loads a copy first, in the first repetition.
         "baseline": 2 * block_s + n / loads_per_s / settings.repetitions,
         "hybrid": 2 * block_s,
     }

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.suite.context import Context, judged
-from benchmarks.suite.engines import raw_client
+from benchmarks.suite.engines import native_client
 from benchmarks.suite.loops import Recorder, arrivals_ns, closed_loop, open_loop
 from benchmarks.suite.noise import watched
 from benchmarks.suite.runs import Block, Point
@@ -148,5 +148,5 @@ def _raw(context: Context) -> Any:
     key = f"raw {context.name} {context.session.engine.name}"
     if key not in context.scratch:
         data = context.data
-        context.scratch[key] = raw_client(context.session, list(data.records()), data.vectors, context.settings.k)
+        context.scratch[key] = native_client(context.session, list(data.records()))
     return context.scratch[key]
