@@ -20,10 +20,10 @@ from backends.base import Capabilities, CollectionSpec
 from backends.checks import COLLECTION_NAME
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Unavailable
 from backends.qdrant.connection import open_client
+from backends.qdrant.engine import Floats, Found, Plan, Point, Row
 from backends.qdrant.errors import as_backend_error
 from backends.qdrant.payload import DENSE, SPARSE, STORED, TOKENS
 from backends.qdrant.store import OVERSAMPLING, QdrantStore
-from backends.qdrant_engine import Floats, Found, Plan, Point, Row
 
 PREFIX, SPEC = "sightline_", "sightline"
 QUERIES = 100

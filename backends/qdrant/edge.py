@@ -27,11 +27,11 @@ from backends.checks import COLLECTION_NAME
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Corrupt, Locked, Unavailable
 from backends.locks import FolderLock, require_writable
 from backends.qdrant.edge_config import EdgeDialect, config_of, params_of
+from backends.qdrant.edge_disk import sync, write_through
 from backends.qdrant.edge_payload import WANTED, packed, unpacked
+from backends.qdrant.engine import Floats, Found, Plan, Point, Row
 from backends.qdrant.payload import DENSE, SPARSE, TOKENS
 from backends.qdrant.store import QdrantStore
-from backends.qdrant_edge_disk import sync, write_through
-from backends.qdrant_engine import Floats, Found, Plan, Point, Row
 from backends.urls import folder_of
 
 SPEC, SHARD, LOG = "collection.json", "shard", "wal"

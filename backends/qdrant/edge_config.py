@@ -8,9 +8,9 @@ from typing import Any
 import qdrant_edge as qe
 
 from backends.base import CollectionSpec
+from backends.qdrant.engine import Plan
 from backends.qdrant.payload import DENSE, SPARSE, TOKENS
 from backends.qdrant.store import OVERSAMPLING
-from backends.qdrant_engine import Plan
 
 # Cosine vectors have unit length already; by dot product the engine leaves their bits alone.
 DISTANCES = {"cosine": qe.Distance.Dot, "dot": qe.Distance.Dot, "l2": qe.Distance.Euclid}

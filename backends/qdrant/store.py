@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from backends.base import Backend, CollectionSpec, Hit, Page, Record, Where, prepare_queries, prepare_records
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection
 from backends.filters import check_string
+from backends.qdrant.engine import DEFAULT_EF, Engine, Floats, Found, H, Plan, Point, Row
 from backends.qdrant.filters import Translator
 from backends.qdrant.payload import (
     id_after,
@@ -26,7 +27,6 @@ from backends.qdrant.payload import (
     word_weights,
     words_of,
 )
-from backends.qdrant_engine import DEFAULT_EF, Engine, Floats, Found, H, Plan, Point, Row
 from backends.text import searched_text, words
 
 BATCH = 1000
