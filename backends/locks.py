@@ -23,7 +23,7 @@ def require_writable(folder: Path, reason: str) -> None:
     if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
         raise Unavailable(
             f"the folder {folder} may not be written, and {reason}: copy it to where it may be, "
-            "or use faiss://, which only reads it for a search"
+            "or use the default engine, which only reads it for a search"
         )
 
 
