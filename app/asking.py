@@ -85,7 +85,7 @@ def ask(
 
 def open_model(settings: Settings) -> BaseChatModel:
     """The model of `settings`, or the offline one. Raises `ModelError`, or CommandError that says what to set."""
-    from retrieval.models import ModelError, load_model
+    from retrieval.llms import ModelError, load_model
 
     vision = {"yes": True, "no": False}.get(settings.model_vision)
     with waiting("loading the model"):
@@ -117,7 +117,7 @@ def model_loader(settings: Settings, *, strict: bool) -> LoadModel:
 def chat_options(settings: Settings, model: BaseChatModel, *, strict: bool, asked_k: int | None) -> ChatOptions:
     """What a chat with `model` may spend: by its traits, and cautiously where it is the small offline one."""
     from retrieval.chat.options import ChatOptions, gate_of
-    from retrieval.models import traits
+    from retrieval.llms import traits
 
     known = traits(model)
     weak = (settings.model or OFFLINE).startswith("offline:")

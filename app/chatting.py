@@ -141,8 +141,8 @@ class Session:
     def answer(self, question: str) -> None:
         """Answer one question. What goes wrong with the model ends the turn, not the session."""
         from retrieval.chat import ChatError
-        from retrieval.images import ImageError
-        from retrieval.query import SearchError
+        from retrieval.images.decode import ImageError
+        from retrieval.search.query import SearchError
 
         try:
             events = self.conversation.stream(question, image=self.image, where=self.where)
@@ -171,7 +171,7 @@ class Session:
 
     def show_thumbnail(self, uri: str | None) -> None:
         """The picture itself, where the terminal can show it and it can be read."""
-        from retrieval.images import ImageError
+        from retrieval.images.decode import ImageError
 
         path = local_path(uri)
         if self.how is None or path is None:

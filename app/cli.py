@@ -184,11 +184,11 @@ def _is_expected(error: Exception) -> bool:
     known: list[tuple[str, str]] = [
         ("backends.errors", "BackendError"),
         ("retrieval.encoders.base", "EncoderError"),
-        ("retrieval.images", "ImageError"),
-        ("retrieval.query", "SearchError"),
+        ("retrieval.images.decode", "ImageError"),
+        ("retrieval.search.query", "SearchError"),
         ("retrieval.evaluation", "EvaluationError"),
         ("retrieval.chat.errors", "ChatError"),
-        ("retrieval.models.base", "ModelError"),
+        ("retrieval.llms.base", "ModelError"),
         ("indexers", "IndexingError"),
     ]
     # One that was never imported cannot have raised anything.

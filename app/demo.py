@@ -23,7 +23,7 @@ from app.settings import Settings, default_backend
 
 if TYPE_CHECKING:
     from app.page import Section
-    from retrieval.search import Retriever
+    from retrieval.search.retriever import Retriever
 
 COLLECTION = "demo"
 PICTURE_FOLDERS = {"skimage": "data", "sklearn": "datasets/images"}
@@ -58,7 +58,7 @@ def demo(
     from app.page import render
     from backends.base import IndexSpec
     from indexers import open_source
-    from retrieval.search import Retriever
+    from retrieval.search.retriever import Retriever
 
     with open_backend(settings) as store:
         model = encoder_for(settings, store, encoder)
@@ -87,7 +87,7 @@ def demo(
 def ask(retriever: Retriever, pictures: Path, k: int) -> Iterator[Section]:
     """The five searches of the demo over the collection, as sections of the page."""
     from app.page import Section, parts_of
-    from retrieval.query import Term
+    from retrieval.search.query import Term
 
     for words in TEXT_QUERIES:
         hits = retriever.search(words, k, modality="image")

@@ -144,7 +144,7 @@ def encode_images(paths: Sequence[Path], encoder: Encoder) -> tuple[list[int], N
     """Rows of the pictures that could be read, and their vectors; the others are noted on stderr."""
     import numpy as np
 
-    from retrieval.images import ImageError
+    from retrieval.images.decode import ImageError
 
     kept: list[int] = []
     vectors: list[NDArray[np.float32]] = []

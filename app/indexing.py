@@ -138,7 +138,7 @@ def ledger_of(home: Path) -> Path | None:
 def prepare_relevance(store: Backend, model: Encoder, settings: Settings) -> None:
     """Take the sample that relevance is judged by while the encoder is loaded, so that no search waits for it."""
     from backends.errors import BackendError
-    from retrieval.relevance import Calibrator
+    from retrieval.relevance.scorer import Calibrator
 
     # The first search takes it otherwise; and there is none of a collection that nothing made.
     with contextlib.suppress(BackendError):

@@ -6,7 +6,7 @@ import ctypes
 import os
 import platform
 
-from retrieval.images import available_cores
+from retrieval.images.decode import available_cores
 
 #: Of mallopt(3): how many heaps ("arenas") there may be.
 _M_ARENA_MAX = -8

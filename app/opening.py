@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from app.settings import Settings
     from backends.base import Backend
     from retrieval.encoders import Encoder
-    from retrieval.search import Retriever
+    from retrieval.search.retriever import Retriever
 
 
 class CommandError(Exception):
@@ -48,7 +48,7 @@ def open_backend(settings: Settings) -> Iterator[Backend]:
         raise UsageError(f"backend: {error}") from None
     with contextlib.ExitStack() as held:
         if not backend.capabilities.keyword:
-            from retrieval.keywords import with_keywords
+            from retrieval.search.keywords import with_keywords
 
             # A URL may hold a password, so its hash names the folder.
             store = hashlib.sha256(settings.backend.encode("utf-8", "surrogateescape")).hexdigest()[:16]
@@ -209,7 +209,7 @@ class StoredVectors:
 
 def open_retriever(settings: Settings, backend: Backend, chosen: str | None) -> Retriever:
     """Search over the collection of `settings`, with the encoder that fits it."""
-    from retrieval.search import Retriever
+    from retrieval.search.retriever import Retriever
 
     require_collection(settings, backend)
     model = encoder_for(settings, backend, chosen)
@@ -218,7 +218,7 @@ def open_retriever(settings: Settings, backend: Backend, chosen: str | None) -> 
 
 def stored_retriever(settings: Settings, backend: Backend) -> Retriever:
     """Search from stored items only; loads no model."""
-    from retrieval.search import Retriever
+    from retrieval.search.retriever import Retriever
 
     require_collection(settings, backend)
     spec = backend.describe(settings.collection)

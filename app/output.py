@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from backends.base import Hit, Record
-    from retrieval.facets import Facet
+    from retrieval.search.facets import Facet
 
 #: How a relevance that cannot be known is shown.
 NOT_KNOWN = "-"

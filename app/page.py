@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from backends.base import Hit
-    from retrieval.search import Term
+    from retrieval.search.retriever import Term
 
 THUMBNAIL_PX = 480
 QUERY_THUMBNAIL_PX = 240
@@ -150,7 +150,7 @@ def _card(hit: Hit, rank: int) -> dict[str, Any]:
 
 def _hit_thumbnail(hit: Hit, path: Path) -> Thumbnail | None:
     """The picture of an image, large; of a caption the picture that it describes, small."""
-    from retrieval.images import IMAGE_SUFFIXES
+    from retrieval.images.decode import IMAGE_SUFFIXES
 
     if hit.modality == "image":
         return make_thumbnail(path, THUMBNAIL_PX)
@@ -184,8 +184,8 @@ def _file_thumbnail(path: Path, mtime_ns: int, longest_px: int) -> Thumbnail | N
 
 
 def _thumbnail(source: Path | bytes | Image.Image, longest_px: int) -> Thumbnail | None:
-    from retrieval.decode_plan import Wanted
-    from retrieval.images import ImageError, load_image
+    from retrieval.images.decode import ImageError, load_image
+    from retrieval.images.plan import Wanted
 
     try:
         image = load_image(source, wanted=Wanted(fit=longest_px))

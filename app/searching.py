@@ -41,10 +41,10 @@ from app.settings import Settings
 if TYPE_CHECKING:
     from app.page import Section
     from backends.base import Backend, Hit, Modality
-    from retrieval.facets import Facet
-    from retrieval.query import Term
-    from retrieval.results import Result
-    from retrieval.search import Mode, Retriever
+    from retrieval.search.facets import Facet
+    from retrieval.search.query import Term
+    from retrieval.search.results import Result
+    from retrieval.search.retriever import Mode, Retriever
 
 MODALITIES = ("image", "text", "any")
 
@@ -96,14 +96,14 @@ def search(
     Of a search by words alone, what is less relevant than the setting min_relevance is left out; relevance
     is the share of unrelated queries that find nothing as good. --min-relevance 0 shows everything.
     """
-    from retrieval.query import query_words
+    from retrieval.search.query import query_words
 
     query = read_query(words, image, term, terms)
     kind = read_modality(modality)
     clause = read_where(where)
     reranker = None
     if rerank:
-        from retrieval.rerank import CrossEncoder
+        from retrieval.search.rerank import CrossEncoder
 
         # Before anything is opened: its packages are an extra.
         reranker = CrossEncoder()
@@ -257,7 +257,7 @@ def read_query(
     terms: Sequence[str] | None,
 ) -> list[Term]:
     """The terms of a query as the command line gives it. Raises UsageError when there is none."""
-    from retrieval.query import Term, parse_terms
+    from retrieval.search.query import Term, parse_terms
 
     query: list[Term] = []
     if words:
@@ -315,7 +315,7 @@ def read_modality(name: str | None, known: Sequence[str] = MODALITIES) -> Modali
 
 def read_mode(name: str) -> Mode:
     """The mode that ``--mode`` names."""
-    from retrieval.search import Mode
+    from retrieval.search.retriever import Mode
 
     for mode in get_args(Mode):
         if mode == name:
@@ -352,8 +352,8 @@ def default_gate(query: Sequence[Term], settings: Settings, mode: str) -> float 
 
 
 def nothing_found(retriever: Retriever, **asked: Any) -> str:
-    """What is said of a search without results; see `retrieval.reasons.why_nothing`."""
-    from retrieval.reasons import why_nothing
+    """What is said of a search without results; see `retrieval.search.reasons.why_nothing`."""
+    from retrieval.search.reasons import why_nothing
 
     return f"{NOTHING_FOUND}: {why_nothing(retriever, **asked)}"
 

@@ -49,7 +49,7 @@ class Settings:
     precision: str = field(default="auto", metadata={"help": "arithmetic of the encoder: auto, fp32, fp16 or bf16"})
     k: int = field(default=10, metadata={"help": "how many results to show"})
     min_relevance: float = field(
-        default=0.8,  # `retrieval.relevance.RELEVANT`; a test compares them, as importing it here takes long
+        default=0.8,  # `retrieval.relevance.scorer.RELEVANT`; a test compares them, as importing it here takes long
         metadata={"help": "relevance from 0 to 1 that a search by words shows at least; 0 shows everything"},
     )
     model: str = field(

@@ -70,7 +70,7 @@ def drop(
             from app.uploaded import UploadedFiles
 
             UploadedFiles(settings.home / "uploads", store).forget(name)
-    from retrieval.sample import forget_sample
+    from retrieval.relevance.sample import forget_sample
 
     forget_sample(samples_folder(settings), name)
     if as_json:

@@ -40,8 +40,8 @@ def protocol(env: Mapping[str, str] | None = None) -> Protocol | None:
 
 def thumbnail(path: Path, how: Protocol) -> str:
     """The escape sequence that shows a small version of the image at `path`. Raises `ImageError`."""
-    from retrieval.decode_plan import Wanted
-    from retrieval.images import load_image
+    from retrieval.images.decode import load_image
+    from retrieval.images.plan import Wanted
 
     image = load_image(path, wanted=Wanted(fit=THUMBNAIL_PX))
     if how == "sixel":

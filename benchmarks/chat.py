@@ -46,8 +46,8 @@ from indexers import IndexingError, index
 from retrieval import Retriever, load_encoder
 from retrieval.chat import Answer, ChatOptions, GroundedChat, Turn
 from retrieval.chat.options import gate_of
-from retrieval.models import ModelError, load_model, traits
-from retrieval.relevance import RELEVANT
+from retrieval.llms import ModelError, load_model, traits
+from retrieval.relevance.scorer import RELEVANT
 
 FAKE = "fake"
 CITATION = re.compile(r"\[(\d+)\]")

@@ -24,7 +24,7 @@ from typing import Any
 
 from retrieval.encoders import DEFAULT_ENCODER, EncoderError, load_encoder
 from retrieval.evaluation import EvaluationError, recall_report
-from retrieval.images import ImageError
+from retrieval.images.decode import ImageError
 
 
 class DatasetError(Exception):

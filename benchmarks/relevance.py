@@ -34,8 +34,8 @@ from benchmarks.encoders import DatasetError, read_dataset
 from retrieval import Retriever
 from retrieval.encoders import DEFAULT_ENCODER, EncoderError, load_encoder
 from retrieval.encoders.base import Encoder
-from retrieval.images import ImageError
-from retrieval.relevance import RELEVANT
+from retrieval.images.decode import ImageError
+from retrieval.relevance.scorer import RELEVANT
 
 Values = NDArray[np.float64]
 GATES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)

@@ -39,7 +39,7 @@ from indexers.passages import RULE_VERSION, split_passages
 from indexers.photos import photo_facts
 from indexers.report import one_line
 from indexers.sources import MARKDOWN_SUFFIXES, Entry, Source
-from retrieval.images import MAX_PIXELS, ImageError
+from retrieval.images.decode import MAX_PIXELS, ImageError
 
 DIGEST_CHARS = 32
 
@@ -177,7 +177,7 @@ def caption_id(image_id: str, caption: str) -> str:
 
 
 def image_reason(error: ImageError) -> str:
-    """Why an image given as bytes was refused, without the name that `retrieval.images` gives to bytes."""
+    """Why an image given as bytes was refused, without the name that `retrieval.images.decode` gives to bytes."""
     reason = str(error)
     head, separator, rest = reason.partition(": ")
     return one_line(rest if separator and head.startswith("image of ") else reason)

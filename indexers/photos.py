@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from indexers.fields import Metadata
-from retrieval.images import MAX_PIXELS, open_image
+from retrieval.images.decode import MAX_PIXELS, open_image
 
 _EXIF_IFD, _GPS_IFD = 0x8769, 0x8825
 _MAKE, _MODEL, _DATE_TIME, _ORIENTATION = 0x010F, 0x0110, 0x0132, 0x0112

@@ -21,9 +21,9 @@ from indexers.items import Item, Planned, Reader, Refused, image_reason, same_re
 from indexers.ledger import Ledger
 from indexers.sources import Entry
 from indexers.tally import Outcome, Tally, Work
-from retrieval.decode_plan import Wanted, result_pixels
-from retrieval.decode_pool import Bounds, DecodePool
-from retrieval.images import ImageError
+from retrieval.images.decode import ImageError
+from retrieval.images.plan import Wanted, result_pixels
+from retrieval.images.pool import Bounds, DecodePool
 
 CHECK_ITEMS = 128
 GET_IDS = 500

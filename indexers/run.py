@@ -29,9 +29,9 @@ from indexers.removal import Removed, remove_stale
 from indexers.report import IndexingError, IndexReport, Stopped, one_line
 from indexers.sources import Listing, Source, open_source
 from indexers.tally import Tally
-from retrieval.decode_pool import shared_pool
 from retrieval.encoders.base import Encoder
-from retrieval.images import MAX_PIXELS, available_cores
+from retrieval.images.decode import MAX_PIXELS, available_cores
+from retrieval.images.pool import shared_pool
 
 DEFAULT_INDEX = IndexSpec()
 MAX_THREADS = 8

@@ -19,7 +19,7 @@ from indexers.fields import Metadata
 from indexers.files import MAX_MANIFEST_BYTES, Unreadable, decode_text, display, explain, read_bounded
 from indexers.manifests import MANIFEST_NAMES, MANIFEST_SUFFIXES, Row, check_caption, read_manifest
 from indexers.report import IndexingError, Quarantined, check_stopped
-from retrieval.images import IMAGE_SUFFIXES
+from retrieval.images.decode import IMAGE_SUFFIXES
 
 Kind: TypeAlias = Literal["image", "document", "text"]
 

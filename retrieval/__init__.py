@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from retrieval.encoders import load_encoder
-from retrieval.query import SearchError, Term
-from retrieval.search import Retriever
+from retrieval.search.query import SearchError, Term
+from retrieval.search.retriever import Retriever
 
 __all__ = ["Retriever", "SearchError", "Term", "load_encoder"]

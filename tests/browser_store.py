@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from backends import connect
 from backends.base import Backend, CollectionSpec, Record
 from retrieval.encoders.base import ImageInput
-from retrieval.images import load_image
+from retrieval.images.decode import load_image
 
 COLOURS = {
     "red": (214, 40, 40), "green": (40, 150, 60), "blue": (40, 80, 210), "yellow": (240, 210, 40),

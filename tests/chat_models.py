@@ -17,8 +17,8 @@ from pydantic import Field
 from backends import connect
 from backends.base import Backend, CollectionSpec, Hit, Record
 from retrieval.encoders.base import Encoder
-from retrieval.results import Result
-from retrieval.search import Retriever
+from retrieval.search.results import Result
+from retrieval.search.retriever import Retriever
 from tests.cli import paint
 from tests.toy import ColourEncoder
 

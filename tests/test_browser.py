@@ -18,7 +18,7 @@ from PIL import Image
 from app.keys import KeyStore
 from app.service import Limits, create_app
 from app.settings import Settings
-from retrieval.relevance import RELEVANT
+from retrieval.relevance.scorer import RELEVANT
 from tests.browser import Watch, chromium, drop, launched, screenshots, violations
 from tests.browser_store import COLOURS, OF_EACH, SpreadEncoder, fill
 from tests.serving import running

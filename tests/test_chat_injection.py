@@ -14,10 +14,10 @@ import pytest
 from backends import connect
 from backends.base import CollectionSpec, Record
 from retrieval.chat import REFUSAL, ChatOptions, GroundedChat
-from retrieval.chat.claims import citations
+from retrieval.chat.check.claims import citations
 from retrieval.chat.instructions import reads_like_an_instruction
 from retrieval.chat.shielding import printable, shield, unlink
-from retrieval.search import Retriever
+from retrieval.search.retriever import Retriever
 from tests.chat_models import Scripted, collection, prompt_of
 from tests.fake_openai import FakeOpenAI, _running, server
 from tests.test_chat import over_http

@@ -10,7 +10,7 @@ from PIL import Image
 from retrieval.chat.answers import DraftFilter
 from retrieval.chat.budget import cut, image_tokens, prepare_picture, text_tokens
 from retrieval.chat.calling import goes_round
-from retrieval.chat.claims import Claim, citations, sentences, stem, strip_citations
+from retrieval.chat.check.claims import Claim, citations, sentences, stem, strip_citations
 from retrieval.chat.errors import explain, is_transient, one_line, retry_after_s
 from retrieval.chat.options import ChatOptions
 from retrieval.chat.rewrite import Turn, checked_rewrite, rewrite_by_rules, stands_alone

@@ -231,7 +231,7 @@ def test_the_unexpected_is_one_line_and_a_trace_only_when_debugging(
     def explode(*_: object, **__: object) -> None:
         raise ZeroDivisionError("two\nlines")
 
-    monkeypatch.setattr("retrieval.search.Retriever.search", explode)
+    monkeypatch.setattr("retrieval.search.retriever.Retriever.search", explode)
     failed = run("search", "red")
     assert failed.code == 1
     assert failed.err == ("error: unexpected ZeroDivisionError: two lines; run sightline --debug … for the trace\n")
@@ -248,7 +248,7 @@ def test_ctrl_c_leaves_with_130(run: Run, colours: Path, monkeypatch: pytest.Mon
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("retrieval.search.Retriever.search", interrupt)
+    monkeypatch.setattr("retrieval.search.retriever.Retriever.search", interrupt)
     stopped = run("search", "red")
     assert (stopped.code, stopped.out) == (130, "")
 

@@ -14,7 +14,7 @@ from app.service import create_app
 from app.settings import Settings, SettingsError
 from backends import connect
 from backends.base import Hit
-from retrieval.results import Result
+from retrieval.search.results import Result
 from tests.cli import Run, colours, encoder, run
 from tests.topics import TopicEncoder, fill
 from tests.toy import KeptBackend

@@ -24,7 +24,7 @@ from retrieval.encoders.compact_space import SpaceSettings
 from retrieval.encoders.compact_text import WEIGHTS_SHA256 as TEXT_SHA256
 from retrieval.encoders.compact_text import SentenceEncoder, model_folder
 from retrieval.encoders.threads import one_core_threads
-from retrieval.images import ImageError, load_image
+from retrieval.images.decode import ImageError, load_image
 
 PHOTOS = {
     "astronaut": "a woman astronaut in an orange space suit",

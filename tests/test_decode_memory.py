@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retrieval.decode_plan import Wanted
-from retrieval.images import planned
+from retrieval.images.decode import planned
+from retrieval.images.plan import Wanted
 from tests.hostile_pictures import flat_webp, many_scans, png
 
 MB = 1_000_000
@@ -29,8 +29,8 @@ import json, sys
 from pathlib import Path
 from PIL import AvifImagePlugin
 import numpy
-from retrieval.decode_plan import Wanted
-from retrieval.images import load_image
+from retrieval.images.plan import Wanted
+from retrieval.images.decode import load_image
 def status(key):
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith(key)).split()[1])

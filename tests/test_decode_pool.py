@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from retrieval.decode_budget import MAX_PASSED, Budget, DecodingBusy
-from retrieval.decode_plan import Wanted
-from retrieval.decode_pool import Bounds, DecodePool, _Shared
-from retrieval.images import ImageError, load_image
+from retrieval.images.budget import MAX_PASSED, Budget, DecodingBusy
+from retrieval.images.decode import ImageError, load_image
+from retrieval.images.plan import Wanted
+from retrieval.images.pool import Bounds, DecodePool, _Shared
 from tests.hostile_pictures import png, slow
 
 PATIENCE_S = 60
@@ -93,7 +93,7 @@ def test_one_that_takes_too_long_is_ended_and_the_next_is_decoded(pool: DecodePo
 def test_the_clock_ends_one_where_the_system_counts_no_processor_time(
     pool: DecodePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("retrieval.decode_pool._CLOCK", 0.001)
+    monkeypatch.setattr("retrieval.images.pool._CLOCK", 0.001)
     with pytest.raises(ImageError, match="takes over 60 s to decode"):
         pool.load(slow())
     monkeypatch.undo()
@@ -155,7 +155,7 @@ def test_the_pool_ends_with_its_last_user_and_leaves_nothing() -> None:
 SCRIPT = """
 import os, sys, time
 from pathlib import Path
-from retrieval.decode_pool import DecodePool
+from retrieval.images.pool import DecodePool
 pool = DecodePool()
 data = Path(sys.argv[1]).read_bytes()
 pool.load(data)
@@ -212,11 +212,11 @@ import sys, types
 package = types.ModuleType("retrieval")
 package.__path__ = [sys.argv[1]]
 sys.modules["retrieval"] = package
-import retrieval.decode_worker
+import retrieval.images.worker
 heavy = {"torch", "onnxruntime", "fastapi", "numpy", "backends", "app"} & sys.modules.keys()
 assert not heavy, heavy
 """
-    place = str(Path(load_image.__code__.co_filename).parent)
+    place = str(Path(load_image.__code__.co_filename).parents[1])
     subprocess.run([sys.executable, "-c", code, place], check=True, timeout=PATIENCE_S)
 
 
@@ -225,7 +225,7 @@ def test_after_a_fork_the_child_has_processes_of_its_own(tmp_path: Path) -> None
     script = """
 import os, sys
 from pathlib import Path
-from retrieval.decode_pool import DecodePool
+from retrieval.images.pool import DecodePool
 pool, data = DecodePool(), Path(sys.argv[1]).read_bytes()
 pool.load(data)
 mine = pool._idle[0]._process.pid

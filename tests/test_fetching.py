@@ -31,7 +31,7 @@ from app.service import Limits, create_app
 from app.settings import Settings, SettingsError
 from backends.base import Backend
 from retrieval.chat import ChatOptions
-from retrieval.chat.grounding import TextSupport
+from retrieval.chat.check.grounding import TextSupport
 from retrieval.encoders.batching import Overloaded
 from tests.chat_models import Scripted, collection
 from tests.serving import running, serving

@@ -12,7 +12,7 @@ from app.asking import chat_options
 from app.settings import Settings
 from benchmarks.chat import options_for
 from retrieval.chat.options import EVIDENT, ChatOptions, gate_of
-from retrieval.relevance import RELEVANT
+from retrieval.relevance.scorer import RELEVANT
 
 DOCS = Path(__file__).parent.parent / "docs"
 

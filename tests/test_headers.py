@@ -11,8 +11,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from indexers.photos import photo_facts
-from retrieval.headers import HeaderError, check_header
-from retrieval.images import ImageError, load_image
+from retrieval.images.decode import ImageError, load_image
+from retrieval.images.headers import HeaderError, check_header
 from tests import hostile_pictures
 from tests.hostile_pictures import REFUSED
 

@@ -18,7 +18,7 @@ from app.service import Limits, create_app
 from backends import connect
 from backends.base import Backend, CollectionSpec, Record
 from retrieval.encoders.base import ImageInput
-from retrieval.images import load_image
+from retrieval.images.decode import load_image
 from tests.cli import Run, encoder, run
 from tests.hostile_pictures import REFUSED, flat_webp, png, slow
 from tests.serving import serving

@@ -19,11 +19,11 @@ from backends.base import And, Backend, CollectionSpec, Compare, Record
 from backends.exact.backend import ExactBackend
 from backends.filters import matches
 from backends.text import searched_text, words
-from retrieval.duplicates import leaders
-from retrieval.keywords import KeywordSidecar
-from retrieval.query import Term, query_vector
-from retrieval.results import Result
-from retrieval.search import Retriever, SearchError
+from retrieval.search.duplicates import leaders
+from retrieval.search.keywords import KeywordSidecar
+from retrieval.search.query import Term, query_vector
+from retrieval.search.results import Result
+from retrieval.search.retriever import Retriever, SearchError
 from tests.cli import Outcome, Run, colours, encoder, run
 from tests.sample_engines import LimitedBackend
 from tests.toy import KeptBackend

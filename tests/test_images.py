@@ -20,7 +20,7 @@ import pytest
 from PIL import Image, ImageCms, TiffImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
-from retrieval.images import IMAGE_SUFFIXES, ImageError, crop_elongated, decode_images, load_image, map_images
+from retrieval.images.decode import IMAGE_SUFFIXES, ImageError, crop_elongated, decode_images, load_image, map_images
 
 
 def gradient(width: int = 48, height: int = 32) -> Image.Image:
@@ -498,5 +498,5 @@ def test_suffixes_cover_what_pillow_writes() -> None:
 
 
 def test_importing_reads_no_torch() -> None:
-    code = "import sys, retrieval.images; sys.exit('torch' in sys.modules or 'pillow_heif' in sys.modules)"
+    code = "import sys, retrieval.images.decode; sys.exit('torch' in sys.modules or 'pillow_heif' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -15,7 +15,7 @@ from indexers.files import Unreadable, decode_text, read_bounded
 from indexers.passages import count_words, passage_words, split_passages
 from indexers.photos import photo_facts
 from indexers.progress import Meter
-from retrieval.images import ImageError
+from retrieval.images.decode import ImageError
 
 EXIF_IFD, GPS_IFD = 0x8769, 0x8825
 

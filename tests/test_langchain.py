@@ -28,7 +28,7 @@ from PIL import Image
 
 from backends import Backend, connect
 from backends.base import CollectionNotFound, CollectionSpec, Compare, DimensionMismatch, Record
-from retrieval.images import ImageError
+from retrieval.images.decode import ImageError
 from retrieval.langchain import (
     SightlineEmbeddings,
     SightlineRetriever,
@@ -38,8 +38,8 @@ from retrieval.langchain import (
 )
 from retrieval.langchain.documents import original_metadata
 from retrieval.langchain.search import maximal_marginal_relevance
-from retrieval.results import Result
-from retrieval.search import EncoderMismatch, Retriever, SearchError
+from retrieval.search.results import Result
+from retrieval.search.retriever import EncoderMismatch, Retriever, SearchError
 from tests.test_docs import FENCE
 from tests.toy import PALETTE, ColourEncoder
 

@@ -28,7 +28,7 @@ from PIL import Image
 import backends
 from backends import Backend, connect
 from retrieval.langchain import SightlineEmbeddings, SightlineRetriever, SightlineVectorStore
-from retrieval.search import Retriever
+from retrieval.search.retriever import Retriever
 from tests.fake_qdrant import FakeQdrant
 from tests.test_copy_matrix import OPEN
 from tests.toy import PALETTE, ColourEncoder

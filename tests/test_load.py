@@ -29,7 +29,7 @@ from retrieval.chat import ChatOptions
 from retrieval.chat.evidence import Tagger, find
 from retrieval.encoders.compact import CompactEncoder
 from retrieval.encoders.compact_text import SentenceEncoder
-from retrieval.images import available_cores
+from retrieval.images.decode import available_cores
 from tests.cli import paint
 from tests.serving import running
 from tests.test_api import png

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from retrieval.images import available_cores
+from retrieval.images.decode import available_cores
 
 ALLOCATE = """
 import ctypes, threading

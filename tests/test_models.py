@@ -19,9 +19,9 @@ from langchain_core.language_models import FakeListChatModel
 from langchain_core.messages import HumanMessage
 from PIL import Image
 
-from retrieval.models import ModelError, load_model, traits
-from retrieval.models.factory import without_secrets
-from retrieval.models.traits import is_loopback
+from retrieval.llms import ModelError, load_model, traits
+from retrieval.llms.factory import without_secrets
+from retrieval.llms.traits import is_loopback
 
 KEYS = ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_BASE_URL", "OPENAI_API_BASE", "OLLAMA_HOST", "OLLAMA_API_KEY")
 
@@ -330,6 +330,6 @@ def test_ollama_elsewhere_is_not_local(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_naming_models_imports_none_of_their_libraries() -> None:
     heavy = "('torch', 'transformers', 'langchain', 'langchain_core', 'openai', 'xllamacpp')"
-    code = f"import retrieval.models, sys; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import retrieval.llms, sys; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -10,7 +10,7 @@ import pytest
 
 from backends import connect
 from backends.base import Backend, CollectionSpec, Record
-from retrieval.query import MAX_WEIGHT, SearchError, Term, parse_terms, query_vector
+from retrieval.search.query import MAX_WEIGHT, SearchError, Term, parse_terms, query_vector
 from tests.cli import paint
 from tests.test_api import png, served
 from tests.test_service import is_problem

@@ -34,7 +34,7 @@ from retrieval.encoders.catalogue import CATALOGUE, installed
 from retrieval.encoders.checkpoints import resolve
 from retrieval.encoders.openclip import OpenClipEncoder
 from retrieval.encoders.weights import drop_folder, fetch_file, fetch_text_folder, file_sha256, hub_files
-from retrieval.images import ImageError
+from retrieval.images.decode import ImageError
 
 TINY: dict[str, Any] = {
     "embed_dim": 24,

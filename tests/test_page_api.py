@@ -13,8 +13,8 @@ from app.service import Limits, create_app
 from app.settings import Settings
 from backends import connect
 from backends.base import Backend, CollectionSpec, Record, Unavailable
-from retrieval.query import Term
-from retrieval.search import ItemNotFound, Retriever
+from retrieval.search.query import Term
+from retrieval.search.retriever import ItemNotFound, Retriever
 from tests.cli import paint
 from tests.serving import serving
 from tests.test_service import ids, is_problem

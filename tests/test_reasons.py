@@ -9,8 +9,8 @@ import pytest
 
 from backends import connect
 from backends.base import CollectionSpec, Record
-from retrieval.reasons import why_nothing
-from retrieval.search import Retriever
+from retrieval.search.reasons import why_nothing
+from retrieval.search.retriever import Retriever
 from tests.cli import paint
 from tests.test_api import png, served
 from tests.toy import ColourEncoder

@@ -22,7 +22,7 @@ from backends.errors import Unavailable
 from backends.redaction import redact, remember, remember_url, shown
 from benchmarks.suite.engines import EngineError, choose
 from retrieval.chat.errors import one_line
-from retrieval.models import ModelError, load_model
+from retrieval.llms import ModelError, load_model
 
 CORE = "Hunter2Core"
 OTHER = "4aKeyOfOneTest"

@@ -13,10 +13,10 @@ from app.settings import Settings
 from backends import connect
 from backends.base import METRICS, Backend
 from retrieval import Retriever
-from retrieval.nulls import MIN_BACKGROUND, fit_null
-from retrieval.query import Term
-from retrieval.relevance import RELEVANT, Calibrator, background_texts, make_of
-from retrieval.search import SearchError
+from retrieval.relevance.nulls import MIN_BACKGROUND, fit_null
+from retrieval.relevance.scorer import RELEVANT, Calibrator, background_texts, make_of
+from retrieval.search.query import Term
+from retrieval.search.retriever import SearchError
 from tests.topics import DIM, TopicEncoder, fill, image_of, topic, unit
 
 PRESENT = [f"topic {number}" for number in range(100)]

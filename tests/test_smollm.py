@@ -18,8 +18,8 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 
-from retrieval.models import ModelError, ModelTimeout, load_model, traits
-from retrieval.models.smollm import ChatSmolLM2, find_weights
+from retrieval.llms import ModelError, ModelTimeout, load_model, traits
+from retrieval.llms.smollm import ChatSmolLM2, find_weights
 
 FRANCE = [SystemMessage("Answer the question from the text."), HumanMessage("Text: Rex is a brown dog.\n\nWho is Rex?")]
 
@@ -184,7 +184,7 @@ def test_text_cannot_end_its_turn(model: ChatSmolLM2) -> None:
 
 def test_nothing_is_written_to_the_terminal() -> None:
     code = (
-        "from retrieval.models import load_model\n"
+        "from retrieval.llms import load_model\n"
         "model = load_model('offline:smollm2', max_tokens=3)\n"
         "print(len(model.invoke('Hi').content) > 0)\nmodel.close()\n"
     )

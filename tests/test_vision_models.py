@@ -19,8 +19,8 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 from langchain_tests.unit_tests import ChatModelUnitTests
 from PIL import Image
 
-from retrieval.models import ModelError, ModelTimeout, load_model, traits
-from retrieval.models.vision import ChatTransformers
+from retrieval.llms import ModelError, ModelTimeout, load_model, traits
+from retrieval.llms.vision import ChatTransformers
 from tests.tiny_vision_models import FAMILIES, Tiny, save
 
 QUESTION = "What is shown?"

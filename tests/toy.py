@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from backends.exact.backend import ExactBackend
 from retrieval.encoders.base import ImageInput
-from retrieval.images import load_image
+from retrieval.images.decode import load_image
 
 PALETTE = {
     "red": (255, 0, 0), "green": (0, 160, 0), "blue": (0, 0, 255), "yellow": (255, 255, 0),

@@ -28,12 +28,12 @@ from app.uploaded import UploadedFiles
 from backends.base import Backend, BackendError, CollectionNotFound
 from backends.checks import check_collection_name
 from indexers import IndexingError, IndexReport, Progress
-from retrieval.decode_plan import Wanted
-from retrieval.decode_pool import Bounds, DecodingBusy, shared_pool
 from retrieval.encoders.base import Encoder, EncoderError
 from retrieval.encoders.batching import BatchedEncoder, Overloaded
-from retrieval.query import SearchError
-from retrieval.search import Retriever
+from retrieval.images.plan import Wanted
+from retrieval.images.pool import Bounds, DecodingBusy, shared_pool
+from retrieval.search.query import SearchError
+from retrieval.search.retriever import Retriever
 
 log = logging.getLogger(__name__)
 

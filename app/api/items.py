@@ -17,9 +17,9 @@ from app.roots import RootsError
 from backends.base import MAX_ID_BYTES, Compare, Modality, Record
 from backends.filters import check_string
 from indexers.items import caption_id
-from retrieval.decode_plan import Wanted
-from retrieval.reasons import why_nothing
-from retrieval.search import ItemNotFound
+from retrieval.images.plan import Wanted
+from retrieval.search.reasons import why_nothing
+from retrieval.search.retriever import ItemNotFound
 
 ItemId = Annotated[
     str,

@@ -12,7 +12,7 @@ from typing import Self
 
 from limits import parse
 
-from retrieval.decode_budget import BUDGET_BYTES
+from retrieval.images.budget import BUDGET_BYTES
 
 MIB = 1024 * 1024
 #: Callers that are counted at a time; beyond it those are forgotten who have not come for the longest time.

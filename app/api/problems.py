@@ -26,9 +26,9 @@ from backends.errors import Locked
 from indexers.report import IndexingError
 from retrieval.encoders.base import EncoderError
 from retrieval.encoders.batching import Overloaded
-from retrieval.images import ImageError
-from retrieval.query import SearchError
-from retrieval.search import EncoderMismatch, ItemNotFound
+from retrieval.images.decode import ImageError
+from retrieval.search.query import SearchError
+from retrieval.search.retriever import EncoderMismatch, ItemNotFound
 
 log = logging.getLogger(__name__)
 

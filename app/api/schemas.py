@@ -11,9 +11,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from app.jobs import Job
 from backends.base import IndexKind, Modality, Quantization, Record
 from backends.filters import check_string
-from retrieval.facets import Facet
-from retrieval.results import Result
-from retrieval.search import Mode
+from retrieval.search.facets import Facet
+from retrieval.search.results import Result
+from retrieval.search.retriever import Mode
 
 MAX_REPORTED = 100
 

@@ -15,9 +15,9 @@ from app.api.context import Service
 from app.api.routes import operation
 from app.api.schemas import Collection, FacetBody, HitBody, HitsBody, K, Offset, SearchBody, SearchHitsBody
 from app.api.turns import Picture
-from retrieval.images import open_image
-from retrieval.query import Query, SearchError, Stored, Term, query_items, query_vector, query_words
-from retrieval.reasons import why_nothing
+from retrieval.images.decode import open_image
+from retrieval.search.query import Query, SearchError, Stored, Term, query_items, query_vector, query_words
+from retrieval.search.reasons import why_nothing
 
 FACET_VALUES = 20
 

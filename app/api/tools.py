@@ -25,8 +25,8 @@ from app.api.search import decoded, looked_up, searched
 from app.api.search import picture as given
 from app.api.turns import Asked, Past, explained
 from backends.base import Modality
-from retrieval.query import SearchError
-from retrieval.search import Mode
+from retrieval.search.query import SearchError
+from retrieval.search.retriever import Mode
 
 INSTRUCTIONS = """Search and question a collection of images and texts.
 `search` finds by words or by an image, `look_up` gives the texts that describe an image, `get_item` one item and its

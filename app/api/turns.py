@@ -21,8 +21,8 @@ import anyio
 
 from app.api.problems import Refused
 from app.roots import RootsError
-from retrieval.decode_plan import Wanted
-from retrieval.images import ImageError
+from retrieval.images.decode import ImageError
+from retrieval.images.plan import Wanted
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -319,6 +319,6 @@ def _picture(service: Service, data: bytes) -> Image.Image:
 def _is_told(error: Exception) -> bool:
     """Whether an error was written for the user: it is one line that says what to set, and holds no secret."""
     from app.opening import CommandError
-    from retrieval.models import ModelError
+    from retrieval.llms import ModelError
 
     return isinstance(error, (CommandError, ModelError))

@@ -23,8 +23,8 @@ from indexers.items import Item, Planned, Reader, caption_id, digest_of, image_r
 from indexers.items import Refused as NotUsed
 from indexers.planner import RGB_BYTES
 from indexers.sources import Entry, Source
-from retrieval.decode_plan import result_pixels
-from retrieval.images import ImageError, open_image
+from retrieval.images.decode import ImageError, open_image
+from retrieval.images.plan import result_pixels
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 import { base64, keptPicture } from "./pictures.js";
 import { Failure } from "./api.js";
 
-/** `RELEVANT` of retrieval.relevance; a test holds them together. */
+/** `RELEVANT` of retrieval.relevance.scorer; a test holds them together. */
 export const RELEVANT = 0.8;
 export const PAGE = 40;
 export const LAST_OFFSET = 9800;

@@ -16,7 +16,7 @@ from backends.redaction import shown
 from benchmarks.suite.datasets import DataError, DataSet, Floats
 from indexers import IndexingError, open_source
 from retrieval.encoders import DEFAULT_ENCODER, Encoder, EncoderError, load_encoder
-from retrieval.images import ImageError
+from retrieval.images.decode import ImageError
 
 # So that the image half of the queries cannot crowd out the texts.
 IMAGE_SHARE = 0.2

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.chat.claims import Claim, citations, sentences, strip_citations
+from retrieval.chat.check.claims import Claim, citations, sentences, strip_citations
+from retrieval.chat.check.grounding import Sentence, TextSupport
+from retrieval.chat.check.image_support import MIN_PERCENTILE, ImageSupport
 from retrieval.chat.evidence import Evidence
-from retrieval.chat.grounding import Sentence, TextSupport
 from retrieval.chat.options import REFUSAL, ChatOptions
-from retrieval.chat.seeing import MIN_PERCENTILE, ImageSupport
 from retrieval.chat.shielding import printable, unlink
 
 UNSUPPORTED_MARK = "(not in the sources)"
@@ -94,7 +94,7 @@ class Checker:
         *,
         asked: str = "",
     ) -> Checked:
-        """The reply as it may be shown; see `retrieval.chat.grounding` and `retrieval.chat.seeing` for the rules.
+        """The reply as it may be shown; `grounding` and `image_support` of `retrieval.chat.check` have the rules.
 
         A citation of a number that is not there is removed. A sentence that its citations do not support is
         tried against the other evidence, and cites that instead where it has support there. vectors: gives

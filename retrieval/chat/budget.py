@@ -10,8 +10,8 @@ from typing import Any
 
 from PIL import Image
 
-from retrieval.decode_plan import Wanted
-from retrieval.images import ImageSource, load_image
+from retrieval.images.decode import ImageSource, load_image
+from retrieval.images.plan import Wanted
 
 BYTES_PER_TOKEN = 3
 #: Roles and separators of a chat template, per message.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from retrieval.chat.check.grounding import Sentence
 from retrieval.chat.evidence import Evidence
-from retrieval.chat.grounding import Sentence
 
 
 @dataclass(frozen=True, slots=True)

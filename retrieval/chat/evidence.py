@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from backends.base import Hit, Modality, Record, matches, parse_where
 from backends.filters import MetadataValue
 from backends.urls import local_path
-from retrieval.captions import describes, image_of
 from retrieval.chat.budget import Picture, cut, prepare_picture, text_tokens
 from retrieval.chat.options import ChatOptions
 from retrieval.chat.shielding import shield
 from retrieval.encoders.base import Encoder
-from retrieval.images import ImageError, ImageSource, load_image
-from retrieval.query import Query, query_vector
-from retrieval.results import Result
-from retrieval.search import Filter, Retriever, reciprocal_rank_fusion
+from retrieval.images.decode import ImageError, ImageSource, load_image
+from retrieval.relevance.captions import describes, image_of
+from retrieval.search.query import Query, query_vector
+from retrieval.search.results import Result
+from retrieval.search.retriever import Filter, Retriever, reciprocal_rank_fusion
 
 _MAX_FIELDS = 12
 _MAX_VALUE_CHARS = 120

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
-#: A little under `retrieval.relevance.RELEVANT`, which a person looks at as it is: an answer is checked against its
-#: sources, so that a near miss among them costs a refusal at most, and a source gated away costs the answer.
+#: A little under `retrieval.relevance.scorer.RELEVANT`, which a person looks at as it is: an answer is checked against
+#: its sources, so that a near miss among them costs a refusal at most, and a source gated away costs the answer.
 EVIDENT = 0.7
 
 
@@ -40,7 +40,7 @@ class ChatOptions:
     JPEG is no larger; base64 adds a third on the wire.
     max_passage_tokens: a longer passage or caption is cut, and says so.
     tags: how many of the encoder's own zero-shot labels describe an image that the model does not see.
-    gate: least calibrated relevance of evidence, 0 to 1 (`retrieval.relevance`); None lets everything through.
+    gate: least calibrated relevance of evidence, 0 to 1 (`retrieval.relevance.scorer`); None lets everything through.
     strict: sentences without support are dropped; otherwise they stay and are marked.
     fallback: when no sentence has support, ``refuse``, or ``quote`` the best evidence (for weak models).
     rewrite: how a follow-up becomes a stand-alone query: by the ``model`` (checked), by ``rules``, or ``off``.

@@ -10,7 +10,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
 from retrieval.chat.budget import MESSAGE_TOKENS, Picture, cut, text_tokens
-from retrieval.chat.claims import strip_citations
+from retrieval.chat.check.claims import strip_citations
 from retrieval.chat.errors import QuestionError
 from retrieval.chat.evidence import Evidence
 from retrieval.chat.options import REFUSAL, ChatOptions

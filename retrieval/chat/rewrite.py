@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
 from retrieval.chat.budget import cut
-from retrieval.chat.claims import Claim, strip_citations
+from retrieval.chat.check.claims import Claim, strip_citations
 
 MAX_QUERY_CHARS = 400
 _MAX_TOPIC_WORDS = 8

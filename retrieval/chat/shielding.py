@@ -4,7 +4,7 @@ What was indexed may have been written by anyone. On the way in (`shield`) it lo
 taken for the prompt's own structure, and sentences that read like instructions to a model are left out.
 On the way out (`unlink`) an answer loses links and images, by which a model under someone's influence
 would send data away. Both are rules over text: they narrow what hostile text can do. They cannot promise
-that no phrasing reaches the model; what an answer claims is checked by `retrieval.chat.grounding`.
+that no phrasing reaches the model; what an answer claims is checked by `retrieval.chat.check.grounding`.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class Encoder(Protocol):
     def encode_images(self, images: Sequence[ImageInput]) -> NDArray[np.float32]:
         """(n, dim) float32 rows of unit length, in the order given; n may be 0.
 
-        Paths are decoded as `retrieval.images.load_image` does; raises its `ImageError` for a file
+        Paths are decoded as `retrieval.images.decode.load_image` does; raises its `ImageError` for a file
         that is not a usable image.
         """
         ...

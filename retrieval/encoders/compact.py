@@ -22,7 +22,7 @@ from retrieval.encoders.compact_classes import ClassVectors, load_classes
 from retrieval.encoders.compact_space import Space, SpaceSettings, softmax
 from retrieval.encoders.devices import choose_device, choose_precision
 from retrieval.encoders.threads import one_core_threads
-from retrieval.images import ImageError, available_cores, map_images
+from retrieval.images.decode import ImageError, available_cores, map_images
 
 VERSION = 1
 _GPU_BATCH = 16

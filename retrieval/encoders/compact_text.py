@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from retrieval.encoders.base import EncoderError
-from retrieval.images import available_cores
+from retrieval.images.decode import available_cores
 
 if TYPE_CHECKING:
     from tokenizers import Encoding

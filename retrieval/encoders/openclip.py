@@ -21,7 +21,7 @@ from retrieval.encoders.base import EncoderError, ImageInput
 from retrieval.encoders.checkpoints import Checkpoint, resolve
 from retrieval.encoders.devices import choose_device, choose_precision
 from retrieval.encoders.weights import fetch_text_folder, file_sha256
-from retrieval.images import ImageError, available_cores, crop_elongated, map_images
+from retrieval.images.decode import ImageError, available_cores, crop_elongated, map_images
 
 if TYPE_CHECKING:
     import torch
@@ -81,7 +81,7 @@ class OpenClipEncoder:
     def encode_images(self, images: Sequence[ImageInput]) -> NDArray[np.float32]:
         """(n, dim) float32 rows of unit length, in the order given; n may be 0.
 
-        Paths are decoded in threads as `retrieval.images.load_image` does; raises the first `ImageError`.
+        Paths are decoded in threads as `retrieval.images.decode.load_image` does; raises the first `ImageError`.
         """
         if isinstance(images, str | Path | Image.Image):
             raise TypeError("encode_images takes a sequence of images")

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import torch
 
-from retrieval.images import available_cores
+from retrieval.images.decode import available_cores
 
 
 def one_core_threads() -> ThreadPoolExecutor:

@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from langchain_core.embeddings import Embeddings
 
 from retrieval.encoders.base import Encoder, ImageInput
-from retrieval.images import ImageError, ImageSource, load_image
+from retrieval.images.decode import ImageError, ImageSource, load_image
 
 IMAGES_AT_ONCE = 64
 

@@ -13,9 +13,9 @@ from pydantic import Field
 
 from backends.base import Hit, Modality
 from retrieval.langchain.documents import original_metadata
-from retrieval.query import Query
-from retrieval.results import Result
-from retrieval.search import Retriever
+from retrieval.search.query import Query
+from retrieval.search.results import Result
+from retrieval.search.retriever import Retriever
 
 
 class SightlineRetriever(BaseRetriever):

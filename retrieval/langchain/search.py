@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from backends.base import And, Compare, Hit, Metric, Modality, Not, Or, Where, parse_where
-from retrieval.diversity import marginal_order
-from retrieval.search import Filter, reciprocal_rank_fusion
+from retrieval.search.diversity import marginal_order
+from retrieval.search.retriever import Filter, reciprocal_rank_fusion
 
 
 def maximal_marginal_relevance(query: ArrayLike, vectors: NDArray[np.float32], k: int, lambda_mult: float) -> list[int]:

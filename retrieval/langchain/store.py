@@ -26,11 +26,11 @@ from backends.base import (
     Modality,
     Record,
 )
-from retrieval.images import ImageSource
+from retrieval.images.decode import ImageSource
 from retrieval.langchain.documents import as_many, document_of, records_of
 from retrieval.langchain.embeddings import ImageEmbeddings, embeddings_fingerprint, image_uris
 from retrieval.langchain.search import RELEVANCE, fused, maximal_marginal_relevance, where_of, with_modality
-from retrieval.search import DESCRIBE_EVERY_S, EncoderMismatch, Filter
+from retrieval.search.retriever import DESCRIBE_EVERY_S, EncoderMismatch, Filter
 
 
 class SightlineVectorStore(VectorStore):

@@ -16,8 +16,8 @@ from benchmarks.suite.noise import watched
 from benchmarks.suite.photos import file_of
 from benchmarks.suite.runs import Array, Block, Point
 from retrieval.encoders import load_encoder
-from retrieval.fusion import RRF_CONSTANT, reciprocal_rank_fusion
-from retrieval.images import load_image
+from retrieval.images.decode import load_image
+from retrieval.search.fusion import RRF_CONSTANT, reciprocal_rank_fusion
 
 FUSED_DEPTH = 50
 STAGES = ("encode", "search", "fetch", "decode")

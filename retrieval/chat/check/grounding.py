@@ -1,0 +1,155 @@
+"""Groundedness: whether what a sentence says stands in the evidence that it cites.
+
+A sentence has support in a text when all of these hold (`TextSupport`):
+
+- every number in it, in digits or words, is in the text ("a" counts as one);
+- every name in it, a word with a capital inside the sentence, is in the text;
+- no word is negated on one side and not on the other;
+- every other content word is in the text: by its stem, by `retrieval.chat.check.lexicon` ("child" by "girl", but
+  never "red" by "blue"), or by a near meaning, a cosine of at least `NEAR_WORD` between the two words'
+  all-MiniLM-L6-v2 embeddings;
+- the cosine of the embeddings of the sentence and of some part of the text is at least `MIN_COSINE`,
+  unless every content word is in the text itself.
+
+It is the word alignment of BERTScore (Zhang et al., ICLR 2020) made strict, because in short answers one
+wrong word is what makes them wrong. Its limits: it does not parse, so who does what to whom, and which
+colour belongs to which thing, are not checked ("a dog chases a man" has support in "a man chases a dog");
+the lists are English; world knowledge is no support. Measured figures: docs/chat.md.
+
+all-MiniLM-L6-v2 is what `compact` carries anyway. It is used whatever encoder searches, so that the
+thresholds mean the same: the text towers of CLIP models put almost any two sentences near each other.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.chat.check.claims import Claim
+from retrieval.chat.check.lexicon import same
+
+Verdict: TypeAlias = Literal["supported", "from_image", "unsupported", "no_claim"]
+TextVectors: TypeAlias = Callable[[Sequence[str]], NDArray[np.float32]]
+
+NEAR_WORD = 0.60
+MIN_COSINE = 0.35
+_KEPT_VECTORS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One sentence of an answer after the check.
+
+    text: as the model wrote it, without citations that do not resolve. citations: numbers of the evidence it
+    cites now, corrected where `corrected` says so. support: of `TextSupport.judge`, 0 to 1, or for
+    `from_image` the percentile of `retrieval.chat.check.image_support`, or the support by the image's own labels.
+    """
+
+    text: str
+    verdict: Verdict
+    citations: tuple[int, ...]
+    support: float
+    corrected: bool = False
+
+
+@lru_cache(maxsize=1)
+def _mini_lm() -> TextVectors:
+    from retrieval.encoders.compact_text import SentenceEncoder
+    from retrieval.encoders.threads import one_core_threads
+
+    return SentenceEncoder(one_core_threads()).encode
+
+
+class TextSupport:
+    """Judges claims against texts. Thread-safe; keeps the vectors of the words it met last.
+
+    vectors: (n, d) unit rows of n texts; by default all-MiniLM-L6-v2, loaded at the first use.
+    """
+
+    def __init__(self, vectors: TextVectors | None = None) -> None:
+        self._vectors = vectors
+        self._lock = threading.Lock()
+        self._kept: dict[str, NDArray[np.float32]] = {}
+
+    def warm_up(self) -> None:
+        """Load the embedding model, so that the first check does not wait for it."""
+        self._embedded(["a"])
+
+    def judge(self, claim: Claim, texts: Sequence[str]) -> float:
+        """How far `texts` together support a claim: 0 where any rule is broken, else from 0.5 to 1.
+
+        1 where all its content words are in the texts themselves, 0.5 where all are there by meaning only. A claim
+        without content words has the support of its numbers alone: 1 or 0.
+        """
+        source = Claim(" / ".join(texts))
+        if not claim.numbers <= source.all_numbers or not claim.names <= source.stems:
+            return 0.0
+        if not claim.content:
+            return 1.0 if claim.numbers else 0.0
+        if contradicts(claim, source):
+            return 0.0
+        if self.unaligned(claim, source):
+            return 0.0
+        literal = len(set(claim.content) & source.stems) / len(claim.content)
+        return (1 + literal) / 2 if literal == 1 or self._near(claim.text, texts) else 0.0
+
+    def unaligned(self, claim: Claim, source: Claim) -> set[str]:
+        """Stems of the claim's content words of which `source` has neither the stem nor a near meaning."""
+        missing = set()
+        for word in set(claim.content) - source.stems:
+            known = {other: same(word, other) for other in source.content}
+            if True in known.values():
+                continue
+            near = [source.content[other] for other in known if len(other) > 1]
+            # Where the source has another member of the same kind, nearness is what would mislead.
+            if False in known.values() or not near or not self._means(claim.content[word], near):
+                missing.add(word)
+        return missing
+
+    def _means(self, word: str, others: Sequence[str]) -> bool:
+        vectors = self._embedded([word, *others])
+        return float((vectors[1:] @ vectors[0]).max()) >= NEAR_WORD
+
+    def relates(self, question: Claim, text: str) -> float:
+        """The share of a question's content words that a text has, by stem or near meaning; 0 where there are none."""
+        if not question.content:
+            return 0.0
+        return 1 - len(self.unaligned(question, Claim(text))) / len(question.content)
+
+    def _near(self, sentence: str, texts: Sequence[str]) -> bool:
+        parts = [part for text in texts for part in text.split(" / ") if part.strip()]
+        if not parts:
+            return False
+        vectors = self._embedded([sentence, *parts])
+        return float((vectors[1:] @ vectors[0]).max()) >= MIN_COSINE
+
+    def _embedded(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        with self._lock:
+            new = [text for text in dict.fromkeys(texts) if text not in self._kept]
+            if len(self._kept) + len(new) > _KEPT_VECTORS:
+                self._kept.clear()
+                new = list(dict.fromkeys(texts))
+            if new:
+                self._vectors = self._vectors or _mini_lm()
+                self._kept.update(zip(new, self._vectors(new), strict=True))
+            return np.stack([self._kept[text] for text in texts])
+
+
+def contradicts(claim: Claim, source: Claim) -> bool:
+    """Whether a content word is negated on one side, and on the other there and never negated."""
+    ours, theirs = claim.negated, source.negated
+    denied = ours & source.stems - theirs
+    asserted = (set(claim.content) - ours) & theirs
+    # Captions side by side may say "no people" and "a bench": what is both is not contradicted.
+    return bool(denied) or any(_only_negated(stem, source) for stem in asserted)
+
+
+def _only_negated(stem: str, source: Claim) -> bool:
+    plain = [part for part in source.text.split(" / ") if stem in Claim(part).stems and stem not in Claim(part).negated]
+    return not plain

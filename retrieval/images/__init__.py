@@ -1,0 +1,1 @@
+"""Pictures: decoded, upright, in sRGB."""

@@ -1,0 +1,1 @@
+"""Search by meaning, by words or by both, and what is done with its results."""

@@ -1,0 +1,382 @@
+"""Search: text to image, image to text, image to image, by vectors, by words or by both, over any backend."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from backends.base import And, Backend, Compare, Hit, Modality, Record, Where, matches, parse_where
+from backends.filters import check_field_name
+from backends.text import searched_text, words
+from retrieval.encoders.base import Encoder
+from retrieval.relevance.scorer import Calibrator, Judge, Make, make_of
+from retrieval.search.facets import Facet, count_facets
+from retrieval.search.fusion import Ranked, fuse, reciprocal_rank_fusion
+from retrieval.search.postprocessing import WINDOW, Shape, Shaper
+from retrieval.search.query import Query, SearchError, Stored, Term, as_terms, query_items, query_vector, query_words
+from retrieval.search.rerank import Reranker
+from retrieval.search.results import Result
+
+__all__ = [
+    "EncoderMismatch", "ItemNotFound", "Mode", "Query", "Retriever", "SearchError", "Term", "reciprocal_rank_fusion",
+]  # fmt: skip
+
+Filter: TypeAlias = Where | Mapping[str, Any] | None
+Mode: TypeAlias = Literal["vector", "keyword", "hybrid"]
+
+MAX_DEPTH = 10_000
+#: Ranks of each list that are fused at least. Deeper, items without a text lose more than others gain.
+FUSED_DEPTH = 10
+DESCRIBE_EVERY_S = 5.0
+
+
+class EncoderMismatch(SearchError):
+    """The collection was indexed with another encoder than the one that would search it."""
+
+
+class ItemNotFound(SearchError):
+    """No item of that id is in the collection."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is looked for: by `vector` where there is one, by `words` where there are some."""
+
+    vector: NDArray[np.float32] | None
+    words: str
+    where: Where | None
+    modality: Modality | None
+    effort: float | None
+    judge: Judge | None = None
+    min_relevance: float | None = None
+    without: frozenset[str] = frozenset()
+
+
+class Retriever:
+    """Searches one collection of one backend with the encoder that filled it.
+
+    Thread-safe when backend and encoder are. Raises `CollectionNotFound` and `EncoderMismatch` at
+    construction; the collection is looked at again every 5 seconds of use, so that one which was
+    dropped and filled anew by another encoder is noticed.
+
+    Results carry their calibrated relevance (`retrieval.relevance.scorer`). It is judged by a random sample of the
+    collection, taken at the first search and kept in the folder `samples`, one folder a store, or in memory;
+    `calibrate` False leaves it out.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        encoder: Encoder,
+        collection: str,
+        *,
+        samples: Path | None = None,
+        calibrate: bool = True,
+    ) -> None:
+        self.backend = backend
+        self.encoder = encoder
+        self.collection = collection
+        self.calibrator = Calibrator(backend, encoder, collection, samples) if calibrate else None
+        self._checked_at = -DESCRIBE_EVERY_S
+        self._check()
+
+    def prepare(self) -> None:
+        """Do now what the first search would wait for: the sample, the background queries' vectors, their statistics.
+
+        Nothing to do without calibration. Raises `BackendError` and `EncoderError`.
+        """
+        self._check()
+        if self.calibrator is not None:
+            self.calibrator.prepare()
+
+    def _check(self) -> None:
+        now = time.monotonic()
+        if now - self._checked_at < DESCRIBE_EVERY_S:
+            return
+        stored = self.backend.describe(self.collection).encoder
+        if stored != self.encoder.fingerprint:
+            raise EncoderMismatch(
+                f"collection {self.collection!r} was indexed with encoder {stored!r}, but the search would use "
+                f"{self.encoder.fingerprint!r}: choose that encoder, or index into another collection"
+            )
+        self._checked_at = now
+
+    def search(
+        self,
+        query: Query,
+        k: int = 10,
+        *,
+        where: Filter = None,
+        modality: Modality | None = None,
+        offset: int = 0,
+        effort: float | None = None,
+        min_relevance: float | None = None,
+        mode: Mode = "vector",
+        diversity: float = 0.0,
+        group_duplicates: float | None = None,
+        reranker: Reranker | None = None,
+        vector: NDArray[np.float32] | None = None,
+    ) -> list[Result]:
+        """The results of ranks ``offset + 1`` to ``offset + k`` for words, an image, or weighted terms of both.
+
+        A str is text; a Path, bytes or PIL image is an image. With `modality` the hits are ordered by
+        score; without, images and texts are searched apart and merged by `reciprocal_rank_fusion`.
+        Stored items that the query is made of (`stored`) are left out.
+        `where` is a `Where` or its JSON form. Pages of one k fit together without gap or repetition
+        while the collection does not change. Raises SearchError, `ImageError` or `BackendError`.
+
+        min_relevance: in [0, 1], leaves out what is less relevant, before paging; `RELEVANT` is the
+        recommended one. Relevance is judged by vectors, so an item found by keywords that has every word
+        of the query stays whatever its own. A keyword search without it judges, and encodes, nothing.
+
+        mode: ``keyword`` ranks by BM25 over the words of the terms that do not steer away, ``hybrid``
+        fuses that ranking with those by vectors, each read down to k, at least to 10. Without
+        a word, as for a picture, hybrid is vector. `score` is that of the list a hit was found in first.
+
+        The list can then be shaped: `reranker` orders the texts among the first 50 anew;
+        `group_duplicates`, a cosine such as 0.95, folds what is as close as that to a better-ranked item
+        of its modality into its `duplicates`, those found as deep as was read; `diversity` in [0, 1)
+        orders the first 100 by `maximal_marginal_relevance`.
+
+        vector: the query's, where `query_vector` gave it before: the query is not encoded again then.
+        """
+        check_page(k, offset)
+        self._check()
+        text = query_words(query)
+        searched = "" if mode == "vector" else self._searched_words(text, mode)
+        if mode == "keyword" and min_relevance is None:
+            vector = None
+        elif vector is None:
+            vector = query_vector(query, self.encoder)
+        request = _Request(
+            None if mode == "keyword" else vector, searched, _as_where(where), modality, effort,
+            self._judge(vector, make_of(as_terms(query)), min_relevance), min_relevance, query_items(query),
+        )  # fmt: skip
+        return self._page(request, k, offset, Shape(diversity, group_duplicates, reranker, text))
+
+    def similar(
+        self,
+        item_id: str,
+        k: int = 10,
+        *,
+        where: Filter = None,
+        modality: Modality | None = None,
+        offset: int = 0,
+        effort: float | None = None,
+        min_relevance: float | None = None,
+        diversity: float = 0.0,
+        group_duplicates: float | None = None,
+    ) -> list[Result]:
+        """The items nearest to a stored one, itself left out; of its own modality unless said otherwise.
+
+        Raises `ItemNotFound`, and what `search` raises.
+        """
+        check_page(k, offset)
+        self._check()
+        item = self.stored([item_id])[item_id]
+        judge = self._judge(item.vector, ((item.modality, 1.0),), min_relevance)
+        request = _Request(
+            item.vector, "", _as_where(where), modality or item.modality, effort, judge, min_relevance,
+            frozenset((item_id,)),
+        )  # fmt: skip
+        return self._page(request, k, offset, Shape(diversity, group_duplicates))
+
+    def lookup(
+        self,
+        image: Path | bytes | Image.Image,
+        k: int = 10,
+        *,
+        where: Filter = None,
+        offset: int = 0,
+        effort: float | None = None,
+        min_relevance: float | None = None,
+    ) -> list[Result]:
+        """The texts (captions, passages) that describe an image best."""
+        return self.search(
+            image, k, where=where, modality="text", offset=offset, effort=effort, min_relevance=min_relevance
+        )
+
+    def get(self, item_id: str, *, with_vector: bool = False) -> Record:
+        """The stored item of this id. Raises `ItemNotFound`."""
+        found = self.backend.get(self.collection, [item_id], with_vectors=with_vector)
+        if not found:
+            raise ItemNotFound(f"no item {item_id!r} in collection {self.collection!r}")
+        return found[0]
+
+    def stored(self, ids: Sequence[str]) -> dict[str, Stored]:
+        """These items as parts of a query, by id: ``Term(stored["a"], -0.5)``. Raises `ItemNotFound`."""
+        if not ids:
+            return {}
+        found = self.backend.get(self.collection, ids, with_vectors=True)
+        missing = set(ids) - {record.id for record in found}
+        if missing:
+            raise ItemNotFound(f"no item {min(missing)!r} in collection {self.collection!r}")
+        return {r.id: Stored(r.id, r.modality, r.vector) for r in found if r.vector is not None}
+
+    def facets(
+        self,
+        fields: Sequence[str],
+        query: Query | None = None,
+        *,
+        where: Filter = None,
+        modality: Modality | None = None,
+        mode: Mode = "vector",
+        depth: int = WINDOW,
+        top: int = 10,
+        vector: NDArray[np.float32] | None = None,
+    ) -> dict[str, Facet]:
+        """How often each value of these metadata fields is there, the `top` values of each.
+
+        Without a query, exactly, over every item that matches `where` and `modality`; this reads the
+        whole collection. With one, over its first `depth` results, because a search by vectors finds
+        everything, only ever less alike. ``modality`` can be counted as a field. `vector` is that of `search`.
+        """
+        if isinstance(fields, str) or top < 1:
+            raise SearchError(f"facets take a list of field names and a top of at least 1, not {fields!r} and {top}")
+        for field in fields:
+            try:
+                check_field_name(field)
+            except ValueError as error:
+                raise SearchError(str(error)) from None
+        if query is not None:
+            found = self.search(query, depth, where=where, modality=modality, mode=mode, vector=vector)
+            return count_facets(((hit.metadata, hit.modality) for hit in found), fields, top)
+        self._check()
+        clause = _narrowed(_as_where(where), modality)
+        pages = self.backend.scan(self.collection, with_vectors=False)
+        items = ((r.metadata, r.modality) for page in pages for r in page.records)
+        return count_facets((item for item in items if matches(clause, *item)), fields, top)
+
+    def _searched_words(self, text: str, mode: Mode) -> str:
+        """The words for a keyword search, ``""`` where there are none. Raises SearchError where it cannot be done."""
+        if mode not in get_args(Mode):
+            raise SearchError(f"mode must be vector, keyword or hybrid, not {mode!r}")
+        if mode == "keyword" and not text:
+            raise SearchError("a keyword search takes words, and the query has none that it does not steer away from")
+        if not words(text):
+            return ""
+        if not self.backend.capabilities.keyword:
+            raise SearchError(
+                f"{type(self.backend).__name__} has no keyword search: open it with "
+                "retrieval.search.keywords.with_keywords(backend, folder), or search by vectors"
+            )
+        return text
+
+    def _page(self, request: _Request, k: int, offset: int, shape: Shape) -> list[Result]:
+        """The results of one page: the one place where hits become results."""
+        shaper = Shaper(shape, self.backend, self.collection)
+        fused = request.vector is not None and request.words
+        least = 0 if shape.plain else WINDOW
+        shaped: list[tuple[Ranked[Hit], tuple[str, ...]]] = []
+        for ranked, complete in self._growing(request, max(k, FUSED_DEPTH) if fused else k, least):
+            if complete or len(ranked) >= max(least, offset + k):
+                shaped = shaper.shaped(ranked)
+                if complete or len(shaped) >= offset + k:
+                    break
+        return [Result.of(each.hit, duplicates) for each, duplicates in shaped[offset : offset + k]]
+
+    def _growing(self, request: _Request, depth: int, least: int) -> Iterator[tuple[list[Ranked[Hit]], bool]]:
+        """A list that only grows at its end, and whether it has all there is; read deeper as long as it is asked for.
+
+        An approximate index may find more when it looks deeper, and fusion moves what it finds in a second
+        list. So the list for depth 2k is the list for depth k, then what the deeper search adds: earlier
+        pages stay as they were. At least `least` ranks are read at once.
+        """
+        listed: dict[str, Ranked[Hit]] = {}
+        limit = min(MAX_DEPTH + 1, self.backend.capabilities.max_k or MAX_DEPTH + 1)
+        # The items of the query themselves are in every list that reaches them.
+        depth = min(depth + len(request.without), limit)
+        read, value = 0, float("inf")
+        while True:
+            if depth > read:
+                read = min(max(depth, least), limit)
+                rankings = self._rankings(request, read)
+            exhausted = depth == limit or all(ended and len(ranking) <= depth for ranking, ended in rankings)
+            merged = fuse([ranking[:depth] for ranking, _ in rankings]) if rankings else []
+            for ranked in merged if exhausted else merged[:depth]:
+                if ranked.hit.id not in listed and ranked.hit.id not in request.without:
+                    # What is found late stands at the end, whatever its value.
+                    value = min(value, ranked.value)
+                    listed[ranked.hit.id] = Ranked(ranked.hit, value)
+            yield list(listed.values()), exhausted
+            if exhausted:
+                return
+            depth = min(2 * depth, limit)
+
+    def _rankings(self, request: _Request, depth: int) -> list[tuple[Sequence[Hit], bool]]:
+        """The rankings to be fused, by vector for each modality, then by keywords; and whether each has ended."""
+        found: list[tuple[Sequence[Hit], bool]] = []
+        wanted: list[Modality] = [request.modality] if request.modality else ["image", "text"]
+        if request.vector is not None:
+            for modality in wanted:
+                clause = _narrowed(request.where, modality)
+                queries = request.vector[None, :]
+                hits = self.backend.search(self.collection, queries, depth, where=clause, effort=request.effort)[0]
+                judge, whole = request.judge, request.where is None
+                kept = judge.judge(hits, request.min_relevance, whole=whole) if judge else hits
+                cut = len(kept) < len(hits)
+                if cut and modality == "image" and request.judge and request.min_relevance is not None:
+                    # Own evidence falls with the score: of what follows, only captions can speak for an image.
+                    kept = [*kept, *request.judge.captioned(request.min_relevance, request.where, hits)]
+                found.append((kept, len(hits) < depth or cut))
+        if request.words:
+            clause = _narrowed(request.where, request.modality)
+            hits = self.backend.search_text(self.collection, request.words, depth, where=clause)
+            found.append((_relevant(hits, request), len(hits) < depth))
+        return found
+
+    def _judge(self, vector: NDArray[np.float32] | None, make: Make, min_relevance: float | None) -> Judge | None:
+        if min_relevance is not None and not 0 <= min_relevance <= 1:
+            raise SearchError(f"min_relevance must be from 0 to 1, not {min_relevance!r}")
+        if self.calibrator is None:
+            if min_relevance is not None:
+                raise SearchError("min_relevance needs calibration, which this retriever was made without")
+            return None
+        return None if vector is None else self.calibrator.judge(vector, make)
+
+
+def _relevant(hits: list[Hit], request: _Request) -> Sequence[Hit]:
+    """What a keyword search found, judged; without what is neither relevant enough nor has every word."""
+    if request.judge is None:
+        return hits
+    judged, least, asked = request.judge.judge_found(hits), request.min_relevance, set(words(request.words))
+    return [
+        hit
+        for hit in judged
+        if least is None
+        or hit.relevance is None
+        or hit.relevance >= least
+        or asked <= set(words(searched_text(hit.text, hit.uri)))
+    ]
+
+
+def check_page(k: int, offset: int) -> None:
+    """Raise SearchError for a page that starts before 0, is empty, or ends beyond rank 10,000."""
+    for name, value, least in (("k", k, 1), ("offset", offset, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise SearchError(f"{name} must be an integer of at least {least}, not {value!r}")
+    if offset + k > MAX_DEPTH:
+        raise SearchError(f"offset + k is {offset + k}; paging ends at rank {MAX_DEPTH}: narrow the search with where")
+
+
+def _narrowed(where: Where | None, modality: Modality | None) -> Where | None:
+    if modality is None:
+        return where
+    only = Compare("modality", "eq", modality)
+    return only if where is None else And((only, where))
+
+
+def _as_where(where: Filter) -> Where | None:
+    if where is None or isinstance(where, Mapping):
+        try:
+            return None if where is None else parse_where(where)
+        except ValueError as error:
+            raise SearchError(f"the filter is not usable: {error}") from None
+    return where
