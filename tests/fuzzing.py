@@ -25,9 +25,9 @@ from typing import Any
 from PIL import Image
 
 import backends
-from app.keys import KeyStore
-from app.server import GracefulServer, configuration
-from app.service import Limits, create_app
+from app.core.keys import KeyStore
+from app.http.app import Limits, create_app
+from app.http.server import GracefulServer, configuration
 from backends.base import CollectionSpec, Record
 from retrieval.chat import ChatOptions
 from retrieval.encoders.base import Encoder

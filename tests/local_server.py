@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.servers import Running, ServerError, down, up
+from app.core.local_servers import Running, ServerError, down, up
 
 
 def required() -> set[str]:
@@ -19,7 +19,7 @@ def required() -> set[str]:
 
 
 class LocalServer:
-    """The server `name` of `app.servers`. Where it cannot be started its tests skip, or fail if it is required."""
+    """The server `name` of `app.core.local_servers`. Where it cannot be started its tests skip, or fail if it is required."""
 
     def __init__(self, name: str) -> None:
         self.name = name

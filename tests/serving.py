@@ -13,7 +13,7 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
-from app.server import GracefulServer, configuration
+from app.http.server import GracefulServer, configuration
 
 
 @contextlib.contextmanager

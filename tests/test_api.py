@@ -20,9 +20,9 @@ import httpx
 import pytest
 from PIL import Image
 
-from app.api.observing import JsonLines
-from app.keys import KeyStore
-from app.service import Limits, create_app
+from app.core.keys import KeyStore
+from app.http.app import Limits, create_app
+from app.http.observing import JsonLines
 from backends import connect
 from backends.base import Backend, CollectionSpec, Record, Unavailable
 from retrieval.encoders.base import EncoderError
@@ -246,7 +246,7 @@ def test_request_ids_logs_and_what_they_leave_out(store: Backend, home: Path, ca
 @pytest.fixture
 def json_log() -> Iterator[io.StringIO]:
     """What the service would write to standard error; afterwards logging is as it was."""
-    from app.server import log_as_json
+    from app.http.server import log_as_json
 
     names = [None, *logging.root.manager.loggerDict]
     before = [
@@ -350,8 +350,8 @@ def test_spans_of_request_and_stages(store: Backend, home: Path) -> None:
 
 
 def test_readiness_says_which_part_does_not_answer(store: Backend, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.api.health.FRESH_S", 0.0)
-    monkeypatch.setattr("app.api.health.ANSWER_WITHIN_S", 0.2)
+    monkeypatch.setattr("app.http.routes.health.FRESH_S", 0.0)
+    monkeypatch.setattr("app.http.routes.health.ANSWER_WITHIN_S", 0.2)
     encoder = ColourEncoder()
     with served(store, home, encoder=encoder) as client:
         assert client.get("/readyz").json() == {"status": "ready", "backend": "ok", "encoder": "ok"}

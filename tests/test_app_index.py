@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from app.indexing import PlainLines, describe, duration
+from app.cli.index import PlainLines, describe, duration
 from backends.errors import CollectionNotFound
 from indexers import Progress
 from tests.cli import Run, encoder, paint, run

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from app import benching, servers
-from app.cli import main
+from app.cli import bench as benching
+from app.cli.main import main
+from app.core import local_servers as servers
 from backends.kit.local_server import Launch, LocalServer, answers
 from benchmarks.suite import engines
 

@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
-from app.api.limits import Places, RateLimit, caller_of
-from app.jobs import IndexJobs, JobError
-from app.service import Limits, create_app
+from app.core.jobs import IndexJobs, JobError
+from app.http.app import Limits, create_app
+from app.http.limits import Places, RateLimit, caller_of
 from backends import connect
 from backends.base import Backend, CollectionSpec
 from tests.fake_openai import Behaviour, FakeOpenAI, _running, server
@@ -171,7 +171,7 @@ def test_a_rate_holds_for_threads_that_come_at_once() -> None:
 
 def test_a_rate_slides_and_says_when_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 6000.0
-    monkeypatch.setattr("app.api.limits.time.monotonic", lambda: now_s)
+    monkeypatch.setattr("app.http.limits.time.monotonic", lambda: now_s)
     limit = RateLimit("10/minute")
     assert [limit.wait_s("a") for _ in range(11)] == [0] * 10 + [60]
     now_s = 6075.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from app.api import breaker
-from app.api.breaker import Breaker
+from app.http import breaker
+from app.http.breaker import Breaker
 from backends.base import BackendError, DimensionMismatch, Unavailable, Unsupported
 
 

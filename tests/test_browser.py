@@ -15,9 +15,9 @@ from urllib.parse import quote
 import pytest
 from PIL import Image
 
-from app.keys import KeyStore
-from app.service import Limits, create_app
-from app.settings import Settings
+from app.core.keys import KeyStore
+from app.core.settings import Settings
+from app.http.app import Limits, create_app
 from retrieval.relevance.scorer import RELEVANT
 from tests.browser import Watch, chromium, drop, launched, screenshots, violations
 from tests.browser_store import COLOURS, OF_EACH, SpreadEncoder, fill

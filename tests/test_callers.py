@@ -13,9 +13,9 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from app.jobs import Job, _told
-from app.keys import KeyStore
-from app.service import Limits, create_app
+from app.core.jobs import Job, _told
+from app.core.keys import KeyStore
+from app.http.app import Limits, create_app
 from app.telling import told_to_callers
 from backends import connect
 from backends.base import Backend, CollectionSpec, Record

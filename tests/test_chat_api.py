@@ -18,9 +18,9 @@ import httpx
 import pytest
 from langchain_openai import ChatOpenAI
 
-from app.keys import KeyStore
-from app.opening import CommandError
-from app.service import Limits, create_app
+from app.cli.context import CommandError
+from app.core.keys import KeyStore
+from app.http.app import Limits, create_app
 from backends.base import Backend
 from retrieval.chat import REFUSAL, ChatOptions
 from tests.chat_models import CAPTIONS, Scripted, collection, prompt_of
@@ -356,7 +356,7 @@ def test_a_turn_that_cannot_begin_keeps_no_room(
 
     with served(store, tmp_path, limits=Limits(rate=None, max_chats=1)) as client:
         with monkeypatch.context() as patch:
-            patch.setattr("app.api.turns.RunningTurn.start", full)
+            patch.setattr("app.http.turns.RunningTurn.start", full)
             is_problem(asked(client), 503, "thread")
         assert asked(client).status_code == 200
         # Nor does one that fails.
@@ -411,7 +411,7 @@ def test_chat_needs_a_key_that_may_read(store: Backend, tmp_path: Path) -> None:
 def test_a_connection_without_news_is_kept_open(
     store: Backend, tmp_path: Path, server: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.api.chat.KEEP_ALIVE_S", 0.1)
+    monkeypatch.setattr("app.http.routes.chat.KEEP_ALIVE_S", 0.1)
     server.behaviour = Behaviour(first_token_s=0.5)
     body = {"question": "what does the dog on the red beach do?"}
     with served(store, tmp_path, load_model=loader(through(server))) as client:
@@ -462,7 +462,7 @@ def test_the_command_answers_with_the_model_that_is_set(
     monkeypatch.setitem(KeptBackend.stores, "kept://", store)
     monkeypatch.setattr(store, "close", lambda: None)
     monkeypatch.setenv("SIGHTLINE_MIN_RELEVANCE", "0")
-    monkeypatch.setattr("app.serving.run", used)
+    monkeypatch.setattr("app.cli.serve.run", used)
     flags = ["--port", 0, "--collection", "c", "--root", tmp_path / "photos"]
     seeing = ["--model", "openai:fake-vision", "--model-url", server.base_url, "--model-vision", "yes"]
     done = run("serve", *flags, *seeing)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import retrieval.llms
-from app.thumbnails import protocol, sixel, thumbnail
+from app.cli.thumbnails import protocol, sixel, thumbnail
 from retrieval.chat import REFUSAL
 from tests.chat_models import Scripted
 from tests.cli import Run, colours, encoder, paint, run
@@ -175,7 +175,7 @@ def test_an_error_or_ctrl_c_ends_the_answer_not_the_chat(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("app.chatting.follow", interrupted)
+    monkeypatch.setattr("app.cli.chat.follow", interrupted)
     talk(monkeypatch, ASKED, "/quit")
     done = run("chat", "--model", "scripted:slow")
     assert (done.code, done.out) == (0, "")
@@ -250,8 +250,8 @@ def decode_sixel(text: str, size: tuple[int, int]) -> list[list[Any]]:
 
 
 def test_pictures_are_shown_where_the_terminal_can(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("app.chatting.is_terminal", lambda: True)
-    monkeypatch.setattr("app.chatting.protocol", lambda: "kitty")
+    monkeypatch.setattr("app.cli.chat.is_terminal", lambda: True)
+    monkeypatch.setattr("app.cli.chat.protocol", lambda: "kitty")
     talk(monkeypatch, ASKED)
     assert "\x1b_G" in run("chat", "--model", "openai:fake-text").out
     talk(monkeypatch, ASKED)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from app.cli import EXIT_CODES
-from app.searching import split_terms
+from app.cli.main import EXIT_CODES
+from app.cli.search import split_terms
 from backends.errors import CollectionNotFound
 from tests.cli import Outcome, Run, colours, encoder, paint, run
 from tests.toy import ColourEncoder, KeptBackend
@@ -235,7 +235,7 @@ def test_the_unexpected_is_one_line_and_a_trace_only_when_debugging(
     failed = run("search", "red")
     assert failed.code == 1
     assert failed.err == ("error: unexpected ZeroDivisionError: two lines; run sightline --debug … for the trace\n")
-    from app.cli import main
+    from app.cli.main import main
 
     assert main(["--debug", "search", "red"]) == 1
     assert "Traceback" in capsys.readouterr().err
@@ -295,7 +295,7 @@ def test_the_program_itself() -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from app.cli import main; main(['--help']); "
+        "import sys; from app.cli.main import main; main(['--help']); "
         "heavy = {'torch', 'numpy', 'PIL', 'faiss', 'transformers', 'open_clip', 'rich', 'jinja2'} & set(sys.modules); "
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
@@ -327,7 +327,7 @@ def test_models_lists_the_encoders(run: Run) -> None:
 
 
 def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
-    from app.output import print_json
+    from app.cli.output import print_json
 
     print_json({"a": float("nan"), "b": [1.0, float("-inf"), "x"]})
     assert json.loads(capsys.readouterr().out) == {"a": None, "b": [1.0, None, "x"]}

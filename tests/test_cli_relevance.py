@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from app.output import show_relevance
-from app.service import create_app
-from app.settings import Settings, SettingsError
+from app.cli.output import show_relevance
+from app.core.settings import Settings, SettingsError
+from app.http.app import create_app
 from backends import connect
 from backends.base import Hit
 from retrieval.search.results import Result

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import app.demo
-from app.demo import gather
+import app.cli.demo
+from app.cli.demo import gather
 from tests.cli import Run, encoder, paint, run
 from tests.test_cli import sightline
 from tests.toy import ColourEncoder
@@ -27,7 +27,7 @@ def stamps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     paint(folder / "animals" / "unnamed.png", "red")
     paint(folder / "food" / "latin.png", "yellow")
     (folder / "food" / "latin.txt").write_bytes("A crème.\n".encode("latin-1"))
-    monkeypatch.setattr(app.demo, "STAMPS", folder)
+    monkeypatch.setattr(app.cli.demo, "STAMPS", folder)
     return folder
 
 
@@ -66,10 +66,10 @@ def test_gathered_captions_are_english(tmp_path: Path, stamps: Path) -> None:
 
 
 def test_the_manifest_names_every_photograph_once() -> None:
-    lines = [json.loads(line) for line in Path(app.demo.__file__).with_name("demo.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in Path(app.cli.demo.__file__).with_name("demo.jsonl").read_text().splitlines()]
     assert len({line["file"] for line in lines}) == len(lines) == 24
-    assert all(line["captions"] and line["from"] in app.demo.PACKAGES for line in lines)
-    named = {app.demo.LOOKUP, *(value for value, _ in app.demo.COMPOSED if "/" in value)}
+    assert all(line["captions"] and line["from"] in app.cli.demo.PACKAGES for line in lines)
+    named = {app.cli.demo.LOOKUP, *(value for value, _ in app.cli.demo.COMPOSED if "/" in value)}
     assert named <= {f"photos/{line['file']}" for line in lines}
 
 

@@ -24,11 +24,11 @@ import openai
 import pytest
 import trustme
 
-from app.api.problems import problem_of
-from app.fetching import Fetcher, FetchError
-from app.hosts import HostList, is_public
-from app.service import Limits, create_app
-from app.settings import Settings, SettingsError
+from app.core.fetch import Fetcher, FetchError
+from app.core.hosts import HostList, is_public
+from app.core.settings import Settings, SettingsError
+from app.http.app import Limits, create_app
+from app.http.problems import problem_of
 from backends.base import Backend
 from retrieval.chat import ChatOptions
 from retrieval.chat.check.grounding import TextSupport
@@ -648,7 +648,7 @@ def test_the_hosts_that_are_named_reach_the_service(
     store: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr("app.fetching.addresses_of", lambda host: asked.append(host) or ["127.0.0.1"])
+    monkeypatch.setattr("app.core.fetch.addresses_of", lambda host: asked.append(host) or ["127.0.0.1"])
     app = service(store, tmp_path, None, fetch_hosts=HostList.parse("*.example.org"))
     with serving(app) as client:
         is_problem(client.post("/v1/search", json={"image_url": url_of("/a.png")}), 422, "cannot be reached")

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-import app.server
-from app.framing import MAX_CHUNK_OVERHEAD_BYTES
-from app.service import Limits, create_app
+import app.http.server
+from app.http.app import Limits, create_app
+from app.http.framing import MAX_CHUNK_OVERHEAD_BYTES
 from backends import connect
 from backends.base import CollectionSpec
 from tests.serving import running
@@ -163,14 +163,14 @@ def test_a_broken_body_ends_the_connection_whatever_the_route_does(port: int, ca
 def test_accepted_connections_send_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With any listener: asyncio sees to it only for those that were made with the protocol's number."""
     seen: list[bool] = []
-    real = app.server.PromptH11.data_received
+    real = app.http.server.PromptH11.data_received
 
-    def looking(self: app.server.PromptH11, data: bytes) -> None:
+    def looking(self: app.http.server.PromptH11, data: bytes) -> None:
         connection = self.transport.get_extra_info("socket")
         seen.append(bool(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)))
         real(self, data)
 
-    monkeypatch.setattr(app.server.PromptH11, "data_received", looking)
+    monkeypatch.setattr(app.http.server.PromptH11, "data_received", looking)
     service = create_app(connect("exact://"), ColourEncoder(), "c", home=tmp_path)
     with running(service) as port:
         assert answers(port, f"{GET}Connection: close\r\n\r\n")[0] == [200]
@@ -180,8 +180,8 @@ def test_accepted_connections_send_at_once(monkeypatch: pytest.MonkeyPatch, tmp_
 def test_connections_of_other_kinds_are_left_alone() -> None:
     one, other = socket.socketpair()
     with one, other:
-        app.server.send_at_once(one)
-    app.server.send_at_once(None)
+        app.http.server.send_at_once(one)
+    app.http.server.send_at_once(None)
     gone = socket.socket()
     gone.close()
-    app.server.send_at_once(gone)
+    app.http.server.send_at_once(gone)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 
-from app.asking import chat_options
-from app.settings import Settings
+from app.cli.ask import chat_options
+from app.core.settings import Settings
 from benchmarks.chat import options_for
 from retrieval.chat.options import EVIDENT, ChatOptions, gate_of
 from retrieval.relevance.scorer import RELEVANT

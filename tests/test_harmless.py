@@ -7,8 +7,8 @@ import unicodedata
 
 import pytest
 
-from app.output import print_json
-from app.page import Part, Section, render
+from app.cli.output import print_json
+from app.cli.results_page import Part, Section, render
 from backends.base import Hit
 from backends.harmless import escaped, harmless, harmless_json, one_line
 from indexers.report import one_line as reported

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.service import Limits, create_app
+from app.http.app import Limits, create_app
 from backends import connect
 from backends.base import Backend, CollectionSpec, Record
 from retrieval.encoders.base import ImageInput

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.jobs import MAX_WAITING, WAITING, IndexJobs, Job, JobError, JobNotFound, TooManyJobs
+from app.core.jobs import MAX_WAITING, WAITING, IndexJobs, Job, JobError, JobNotFound, TooManyJobs
 from backends.errors import Denied, Unavailable
 from indexers.progress import Progress
 from indexers.report import IndexingError, IndexReport
@@ -90,7 +90,7 @@ def test_failures_say_why_but_bugs_do_not_leak(work: Work, tmp_path: Path, caplo
 def test_a_job_whose_database_goes_away_goes_on_when_it_is_back(
     work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("app.jobs.RETRY_AFTER_S", (0.01, 0.01))
+    monkeypatch.setattr("app.core.jobs.RETRY_AFTER_S", (0.01, 0.01))
     failures = [Unavailable("postgresql://host:5432 does not answer"), IndexingError("storing stopped")]
     failures[1].__cause__ = Unavailable("postgresql://host:5432 does not answer")
     stages: list[str] = []
@@ -207,7 +207,7 @@ def test_a_full_queue_and_unknown_ids_are_refused(work: Work, tmp_path: Path) ->
 
 
 def test_only_so_many_ended_jobs_are_kept(work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.jobs.MAX_KEPT", 2)
+    monkeypatch.setattr("app.core.jobs.MAX_KEPT", 2)
     jobs = IndexJobs(tmp_path, work)
     work.go.release(4)
     made = [jobs.add(f"/{number}", "c") for number in range(4)]

@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
-from app import keys
-from app.api.access import NEEDED, NONE_LEFT
-from app.keys import KeyStore, KeyStoreError
-from app.service import create_app
+from app.core import keys
+from app.core.keys import KeyStore, KeyStoreError
+from app.http.access import NEEDED, NONE_LEFT
+from app.http.app import create_app
 from backends import connect
 from tests.cli import Run, encoder, run
 from tests.serving import serving

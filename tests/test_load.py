@@ -16,8 +16,8 @@ import httpx
 import numpy as np
 import pytest
 
-from app.api.limits import Room
-from app.service import Limits, create_app
+from app.http.app import Limits, create_app
+from app.http.limits import Room
 from backends import connect
 from backends.base import Backend, CollectionSpec, Record
 from benchmarks import load

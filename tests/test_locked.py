@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from app.keys import KeyStore
-from app.service import Limits, create_app
+from app.core.keys import KeyStore
+from app.http.app import Limits, create_app
 from backends import connect
 from backends.base import CollectionSpec
 from backends.errors import Locked

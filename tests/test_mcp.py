@@ -21,8 +21,8 @@ from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from PIL import Image
 
-from app.keys import KeyStore
-from app.service import Limits, create_app
+from app.core.keys import KeyStore
+from app.http.app import Limits, create_app
 from backends.base import Backend
 from retrieval.chat import ChatOptions
 from tests.chat_models import CAPTIONS, Scripted
@@ -139,7 +139,7 @@ def test_what_goes_wrong_is_told_to_the_model_that_called(
             result = await client.call_tool(name, arguments)
             assert result.is_error, (name, arguments)
             assert words in text_of(result), text_of(result)
-        monkeypatch.setattr("app.api.tools.stored", lambda *_: {}["secret detail"])
+        monkeypatch.setattr("app.http.tools.stored", lambda *_: {}["secret detail"])
         broken = await client.call_tool("get_item", {"item_id": "a"})
         assert broken.is_error
         assert "secret" not in text_of(broken)
@@ -254,7 +254,7 @@ from pathlib import Path
 
 import backends
 import retrieval.encoders
-from app.cli import main
+from app.cli.main import main
 from tests.chat_models import collection
 from tests.toy import ColourEncoder, KeptBackend
 
@@ -299,7 +299,7 @@ def test_the_command_says_what_is_missing(run: Run, monkeypatch: pytest.MonkeyPa
     assert "absent" in done.err
     monkeypatch.setitem(sys.modules, "mcp", None)
     monkeypatch.setitem(sys.modules, "mcp.server.mcpserver", None)
-    monkeypatch.delitem(sys.modules, "app.api.tools", raising=False)
+    monkeypatch.delitem(sys.modules, "app.http.tools", raising=False)
     done = run("mcp")
     assert done.code == 1
     assert "pip install 'sightline[mcp]'" in done.err

@@ -14,8 +14,8 @@ import httpx
 import openai
 import pytest
 
-from app.keys import KeyStore
-from app.service import Limits, create_app
+from app.core.keys import KeyStore
+from app.http.app import Limits, create_app
 from backends.base import Backend
 from retrieval.chat import REFUSAL, ChatOptions
 from tests.chat_models import Scripted, prompt_of
@@ -234,7 +234,7 @@ def test_what_stands_before_the_routes_speaks_their_language_too(
         assert answer.headers["allow"] == "POST"
         big = httpx.post(f"{client.base_url}chat/completions", content=b"{}", headers={"Content-Type": "text/plain"})
         assert (big.status_code, "application/json" in big.json()["error"]["message"]) == (415, True)
-        monkeypatch.setattr("app.api.openai._check", lambda body: 1 / 0)
+        monkeypatch.setattr("app.http.routes.openai._check", lambda body: 1 / 0)
         with pytest.raises(openai.InternalServerError) as refused:
             complete(client)
         assert error_of(refused)["type"] == "server_error"

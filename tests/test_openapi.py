@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.service import create_app
+from app.http.app import create_app
 from backends import connect
 from tests.fuzzing import fuzz
 from tests.toy import ColourEncoder

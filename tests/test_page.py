@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from app.page import Part, Section, make_thumbnail, render
+from app.cli.results_page import Part, Section, make_thumbnail, render
 from backends.base import Hit
 from tests.cli import paint
 
@@ -100,7 +100,7 @@ def test_passages_and_nothing() -> None:
 
 
 def test_texts_that_unicode_files_cannot_hold(tmp_path: Path) -> None:
-    from app.opening import write_atomically
+    from app.cli.context import write_atomically
 
     write_atomically(tmp_path / "page.html", render("x", [Section("S", [Part("\udcff")], [])]))
     assert (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from app.service import Limits, create_app
-from app.settings import Settings
+from app.core.settings import Settings
+from app.http.app import Limits, create_app
 from backends import connect
 from backends.base import Backend, CollectionSpec, Record, Unavailable
 from retrieval.search.query import Term

@@ -8,10 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
-from app.api.guard import SecurityHeaders
-from app.hosts import TrustedProxies, host_of
-from app.service import Limits, create_app
-from app.settings import Settings, SettingsError
+from app.core.hosts import TrustedProxies, host_of
+from app.core.settings import Settings, SettingsError
+from app.http.app import Limits, create_app
+from app.http.middleware import SecurityHeaders
 from backends import connect
 from backends.base import Backend, CollectionSpec
 from tests.cli import Run, encoder, run

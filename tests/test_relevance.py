@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.settings import Settings
+from app.core.settings import Settings
 from backends import connect
 from backends.base import METRICS, Backend
 from retrieval import Retriever

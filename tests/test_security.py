@@ -17,10 +17,10 @@ import httpx
 import pytest
 from PIL import Image
 
-from app.keys import KeyStore
-from app.roots import RecordedRoots, Roots, RootsError
-from app.server import PromptH11
-from app.service import Limits, create_app
+from app.core.keys import KeyStore
+from app.core.roots import RecordedRoots, Roots, RootsError
+from app.http.app import Limits, create_app
+from app.http.server import PromptH11
 from backends import connect
 from backends.base import Backend, CollectionSpec, Record
 from tests.cli import paint

@@ -9,8 +9,8 @@ import sys
 import psutil
 import pytest
 
-from app import servers
-from app.servers import ServerError, down, find, running, up
+from app.core import local_servers as servers
+from app.core.local_servers import ServerError, down, find, running, up
 from backends.kit.local_server import Launch, LocalServer, answers
 from backends.weaviate import local_server as weaviate
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from app.service import Limits, create_app
+from app.http.app import Limits, create_app
 from backends import connect
 from backends.base import CollectionSpec, Record
 from tests.counting_encoder import CountingEncoder

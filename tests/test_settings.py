@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import backends
-from app.settings import Settings, SettingsError, config_files, default_backend, variable
+from app.core.settings import Settings, SettingsError, config_files, default_backend, variable
 from backends.base import CollectionSpec
 
 

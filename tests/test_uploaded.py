@@ -21,9 +21,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.references import References
-from app.service import Limits, create_app
-from app.uploaded import UploadedFiles
+from app.core.references import References
+from app.core.uploaded import UploadedFiles
+from app.http.app import Limits, create_app
 from backends import connect
 from backends.base import Backend, CollectionSpec, Record, Unavailable
 from tests.cli import Run, encoder, paint, run
@@ -140,7 +140,7 @@ def test_other_collections_of_the_store_keep_it(home: Path, opened: Any) -> None
 def test_of_a_large_collection_the_content_is_asked_for(
     home: Path, opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.uploaded.READ_THROUGH", -1)
+    monkeypatch.setattr("app.core.uploaded.READ_THROUGH", -1)
     store = opened("exact://")
     with served(store, home) as client:
         for name in ("A", "B"):
@@ -362,7 +362,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import backends
-from app.uploaded import UploadedFiles
+from app.core.uploaded import UploadedFiles
 from backends.base import CollectionSpec, Record
 
 where, url, home, name = sys.argv[1:]

@@ -1,1 +1,1 @@
-"""The HTTP API: its routes, and what stands between them and the network. `app.service.create_app` joins them."""
+"""The HTTP API: its routes, and what stands between them and the network. `app.http.app.create_app` joins them."""

@@ -1,0 +1,270 @@
+"""The command that answers a question, and what it shares with a chat: the model, its options, and the output."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli import options
+from app.cli.context import CommandError, open_backend, open_retriever, waiting
+from app.cli.output import is_terminal, note, one_line, place, print_json, shorten_home, write
+from app.cli.search import read_where, require_file
+from app.core.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from langchain_core.language_models import BaseChatModel
+
+    from app.http.turns import LoadModel
+    from retrieval.chat import Answer, ChatEvent, ChatOptions, Evidence
+
+OFFLINE = "offline:smollm2"
+#: A small model loses itself in more; and on a processor each costs seconds.
+_OFFLINE_EVIDENCE = 4
+_MAX_CONTEXT_TOKENS = 32_768
+
+
+def ask(
+    question: Annotated[list[str], typer.Argument(metavar="QUESTION", help="What you want to know.")],
+    image: Annotated[
+        Path | None, typer.Option("--image", metavar="FILE", help="A picture that belongs to the question.")
+    ] = None,
+    model: options.Model = None,
+    model_url: options.ModelUrl = None,
+    model_vision: options.ModelVision = None,
+    stream: Annotated[
+        bool | None,
+        typer.Option("--stream/--no-stream", help="Show the draft as it is written. Default: on a terminal."),
+    ] = None,
+    strict: options.Strict = False,
+    where: options.WhereJson = None,
+    k: options.K = None,
+    backend: options.Backend = None,
+    collection: options.Collection = None,
+    encoder: options.Encoder = None,
+    device: options.Device = None,
+    precision: options.Precision = None,
+    as_json: options.Json = False,
+) -> None:
+    """Answer a question from what the collection holds, with numbered sources.
+
+    Every sentence is checked against the items that it cites; one that they do not support is marked, or
+    dropped with --strict. Where nothing supports an answer, it says so. A draft goes to standard error.
+    """
+    clause = read_where(where)
+    if image is not None:
+        require_file(image)
+    settings = Settings.load(
+        {
+            "backend": backend, "collection": collection, "device": device, "precision": precision, "k": k,
+            "model": model, "model_url": model_url, "model_vision": model_vision,
+        }
+    )  # fmt: skip
+    with open_backend(settings) as store:
+        retriever = open_retriever(settings, store, encoder)
+        loaded = open_model(settings)
+        from retrieval.chat import GroundedChat
+
+        chat = GroundedChat(retriever, loaded, chat_options(settings, loaded, strict=strict, asked_k=k))
+        answer = follow(
+            chat.stream(" ".join(question), image=image, where=clause),
+            show_draft=sys.stderr.isatty() and is_terminal() if stream is None else stream,
+        )
+    if as_json:
+        print_json(answer_object(answer))
+    else:
+        print_answer(answer)
+
+
+def open_model(settings: Settings) -> BaseChatModel:
+    """The model of `settings`, or the offline one. Raises `ModelError`, or CommandError that says what to set."""
+    from retrieval.llms import ModelError, load_model
+
+    vision = {"yes": True, "no": False}.get(settings.model_vision)
+    with waiting("loading the model"):
+        if settings.model:
+            where: dict[str, Any] = {"base_url": settings.model_url} if settings.model_url else {}
+            return load_model(
+                settings.model, vision=vision, device=settings.device, precision=settings.precision, **where
+            )
+        if settings.model_url:
+            raise CommandError("model_url is set, but no model: add --model openai:NAME, as the server calls it")
+        try:
+            return load_model(OFFLINE)
+        except ModelError as error:
+            raise CommandError(
+                f"no model is set: use --model (openai:gpt-4o, ollama:qwen2.5vl, …), or the offline one: {error}"
+            ) from None
+
+
+def model_loader(settings: Settings, *, strict: bool) -> LoadModel:
+    """What loads the model of `settings` and says what a chat with it may spend, when it is first needed."""
+
+    def load() -> tuple[BaseChatModel, ChatOptions]:
+        model = open_model(settings)
+        return model, chat_options(settings, model, strict=strict, asked_k=None)
+
+    return load
+
+
+def chat_options(settings: Settings, model: BaseChatModel, *, strict: bool, asked_k: int | None) -> ChatOptions:
+    """What a chat with `model` may spend: by its traits, and cautiously where it is the small offline one."""
+    from retrieval.chat.options import ChatOptions, gate_of
+    from retrieval.llms import traits
+
+    known = traits(model)
+    weak = (settings.model or OFFLINE).startswith("offline:")
+    context = max(256, min(known.context_tokens, _MAX_CONTEXT_TOKENS))
+    in_process = known.local and not settings.model_url and not settings.model.startswith("ollama:")
+    evidence = asked_k or (_OFFLINE_EVIDENCE if weak else 8)
+    return ChatOptions(
+        vision=known.vision,
+        context_tokens=context,
+        max_answer_tokens=min(512, context // 4),
+        max_evidence=min(evidence, 100),
+        max_images=4 if known.max_images is None else min(4, known.max_images),
+        gate=gate_of(settings.min_relevance),
+        # What the small model adds to what has support is rarely right.
+        strict=strict or weak,
+        fallback="quote" if weak else "refuse",
+        rewrite="rules" if weak else "model",
+        history_turns=0 if weak else 6,
+        first_token_s=300.0 if in_process else 60.0,
+        total_s=900.0 if in_process else 180.0,
+    )
+
+
+def follow(events: Generator[ChatEvent], *, show_draft: bool) -> Answer:
+    """Read a turn to its end, showing the draft meanwhile; closing early ends the request to the model."""
+    from retrieval.chat import EvidenceFound, Final, Retrying, Token
+
+    with contextlib.closing(events), draft_display(show_draft) as display:
+        for event in events:
+            match event:
+                case EvidenceFound(evidence=evidence):
+                    display.status(f"{len(evidence)} sources found; the model is reading" if evidence else "")
+                case Retrying(wait_s=wait_s, reason=reason):
+                    note(f"note: {reason}; trying again in {wait_s:.1f} s")
+                case Token(text=text):
+                    display.add(text)
+                case Final(answer=answer):
+                    return answer
+    raise AssertionError("a turn ends with its Final event or raises")
+
+
+class Draft:
+    """Where a draft is shown: nowhere."""
+
+    def status(self, text: str) -> None:
+        """Say what goes on before the first token."""
+
+    def add(self, text: str) -> None:
+        """Show more of the draft."""
+
+
+class PlainDraft(Draft):
+    """A draft written to standard error as it comes."""
+
+    def add(self, text: str) -> None:
+        """Show more of the draft."""
+        encoding = sys.stderr.encoding or "utf-8"
+        sys.stderr.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        sys.stderr.flush()
+
+
+class LiveDraft(Draft):
+    """A draft on a terminal, dim, which disappears when the checked answer takes its place."""
+
+    def __init__(self, live: Any) -> None:
+        self._live = live
+        self._text = ""
+
+    def status(self, text: str) -> None:
+        """Say what goes on before the first token."""
+        from rich.text import Text
+
+        self._live.update(Text(f"{text} …" if text else "", style="dim italic"))
+
+    def add(self, text: str) -> None:
+        """Show more of the draft, its end where it is longer than the screen."""
+        from rich.text import Text
+
+        self._text += text
+        kept = "\n".join(self._text.splitlines()[-12:])
+        self._live.update(Text(kept, style="dim"))
+
+
+@contextlib.contextmanager
+def draft_display(wanted: bool) -> Iterator[Draft]:
+    """Where a draft goes: a part of the terminal that is cleared at the end, else standard error, or nowhere."""
+    if not wanted:
+        yield Draft()
+    elif sys.stderr.isatty():
+        from rich.console import Console
+        from rich.live import Live
+
+        with Live(console=Console(stderr=True), transient=True, refresh_per_second=12) as live:
+            yield LiveDraft(live)
+    else:
+        yield PlainDraft()
+        sys.stderr.write("\n")
+
+
+def print_answer(answer: Answer) -> None:
+    """The answer, then its sources, a line each: number, relevance, modality, id, place and text."""
+    write(answer.text)
+    if answer.sources:
+        write("")
+        for source in answer.sources:
+            write(source_line(source))
+    if answer.truncated:
+        note("note: the model stopped at its length limit; the answer may lack its end")
+
+
+def source_line(source: Evidence) -> str:
+    """One source as a line: for people on a terminal, else with tabs between its parts."""
+    item = source.item
+    relevance = "–" if source.relevance is None else f"{source.relevance:.2f}"
+    text = one_line((item.text or "").split("\n", 1)[0])
+    if not is_terminal():
+        return "\t".join(
+            (f"[{source.number}]", relevance, item.modality, one_line(item.id), one_line(place(item.uri)), text)
+        )
+    where = one_line(shorten_home(place(item.uri)))
+    return "  ".join(filter(None, (f"[{source.number}]", text, where, one_line(item.id), f"relevance {relevance}")))
+
+
+def answer_object(answer: Answer) -> dict[str, Any]:
+    """An answer as the JSON object that `ask` prints."""
+    return {
+        "question": answer.question,
+        "query": answer.query,
+        "answer": answer.text,
+        "refused": answer.refused,
+        "quoted": answer.quoted,
+        "sources": [
+            {
+                "number": source.number,
+                "id": source.item.id,
+                "relevance": source.relevance,
+                "modality": source.item.modality,
+                "uri": source.item.uri,
+                "text": source.item.text,
+            }
+            for source in answer.sources
+        ],
+        "sentences": [
+            {"text": each.text, "verdict": each.verdict, "citations": list(each.citations), "support": each.support}
+            for each in answer.sentences
+        ],
+        "counts": asdict(answer.counts),
+        "usage": asdict(answer.usage) | {"truncated": answer.truncated},
+        "seconds": {"search": answer.search_s, "first_token": answer.first_token_s, "total": answer.total_s},
+    }

@@ -1,0 +1,243 @@
+"""Opening what a command needs: the store, the encoder that fits the collection, and the search over both."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from app.cli.output import note
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from app.core.settings import Settings
+    from backends.base import Backend
+    from retrieval.encoders import Encoder
+    from retrieval.search.retriever import Retriever
+
+
+class CommandError(Exception):
+    """A command cannot do what was asked: one line that says why and what to do."""
+
+
+class UsageError(CommandError):
+    """A command line that cannot be understood."""
+
+
+@contextlib.contextmanager
+def open_backend(settings: Settings) -> Iterator[Backend]:
+    """The store of `settings`, closed at the end. Raises UsageError for a malformed URL, `Unavailable`."""
+    import backends
+    from app.core.settings import default_backend
+
+    if settings.backend.startswith("exact://"):
+        note("note: exact:// keeps everything in memory and forgets it when this command ends")
+    if settings.backend == default_backend(settings.home):
+        require_folder(settings.home)
+    try:
+        backend = backends.connect(settings.backend)
+    except ValueError as error:
+        raise UsageError(f"backend: {error}") from None
+    with contextlib.ExitStack() as held:
+        if not backend.capabilities.keyword:
+            from retrieval.search.keywords import with_keywords
+
+            # A URL may hold a password, so its hash names the folder.
+            store = hashlib.sha256(settings.backend.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+            folder = settings.home / "keywords" / store
+            if why_not_kept(settings.home) is not None:
+                # What words there are is then read from the engine anew, for this command.
+                folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="sightline-")))
+            backend = with_keywords(backend, folder)
+        with backend:
+            yield backend
+
+
+def why_not_kept(home: Path) -> str | None:
+    """Why nothing can be kept in the home; None where it can."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return error.strerror or str(error)
+    return None if os.access(home, os.W_OK | os.X_OK) else "it may not be written"
+
+
+def require_folder(home: Path) -> None:
+    """Raise CommandError for a home that is no folder, where something is looked for in it."""
+    if home.exists() and not home.is_dir():
+        raise CommandError(f"the home {home} is no folder: set SIGHTLINE_HOME to one")
+
+
+@contextlib.contextmanager
+def _somewhere() -> Iterator[None]:
+    """Be in some folder for as long as the block lasts: torch's own libraries end the process where there is none."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        gone = os.open(os.curdir, os.O_RDONLY)
+        os.chdir(os.sep)
+        try:
+            yield
+        finally:
+            os.fchdir(gone)
+            os.close(gone)
+    else:
+        yield
+
+
+def encoder_for(settings: Settings, backend: Backend, chosen: str | None) -> Encoder:
+    """The encoder of this run: the one that was asked for, else the collection's own, else the setting's.
+
+    chosen: what ``--encoder`` said, if anything. Raises `EncoderError` when it cannot be had.
+    """
+    from backends.errors import CollectionNotFound
+
+    name = chosen
+    if name is None:
+        with contextlib.suppress(CollectionNotFound):
+            name = encoder_name(backend.describe(settings.collection).encoder, settings.home)
+    return load_named(name or settings.encoder, settings)
+
+
+def load_named(name: str, settings: Settings) -> Encoder:
+    """Load the encoder `name` and remember which fingerprint it has."""
+    with _somewhere():
+        return _load_named(name, settings)
+
+
+def _load_named(name: str, settings: Settings) -> Encoder:
+    from retrieval.encoders import load_encoder
+
+    # A download shows its own progress, which a spinner would garble.
+    with waiting(f"loading encoder {name}") if _is_here(name) else contextlib.nullcontext():
+        encoder = load_encoder(name, device=settings.device, precision=settings.precision)
+    remember_encoder(encoder.fingerprint, encoder.name, settings.home)
+    return encoder
+
+
+def _is_here(name: str) -> bool:
+    from retrieval.encoders.catalogue import CATALOGUE, installed
+
+    return any(card.name == name and installed(card) for card in CATALOGUE)
+
+
+@contextlib.contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Show that something takes its time, on a terminal; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(f"{what} …"):
+        yield
+
+
+def encoder_name(fingerprint: str, home: Path) -> str | None:
+    """The name that loads the encoder of this fingerprint; None where it cannot be known.
+
+    Fingerprints are identities, so what this machine once saw never goes stale; ``compact`` has no
+    variants, so its fingerprints are known without having been seen.
+    """
+    known = _known_encoders(home).get(fingerprint)
+    if known is None and fingerprint.split(":", 1)[0].split("-", 1)[0] == "compact":
+        return "compact"
+    return known
+
+
+def remember_encoder(fingerprint: str, name: str, home: Path) -> None:
+    """Keep which name loads `fingerprint`, in ``encoders.json`` under `home`."""
+    known = _known_encoders(home)
+    if known.get(fingerprint) == name:
+        return
+    # Without it only --encoder has to be said again.
+    with contextlib.suppress(CommandError):
+        write_atomically(home / "encoders.json", json.dumps(known | {fingerprint: name}, indent=2, sort_keys=True))
+
+
+def _known_encoders(home: Path) -> dict[str, str]:
+    # It only saves a flag: where it cannot be read, the user is asked by the refusal that names both fingerprints.
+    try:
+        known: Any = json.loads((home / "encoders.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace `path` by `text`, wholly or not at all. Raises CommandError naming the path."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_text(text, encoding="utf-8", errors="replace")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise CommandError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+class StoredVectors:
+    """Stands in for a collection's encoder where only stored vectors are compared, which spares loading a model."""
+
+    name = "stored vectors"
+
+    def __init__(self, fingerprint: str, dim: int) -> None:
+        self.fingerprint = fingerprint
+        self.dim = dim
+
+    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Refused: there is no model behind this."""
+        self._refuse()
+
+    def encode_images(self, images: Sequence[Any]) -> NDArray[np.float32]:
+        """Refused: there is no model behind this."""
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise CommandError("this command compares stored items only and has no encoder loaded")
+
+
+def open_retriever(settings: Settings, backend: Backend, chosen: str | None) -> Retriever:
+    """Search over the collection of `settings`, with the encoder that fits it."""
+    from retrieval.search.retriever import Retriever
+
+    require_collection(settings, backend)
+    model = encoder_for(settings, backend, chosen)
+    return Retriever(backend, model, settings.collection, samples=samples_folder(settings))
+
+
+def stored_retriever(settings: Settings, backend: Backend) -> Retriever:
+    """Search from stored items only; loads no model."""
+    from retrieval.search.retriever import Retriever
+
+    require_collection(settings, backend)
+    spec = backend.describe(settings.collection)
+    model = StoredVectors(spec.encoder, spec.dim)
+    return Retriever(backend, model, settings.collection, samples=samples_folder(settings))
+
+
+def samples_folder(settings: Settings) -> Path:
+    """Where the samples of this store's collections are kept that relevance is judged by."""
+    store = hashlib.sha256(settings.backend.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return settings.home / "samples" / store
+
+
+def require_collection(settings: Settings, backend: Backend) -> None:
+    """Raise CommandError saying what is there and how to fill it, when the collection is not."""
+    names = backend.collections()
+    if settings.collection in names:
+        return
+    there = f"there are: {', '.join(names)}" if names else "there is none yet: fill it with sightline index PATH"
+    from backends.urls import shown
+
+    raise CommandError(f"no collection {settings.collection!r} in {shown(settings.backend)}; {there}")

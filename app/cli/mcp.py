@@ -1,0 +1,82 @@
+"""The command that gives a collection to an assistant: the Model Context Protocol over standard input and output."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cli import options
+from app.cli.ask import model_loader
+from app.cli.context import CommandError, encoder_for, open_backend, require_collection, samples_folder
+from app.cli.output import note
+from app.cli.serve import folder
+from app.core.settings import Settings
+
+
+def mcp(
+    root: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--root",
+            metavar="DIR",
+            help="Show pictures of this folder only; may be repeated. Default: what was indexed before.",
+        ),
+    ] = None,
+    backend: options.Backend = None,
+    collection: options.Collection = None,
+    encoder: options.Encoder = None,
+    device: options.Device = None,
+    precision: options.Precision = None,
+    model: options.Model = None,
+    model_url: options.ModelUrl = None,
+    model_vision: options.ModelVision = None,
+    strict: options.Strict = False,
+) -> None:
+    """Give a collection to an assistant, as tools of the Model Context Protocol.
+
+    The assistant starts this command and speaks with it over standard input and output; nothing listens
+    on the network. The tools search, look_up, get_item and ask only read. A running sightline serve has
+    them at /mcp.
+    """
+    try:
+        from app.http.tools import build
+    except ImportError:
+        raise CommandError("this needs the extra mcp: pip install 'sightline[mcp]'") from None
+    import anyio
+
+    from app.core.roots import RecordedRoots, Roots
+    from app.http.access import Access
+    from app.http.context import Service
+    from app.http.limits import Limits
+
+    settings = Settings.load(
+        {
+            "backend": backend, "collection": collection, "encoder": encoder, "device": device,
+            "precision": precision, "model": model, "model_url": model_url, "model_vision": model_vision,
+        }
+    )  # fmt: skip
+    roots = [folder(path) for path in root] if root else None
+    with open_backend(settings) as store, tempfile.TemporaryDirectory(prefix="sightline-") as none:
+        require_collection(settings, store)
+        service = Service(
+            store,
+            encoder_for(settings, store, encoder),
+            settings.collection,
+            home=settings.home,
+            access=Access(None, required=False, rate=None),
+            roots=Roots(roots, RecordedRoots(settings.home), settings.home / "uploads"),
+            limits=Limits(rate=None),
+            batch_size=settings.batch_size,
+            samples=samples_folder(settings),
+            load_model=model_loader(settings, strict=strict),
+            # The home's jobs are those of a service that may be running.
+            jobs=Path(none),
+        )
+        try:
+            note(f"the tools of {settings.collection!r} are ready; the end of standard input ends them")
+            anyio.run(build(service).run_stdio_async)
+        finally:
+            service.close()

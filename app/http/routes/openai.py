@@ -1,0 +1,307 @@
+"""Chat in OpenAI's language, so that its SDK, and the front ends that speak it, work with this service as it is."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import json
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, FastAPI, Path, Request, Response
+
+from app.core.fetch import FetchError
+from app.http.context import Service
+from app.http.openai_errors import OpenAIRoute, WrongRequest, described, error_of, openai_error
+from app.http.problems import FAILED, log
+from app.http.routes.chat import KEEP_ALIVE_S, respond
+from app.http.schemas.chat import MAX_ANSWER_CHARS, MAX_HISTORY, MAX_QUESTION_CHARS, links
+from app.http.schemas.common import Collection
+from app.http.schemas.openai import (
+    MODEL,
+    WITHOUT_EFFECT,
+    Annotation,
+    AnswerMessage,
+    Choice,
+    Completion,
+    CompletionBody,
+    Message,
+    ModelBody,
+    ModelsBody,
+    Part,
+    TokenUsage,
+    UrlCitation,
+)
+from app.http.turns import Asked, Past, RunningTurn, explained
+
+if TYPE_CHECKING:
+    from retrieval.chat import Answer
+
+_CITATION = re.compile(r"\[(\d+)\]")
+_PIECE = re.compile(r"\S+\s*|\s+")
+_DATA_URL = re.compile(r"data:image/[a-z0-9.+-]{1,40};base64,", re.IGNORECASE)
+_MAX_TITLE_CHARS = 120
+_CHUNKS: dict[int, dict[str, Any]] = {
+    200: {
+        "description": "The answer; with `stream` as chunks that end with [DONE].",
+        "content": {
+            "text/event-stream": {
+                "schema": {"type": "object", "properties": {"data": {"type": "string"}}},
+                "example": (
+                    'data: {"id": "chatcmpl-0", "object": "chat.completion.chunk", "created": 1700000000, "model": '
+                    '"sightline", "choices": [{"index": 0, "delta": {"content": "The "}, "finish_reason": null}]}\n\n'
+                    "data: [DONE]\n\n"
+                ),
+            }
+        },
+    }
+}
+
+
+def add_routes(app: FastAPI, service: Service) -> None:
+    """``POST /v1/chat/completions``, ``GET /v1/models`` and ``GET /v1/models/{model}``."""
+    router = APIRouter(route_class=OpenAIRoute)
+    started = int(time.time())
+
+    @router.get("/v1/models", tags=["openai"], **described("read"))
+    def list_models() -> ModelsBody:
+        """The one model: this service, whichever model writes its answers."""
+        return ModelsBody(data=[ModelBody(id=MODEL, created=started, owned_by=MODEL)])
+
+    @router.get("/v1/models/{model}", tags=["openai"], **described("read", 404))
+    def model(model: Annotated[str, Path(max_length=200, examples=[MODEL])]) -> ModelBody:
+        """The one model by its name."""
+        _check_model(model)
+        return ModelBody(id=MODEL, created=started, owned_by=MODEL)
+
+    @router.post(
+        "/v1/chat/completions",
+        tags=["openai"],
+        response_model=Completion,
+        **described("read", 404, 409, 502, 504, body="json", responses=_CHUNKS),
+    )
+    async def create_completion(request: Request, body: CompletionBody, collection: Collection = None) -> Response:
+        """Answer the last message of a conversation from what the collection holds.
+
+        The answer is checked before any of it is sent, so that a stream holds nothing that the check took out.
+        Its citations are annotations of the kind `url_citation`. System messages are taken and not given to the
+        model: what an answer may say is decided by the sources.
+        """
+        _check(body)
+        asked = _asked(service, body, collection)
+        writer = _Writer(str(request.base_url).rstrip("/"), collection)
+        with_usage = bool(body.stream_options and body.stream_options.include_usage)
+        return await respond(
+            request, service, asked,
+            stream=bool(body.stream),
+            whole=writer.completion,
+            events=lambda turn, _: _chunks(service, turn, writer, with_usage=with_usage),
+        )  # fmt: skip
+
+    app.include_router(router)
+
+
+def _check(body: CompletionBody) -> None:
+    """Refuse what would change the answer's shape, and what OpenAI does not know either."""
+    _check_model(body.model)
+    unknown = sorted(set(body.model_extra or {}) - WITHOUT_EFFECT)
+    if unknown:
+        raise WrongRequest(
+            f"Unrecognized request argument supplied: {unknown[0][:80]}", unknown[0], "unknown_parameter"
+        )
+    if body.stream_options is not None and not body.stream:
+        raise WrongRequest(
+            "The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options", None
+        )
+    for name, refused, what in (
+        ("n", body.n not in (None, 1), "there is one answer: leave 'n' out, or set it to 1"),
+        ("tools", bool(body.tools), "no tools are called here: answers come from the collection"),
+        ("functions", bool(body.functions), "no functions are called here: answers come from the collection"),
+        ("response_format", (body.response_format or {}).get("type", "text") != "text", "answers are plain text"),
+        ("modalities", bool(set(body.modalities or []) - {"text"}), "answers are text"),
+        ("audio", body.audio is not None, "answers are text"),
+        ("logprobs", bool(body.logprobs), "there are no log probabilities of a checked answer"),
+        ("top_logprobs", bool(body.top_logprobs), "there are no log probabilities of a checked answer"),
+    ):
+        if refused:
+            raise WrongRequest(f"Unsupported value for {name!r}: {what}.", name, "unsupported_value")
+
+
+def _check_model(name: str) -> None:
+    if name != MODEL:
+        raise WrongRequest(f"The model {name!r} does not exist: use {MODEL!r}.", "model", "model_not_found", 404)
+
+
+def _asked(service: Service, body: CompletionBody, collection: str | None) -> Asked:
+    """The last message as the question, what is before it as the history, without system messages."""
+    turns: list[tuple[list[str], list[str]]] = []
+    url, where = None, ""
+    spoken = [(number, m) for number, m in enumerate(body.messages) if m.role not in ("system", "developer")]
+    for number, message in spoken:
+        place = f"messages.{number}"
+        if message.role not in ("user", "assistant"):
+            raise WrongRequest(
+                f"Messages of the role {message.role!r} are not taken.", f"{place}.role", "invalid_value"
+            )
+        texts, urls = _content(service, message, place)
+        if message.role == "user":
+            if not turns or turns[-1][1]:
+                turns.append(([], []))
+                url = None
+            turns[-1][0].extend(texts)
+            for each in urls:
+                if url is not None:
+                    raise WrongRequest(
+                        "A question comes with one picture at most.", f"{place}.content", "invalid_value"
+                    )
+                url, where = each, f"{place}.content"
+        elif turns:
+            # An answer that said nothing still ends the question before it.
+            turns[-1][1].extend(texts or [""])
+    if not spoken or spoken[-1][1].role != "user":
+        raise WrongRequest("The last message must be the user's question.", "messages", "invalid_value")
+    *past, (question, _) = turns
+    history = tuple(
+        Past("\n".join(asked)[:MAX_QUESTION_CHARS], "\n".join(answered)[:MAX_ANSWER_CHARS])
+        for asked, answered in past[-MAX_HISTORY:]
+    )
+    picture = None if url is None else partial(_picture, service, url, where)
+    return Asked("\n".join(question), history, picture, body.where, body.strict, collection)
+
+
+def _content(service: Service, message: Message, place: str) -> tuple[list[str], list[str]]:
+    """The texts of a message and the URLs of its pictures, checked."""
+    if message.content is None or isinstance(message.content, str):
+        return ([message.content] if message.content else []), []
+    texts, urls = [], []
+    for number, part in enumerate(message.content):
+        param = f"{place}.content.{number}"
+        if part.type in ("text", "refusal"):
+            texts.append(part.text or "")
+        elif part.type == "image_url" and part.image_url is not None:
+            urls.append(_url(service, part, param))
+        else:
+            raise WrongRequest(
+                f"Parts of the type {part.type[:40]!r} are not taken: use text and image_url.", param, "invalid_value"
+            )
+    return texts, urls
+
+
+def _url(service: Service, part: Part, param: str) -> str:
+    assert part.image_url is not None
+    url = part.image_url.url
+    if not _DATA_URL.match(url):
+        param = f"{param}.image_url.url"
+        if not service.fetcher.enabled:
+            told = "Images are taken as data: URLs in base64 only; no address is fetched."
+            raise WrongRequest(told, param, "invalid_image_url")
+        try:
+            service.fetcher.check(url)
+        except FetchError as error:
+            raise WrongRequest(str(error), param, "invalid_image_url") from None
+    return url
+
+
+@contextlib.contextmanager
+def _picture(service: Service, url: str, param: str) -> Iterator[bytes]:
+    """The picture at a checked URL."""
+    if _DATA_URL.match(url):
+        yield _decoded(url, param)
+        return
+    with contextlib.ExitStack() as held:
+        try:
+            data = held.enter_context(service.fetched(service.fetcher.check(url)))
+        except FetchError as error:
+            raise WrongRequest(str(error), param, "invalid_image_url") from None
+        yield data
+
+
+def _decoded(url: str, param: str) -> bytes:
+    try:
+        return base64.b64decode(url.partition(",")[2], validate=True)
+    except (binascii.Error, ValueError):
+        raise WrongRequest("The image's data: URL is not valid base64.", param, "invalid_base64") from None
+
+
+class _Writer:
+    """Writes one answer in OpenAI's objects. base: the service's own address, before the paths of sources."""
+
+    def __init__(self, base: str, collection: str | None) -> None:
+        self._base, self._collection = base, collection
+        self._id, self._created = f"chatcmpl-{secrets.token_hex(12)}", int(time.time())
+
+    def completion(self, answer: Answer) -> Completion:
+        """The whole."""
+        message = AnswerMessage(content=answer.text, annotations=self.annotations(answer))
+        choice = Choice(message=message, finish_reason=_reason(answer))
+        return Completion(id=self._id, created=self._created, model=MODEL, choices=[choice], usage=_usage(answer))
+
+    def annotations(self, answer: Answer) -> list[Annotation]:
+        """A citation for every [n] of the text."""
+        sources = {source.number: source.item for source in answer.sources}
+        found = []
+        for match in _CITATION.finditer(answer.text):
+            hit = sources.get(int(match[1]))
+            if hit is not None:
+                item, image = links(hit, self._collection)
+                title = " ".join((hit.text or hit.id).split("\n", 1)[0].split())[:_MAX_TITLE_CHARS] or hit.id
+                citation = UrlCitation(
+                    start_index=match.start(), end_index=match.end(), title=title, url=self._base + (image or item)
+                )
+                found.append(Annotation(url_citation=citation))
+        return found
+
+    def chunk(self, choices: Sequence[dict[str, Any]], **more: Any) -> bytes:
+        """One event of a stream."""
+        head = {"id": self._id, "object": "chat.completion.chunk", "created": self._created, "model": MODEL}
+        return _event(head | {"choices": list(choices)} | more)
+
+
+async def _chunks(service: Service, turn: RunningTurn, writer: _Writer, *, with_usage: bool) -> AsyncIterator[bytes]:
+    from retrieval.chat import Final
+
+    # Where usage is asked for, all but the last chunk have it as null.
+    more: dict[str, Any] = {"usage": None} if with_usage else {}
+
+    def delta(content: dict[str, Any], reason: str | None = None) -> bytes:
+        return writer.chunk([{"index": 0, "delta": content, "logprobs": None, "finish_reason": reason}], **more)
+
+    yield delta({"role": "assistant", "content": ""})
+    try:
+        async for event in turn.events(KEEP_ALIVE_S):
+            if event is None:
+                yield b": still there\n\n"
+            if not isinstance(event, Final):
+                continue
+            for piece in _PIECE.findall(event.answer.text):
+                yield delta({"content": piece})
+            annotations = [each.model_dump() for each in writer.annotations(event.answer)]
+            if annotations:
+                yield delta({"annotations": annotations})
+            yield delta({}, _reason(event.answer))
+            if with_usage:
+                yield writer.chunk([], usage=_usage(event.answer).model_dump())
+            yield b"data: [DONE]\n\n"
+    except Exception as error:
+        told = error_of(explained(service, error))
+        if told is None:
+            log.error("a request failed", exc_info=error)
+        yield _event(told[1] if told is not None else openai_error(500, FAILED))
+
+
+def _event(data: Any) -> bytes:
+    return b"data: " + json.dumps(data).encode("ascii") + b"\n\n"
+
+
+def _reason(answer: Answer) -> Any:
+    return "length" if answer.truncated else "stop"
+
+
+def _usage(answer: Answer) -> TokenUsage:
+    asked, told = answer.usage.input_tokens, answer.usage.output_tokens
+    return TokenUsage(prompt_tokens=asked, completion_tokens=told, total_tokens=asked + told)

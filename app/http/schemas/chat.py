@@ -1,0 +1,154 @@
+"""The bodies of a chat: what is asked, what was found, and the checked answer."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote, urlencode
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.cli.output import local_path
+from app.http.schemas.common import ImageAddress, Text
+from backends.base import Modality
+
+if TYPE_CHECKING:
+    from backends.base import Hit
+    from retrieval.chat import Answer, Evidence
+
+MAX_QUESTION_CHARS = 4_000
+MAX_ANSWER_CHARS = 20_000
+MAX_HISTORY = 32
+SHOWN_SIZE = 640
+
+
+class PastTurn(BaseModel):
+    """An earlier question and its answer, as an `answer` gave them."""
+
+    model_config = ConfigDict(extra="forbid")
+    question: Text = Field(min_length=1, max_length=MAX_QUESTION_CHARS)
+    answer: Text = Field(max_length=MAX_ANSWER_CHARS)
+    query: Text = Field("", max_length=MAX_QUESTION_CHARS, description="The answer's `query`, if known.")
+
+
+class ChatBody(BaseModel):
+    """A question to the collection."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"question": "what is the dog doing?"},
+                {
+                    "question": "and where is it?",
+                    "history": [{"question": "what is the dog doing?", "answer": "The dog is running [1]."}],
+                    "where": {"year": {"$gte": 1990}},
+                    "stream": False,
+                },
+            ]
+        },
+    )
+    question: Text = Field(min_length=1, max_length=MAX_QUESTION_CHARS)
+    history: list[PastTurn] = Field(
+        default_factory=list,
+        max_length=MAX_HISTORY,
+        description="The conversation so far, oldest first; the last turns count.",
+    )
+    image: str | None = Field(None, description="A picture that belongs to the question: a file's bytes in base64.")
+    image_url: ImageAddress = None
+    where: dict[str, Any] | None = Field(
+        None, examples=[{"year": {"$gte": 1990}}], description="Only items that match, as in a search."
+    )
+    strict: bool = Field(False, description="Drop sentences that the sources do not support instead of marking them.")
+    stream: bool = Field(True, description="Server-sent events as the turn goes on; else one JSON object at its end.")
+
+
+class EvidenceBody(BaseModel):
+    """One found item under the number that the answer cites."""
+
+    number: int
+    id: str
+    modality: Modality
+    caption: str | None = Field(description="An image's caption, or the text itself. Show it as text only.")
+    relevance: float | None
+    uri: str | None
+    item: str = Field(description="Where the item is, relative to this service.")
+    image: str | None = Field(description="Where its picture is, relative to this service; null where it has none.")
+
+    @classmethod
+    def of(cls, piece: Evidence, collection: str | None) -> EvidenceBody:
+        """The body of a piece of evidence from `collection`."""
+        item, image = links(piece.item, collection)
+        return cls(
+            number=piece.number, id=piece.item.id, modality=piece.item.modality, caption=piece.item.text,
+            relevance=piece.relevance, uri=piece.item.uri, item=item, image=image,
+        )  # fmt: skip
+
+
+class SentenceBody(BaseModel):
+    """A sentence of the model's, and what the check made of it."""
+
+    text: str
+    verdict: Literal["supported", "from_image", "unsupported", "no_claim"]
+    citations: list[int]
+    support: float
+
+
+_SOURCE: dict[str, Any] = {
+    "number": 1, "id": "img-5583", "modality": "image", "caption": "a dog runs along a beach", "relevance": 0.99,
+    "uri": "file:///srv/photos/dog.jpg", "item": "/v1/items/img-5583", "image": "/v1/items/img-5583/image?size=640",
+}  # fmt: skip
+_ANSWER: dict[str, Any] = {
+    "question": "what is the dog doing?", "query": "what is the dog doing?",
+    "answer": "The dog runs along a beach [1].", "refused": False, "quoted": False, "truncated": False,
+    "sources": [_SOURCE],
+    "sentences": [
+        {"text": "The dog runs along a beach.", "verdict": "supported", "citations": [1], "support": 1.0}
+    ],
+    "counts": {"evidence": 3, "images": 3, "citations": 1, "unresolved": 0, "corrected": 0, "unsupported": 0,
+               "from_image": 0, "links": 0, "withheld": 0},
+    "usage": {"input_tokens": 2310, "output_tokens": 9, "images": 3, "calls": 1, "retries": 0, "estimated": False},
+    "seconds": {"search": 0.02, "first_token": 0.4, "total": 0.9},
+}  # fmt: skip
+
+
+class AnswerBody(BaseModel):
+    """A checked answer: every [n] in it is the number of one of its sources."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_ANSWER]})
+    question: str
+    query: str = Field(description="The question made to stand alone, which was searched for.")
+    answer: str
+    refused: bool = Field(description="Nothing in the collection supports an answer, and `answer` says so.")
+    quoted: bool = Field(description="The answer is the best source itself, as the model had none with support.")
+    truncated: bool = Field(description="The model stopped at its length limit.")
+    sources: list[EvidenceBody]
+    sentences: list[SentenceBody]
+    counts: dict[str, int]
+    usage: dict[str, Any]
+    seconds: dict[str, float | None]
+
+    @classmethod
+    def of(cls, answer: Answer, collection: str | None) -> AnswerBody:
+        """The body of an answer from `collection`."""
+        return cls(
+            question=answer.question, query=answer.query, answer=answer.text, refused=answer.refused,
+            quoted=answer.quoted, truncated=answer.truncated,
+            sources=[EvidenceBody.of(source, collection) for source in answer.sources],
+            sentences=[
+                SentenceBody(text=each.text, verdict=each.verdict, citations=list(each.citations), support=each.support)
+                for each in answer.sentences
+            ],
+            counts=asdict(answer.counts), usage=asdict(answer.usage),
+            seconds={"search": answer.search_s, "first_token": answer.first_token_s, "total": answer.total_s},
+        )  # fmt: skip
+
+
+def links(hit: Hit, collection: str | None) -> tuple[str, str | None]:
+    """The paths of an item and of its picture, None where there is no local file; collection: None for the default."""
+    item = f"/v1/items/{quote(hit.id, safe='')}"
+    named = {"collection": collection} if collection else {}
+    image = None
+    if hit.modality == "image" and local_path(hit.uri) is not None:
+        image = f"{item}/image?{urlencode({'size': SHOWN_SIZE, **named})}"
+    return (f"{item}?{urlencode(named)}" if named else item), image

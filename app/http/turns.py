@@ -1,0 +1,324 @@
+"""Turns of a chat: a few at a time, each in a thread that an event loop reads; the model loaded at the first."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import importlib
+import logging
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import anyio
+
+from app.core.roots import RootsError
+from app.http.problems import Refused
+from retrieval.images.decode import ImageError
+from retrieval.images.plan import Wanted
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+    from PIL import Image
+
+    from app.http.context import Service
+    from retrieval.chat import Answer, CancelToken, ChatEvent, ChatOptions, GroundedChat
+
+log = logging.getLogger(__name__)
+
+#: How long the service waits at its end for turns that were told to end.
+END_WITHIN_S = 5.0
+#: Nothing is searched with more pixels than this on a side, and a turn may hold the picture for minutes.
+KEPT_SIDE = 1536
+
+#: Loads the model that answers, and says what a chat with it may spend; raises an error of one line.
+LoadModel: TypeAlias = "Callable[[], tuple[BaseChatModel, ChatOptions]]"
+
+
+#: Gives the bytes of an image file, for as long as they are needed.
+Picture: TypeAlias = Callable[[], AbstractContextManager[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """An earlier question of a conversation, its answer, and the query that it became, if that is known."""
+
+    question: str
+    answer: str
+    query: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a turn answers. `picture` gives the bytes of an image file, in the turn's thread."""
+
+    question: str
+    history: tuple[Past, ...] = ()
+    picture: Picture | None = None
+    where: dict[str, Any] | None = None
+    strict: bool = False
+    collection: str | None = None
+
+
+@dataclass(slots=True)
+class _Loaded:
+    model: BaseChatModel
+    options: ChatOptions
+    chats: dict[tuple[str, bool], GroundedChat] = field(default_factory=dict)
+
+
+class Chats:
+    """The turns of one service. Thread-safe.
+
+    load: see `LoadModel`; called in a turn's thread at the first turn, and again only if it failed. None for
+    a service that answers no questions.
+    """
+
+    def __init__(self, load: LoadModel | None, limit: int) -> None:
+        self._load_model = load
+        self._limit = limit
+        self._slots = threading.BoundedSemaphore(limit)
+        self._loading = threading.Lock()
+        self._loaded: _Loaded | None = None
+        self._lock = threading.Lock()
+        self._turns: set[RunningTurn] = set()
+        self._stopped = False
+
+    @property
+    def running(self) -> int:
+        """Turns that are at work."""
+        return len(self._turns)
+
+    async def begin(self, service: Service, asked: Asked) -> RunningTurn:
+        """Start a turn, for the event loop that this is awaited on. Raises `Refused` with 503."""
+        if self._load_model is None:
+            raise Refused(503, "this service was started without a model, so that it answers no questions")
+        try:
+            if "retrieval.chat" not in sys.modules:
+                # LangChain takes a second to import, in which the loop would do nothing else.
+                await anyio.to_thread.run_sync(importlib.import_module, "retrieval.chat")
+            from retrieval.chat import CancelToken
+        except ImportError:
+            raise Refused(503, "chat needs the extra chat: pip install 'sightline[chat]' on the server") from None
+        if not self._slots.acquire(blocking=False):
+            raise Refused(503, f"{self._limit} questions are being answered: try again later", {"Retry-After": "10"})
+        turn = RunningTurn(lambda token: self._events(service, asked, token), CancelToken(), self._ended)
+        with self._lock:
+            self._turns.add(turn)
+            stopped = self._stopped
+        if stopped:
+            turn.cancel()
+        try:
+            turn.start()
+        except RuntimeError:
+            self._ended(turn)
+            raise Refused(503, "there is no thread for another question", {"Retry-After": "10"}) from None
+        return turn
+
+    def forget(self, collection: str) -> None:
+        """Keep nothing of a collection."""
+        if self._loaded is not None:
+            for strict in (False, True):
+                self._loaded.chats.pop((collection, strict), None)
+
+    def stop(self) -> None:
+        """Cancel all turns, and those to come."""
+        with self._lock:
+            self._stopped = True
+            turns = list(self._turns)
+        for turn in turns:
+            turn.cancel()
+
+    def close(self) -> None:
+        """Stop, and wait a little for the threads."""
+        self.stop()
+        with self._lock:
+            turns = list(self._turns)
+        end_s = time.monotonic() + END_WITHIN_S
+        for turn in turns:
+            turn.join(max(0.0, end_s - time.monotonic()))
+
+    def _ended(self, turn: RunningTurn) -> None:
+        with self._lock:
+            self._turns.discard(turn)
+        self._slots.release()
+
+    def _events(self, service: Service, asked: Asked, token: CancelToken) -> Generator[ChatEvent]:
+        from retrieval.chat import Turn
+
+        # What the request asks for wrongly is told before a model is loaded for it.
+        service.retriever(asked.collection)
+        token.check()
+        loaded = self._model()
+        chat = self._chat(service, loaded, asked)
+        history = [Turn(past.question, past.answer, past.query) for past in asked.history]
+        picture = None
+        if asked.picture is not None:
+            with asked.picture() as data:
+                picture = _picture(service, data)
+        with (
+            service.metrics.stage("answer"),
+            contextlib.closing(
+                chat.stream(asked.question, image=picture, history=history, where=asked.where, cancel=token)
+            ) as events,
+        ):
+            yield from events
+
+    def _model(self) -> _Loaded:
+        assert self._load_model is not None
+        with self._loading:
+            if self._loaded is None:
+                try:
+                    self._loaded = _Loaded(*self._load_model())
+                except Exception as error:
+                    log.warning("no model: %s: %s", type(error).__name__, error)
+                    told = str(error) if _is_told(error) else "the model cannot be loaded: the service's log says why"
+                    raise Refused(503, told, {"Retry-After": "60"}) from None
+            return self._loaded
+
+    def without_place(self, told: str) -> str:
+        """What an error says, without where the model is asked: an address inside is nobody else's business."""
+        from retrieval.chat.errors import endpoint
+
+        place = endpoint(self._loaded.model) if self._loaded is not None else ""
+        return told.replace(f" at {place}", "").replace(place, "the model's server") if place else told
+
+    def _chat(self, service: Service, loaded: _Loaded, asked: Asked) -> GroundedChat:
+        """Kept as it knows labels and vectors; made anew when its collection was dropped since."""
+        from retrieval.chat import GroundedChat
+
+        retriever = service.retriever(asked.collection)
+        strict = asked.strict or loaded.options.strict
+        key = (retriever.collection, strict)
+        kept = loaded.chats.get(key)
+        if kept is None or kept.retriever is not retriever:
+            options = replace(loaded.options, strict=strict)
+            kept = GroundedChat(retriever, loaded.model, options, pictures=partial(_read_shown, service))
+            loaded.chats[key] = kept
+        return kept
+
+
+class RunningTurn:
+    """One turn in a thread of its own, read on the event loop on which it was made.
+
+    events: what the thread goes through. ended: called in the thread when nothing of the turn runs any more.
+    """
+
+    def __init__(
+        self,
+        events: Callable[[CancelToken], Generator[ChatEvent]],
+        token: CancelToken,
+        ended: Callable[[RunningTurn], None],
+    ) -> None:
+        self._source, self._token, self._ended = events, token, ended
+        self._loop = asyncio.get_running_loop()
+        self._received: asyncio.Queue[Any] = asyncio.Queue()
+        # With the request's context, so that the stages' spans belong to the request's.
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=context.run, args=(self._work,), name="sightline-turn", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def cancel(self) -> None:
+        """End the turn and its request to the model; from any thread, and as often as one likes."""
+        self._token.cancel()
+
+    def join(self, within_s: float) -> None:
+        """Wait for the thread's end."""
+        self._thread.join(within_s)
+
+    async def next(self) -> ChatEvent | None:
+        """The next event, None after the last. Raises what the turn raised."""
+        item: ChatEvent | Exception | None = await self._received.get()
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    async def events(self, quiet_s: float) -> AsyncIterator[ChatEvent | None]:
+        """The events to the last; None whenever nothing came for `quiet_s`. Raises what the turn raised."""
+        while True:
+            try:
+                event = await asyncio.wait_for(self.next(), quiet_s)
+            except TimeoutError:
+                yield None
+                continue
+            if event is None:
+                return
+            yield event
+
+    async def answer(self) -> Answer:
+        """The checked answer, without what comes before it. Raises what the turn raised."""
+        from retrieval.chat import Final
+
+        answer = None
+        while (event := await self.next()) is not None:
+            if isinstance(event, Final):
+                answer = event.answer
+        assert answer is not None, "a turn ends with its Final event or raises"
+        return answer
+
+    def _work(self) -> None:
+        last: Exception | None = None
+        try:
+            with contextlib.closing(self._source(self._token)) as events:
+                for event in events:
+                    self._put(event)
+        except Exception as error:
+            last = error
+        finally:
+            # First, so that who has read the end finds room for another turn.
+            self._ended(self)
+        self._put(last)
+
+    def _put(self, item: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has gone, and its reader with it
+            self._loop.call_soon_threadsafe(self._received.put_nowait, item)
+
+
+def explained(service: Service, error: Exception) -> Exception:
+    """What a request is told for what its turn raised: a `Refused` for what went wrong with the model."""
+    from retrieval.chat import ChatCancelled, ChatError, ChatTimeout, QuestionError
+
+    if not isinstance(error, ChatError):
+        return error
+    if isinstance(error, ChatCancelled):
+        return Refused(503, "the service is stopping", {"Retry-After": "5"})
+    if isinstance(error, QuestionError):
+        return Refused(422, str(error))
+    log.warning("%s: %s", type(error).__name__, error)
+    told = service.chats.without_place(str(error))
+    if isinstance(error, ChatTimeout):
+        return Refused(504, told)
+    return Refused(502, told)
+
+
+def _read_shown(service: Service, path: Path) -> Image.Image:
+    """A picture that the service would show to anybody who may read; an item may name any file of the machine."""
+    try:
+        data = service.roots.open_image(path)[0]
+    except RootsError as error:
+        raise ImageError(str(error)) from None
+    return _picture(service, data)
+
+
+def _picture(service: Service, data: bytes) -> Image.Image:
+    """An image file's bytes decoded, by few turns at a time, and made no larger than any use of it needs."""
+    with service.decoding(briefly=True):
+        return service.load(data, Wanted(fit=KEPT_SIDE, middle=True))
+
+
+def _is_told(error: Exception) -> bool:
+    """Whether an error was written for the user: it is one line that says what to set, and holds no secret."""
+    from app.cli.context import CommandError
+    from retrieval.llms import ModelError
+
+    return isinstance(error, (CommandError, ModelError))
