@@ -1,5 +1,5 @@
 """``python -m app`` is the ``sightline`` command."""
 
-from app.cli.main import main
+from app.main import main
 
 raise SystemExit(main())

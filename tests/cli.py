@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import backends
-from app.cli.main import main
+from app.main import main
 from backends.base import CollectionSpec, Record
 from tests.toy import PALETTE, ColourEncoder, KeptBackend
 

@@ -19,7 +19,7 @@ def required() -> set[str]:
 
 
 class LocalServer:
-    """The server `name` of `app.core.local_servers`. Where it cannot be started its tests skip, or fail if it is required."""
+    """A server of `app.core.local_servers`. Where it cannot be started its tests skip, or fail if it is required."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -212,7 +212,7 @@ def test_no_home_variable(place: Place, tmp_path: Path) -> None:
 # The first command imports what the user without rights may not read.
 UNKNOWN_USER = """
 import os, sys
-from app.cli.main import main
+from app.main import main
 main(["keys", "remove", "x"])
 del os.environ["SIGHTLINE_HOME"]
 os.setuid(54321)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from app.cli import bench as benching
-from app.cli.main import main
 from app.core import local_servers as servers
+from app.main import main
 from backends.kit.local_server import Launch, LocalServer, answers
 from benchmarks.suite import engines
 

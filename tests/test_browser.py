@@ -23,7 +23,7 @@ from tests.browser import Watch, chromium, drop, launched, screenshots, violatio
 from tests.browser_store import COLOURS, OF_EACH, SpreadEncoder, fill
 from tests.serving import running
 
-STATIC = Path(__file__).parent.parent / "app" / "static"
+STATIC = Path(__file__).parent.parent / "app" / "web"
 FREE = Limits(rate=None)
 TILE = ".grid li"
 OPEN = "dialog[open]"

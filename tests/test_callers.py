@@ -15,8 +15,8 @@ from fastapi import FastAPI
 
 from app.core.jobs import Job, _told
 from app.core.keys import KeyStore
+from app.core.telling import told_to_callers
 from app.http.app import Limits, create_app
-from app.telling import told_to_callers
 from backends import connect
 from backends.base import Backend, CollectionSpec, Record
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Unsupported

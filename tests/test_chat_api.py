@@ -18,7 +18,7 @@ import httpx
 import pytest
 from langchain_openai import ChatOpenAI
 
-from app.cli.context import CommandError
+from app.core.errors import CommandError
 from app.core.keys import KeyStore
 from app.http.app import Limits, create_app
 from backends.base import Backend
@@ -462,7 +462,7 @@ def test_the_command_answers_with_the_model_that_is_set(
     monkeypatch.setitem(KeptBackend.stores, "kept://", store)
     monkeypatch.setattr(store, "close", lambda: None)
     monkeypatch.setenv("SIGHTLINE_MIN_RELEVANCE", "0")
-    monkeypatch.setattr("app.cli.serve.run", used)
+    monkeypatch.setattr("app.serve.run", used)
     flags = ["--port", 0, "--collection", "c", "--root", tmp_path / "photos"]
     seeing = ["--model", "openai:fake-vision", "--model-url", server.base_url, "--model-vision", "yes"]
     done = run("serve", *flags, *seeing)

@@ -235,7 +235,7 @@ def test_the_unexpected_is_one_line_and_a_trace_only_when_debugging(
     failed = run("search", "red")
     assert failed.code == 1
     assert failed.err == ("error: unexpected ZeroDivisionError: two lines; run sightline --debug … for the trace\n")
-    from app.cli.main import main
+    from app.main import main
 
     assert main(["--debug", "search", "red"]) == 1
     assert "Traceback" in capsys.readouterr().err
@@ -295,7 +295,7 @@ def test_the_program_itself() -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from app.cli.main import main; main(['--help']); "
+        "import sys; from app.main import main; main(['--help']); "
         "heavy = {'torch', 'numpy', 'PIL', 'faiss', 'transformers', 'open_clip', 'rich', 'jinja2'} & set(sys.modules); "
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from app.cli.main import EXIT_CODES
-from app.cli.reference import ENGINES, PAGE, commands, engine_table, reference
 from app.core.settings import Settings, variable
+from app.reference import ENGINES, PAGE, commands, engine_table, reference
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -44,12 +44,12 @@ def runnable(text: str) -> list[Block]:
 
 def test_reference_is_up_to_date() -> None:
     written = (ROOT / PAGE).read_text(encoding="utf-8")
-    assert written == reference(), "docs/cli.md is stale: run python -m app.cli.reference"
+    assert written == reference(), "docs/cli.md is stale: run python -m app.reference"
 
 
 def test_the_readmes_table_of_engines_is_up_to_date() -> None:
     written = ENGINES.findall(README.read_text(encoding="utf-8"))
-    assert written == [engine_table()], "README.md is stale: run python -m app.cli.reference"
+    assert written == [engine_table()], "README.md is stale: run python -m app.reference"
 
 
 def test_every_command_and_flag_is_in_the_reference() -> None:

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 import backends
-from app.cli.main import main
 from app.core import server_probe as probing
 from app.core.server_probe import ANSWERS, REFUSED, SILENT, Answer
+from app.main import main
 from backends import versions
 from backends.urls import shown
 from tests import milvus_server, weaviate_server

@@ -254,7 +254,7 @@ from pathlib import Path
 
 import backends
 import retrieval.encoders
-from app.cli.main import main
+from app.main import main
 from tests.chat_models import collection
 from tests.toy import ColourEncoder, KeptBackend
 

@@ -40,7 +40,7 @@ def test_every_file_of_the_packages_is_in_the_wheel(built: tuple[zipfile.ZipFile
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert "app/static/page.js" in there
+    assert "app/web/page.js" in there
     assert sorted(there - set(wheel.namelist())) == []
 
 

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import backends
-from app.cli.main import main
 from app.cli.transfer import location
 from app.core.server_probe import Answer
 from app.core.settings import Settings
 from app.http.observing import JsonLines
+from app.main import main
 from backends import redaction
 from backends.errors import Unavailable
 from backends.redaction import redact, remember, remember_url, shown

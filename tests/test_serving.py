@@ -131,7 +131,7 @@ def served_with(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         seen.append(options)
 
     monkeypatch.setattr("app.http.app.create_app", create)
-    monkeypatch.setattr("app.cli.serve.run", lambda service, listener: None)
+    monkeypatch.setattr("app.serve.run", lambda service, listener: None)
     return seen
 
 

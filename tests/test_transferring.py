@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.cli.main import main
 from app.cli.transfer import Location, location
 from app.core import local_servers as servers
+from app.main import main
 from backends import connect
 from backends.base import CollectionSpec, Record
 from backends.faiss.backend import FaissBackend

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli import options
-from app.cli.context import CommandError, open_backend, open_retriever, waiting
+from app.cli.context import open_backend, open_retriever, waiting
 from app.cli.output import is_terminal, note, one_line, place, print_json, shorten_home, write
 from app.cli.search import read_where, require_file
+from app.core.errors import CommandError
 from app.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from langchain_core.language_models import BaseChatModel
 
-    from app.http.turns import LoadModel
+    from app.core.llm import LoadModel
     from retrieval.chat import Answer, ChatEvent, ChatOptions, Evidence
 
 OFFLINE = "offline:smollm2"

@@ -13,11 +13,11 @@ from typing import Annotated
 
 import typer
 
-from app.cli.context import CommandError
 from app.cli.output import note
+from app.core.errors import CommandError
 from app.core.settings import Settings
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass

@@ -11,10 +11,11 @@ import typer
 
 from app.cli import options
 from app.cli.ask import chat_options, follow, open_model, source_line
-from app.cli.context import CommandError, open_backend, open_retriever
+from app.cli.context import open_backend, open_retriever
 from app.cli.output import is_terminal, local_path, note, write
 from app.cli.search import read_where, require_file
 from app.cli.thumbnails import protocol, thumbnail
+from app.core.errors import CommandError
 from app.core.settings import Settings
 
 if TYPE_CHECKING:

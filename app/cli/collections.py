@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from app.cli import options
-from app.cli.context import CommandError, encoder_name, open_backend, samples_folder
+from app.cli.context import encoder_name, open_backend, samples_folder
 from app.cli.output import note, print_json, print_table
+from app.core.errors import CommandError
 from app.core.settings import Settings
 
 

@@ -24,12 +24,7 @@ if TYPE_CHECKING:
     from retrieval.search.retriever import Retriever
 
 
-class CommandError(Exception):
-    """A command cannot do what was asked: one line that says why and what to do."""
-
-
-class UsageError(CommandError):
-    """A command line that cannot be understood."""
+from app.core.errors import CommandError, UsageError
 
 
 @contextlib.contextmanager

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli import options
-from app.cli.context import CommandError, encoder_for, open_backend, samples_folder, write_atomically
+from app.cli.context import encoder_for, open_backend, samples_folder, write_atomically
 from app.cli.index import run, summary
 from app.cli.output import hit_object, note, place, print_hits, print_json, write
+from app.core.errors import CommandError
 from app.core.settings import Settings, default_backend
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def _photographs(folder: Path) -> Iterator[dict[str, Any]]:
         raise CommandError(
             f"the demo's photographs come with {' and '.join(missing)}, not installed: pip install 'sightline[demo]'"
         )
-    wanted = (resources.files("app") / "demo.jsonl").read_text(encoding="utf-8")
+    wanted = (resources.files("app.cli") / "demo.jsonl").read_text(encoding="utf-8")
     for line in map(json.loads, wanted.splitlines()):
         home = homes[line["from"]]
         assert home is not None

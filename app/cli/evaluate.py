@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli import options
-from app.cli.context import CommandError, load_named, open_backend, waiting
+from app.cli.context import load_named, open_backend, waiting
 from app.cli.output import note, print_json, print_table
+from app.core.errors import CommandError
 from app.core.settings import Settings
 
 if TYPE_CHECKING:

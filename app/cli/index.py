@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli import options
-from app.cli.context import CommandError, UsageError, encoder_for, open_backend, samples_folder, why_not_kept
+from app.cli.context import encoder_for, open_backend, samples_folder, why_not_kept
 from app.cli.output import note, one_line, print_json, write
+from app.core.errors import CommandError, UsageError
 from app.core.settings import Settings
 
 if TYPE_CHECKING:

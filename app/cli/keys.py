@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app import streams
-from app.cli import options
-from app.cli.context import CommandError, require_folder
+from app.cli import options, streams
+from app.cli.context import require_folder
 from app.cli.output import note, print_json, print_table, write
+from app.core.errors import CommandError
 from app.core.settings import Settings
 
 if TYPE_CHECKING:

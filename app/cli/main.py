@@ -1,4 +1,4 @@
-"""The ``sightline`` command: its parts, its exit codes, and how it fails.
+"""The command line of ``sightline``: its parts, its exit codes, and how it fails.
 
 Nothing heavy is imported here, so that ``sightline --help`` answers at once.
 """
@@ -14,19 +14,7 @@ from typing import Annotated
 
 import typer
 
-from app import streams
-from app.cli import ask as asking
-from app.cli import bench as benching
-from app.cli import chat as chatting
-from app.cli import collections as stored
-from app.cli import demo
-from app.cli import encoders as models
-from app.cli import evaluate as evaluating
-from app.cli import index as indexing
-from app.cli import mcp as assisting
-from app.cli import search as searching
-from app.cli import serve as serving
-from app.cli import transfer as transferring
+from app.cli import ask, bench, chat, collections, demo, encoders, evaluate, index, search, streams, transfer
 from app.cli.engines import engines
 from app.cli.keys import keyring
 from app.cli.output import note
@@ -49,24 +37,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"max_content_width": 110},
 )
-app.command("index")(indexing.index)
-app.command("search")(searching.search)
-app.command("similar")(searching.similar)
-app.command("lookup")(searching.lookup)
-app.command("show")(searching.show)
-app.command("ask")(asking.ask)
-app.command("chat")(chatting.chat)
-app.command("collections")(stored.collections)
-app.command("drop")(stored.drop)
-app.command("copy")(transferring.copy)
-app.command("export")(transferring.export)
-app.command("import")(transferring.import_)
+app.command("index")(index.index)
+app.command("search")(search.search)
+app.command("similar")(search.similar)
+app.command("lookup")(search.lookup)
+app.command("show")(search.show)
+app.command("ask")(ask.ask)
+app.command("chat")(chat.chat)
+app.command("collections")(collections.collections)
+app.command("drop")(collections.drop)
+app.command("copy")(transfer.copy)
+app.command("export")(transfer.export)
+app.command("import")(transfer.import_)
 app.add_typer(engines)
-app.command("eval")(evaluating.evaluate_command)
-app.command("bench")(benching.bench)
-app.command("models")(models.models)
-app.command("serve")(serving.serve)
-app.command("mcp")(assisting.mcp)
+app.command("eval")(evaluate.evaluate_command)
+app.command("bench")(bench.bench)
+app.command("models")(encoders.models)
 app.add_typer(keyring)
 app.command("demo")(demo.demo)
 
@@ -136,7 +122,7 @@ def _fail(error: Exception, *, debug: bool) -> int:
         sys.stderr.write(redact(traceback.format_exc(), foreign=True))
     if _is_expected(error):
         note(f"error: {redact(str(error))}")
-        from app.cli.context import UsageError
+        from app.core.errors import UsageError
         from app.core.settings import SettingsError
 
         return 2 if isinstance(error, (SettingsError, UsageError)) else 1
@@ -176,7 +162,7 @@ def _fail_usage(error: Exception) -> int:
 
 def _is_expected(error: Exception) -> bool:
     """Whether an error was written for the user; the modules that define them are imported only now."""
-    from app.cli.context import CommandError
+    from app.core.errors import CommandError
     from app.core.settings import SettingsError
 
     known: list[tuple[str, str]] = [

@@ -77,11 +77,11 @@ def render(title: str, sections: Sequence[Section], facts: Sequence[str] = ()) -
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, finalize=_harmless
     )
-    here = resources.files("app")
-    template = environment.from_string((here / "page.html").read_text(encoding="utf-8"))
+    here = resources.files("app.cli")
+    template = environment.from_string((here / "results.html").read_text(encoding="utf-8"))
     return template.render(
         title=title,
-        style=(here / "page.css").read_text(encoding="utf-8"),
+        style=(here / "results.css").read_text(encoding="utf-8"),
         sections=[_section(section) for section in sections],
         facts=list(facts),
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),

@@ -14,8 +14,6 @@ import typer
 
 from app.cli import options
 from app.cli.context import (
-    CommandError,
-    UsageError,
     open_backend,
     open_retriever,
     require_collection,
@@ -36,6 +34,7 @@ from app.cli.output import (
     show_relevance,
     write,
 )
+from app.core.errors import CommandError, UsageError
 from app.core.settings import Settings
 
 if TYPE_CHECKING:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli import options
-from app.cli.context import CommandError, UsageError, open_backend
+from app.cli.context import open_backend
 from app.cli.index import PLAIN_LINE_EVERY_S, duration, stop_on_interrupt
 from app.cli.output import note, print_json, write
+from app.core.errors import CommandError, UsageError
 from app.core.settings import Settings
 
 if TYPE_CHECKING:

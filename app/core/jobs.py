@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from app.telling import of_the_store, told_to_callers, without_places
+from app.core.telling import of_the_store, told_to_callers, without_places
 from backends.errors import (
     BackendError,
     CollectionExists,

@@ -15,9 +15,9 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
-from app.cli.output import local_path
 from app.core.references import References, ReferencesError, memory_store, new_token
 from backends.base import Backend, BackendError, CollectionNotFound, Compare, Record
+from backends.urls import local_path
 
 log = logging.getLogger(__name__)
 

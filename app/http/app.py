@@ -21,6 +21,7 @@ from starlette.types import Scope
 
 from app.core.hosts import NO_PROXIES, HostList, TrustedProxies
 from app.core.keys import KeyStore
+from app.core.llm import LoadModel
 from app.core.roots import RecordedRoots, Roots
 from app.core.settings import Settings
 from app.http import openai_errors
@@ -34,7 +35,6 @@ from app.http.proxies import BehindProxies
 from app.http.routes import chat, collections, engines, health, items, jobs, mcp, openai, search, uploads
 from app.http.routes.base import GuardedRoute
 from app.http.schemas.openai import ERROR
-from app.http.turns import LoadModel
 from backends.base import Backend
 from retrieval.encoders.base import Encoder
 
@@ -158,9 +158,9 @@ def create_app(
 def _add_page(app: FastAPI) -> None:
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     def page() -> str:
-        return files("app").joinpath("static/page.html").read_text("utf-8")
+        return files("app").joinpath("web/page.html").read_text("utf-8")
 
-    app.mount("/static", PageFiles(packages=[("app", "static")]), name="static")
+    app.mount("/static", PageFiles(packages=[("app", "web")]), name="static")
 
 
 class PageFiles(StaticFiles):

@@ -16,6 +16,7 @@ import indexers
 from app.core.fetch import Address, Fetcher
 from app.core.hosts import HostList
 from app.core.jobs import IndexJobs, Job
+from app.core.llm import LoadModel
 from app.core.roots import Roots, RootsError
 from app.core.uploaded import UploadedFiles
 from app.http.access import Access
@@ -24,7 +25,7 @@ from app.http.limits import Limits, Place, Places, Room
 from app.http.observing import Metrics, Staged
 from app.http.problems import Refused
 from app.http.thumbnails import Thumbnails
-from app.http.turns import Chats, LoadModel
+from app.http.turns import Chats
 from backends.base import Backend, BackendError, CollectionNotFound
 from backends.checks import check_collection_name
 from indexers import IndexingError, IndexReport, Progress

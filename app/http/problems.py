@@ -20,7 +20,7 @@ from app.core.fetch import FetchError
 from app.core.jobs import JobError, JobNotFound, TooManyJobs
 from app.core.keys import KeyStoreError
 from app.core.roots import RootsError
-from app.telling import of_the_store, told_to_callers
+from app.core.telling import of_the_store, told_to_callers
 from backends.base import BackendError, CollectionExists, CollectionNotFound, Unsupported
 from backends.errors import Locked
 from indexers.report import IndexingError

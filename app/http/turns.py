@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
 
+from app.core.llm import LoadModel
 from app.core.roots import RootsError
 from app.http.problems import Refused
 from retrieval.images.decode import ImageError
@@ -37,9 +38,6 @@ log = logging.getLogger(__name__)
 END_WITHIN_S = 5.0
 #: Nothing is searched with more pixels than this on a side, and a turn may hold the picture for minutes.
 KEPT_SIDE = 1536
-
-#: Loads the model that answers, and says what a chat with it may spend; raises an error of one line.
-LoadModel: TypeAlias = "Callable[[], tuple[BaseChatModel, ChatOptions]]"
 
 
 #: Gives the bytes of an image file, for as long as they are needed.
@@ -318,7 +316,7 @@ def _picture(service: Service, data: bytes) -> Image.Image:
 
 def _is_told(error: Exception) -> bool:
     """Whether an error was written for the user: it is one line that says what to set, and holds no secret."""
-    from app.cli.context import CommandError
+    from app.core.errors import CommandError
     from retrieval.llms import ModelError
 
     return isinstance(error, (CommandError, ModelError))

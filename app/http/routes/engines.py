@@ -64,13 +64,13 @@ class _Kept:
 
 
 def _look(settings: Settings | None) -> list[dict[str, Any]]:
-    from app.cli.engines import installed, look
+    from app.core.engine_status import installed, look
 
     return installed() if settings is None else look(settings)
 
 
 def _backend(capabilities: Capabilities, own: dict[str, Any] | None, answers: bool) -> BackendBody:
-    from app.cli.engines import can
+    from app.core.engine_status import can
 
     version = None
     if own is not None:

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Request, Response
 
-from app.cli.output import local_path
 from app.core.roots import RootsError
 from app.http.context import Service
 from app.http.problems import Refused
@@ -16,6 +15,7 @@ from app.http.schemas.common import Collection, DeletedBody, HitBody, HitsBody, 
 from app.http.thumbnails import thumbnail_tag
 from backends.base import MAX_ID_BYTES, Compare, Modality, Record
 from backends.filters import check_string
+from backends.urls import local_path
 from indexers.items import caption_id
 from retrieval.images.plan import Wanted
 from retrieval.search.reasons import why_nothing

@@ -8,9 +8,9 @@ from urllib.parse import quote, urlencode
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.cli.output import local_path
 from app.http.schemas.common import ImageAddress, Text
 from backends.base import Modality
+from backends.urls import local_path
 
 if TYPE_CHECKING:
     from backends.base import Hit

@@ -10,10 +10,11 @@ import typer
 
 from app.cli import options
 from app.cli.ask import model_loader
-from app.cli.context import CommandError, encoder_for, open_backend, require_collection, samples_folder
+from app.cli.context import encoder_for, open_backend, require_collection, samples_folder
 from app.cli.output import note
-from app.cli.serve import folder
+from app.core.errors import CommandError
 from app.core.settings import Settings
+from app.serve import folder
 
 
 def mcp(

@@ -1,4 +1,4 @@
-"""Writes docs/cli.md and the README's table of engines: ``python -m app.cli.reference``."""
+"""Writes docs/cli.md and the README's table of engines: ``python -m app.reference``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Any
 import typer
 
 import backends
-from app.cli.main import EXIT_CODES, app
+from app.cli.main import EXIT_CODES
 from app.core.settings import CONFIG_NAME, Settings, variable
+from app.main import app
 
 PAGE = Path("docs/cli.md")
 README = Path("README.md")
@@ -21,7 +22,7 @@ ENGINES = re.compile(r"(?<=<!-- engines -->\n).*?(?=<!-- /engines -->)", re.DOTA
 WIDTH = 100
 HEAD = """# The command line
 
-This page is written by `python -m app.cli.reference`; a test sees to it that it is up to date.
+This page is written by `python -m app.reference`; a test sees to it that it is up to date.
 
 Results go to standard output, everything else to standard error. On a terminal results are tables; in a
 pipe they are lines with tabs between rank, score, relevance, modality, id, path and text, then for `--facets`

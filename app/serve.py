@@ -14,9 +14,10 @@ import typer
 
 from app.cli import options
 from app.cli.ask import model_loader
-from app.cli.context import CommandError, UsageError, encoder_for, open_backend, samples_folder
+from app.cli.context import encoder_for, open_backend, samples_folder
 from app.cli.keys import open_keys
 from app.cli.output import note
+from app.core.errors import CommandError, UsageError
 from app.core.hosts import HostList, TrustedProxies
 from app.core.settings import Settings
 
