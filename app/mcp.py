@@ -55,10 +55,16 @@ def mcp(
 
     settings = Settings.load(
         {
-            "backend": backend, "collection": collection, "encoder": encoder, "device": device,
-            "precision": precision, "model": model, "model_url": model_url, "model_vision": model_vision,
+            "backend": backend,
+            "collection": collection,
+            "encoder": encoder,
+            "device": device,
+            "precision": precision,
+            "model": model,
+            "model_url": model_url,
+            "model_vision": model_vision,
         }
-    )  # fmt: skip
+    )
     roots = [folder(path) for path in root] if root else None
     with open_backend(settings) as store, tempfile.TemporaryDirectory(prefix="sightline-") as none:
         require_collection(settings, store)

@@ -137,10 +137,13 @@ def engine_table() -> str:
     for scheme, engine in backends.engines().items():
         can = backends.load(scheme).capabilities
         cells = (
-            f"`{engine.example}`", engine.summary, *map(_yes, (can.keyword, can.concurrent_writers, can.string_order)),
-            ", ".join(sorted(can.index_kinds - {"auto"})), ", ".join(sorted(can.quantizations - {"none"})) or "–",
+            f"`{engine.example}`",
+            engine.summary,
+            *map(_yes, (can.keyword, can.concurrent_writers, can.string_order)),
+            ", ".join(sorted(can.index_kinds - {"auto"})),
+            ", ".join(sorted(can.quantizations - {"none"})) or "–",
             f"{can.max_k:,}" if can.max_k else "any",
-        )  # fmt: skip
+        )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

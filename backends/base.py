@@ -49,12 +49,38 @@ from backends.kit.scores import similarity
 from backends.processes import refused_after_fork, refused_page_by_page, silent_after_fork
 
 __all__ = [
-    "MODALITIES", "And", "Backend", "BackendError", "Capabilities", "CollectionExists", "CollectionNotFound",
-    "CollectionSpec", "Compare", "Corrupt", "DimensionMismatch", "Hit", "IndexSpec", "Metric",
-    "Modality", "Not", "Operator", "Or", "Page", "Record", "Scalar", "Unavailable", "Unsupported",
-    "Where", "check_where", "format_where", "matches", "parse_where", "prepare_queries", "prepare_records",
+    "MODALITIES",
+    "And",
+    "Backend",
+    "BackendError",
+    "Capabilities",
+    "CollectionExists",
+    "CollectionNotFound",
+    "CollectionSpec",
+    "Compare",
+    "Corrupt",
+    "DimensionMismatch",
+    "Hit",
+    "IndexSpec",
+    "Metric",
+    "Modality",
+    "Not",
+    "Operator",
+    "Or",
+    "Page",
+    "Record",
+    "Scalar",
+    "Unavailable",
+    "Unsupported",
+    "Where",
+    "check_where",
+    "format_where",
+    "matches",
+    "parse_where",
+    "prepare_queries",
+    "prepare_records",
     "similarity",
-]  # fmt: skip
+]
 
 Metric: TypeAlias = Literal["cosine", "dot", "l2"]
 IndexKind: TypeAlias = Literal["auto", "flat", "hnsw", "ivf"]
@@ -248,8 +274,18 @@ class Capabilities:
 
 
 _REFUSED = (
-    "collections", "describe", "create", "drop", "upsert", "get", "delete", "count", "search", "search_text", "flush",
-)  # fmt: skip
+    "collections",
+    "describe",
+    "create",
+    "drop",
+    "upsert",
+    "get",
+    "delete",
+    "count",
+    "search",
+    "search_text",
+    "flush",
+)
 _GUARDS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(_REFUSED, refused_after_fork),
     "scan": refused_page_by_page,

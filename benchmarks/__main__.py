@@ -39,9 +39,11 @@ def parser() -> argparse.ArgumentParser:
         help="names of configurations, URLs, or embedded for those without a server (%(default)s)",
     )
     runs.add_argument(
-        "--data", action="append", metavar="SET",
+        "--data",
+        action="append",
+        metavar="SET",
         help="clustered:NxD, uniform:NxD, photos:DIR, photos:URL#COLLECTION, or a file; may be repeated",
-    )  # fmt: skip
+    )
     runs.add_argument("--quick", action="store_true", help="a small grid on a small set, in under two minutes")
     runs.add_argument("--minutes", type=float, metavar="M", help="leave out what does not fit into this time")
     runs.add_argument("--cases", metavar="LIST", help=f"of {', '.join(CASES)}")

@@ -92,13 +92,15 @@ def made(n: int, dim: int, seed: int) -> list[Record]:
     count = len(WORDS)
     return [
         Record(
-            f"photo-{seed}-{i:08}", row, "image",
+            f"photo-{seed}-{i:08}",
+            row,
+            "image",
             f"a {WORDS[i % count]} and a {WORDS[i // 7 % count]} by the {WORDS[i // 49 % count]}",
             f"file:///photos/{i // 1000}/{i}.jpg",
             {"year": 1990 + i % 35, "camera": f"model {i % 40}", "favourite": i % 9 == 0, "tags": [WORDS[i % count]]},
         )
         for i, row in enumerate(rows)
-    ]  # fmt: skip
+    ]
 
 
 def timed(call: Callable[[], object]) -> float:

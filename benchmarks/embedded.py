@@ -34,9 +34,22 @@ BATCH = 5_000
 BUCKETS = 1_000
 FILTERS = {"none": None, "10%": 100, "1%": 10, "0.1%": 1}
 WORDS = (
-    "dog", "cat", "beach", "street", "night", "snow", "boat", "mountain",
-    "child", "bicycle", "market", "bridge", "forest", "table", "window",
-)  # fmt: skip
+    "dog",
+    "cat",
+    "beach",
+    "street",
+    "night",
+    "snow",
+    "boat",
+    "mountain",
+    "child",
+    "bicycle",
+    "market",
+    "bridge",
+    "forest",
+    "table",
+    "window",
+)
 
 Floats = NDArray[np.float32]
 
@@ -90,9 +103,12 @@ def records_of(vectors: Floats, buckets: NDArray[np.int64]) -> Iterator[Record]:
     for i, vector in enumerate(vectors):
         text = f"a {WORDS[i % 15]} and a {WORDS[i // 15 % 15]} by the {WORDS[i // 225 % 15]}"
         metadata = {
-            "bucket": int(buckets[i]), "year": 1990 + i % 35, "camera": f"model {i % 40}",
-            "favourite": i % 9 == 0, "tags": [WORDS[i % 15], WORDS[i // 7 % 15]],
-        }  # fmt: skip
+            "bucket": int(buckets[i]),
+            "year": 1990 + i % 35,
+            "camera": f"model {i % 40}",
+            "favourite": i % 9 == 0,
+            "tags": [WORDS[i % 15], WORDS[i // 7 % 15]],
+        }
         yield Record(f"photo-{i:08}", vector, "image", text, f"file:///photos/{i // 1000}/{i}.jpg", metadata)
 
 

@@ -169,10 +169,16 @@ async def _health(world: World) -> None:
         error = f"{type(failure).__name__}: {failure}"
     world.record.attempts.append(
         Attempt(
-            "healthz", -1, int(1e9 * (start_s - world.begin_s)), int(1e9 * (time.perf_counter() - start_s)), status, 0,
-            "ok" if status == 200 else "error", error,
+            "healthz",
+            -1,
+            int(1e9 * (start_s - world.begin_s)),
+            int(1e9 * (time.perf_counter() - start_s)),
+            status,
+            0,
+            "ok" if status == 200 else "error",
+            error,
         )
-    )  # fmt: skip
+    )
 
 
 async def _ready(http: httpx.AsyncClient) -> None:
@@ -244,9 +250,11 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--clients", type=int, default=32, metavar="N", help="at once (%(default)s)")
     found.add_argument("--seconds", type=float, default=120.0, metavar="S", help="how long (%(default)g)")
     found.add_argument(
-        "--backend", default="faiss://", metavar="URL",
+        "--backend",
+        default="faiss://",
+        metavar="URL",
         help="postgresql:// alone starts a server of its own, faiss:// alone an index (%(default)s)",
-    )  # fmt: skip
+    )
     found.add_argument("--restart-backend", action="store_true", help="kill the database and start it again")
     found.add_argument("--out", type=Path, metavar="DIR", help="folder for the raw samples and the figures")
     return found

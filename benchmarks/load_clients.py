@@ -28,9 +28,23 @@ PATIENCE_S = 60.0
 RETRY_S = 2.0
 #: One client in sixteen of each kind where it stands once.
 ROLES = (
-    "search", "chat", "index", "search", "upload", "search", "search", "completions",
-    "search", "search", "chat", "search", "search", "search", "search", "search",
-)  # fmt: skip
+    "search",
+    "chat",
+    "index",
+    "search",
+    "upload",
+    "search",
+    "search",
+    "completions",
+    "search",
+    "search",
+    "chat",
+    "search",
+    "search",
+    "search",
+    "search",
+    "search",
+)
 SEARCHES = ("text", "thumbnail", "text", "thumbnail", "similar", "text", "image", "thumbnail", "lookup", "item")
 SIZES = (160, 320, 640)
 NEW_FILES = 4
@@ -209,12 +223,16 @@ class Client:
             status, value = (fault.status if status == expected else status), None
         self._world.record.attempts.append(
             Attempt(
-                endpoint, self.number, int(1e9 * (start_s - self._world.begin_s)),
-                int(1e9 * (time.perf_counter() - start_s)), status, size,
+                endpoint,
+                self.number,
+                int(1e9 * (start_s - self._world.begin_s)),
+                int(1e9 * (time.perf_counter() - start_s)),
+                status,
+                size,
                 "ok" if fault is None else "told" if wait_s is not None else "error",
                 "" if fault is None else fault.message[:500],
             )
-        )  # fmt: skip
+        )
         return value, wait_s
 
 

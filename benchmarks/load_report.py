@@ -109,16 +109,26 @@ def _latencies(attempts: Sequence[Attempt], outage: dict[str, Any] | None, path:
     for number, name in enumerate(sorted({attempt.endpoint for attempt in attempts})):
         fine = [a for a in attempts if a.endpoint == name and a.outcome == "ok"]
         axes.scatter(
-            [a.start_ns / 1e9 for a in fine], [a.latency_ns / 1e6 for a in fine], s=5, alpha=0.6, linewidths=0,
-            color=COLOURS[number % len(COLOURS)], marker=MARKERS[number // len(COLOURS) % len(MARKERS)], label=name,
-        )  # fmt: skip
+            [a.start_ns / 1e9 for a in fine],
+            [a.latency_ns / 1e6 for a in fine],
+            s=5,
+            alpha=0.6,
+            linewidths=0,
+            color=COLOURS[number % len(COLOURS)],
+            marker=MARKERS[number // len(COLOURS) % len(MARKERS)],
+            label=name,
+        )
     for outcome, colour in (("told", "#999999"), ("error", "#FF0000")):
         others = [a for a in attempts if a.outcome == outcome]
         if others:
             axes.scatter(
-                [a.start_ns / 1e9 for a in others], [a.latency_ns / 1e6 for a in others], s=16, marker="x",
-                color=colour, label="told to come again" if outcome == "told" else outcome,
-            )  # fmt: skip
+                [a.start_ns / 1e9 for a in others],
+                [a.latency_ns / 1e6 for a in others],
+                s=16,
+                marker="x",
+                color=colour,
+                label="told to come again" if outcome == "told" else outcome,
+            )
     axes.set_yscale("log")
     axes.set_ylabel("latency, ms")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2.5, frameon=False)

@@ -92,9 +92,13 @@ def service(home: Path, backend: str, collection: str, roots: Sequence[Path], mo
         log.open("wb") as stream,
         subprocess.Popen(
             [sys.executable, "-m", "app", "serve", *flags],
-            cwd=home, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stream,
+            cwd=home,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stream,
         ) as process,
-    ):  # fmt: skip
+    ):
         try:
             yield Served(process, _address(process, log), log)
         finally:

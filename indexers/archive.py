@@ -51,10 +51,16 @@ def export_collection(
     pa, pq = _pyarrow()
     spec, total = source.describe(name), source.count(name)
     _claim(folder)
-    schema = pa.schema([
-        ("id", pa.string()), ("modality", pa.string()), ("text", pa.string()), ("uri", pa.string()),
-        ("metadata", pa.string()), ("vector", pa.list_(pa.float32(), spec.dim)),
-    ])  # fmt: skip
+    schema = pa.schema(
+        [
+            ("id", pa.string()),
+            ("modality", pa.string()),
+            ("text", pa.string()),
+            ("uri", pa.string()),
+            ("metadata", pa.string()),
+            ("vector", pa.list_(pa.float32(), spec.dim)),
+        ]
+    )
     parts: list[dict[str, Any]] = []
     done = 0
     for number, records in enumerate(_batches(until_stopped(source.scan(name, batch=BATCH), stop))):
@@ -185,10 +191,15 @@ def _read_part(path: Path) -> Iterator[Page]:
                 records = [
                     Record(i, vector, modality, text, uri, json.loads(metadata))
                     for i, vector, modality, text, uri, metadata in zip(
-                        columns["id"], vectors, columns["modality"], columns["text"], columns["uri"],
-                        columns["metadata"], strict=True,
+                        columns["id"],
+                        vectors,
+                        columns["modality"],
+                        columns["text"],
+                        columns["uri"],
+                        columns["metadata"],
+                        strict=True,
                     )
-                ]  # fmt: skip
+                ]
                 yield Page(records, records[-1].id if records else "")
     except (pa.ArrowException, KeyError, ValueError) as error:
         raise Corrupt(f"{path} is not a part of an archive: {error}") from None

@@ -88,11 +88,18 @@ class Ledger:
         """Remember (path, stamp, time of reading in ns, facts) of files, in one transaction."""
         values = [
             (
-                os.fsencode(root), os.fsencode(path), stamp.size_bytes, stamp.mtime_ns, stamp.ctime_ns,
-                _blob(stamp.inode), read_ns, FACTS_VERSION, facts,
+                os.fsencode(root),
+                os.fsencode(path),
+                stamp.size_bytes,
+                stamp.mtime_ns,
+                stamp.ctime_ns,
+                _blob(stamp.inode),
+                read_ns,
+                FACTS_VERSION,
+                facts,
             )
             for path, stamp, read_ns, facts in rows
-        ]  # fmt: skip
+        ]
         self._write("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     def keep_only(self, root: Path, paths: Collection[str]) -> None:

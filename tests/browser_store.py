@@ -17,9 +17,15 @@ from retrieval.encoders.base import ImageInput
 from retrieval.images.decode import load_image
 
 COLOURS = {
-    "red": (214, 40, 40), "green": (40, 150, 60), "blue": (40, 80, 210), "yellow": (240, 210, 40),
-    "purple": (130, 50, 160), "orange": (245, 130, 30), "teal": (20, 150, 150), "brown": (120, 80, 50),
-}  # fmt: skip
+    "red": (214, 40, 40),
+    "green": (40, 150, 60),
+    "blue": (40, 80, 210),
+    "yellow": (240, 210, 40),
+    "purple": (130, 50, 160),
+    "orange": (245, 130, 30),
+    "teal": (20, 150, 150),
+    "brown": (120, 80, 50),
+}
 OF_EACH = 8
 SIZES = ((640, 480), (480, 640), (800, 450), (500, 500))
 
@@ -80,9 +86,13 @@ def fill(folder: Path) -> Backend:
             path = paint(folder / f"{colour}-{number}.png", colour, number)
             width, height = SIZES[number % len(SIZES)]
             facts = {
-                "width": width, "height": height, "year": 1990 + number, "colour": colour,
-                "warm": colour in ("red", "orange", "yellow"), "tags": ["painted", ("even", "odd")[number % 2]],
-            }  # fmt: skip
+                "width": width,
+                "height": height,
+                "year": 1990 + number,
+                "colour": colour,
+                "warm": colour in ("red", "orange", "yellow"),
+                "tags": ["painted", ("even", "odd")[number % 2]],
+            }
             vector = encoder.encode_images([path])[0]
             caption = f"a {colour} picture, number {number}\nit was painted for a test"
             rows.append(Record(f"{colour}/{number}", vector, "image", caption, path.as_uri(), facts))

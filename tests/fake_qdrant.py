@@ -183,9 +183,13 @@ class Handler(BaseHTTPRequestHandler):
         if route == "POST /points/scroll":
             page = models.ScrollRequest.model_validate_json(body)
             points, following = client.scroll(
-                name, page.filter, page.limit, offset=page.offset,
-                with_payload=page.with_payload, with_vectors=page.with_vector,
-            )  # fmt: skip
+                name,
+                page.filter,
+                page.limit,
+                offset=page.offset,
+                with_payload=page.with_payload,
+                with_vectors=page.with_vector,
+            )
             return models.ScrollResult(points=points, next_page_offset=following)
         if route == "POST /points/query":
             return local.query(name, models.QueryRequest.model_validate_json(body))

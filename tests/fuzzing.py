@@ -69,9 +69,16 @@ def _served(home: Path, encoder: Encoder) -> Iterator[tuple[int, str]]:
     _, key = keys.add("fuzzing", "admin")
     model = Scripted(replies=["It is red [1]. It was made in 1931 [7]."])
     app = create_app(
-        store, encoder, "default", home=home, roots=[folder], keys=keys, require_keys=True, limits=Limits(rate=None),
+        store,
+        encoder,
+        "default",
+        home=home,
+        roots=[folder],
+        keys=keys,
+        require_keys=True,
+        limits=Limits(rate=None),
         load_model=lambda: (model, ChatOptions(gate=None)),
-    )  # fmt: skip
+    )
     server = GracefulServer(configuration(app))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -91,12 +98,33 @@ def fuzz(encoder: Encoder, examples: int, *, phases: str = "examples,coverage,fu
     with tempfile.TemporaryDirectory() as name, _served(Path(name), encoder) as (port, key):
         url = f"http://127.0.0.1:{port}/openapi.json"
         command: list[Any] = [
-            sys.executable, "-m", "schemathesis.cli", "run", url, "--checks", CHECKS, "--phases", phases,
-            "-n", examples, "--seed", seed, "--header", f"Authorization: Bearer {key}", "--generation-database", "none",
-            "--suppress-health-check", "all", "--warnings", "off", "--continue-on-failure", "--no-color",
+            sys.executable,
+            "-m",
+            "schemathesis.cli",
+            "run",
+            url,
+            "--checks",
+            CHECKS,
+            "--phases",
+            phases,
+            "-n",
+            examples,
+            "--seed",
+            seed,
+            "--header",
+            f"Authorization: Bearer {key}",
+            "--generation-database",
+            "none",
+            "--suppress-health-check",
+            "all",
+            "--warnings",
+            "off",
+            "--continue-on-failure",
+            "--no-color",
             # A made-up key beside the right one is refused, and most requests would end at the door.
-            "--generation-with-security-parameters", "false",
-        ]  # fmt: skip
+            "--generation-with-security-parameters",
+            "false",
+        ]
         done = subprocess.run([str(part) for part in command], cwd=name, capture_output=True, text=True, check=False)
     text = (done.stdout + done.stderr).replace(key, "KEY")
     found = _CASES.search(text)

@@ -105,10 +105,17 @@ class LimitedBackend(ExactBackend):
     """The least that an engine may do: approximate, half precision, at most 200 hits, no words, few operators."""
 
     capabilities: ClassVar[Capabilities] = Capabilities(
-        keyword=False, persistent=False, server=False, concurrent_writers=False, effort=True,
-        metrics=frozenset({"cosine"}), operators=frozenset({"eq", "in", "gt", "gte", "lt", "lte"}),
-        string_order=False, max_k=200, vector_tolerance=1e-3,
-    )  # fmt: skip
+        keyword=False,
+        persistent=False,
+        server=False,
+        concurrent_writers=False,
+        effort=True,
+        metrics=frozenset({"cosine"}),
+        operators=frozenset({"eq", "in", "gt", "gte", "lt", "lte"}),
+        string_order=False,
+        max_k=200,
+        vector_tolerance=1e-3,
+    )
 
     def honour(self, where: Where | None) -> None:
         if isinstance(where, Compare):

@@ -37,8 +37,10 @@ def test_both_sides_are_timed_and_nothing_is_left(
     adapters.main([place, *(f"--{name}={value}" for name, value in SMALL.items())])
     report = json.loads(capsys.readouterr().out)
     assert [cost["work"] for cost in report["costs"]] == [
-        "search, one query", "search, 100 queries", "upsert, 50 records",
-    ]  # fmt: skip
+        "search, one query",
+        "search, 100 queries",
+        "upsert, 50 records",
+    ]
     for cost in report["costs"]:
         assert cost["sightline_s"] > 0
         assert cost["raw_s"] > 0

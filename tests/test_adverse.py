@@ -46,9 +46,14 @@ class Place:
         given = {**os.environ, "PYTHONPATH": str(ROOT), "SIGHTLINE_HOME": str(self.home), **self.env, **env}
         done = subprocess.run(
             ["unshare", "-m", "bash", "-c", line] if "mount" in before else ["bash", "-c", line],
-            cwd=cwd, env={name: value for name, value in given.items() if value is not None},
-            capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL, check=False,
-        )  # fmt: skip
+            cwd=cwd,
+            env={name: value for name, value in given.items() if value is not None},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
         assert "Traceback" not in done.stderr
         assert "unexpected" not in done.stderr
         return done
@@ -202,8 +207,12 @@ def test_no_home_variable(place: Place, tmp_path: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-c", UNKNOWN_USER],
             env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "SIGHTLINE_HOME": str(tmp_path)},
-            capture_output=True, text=True, timeout=120, check=False, cwd="/",
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            cwd="/",
+        )
         done.stderr = done.stderr.partition("then\n")[2]
         assert done.returncode == 2
         assert "set SIGHTLINE_HOME" in done.stderr.splitlines()[0]

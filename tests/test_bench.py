@@ -30,10 +30,22 @@ from benchmarks.suite.truth import brute_force, truth_of
 from tests.bench_data import clustered_set
 
 SMALL = replace(
-    Settings(), settle_s=0.0, queries=20,
-    repetitions=2, warmup=2, builds=1, efforts=2, workers=(2,), rates=(100,), block_s=0.3,
-    selectivities=(0.1,), columns=("near",), stream_rows=300, stream_s=0.3, mixed=20,
-)  # fmt: skip
+    Settings(),
+    settle_s=0.0,
+    queries=20,
+    repetitions=2,
+    warmup=2,
+    builds=1,
+    efforts=2,
+    workers=(2,),
+    rates=(100,),
+    block_s=0.3,
+    selectivities=(0.1,),
+    columns=("near",),
+    stream_rows=300,
+    stream_s=0.3,
+    mixed=20,
+)
 
 
 def request(folder: Path, *, engine_names: tuple[str, ...] = ("faiss", "qdrant-edge"), **changes: Any) -> Request:
@@ -59,8 +71,10 @@ def test_every_case_that_applies_was_measured_on_every_engine(found: Results, fi
     left = {(entry["engine"], entry["what"]) for entry in finished.manifest["left_out"]}
     assert left == {
         *((engine, case) for engine in ("exact", "faiss", "qdrant-edge") for case in ("quality", "end_to_end")),
-        ("exact", "opened"), ("exact", "baseline"), ("exact", "plain_loop"),
-    }  # fmt: skip
+        ("exact", "opened"),
+        ("exact", "baseline"),
+        ("exact", "plain_loop"),
+    }
     measured = {(row.engine, row.case) for row in (*found.rows, *found.facts)}
     everything = {(engine, case) for engine in ("exact", "faiss", "qdrant-edge") for case in cases.CASES}
     assert measured == everything - left
@@ -264,10 +278,13 @@ def test_the_made_sets_are_hard_for_a_default_hnsw(kind: str, tmp_path: Path) ->
 
 def test_ties_are_fair() -> None:
     arrays = {
-        "rows": np.array([[5, 6], [5, 5], [7, -1]]), "true": np.array([[0.5, 0.5], [0.5, 0.5], [0.4, np.nan]]),
-        "allowed": np.ones((3, 2), bool), "kth": np.full(3, 0.5, np.float32), "expected": np.full(3, 2),
+        "rows": np.array([[5, 6], [5, 5], [7, -1]]),
+        "true": np.array([[0.5, 0.5], [0.5, 0.5], [0.4, np.nan]]),
+        "allowed": np.ones((3, 2), bool),
+        "kth": np.full(3, 0.5, np.float32),
+        "expected": np.full(3, 2),
         "error": np.full(3, -1),
-    }  # fmt: skip
+    }
     assert recalls(arrays).tolist() == [1.0, 0.5, 0.0]
 
 

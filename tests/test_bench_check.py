@@ -22,9 +22,19 @@ from benchmarks.suite.runs import Block, Point, Run
 from benchmarks.suite.summaries import plain, results
 
 SETTINGS = replace(
-    Settings(), settle_s=0.0, queries=20, repetitions=2, warmup=2, builds=1, efforts=2, workers=(3,), rates=(100,),
-    block_s=0.3, selectivities=(0.1, 0.001), columns=("near",),
-)  # fmt: skip
+    Settings(),
+    settle_s=0.0,
+    queries=20,
+    repetitions=2,
+    warmup=2,
+    builds=1,
+    efforts=2,
+    workers=(3,),
+    rates=(100,),
+    block_s=0.3,
+    selectivities=(0.1, 0.001),
+    columns=("near",),
+)
 FAULTS = (
     "planted://?error_every=7&duplicate_every=3&wrong_every=4&wrong=2&unknown_every=5&short_every=6&unfilter_every=2"
 )
@@ -76,9 +86,13 @@ def test_a_plain_loop_lies_inside_the_interval_or_it_is_said_that_it_does_not() 
 
 def test_a_plain_loop_over_a_real_client_takes_as_long_as_the_suite_says(tmp_path: Path) -> None:
     asked = Request(
-        tmp_path / "run", ["clustered:1000x256"], choose(["faiss"]), replace(SETTINGS, queries=100, repetitions=3),
-        tmp_path / "cache", ("load", "plain_loop"),
-    )  # fmt: skip
+        tmp_path / "run",
+        ["clustered:1000x256"],
+        choose(["faiss"]),
+        replace(SETTINGS, queries=100, repetitions=3),
+        tmp_path / "cache",
+        ("load", "plain_loop"),
+    )
     done = run(asked)
     (row,) = results(done).rows
     assert row.summary.errors == 0
@@ -140,8 +154,9 @@ def test_what_was_left_out_is_told_once_for_all_that_it_is_the_same_of() -> None
         *(entry(engine, f"{case} {engine} d build=a r2") for engine in "xy" for case in ("frontier", "filtered")),
         *(entry("x", f"{what} x d build=b r{number}") for what, number in (("load", 0), ("frontier", 0))),
         entry("x", "frontier x d build=b r1"),
-        entry("x", "quality", "no captions"), entry("y", "quality", "no captions"),
-    ]  # fmt: skip
+        entry("x", "quality", "no captions"),
+        entry("y", "quality", "no captions"),
+    ]
     assert _left_out(entries) == [
         "d: filtered, frontier, repetition 3, of x, y: no time",
         "d: all of build b, of x: no time",

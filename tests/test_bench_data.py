@@ -108,8 +108,10 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
 
 
 def test_made_sets_are_the_same_again_and_another_with_another_seed(tmp_path: Path) -> None:
-    digests = [open_dataset(spec, queries=5, cache=tmp_path).digest() for spec in
-               ("clustered:200x8", "clustered:200x8@1", "clustered:200x8@2", "uniform:200x8")]  # fmt: skip
+    digests = [
+        open_dataset(spec, queries=5, cache=tmp_path).digest()
+        for spec in ("clustered:200x8", "clustered:200x8@1", "clustered:200x8@2", "uniform:200x8")
+    ]
     assert digests[0] == digests[1]
     assert len(set(digests)) == 3
 
@@ -186,9 +188,13 @@ def test_a_collection_of_another_encoder_is_refused(album: Path, tmp_path: Path)
 def test_quality_and_the_way_from_words_to_pictures(album: Path, tmp_path: Path) -> None:
     settings = replace(Settings(), queries=16, repetitions=1, warmup=2, builds=1)
     request = Request(
-        tmp_path / "run", [f"photos:{album}@toy"], choose(["exact://"]), settings, tmp_path / "cache",
+        tmp_path / "run",
+        [f"photos:{album}@toy"],
+        choose(["exact://"]),
+        settings,
+        tmp_path / "cache",
         ("load", "quality", "end_to_end", "keyword"),
-    )  # fmt: skip
+    )
     rows = {row.case: row for row in results(run(request)).rows}
     # One caption of sixteen says another colour, so it finds another picture first.
     assert rows["quality"].extra["R@1"] == pytest.approx(15 / 16)

@@ -26,10 +26,21 @@ from benchmarks.suite.truth import truth_of
 SET = "clustered:1000x16"
 # Every fault comes at every fifth or tenth search, so any 20 in a row have the same number of it.
 SETTINGS = replace(
-    Settings(), settle_s=0.0, queries=20,
-    repetitions=1, warmup=3, builds=1, efforts=1, workers=(8,), selectivities=(0.1,),
-    columns=("random",), block_s=60.0, stream_rows=500, stream_s=0.3, mixed=40,
-)  # fmt: skip
+    Settings(),
+    settle_s=0.0,
+    queries=20,
+    repetitions=1,
+    warmup=3,
+    builds=1,
+    efforts=1,
+    workers=(8,),
+    selectivities=(0.1,),
+    columns=("random",),
+    block_s=60.0,
+    stream_rows=500,
+    stream_s=0.3,
+    mixed=40,
+)
 
 Measure = Callable[..., Row]
 
@@ -70,9 +81,13 @@ def measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Measure:
 def faults_of(row: Row) -> dict[str, int]:
     s = row.summary
     counts = {
-        "errors": s.errors, "duplicates": s.duplicates, "unknown": s.unknown, "violations": s.violations,
-        "short": s.short, "wrong_scores": s.wrong_scores,
-    }  # fmt: skip
+        "errors": s.errors,
+        "duplicates": s.duplicates,
+        "unknown": s.unknown,
+        "violations": s.violations,
+        "short": s.short,
+        "wrong_scores": s.wrong_scores,
+    }
     return {name: count for name, count in counts.items() if count}
 
 
@@ -165,9 +180,13 @@ def test_what_changes_is_judged_by_how_it_was_at_that_moment(measure: Measure) -
 
 def test_rows_that_stream_in_are_owed_once_acknowledged(tmp_path: Path) -> None:
     request = Request(
-        tmp_path / "run", [SET], choose(["planted://?wrong_every=1&wrong=2"]), SETTINGS, tmp_path / "cache",
+        tmp_path / "run",
+        [SET],
+        choose(["planted://?wrong_every=1&wrong=2"]),
+        SETTINGS,
+        tmp_path / "cache",
         ("load", "stream"),
-    )  # fmt: skip
+    )
     (row,) = results(run(request)).rows
     assert row.extra["written"] > 0
     assert row.summary.violations == 0
@@ -183,9 +202,14 @@ def test_an_open_loop_makes_everyone_wait_who_came_during_a_stall() -> None:
         backend.create(engines.CollectionSpec("c", data.dim))
         backend.upsert("c", data.records())
         recorder = open_loop(
-            lambda query: backend.search("c", data.queries[query][None], 10)[0], range(20), moments, 10, clock,
-            workers=1, limit_s=100,
-        )  # fmt: skip
+            lambda query: backend.search("c", data.queries[query][None], 10)[0],
+            range(20),
+            moments,
+            10,
+            clock,
+            workers=1,
+            limit_s=100,
+        )
     took = latencies_ns(Block(recorder.arrays()))
     end_ns, truly = 0, []
     for number, arrival_ns in enumerate(moments.tolist(), start=1):

@@ -19,9 +19,19 @@ from benchmarks.suite import engines
 
 def test_a_report_is_written_and_a_finished_run_is_not_measured_again(tmp_path: Path) -> None:
     given = [
-        "bench", "--out", str(tmp_path / "run"), "--engines", "exact://", "--data", "clustered:300x8", "--quick",
-        "--cases", "frontier", "--need", "recall >= 0.9, throughput",
-    ]  # fmt: skip
+        "bench",
+        "--out",
+        str(tmp_path / "run"),
+        "--engines",
+        "exact://",
+        "--data",
+        "clustered:300x8",
+        "--quick",
+        "--cases",
+        "frontier",
+        "--need",
+        "recall >= 0.9, throughput",
+    ]
     assert main(given) == 0
     page = (tmp_path / "run" / "report.html").read_text()
     assert "take exact" in page
@@ -58,9 +68,14 @@ def local(monkeypatch: pytest.MonkeyPatch) -> str:
         return Launch(argv, {})
 
     stand_in = LocalServer(
-        "milvus", f"milvus://127.0.0.1:{port}", (port,), lambda: None, launch,
-        lambda: answers(f"http://127.0.0.1:{port}/"), lambda folder: {"KEY": "k"},
-    )  # fmt: skip
+        "milvus",
+        f"milvus://127.0.0.1:{port}",
+        (port,),
+        lambda: None,
+        launch,
+        lambda: answers(f"http://127.0.0.1:{port}/"),
+        lambda folder: {"KEY": "k"},
+    )
     monkeypatch.setitem(servers.servers(), "milvus", stand_in)
     return stand_in.url
 

@@ -46,9 +46,14 @@ def served(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Iterator[S
     (place / "new" / "broken.jpg").write_bytes(b"no picture")
     home = place / "home"
     app = create_app(
-        backend, SpreadEncoder(), "pictures", home=home, roots=[place / "pictures", place / "new"], limits=FREE,
+        backend,
+        SpreadEncoder(),
+        "pictures",
+        home=home,
+        roots=[place / "pictures", place / "new"],
+        limits=FREE,
         settings=Settings(backend="exact://", home=home),
-    )  # fmt: skip
+    )
     with running(app) as port:
         yield SimpleNamespace(origin=f"http://127.0.0.1:{port}", place=place, app=app)
 
@@ -224,8 +229,10 @@ def test_a_picture_finds_pictures_and_stays_with_its_address(page: Any, way: str
     assert ids(page)[0].startswith("teal/")
     # With words as well: both count.
     search(page, "orange")
-    page.wait_for_function("() => new Set([...document.querySelectorAll('.grid li')].slice(0, 16)"
-                           ".map((node) => node.dataset.id.split('/')[0])).has('orange')")  # fmt: skip
+    page.wait_for_function(
+        "() => new Set([...document.querySelectorAll('.grid li')].slice(0, 16)"
+        ".map((node) => node.dataset.id.split('/')[0])).has('orange')"
+    )
     assert {found.partition("/")[0] for found in ids(page)[: 2 * OF_EACH]} == {"teal", "orange"}
     page.get_by_role("button", name="Remove: your picture").click()
     shows(page, "orange")
@@ -411,8 +418,10 @@ def test_the_lightbox_by_keyboard(page: Any) -> None:
     # Whatever Tab goes to is in the dialog.
     for _ in range(14):
         page.keyboard.press("Tab")
-        assert page.evaluate("document.activeElement === document.body"
-                             " || document.querySelector('dialog[open]').contains(document.activeElement)")  # fmt: skip
+        assert page.evaluate(
+            "document.activeElement === document.body"
+            " || document.querySelector('dialog[open]').contains(document.activeElement)"
+        )
     page.keyboard.press("Escape")
     dialog.wait_for(state="detached")
     # The focus is on the picture that was shown last.
@@ -511,11 +520,26 @@ def test_an_index_job_from_start_to_end(page: Any, served: SimpleNamespace) -> N
 def test_a_running_job_shows_its_progress_and_can_be_cancelled(page: Any) -> None:
     """Over a scripted fake of the job's events, as a real one is over too soon to be seen."""
     job = {
-        "id": "0123456789abcdef", "folder": "/pictures", "collection": "pictures", "prune": False, "state": "running",
-        "created_s": 1.7e9, "started_s": 1.7e9, "ended_s": None, "report": None, "error": None,
-        "progress": {"stage": "indexing", "done": 30, "total": 120, "rate_per_s": 5.0, "remaining_s": 18.0,
-                     "quarantined": 2, "path": "a.jpg"},
-    }  # fmt: skip
+        "id": "0123456789abcdef",
+        "folder": "/pictures",
+        "collection": "pictures",
+        "prune": False,
+        "state": "running",
+        "created_s": 1.7e9,
+        "started_s": 1.7e9,
+        "ended_s": None,
+        "report": None,
+        "error": None,
+        "progress": {
+            "stage": "indexing",
+            "done": 30,
+            "total": 120,
+            "rate_per_s": 5.0,
+            "remaining_s": 18.0,
+            "quarantined": 2,
+            "path": "a.jpg",
+        },
+    }
     page.route("**/v1/jobs", lambda route: route.fulfill(json={"jobs": [job]}))
     page.route("**/v1/jobs/*/events", lambda route: None)
     cancelled: list[str] = []
@@ -554,9 +578,15 @@ def test_a_key_is_asked_for_kept_for_the_tab_and_sent(browser: Any, served: Simp
     keys = KeyStore(tmp_path / "keys.json")
     _, key = keys.add("reader", "read")
     app = create_app(
-        fill(tmp_path / "pictures"), SpreadEncoder(), "pictures", home=tmp_path / "home", roots=[tmp_path / "pictures"],
-        keys=keys, require_keys=True, limits=FREE,
-    )  # fmt: skip
+        fill(tmp_path / "pictures"),
+        SpreadEncoder(),
+        "pictures",
+        home=tmp_path / "home",
+        roots=[tmp_path / "pictures"],
+        keys=keys,
+        require_keys=True,
+        limits=FREE,
+    )
     with running(app) as port:
         origin = f"http://127.0.0.1:{port}"
         context = browser.new_context(base_url=origin)
@@ -573,8 +603,10 @@ def test_a_key_is_asked_for_kept_for_the_tab_and_sent(browser: Any, served: Simp
         page.keyboard.press("Enter")
         shows(page, "red")
         # Pictures need the key as well, so that they come as blobs.
-        page.wait_for_function("() => [...document.querySelectorAll('.grid img')].slice(0, 4)"
-                               ".every((i) => i.src.startsWith('blob:') && i.complete && i.naturalWidth)")  # fmt: skip
+        page.wait_for_function(
+            "() => [...document.querySelectorAll('.grid img')].slice(0, 4)"
+            ".every((i) => i.src.startsWith('blob:') && i.complete && i.naturalWidth)"
+        )
         assert key not in page.url
         assert page.evaluate("[...Object.values(sessionStorage)]") == [key]
         assert page.evaluate("Object.values(localStorage).length") == 0
@@ -601,14 +633,35 @@ def test_a_service_that_is_gone_is_said_to_be_and_tried_again(browser: Any, tmp_
         shows(page, "red")
     search(page, "blue")
     page.get_by_role("alert").get_by_text("cannot be reached").wait_for()
-    page.route("**/v1/search", lambda route: route.fulfill(
-        status=503, headers={"Retry-After": "2"}, json={"detail": "the vector database does not answer"}))  # fmt: skip
+    page.route(
+        "**/v1/search",
+        lambda route: route.fulfill(
+            status=503, headers={"Retry-After": "2"}, json={"detail": "the vector database does not answer"}
+        ),
+    )
     page.get_by_role("button", name="Try again").click()
     page.get_by_role("alert").get_by_text("the vector database does not answer").wait_for()
     page.unroute("**/v1/search")
-    page.route("**/v1/search", lambda route: route.fulfill(json={"hits": [
-        {"id": "gone", "score": 0.5, "relevance": 0.9, "modality": "image", "text": "<b>bold</b>", "uri": None,
-         "metadata": {}, "exact": True, "duplicates": []}]}))  # fmt: skip
+    page.route(
+        "**/v1/search",
+        lambda route: route.fulfill(
+            json={
+                "hits": [
+                    {
+                        "id": "gone",
+                        "score": 0.5,
+                        "relevance": 0.9,
+                        "modality": "image",
+                        "text": "<b>bold</b>",
+                        "uri": None,
+                        "metadata": {},
+                        "exact": True,
+                        "duplicates": [],
+                    }
+                ]
+            }
+        ),
+    )
     page.get_by_role("button", name="Try again").click()
     # A picture that cannot be had is said to be missing, and texts are never markup.
     page.get_by_role("img", name="<b>bold</b> (no picture)").wait_for()
@@ -646,17 +699,31 @@ class FakeChat:
 def evidence(number: int, item: str, caption: str) -> dict[str, Any]:
     image = f"/v1/items/{item}/image?size=640" if item.partition("/")[0] != "note" else None
     return {
-        "number": number, "id": item, "modality": "image" if image else "text", "caption": caption, "relevance": 0.97,
-        "uri": None, "item": f"/v1/items/{item}", "image": image,
-    }  # fmt: skip
+        "number": number,
+        "id": item,
+        "modality": "image" if image else "text",
+        "caption": caption,
+        "relevance": 0.97,
+        "uri": None,
+        "item": f"/v1/items/{item}",
+        "image": image,
+    }
 
 
 FOUND = [evidence(1, "red/0", "a red picture, number 0"), evidence(2, "note/red", "a note on red, which is a colour")]
 FINAL = {
-    "question": "what is red?", "query": "what is red?", "refused": False, "quoted": False, "truncated": False,
-    "answer": "A picture is red [1], says <i>a note</i> [2]. Nothing else [7].", "sources": FOUND, "sentences": [],
-    "counts": {"unsupported": 1}, "usage": {}, "seconds": {},
-}  # fmt: skip
+    "question": "what is red?",
+    "query": "what is red?",
+    "refused": False,
+    "quoted": False,
+    "truncated": False,
+    "answer": "A picture is red [1], says <i>a note</i> [2]. Nothing else [7].",
+    "sources": FOUND,
+    "sentences": [],
+    "counts": {"unsupported": 1},
+    "usage": {},
+    "seconds": {},
+}
 
 
 @pytest.fixture
@@ -665,8 +732,11 @@ def chat(page: Any) -> FakeChat:
 
 
 def test_chat_streams_an_answer_whose_numbers_open_their_sources(page: Any, chat: FakeChat) -> None:
-    chat.script = [("evidence", {"query": "red", "evidence": FOUND, "search_s": 0.1}), ("token", {"text": "A pic"}),
-                   ("final", FINAL)]  # fmt: skip
+    chat.script = [
+        ("evidence", {"query": "red", "evidence": FOUND, "search_s": 0.1}),
+        ("token", {"text": "A pic"}),
+        ("final", FINAL),
+    ]
     page.goto("/")
     page.get_by_role("link", name="Chat").click()
     page.locator(".composer input[type=file]").set_input_files(
@@ -710,9 +780,11 @@ def test_chat_streams_an_answer_whose_numbers_open_their_sources(page: Any, chat
 
 def test_chat_says_what_went_wrong_and_can_be_stopped(page: Any, chat: FakeChat) -> None:
     page.refusals = True
-    chat.script = [("evidence", {"query": "q", "evidence": FOUND, "search_s": 0.1}),
-                   ("retrying", {"attempt": 1, "wait_s": 0.5, "reason": "busy"}),
-                   ("error", {"status": 502, "detail": "the model's server is silent"})]  # fmt: skip
+    chat.script = [
+        ("evidence", {"query": "q", "evidence": FOUND, "search_s": 0.1}),
+        ("retrying", {"attempt": 1, "wait_s": 0.5, "reason": "busy"}),
+        ("error", {"status": 502, "detail": "the model's server is silent"}),
+    ]
     page.goto("/?view=chat")
     page.get_by_label("Question").fill("q")
     page.keyboard.press("Enter")
@@ -799,9 +871,13 @@ NARROW = ("search", "lightbox", "chat")
 def test_no_serious_barrier_and_nothing_cut_off_at_any_width(browser: Any, served: SimpleNamespace, theme: str) -> None:
     for width, height in ((390, 844), (1024, 768), (1600, 1000)):
         context = browser.new_context(
-            base_url=served.origin, color_scheme=theme, viewport={"width": width, "height": height},
-            reduced_motion="reduce", is_mobile=width < 500, has_touch=width < 500,
-        )  # fmt: skip
+            base_url=served.origin,
+            color_scheme=theme,
+            viewport={"width": width, "height": height},
+            reduced_motion="reduce",
+            is_mobile=width < 500,
+            has_touch=width < 500,
+        )
         context.set_default_timeout(15_000)
         page = context.new_page()
         watch = Watch(page, served.origin)

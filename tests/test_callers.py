@@ -45,9 +45,12 @@ def store(tmp_path: Path) -> Iterator[Backend]:
 
 def application(store: Backend, home: Path, **options: Any) -> FastAPI:
     options = {
-        "encoder": ColourEncoder(), "limits": Limits(rate=None), "roots": [home / "photos"],
-        "home": home / VAULT / "home", "load_model": loader(Scripted(replies=[DOG]), ChatOptions(gate=None)),
-    } | options  # fmt: skip
+        "encoder": ColourEncoder(),
+        "limits": Limits(rate=None),
+        "roots": [home / "photos"],
+        "home": home / VAULT / "home",
+        "load_model": loader(Scripted(replies=[DOG]), ChatOptions(gate=None)),
+    } | options
     return create_app(store, collection="c", **options)
 
 

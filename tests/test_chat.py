@@ -123,8 +123,11 @@ def test_the_gate_lets_the_relevant_through(tmp_path: Path) -> None:
         ("A dog runs.", "A dog runs [1].", {"corrected": 1}),
         ("A dog runs [1, 77].", "A dog runs [1].", {"unresolved": 1}),
         ("A cat sleeps [1].", "A cat sleeps [{green}].", {"corrected": 1}),
-        ("A dog runs [1]. It is called Rex [1].", "A dog runs [1]. It is called Rex (not in the sources).",
-         {"unsupported": 1}),
+        (
+            "A dog runs [1]. It is called Rex [1].",
+            "A dog runs [1]. It is called Rex (not in the sources).",
+            {"unsupported": 1},
+        ),
         ("Yes. The dog runs [1].", "Yes [1]. The dog runs [1].", {"corrected": 1}),
         ("A dog runs [1]. A dog runs [1].", "A dog runs [1].", {}),
         ("Here it is:\n- A dog runs [1].", "Here it is: A dog runs [1].", {}),
@@ -137,7 +140,7 @@ def test_the_gate_lets_the_relevant_through(tmp_path: Path) -> None:
         ("<think>a dog [1]</think>A dog runs [1].", "A dog runs [1].", {}),
         ("<think>A dog runs [1].", REFUSAL, {}),
     ],
-)  # fmt: skip
+)
 def test_replies_are_checked(retriever: Retriever, reply: str, text: str, counts: dict[str, int]) -> None:
     answer = GroundedChat(retriever, Scripted(replies=[reply])).ask("Is the dog running along the red beach?")
     numbers = {piece.item.id: piece.number for piece in answer.evidence}
@@ -386,12 +389,11 @@ def test_errors_name_no_key(retriever: Retriever, server: FakeOpenAI) -> None:
         ("uncited", "A brown dog runs along a red beach [1]."),
         (
             "hallucinate",
-            "A brown dog runs along a red beach [1]. "
-            "It was photographed by Ansel Adams in 1931 (not in the sources).",
+            "A brown dog runs along a red beach [1]. It was photographed by Ansel Adams in 1931 (not in the sources).",
         ),
         ("refuse", REFUSAL),
     ],
-)  # fmt: skip
+)
 def test_the_whole_path_over_http(retriever: Retriever, server: FakeOpenAI, answering: str, text: str) -> None:
     server.behaviour.answering = answering  # type: ignore[assignment]
     answer = GroundedChat(retriever, over_http(server)).ask(QUESTION)

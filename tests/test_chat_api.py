@@ -55,9 +55,12 @@ def through(server: FakeOpenAI, name: str = "fake-vision") -> ChatOpenAI:
 @contextmanager
 def served(store: Backend, home: Path, **options: Any) -> Iterator[httpx.Client]:
     options = {
-        "encoder": ColourEncoder(), "limits": Limits(rate=None), "roots": [home / "photos"], "home": home / "home",
+        "encoder": ColourEncoder(),
+        "limits": Limits(rate=None),
+        "roots": [home / "photos"],
+        "home": home / "home",
         "load_model": loader(Scripted(replies=[DOG])),
-    } | options  # fmt: skip
+    } | options
     with serving(create_app(store, collection="c", **options)) as client:
         yield client
 
@@ -157,8 +160,11 @@ def test_history_image_filter_and_strict_reach_the_turn(store: Backend, tmp_path
 def test_another_collection_is_told_in_the_links(store: Backend, tmp_path: Path) -> None:
     with served(store, tmp_path, encoder=ColourEncoder()) as client:
         assert client.post("/v1/collections", json={"name": "d"}).status_code == 201
-        client.post("/v1/items?collection=d", files={"files": ("a.png", png("red"))},
-                    data={"items": '[{"file": "a.png", "text": "a dog runs along a red beach"}]'})  # fmt: skip
+        client.post(
+            "/v1/items?collection=d",
+            files={"files": ("a.png", png("red"))},
+            data={"items": '[{"file": "a.png", "text": "a dog runs along a red beach"}]'},
+        )
         with client.stream("POST", "/v1/chat?collection=d", json={"question": "red dog"}) as response:
             found = next(events(response))[1]["evidence"]
         assert len(found) == 1
@@ -403,9 +409,10 @@ def test_chat_needs_a_key_that_may_read(store: Backend, tmp_path: Path) -> None:
     _, key = keys.add("reader", "read")
     with served(store, tmp_path, keys=keys) as client:
         is_problem(asked(client), 401)
-        assert client.post(
-            "/v1/chat", json={"question": "a dog?", "stream": False}, headers=bearer(key)
-        ).status_code == 200  # fmt: skip
+        assert (
+            client.post("/v1/chat", json={"question": "a dog?", "stream": False}, headers=bearer(key)).status_code
+            == 200
+        )
 
 
 def test_a_connection_without_news_is_kept_open(

@@ -59,9 +59,20 @@ def test_sentences_keep_their_citations_and_their_abbreviations() -> None:
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("dogs", "dog"), ("running", "runs"), ("babies", "baby"), ("men", "man"), ("wearing", "wears"), ("boxes", "box"),
-     ("parked", "park"), ("riding", "rides"), ("sitting", "sits"), ("glasses", "glass"), ("beaches", "beach")],
-)  # fmt: skip
+    [
+        ("dogs", "dog"),
+        ("running", "runs"),
+        ("babies", "baby"),
+        ("men", "man"),
+        ("wearing", "wears"),
+        ("boxes", "box"),
+        ("parked", "park"),
+        ("riding", "rides"),
+        ("sitting", "sits"),
+        ("glasses", "glass"),
+        ("beaches", "beach"),
+    ],
+)
 def test_stems_match_over_inflection(one: str, other: str) -> None:
     assert stem(one) == stem(other)
 
@@ -214,9 +225,18 @@ def test_retry_after_is_read_as_seconds_or_date() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("context_tokens", 10), ("gate", 1.5), ("fallback", "x"), ("rewrite", "x"), ("total_s", 0), ("max_evidence", 0),
-     ("retries", True), ("max_image_side", 1), ("first_token_s", float("inf"))],
-)  # fmt: skip
+    [
+        ("context_tokens", 10),
+        ("gate", 1.5),
+        ("fallback", "x"),
+        ("rewrite", "x"),
+        ("total_s", 0),
+        ("max_evidence", 0),
+        ("retries", True),
+        ("max_image_side", 1),
+        ("first_token_s", float("inf")),
+    ],
+)
 def test_options_are_checked(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=field):
         ChatOptions(**{field: value})  # type: ignore[arg-type]

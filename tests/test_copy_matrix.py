@@ -32,22 +32,46 @@ SPEC = CollectionSpec("matrix", DIM, "cosine", "an encoder's ✓ fingerprint")
 def records() -> list[Record]:
     """Some 300: every hostile string as id, text, uri and metadata, and every type of metadata."""
     odd: tuple[dict[str, MetadataValue], ...] = (
-        {}, {"v": 0}, {"v": 0.0}, {"v": -0.5}, {"v": 1}, {"v": 1.0}, {"v": True}, {"v": False}, {"v": "1"}, {"v": ""},
-        {"v": []}, {"v": [""]}, {"v": ["a", "a"]}, {"v": 2**53 + 1}, {"v": 2**63 - 1}, {"v": -(2**63)}, {"v": 1e300},
-        {"v": 5e-324}, {"v": 0.1}, {"V": "case", "v": "Case"}, {"id": "a", "vector": 1, "text": "t", "score": 2.5},
-        {f"field_{i}": i for i in range(100)}, {"tags": [f"tag{i}" for i in range(300)]}, {"v": "é" * 20_000},
-    )  # fmt: skip
+        {},
+        {"v": 0},
+        {"v": 0.0},
+        {"v": -0.5},
+        {"v": 1},
+        {"v": 1.0},
+        {"v": True},
+        {"v": False},
+        {"v": "1"},
+        {"v": ""},
+        {"v": []},
+        {"v": [""]},
+        {"v": ["a", "a"]},
+        {"v": 2**53 + 1},
+        {"v": 2**63 - 1},
+        {"v": -(2**63)},
+        {"v": 1e300},
+        {"v": 5e-324},
+        {"v": 0.1},
+        {"V": "case", "v": "Case"},
+        {"id": "a", "vector": 1, "text": "t", "score": 2.5},
+        {f"field_{i}": i for i in range(100)},
+        {"tags": [f"tag{i}" for i in range(300)]},
+        {"v": "é" * 20_000},
+    )
     plain = 300 - len(HOSTILE) - len(odd)
     rows = vectors(300, DIM, 17) * np.float32(3.7)
     made = [Record(h, rows[i], "text", h, h, {"v": h, "tags": [h, "x"]}) for i, h in enumerate(HOSTILE)]
     made += [Record(f"odd {i}", rows[len(made) + i], metadata=fields) for i, fields in enumerate(odd)]
     made += [
         Record(
-            f"p{i:03}", rows[len(HOSTILE) + len(odd) + i], "text" if i % 3 else "image", None if i % 4 else f"text {i}",
-            None if i % 5 else f"file:///p/{i}.jpg", metadata_of(i),
+            f"p{i:03}",
+            rows[len(HOSTILE) + len(odd) + i],
+            "text" if i % 3 else "image",
+            None if i % 4 else f"text {i}",
+            None if i % 5 else f"file:///p/{i}.jpg",
+            metadata_of(i),
         )
         for i in range(plain)
-    ]  # fmt: skip
+    ]
     return made
 
 

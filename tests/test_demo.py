@@ -34,8 +34,10 @@ def stamps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_demo_searches_five_ways_and_writes_the_page(run: Run, isolated: Path, stamps: Path) -> None:
     done = run("demo", "--json").json
     assert [search["title"] for search in done["searches"]] == [
-        *["Words to pictures"] * 3, "Picture to words", "Picture and words",
-    ]  # fmt: skip
+        *["Words to pictures"] * 3,
+        "Picture to words",
+        "Picture and words",
+    ]
     assert all(len(search["hits"]) == 5 for search in done["searches"])
     assert done["searches"][3]["hits"][0]["modality"] == "text"
     assert [term["weight"] for term in done["searches"][4]["terms"]] == [1.0, 1.0, -1.0]

@@ -191,9 +191,13 @@ def made(authority: trustme.CA, network: Loopback) -> Callable[..., Fetcher]:
         tls = ssl.create_default_context()
         authority.configure_trust(tls)
         options = {
-            "hosts": HostList.of([HOST, "*.example.net"]), "max_bytes": MAX_BYTES, "deadline_s": 5.0,
-            "network": network, "tls": tls, "resolve": lambda _: addresses or (PUBLIC,),
-        } | options  # fmt: skip
+            "hosts": HostList.of([HOST, "*.example.net"]),
+            "max_bytes": MAX_BYTES,
+            "deadline_s": 5.0,
+            "network": network,
+            "tls": tls,
+            "resolve": lambda _: addresses or (PUBLIC,),
+        } | options
         return Fetcher(options.pop("hosts"), **options)
 
     return make
@@ -216,18 +220,72 @@ def refused(fetcher: Fetcher, path: str = "/red.png", host: str = HOST) -> str:
 @pytest.mark.parametrize(
     "address",
     [
-        "127.0.0.1", "127.8.9.10", "0.0.0.0", "0.1.2.3", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1",
-        "169.254.169.254", "168.63.129.16", "192.88.99.1", "100.64.0.1", "100.127.255.255", "192.0.0.8", "192.0.2.1",
-        "198.18.0.1", "198.51.100.1",
-        "203.0.113.1", "224.0.0.1", "224.0.1.1", "239.255.255.250", "232.1.1.1", "240.0.0.1", "255.255.255.255",
-        "::", "::1", "fc00::1", "fd00:ec2::254", "fe80::1", "fe80::1%eth0", "fec0::1", "ff02::1", "ff0e::1",
-        "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:a9fe:a9fe", "::ffff:0:127.0.0.1", "::127.0.0.1", "::7f00:1",
-        "64:ff9b::7f00:1", "64:ff9b::169.254.169.254", "64:ff9b::10.0.0.1", "64:ff9b:1::808:808", "100::1",
-        "2002:7f00:1::", "2002:a00:1::1", "2002:808:808::1", "2001::1", "2001:0:7f00:1::1",
-        "2001:0:808:808:0:0:80ff:fffe", "2001:10::1", "2001:2::1", "2001:db8::1", "3fff::1", "5f00::1", "4000::1",
-        "2606:4700::1%1", "", "localhost", "1.1", "0x7f000001", "2130706433", "127.0.0.1:443", "8.8.8.8 ",
+        "127.0.0.1",
+        "127.8.9.10",
+        "0.0.0.0",
+        "0.1.2.3",
+        "10.0.0.1",
+        "172.16.0.1",
+        "172.31.255.255",
+        "192.168.1.1",
+        "169.254.169.254",
+        "168.63.129.16",
+        "192.88.99.1",
+        "100.64.0.1",
+        "100.127.255.255",
+        "192.0.0.8",
+        "192.0.2.1",
+        "198.18.0.1",
+        "198.51.100.1",
+        "203.0.113.1",
+        "224.0.0.1",
+        "224.0.1.1",
+        "239.255.255.250",
+        "232.1.1.1",
+        "240.0.0.1",
+        "255.255.255.255",
+        "::",
+        "::1",
+        "fc00::1",
+        "fd00:ec2::254",
+        "fe80::1",
+        "fe80::1%eth0",
+        "fec0::1",
+        "ff02::1",
+        "ff0e::1",
+        "::ffff:127.0.0.1",
+        "::ffff:10.0.0.1",
+        "::ffff:a9fe:a9fe",
+        "::ffff:0:127.0.0.1",
+        "::127.0.0.1",
+        "::7f00:1",
+        "64:ff9b::7f00:1",
+        "64:ff9b::169.254.169.254",
+        "64:ff9b::10.0.0.1",
+        "64:ff9b:1::808:808",
+        "100::1",
+        "2002:7f00:1::",
+        "2002:a00:1::1",
+        "2002:808:808::1",
+        "2001::1",
+        "2001:0:7f00:1::1",
+        "2001:0:808:808:0:0:80ff:fffe",
+        "2001:10::1",
+        "2001:2::1",
+        "2001:db8::1",
+        "3fff::1",
+        "5f00::1",
+        "4000::1",
+        "2606:4700::1%1",
+        "",
+        "localhost",
+        "1.1",
+        "0x7f000001",
+        "2130706433",
+        "127.0.0.1:443",
+        "8.8.8.8 ",
     ],
-)  # fmt: skip
+)
 def test_addresses_that_are_not_public(address: str) -> None:
     assert not is_public(address)
 
@@ -235,10 +293,22 @@ def test_addresses_that_are_not_public(address: str) -> None:
 @pytest.mark.parametrize(
     "address",
     [
-        "8.8.8.8", PUBLIC, OTHER_PUBLIC, V6, "1.1.1.1", "172.32.0.1", "100.128.0.1", "11.0.0.1", "192.169.0.1",
-        "2606:4700:4700::1111", "2a00:1450:4001:827::200e", "64:ff9b::808:808", "::ffff:8.8.8.8", "2003::1",
+        "8.8.8.8",
+        PUBLIC,
+        OTHER_PUBLIC,
+        V6,
+        "1.1.1.1",
+        "172.32.0.1",
+        "100.128.0.1",
+        "11.0.0.1",
+        "192.169.0.1",
+        "2606:4700:4700::1111",
+        "2a00:1450:4001:827::200e",
+        "64:ff9b::808:808",
+        "::ffff:8.8.8.8",
+        "2003::1",
     ],
-)  # fmt: skip
+)
 def test_addresses_that_are_public(address: str) -> None:
     assert is_public(address)
 
@@ -251,9 +321,19 @@ def test_a_list_of_hosts_means_what_it_says() -> None:
     for host in ("images.example.org", "a.example.net", "a.b.example.net", "xn--bcher-kva.example"):
         assert host in hosts
     for host in (
-        "example.org", "a.images.example.org", "example.net", ".example.net", "..example.net", "badexample.net",
-        "images.example.org.", "images.example.org.evil.com", "a_b.example.net", "-a.example.net", "a .example.net", "",
-    ):  # fmt: skip
+        "example.org",
+        "a.images.example.org",
+        "example.net",
+        ".example.net",
+        "..example.net",
+        "badexample.net",
+        "images.example.org.",
+        "images.example.org.evil.com",
+        "a_b.example.net",
+        "-a.example.net",
+        "a .example.net",
+        "",
+    ):
         assert host not in hosts
     assert not HostList.parse("")
     assert HOST not in HostList.parse("")
@@ -262,15 +342,31 @@ def test_a_list_of_hosts_means_what_it_says() -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("*", "anybody"), ("**", "anybody"), ("a.org,*", "anybody"), ("*.", "anybody"), ("*.com", "anybody"),
-        ("127.0.0.1", "not the address"), ("8.8.8.8", "not the address"), ("0x7f.1", "not the address"),
-        ("[::1]", "not the address"), ("2606:4700::1", "not the address"), ("*.0.0.1", "not the address"),
-        ("localhost", "not 'localhost'"), ("https://a.org", "address"), ("a.org/x", "not 'a.org/x'"),
-        ("a.org:443", "address"), ("a..org", "not 'a..org'"), ("a.org,,b.org", "anybody"), ("bücher.de", "xn--"),
-        ("a.*.org", "not 'a.*.org'"), ("*a.org", "not '*a.org'"), ("a.org b.org", "with commas"),
-        (f"{'a' * 64}.org", "names of hosts"), ("user@a.org", "not 'user@a.org'"),
+        ("*", "anybody"),
+        ("**", "anybody"),
+        ("a.org,*", "anybody"),
+        ("*.", "anybody"),
+        ("*.com", "anybody"),
+        ("127.0.0.1", "not the address"),
+        ("8.8.8.8", "not the address"),
+        ("0x7f.1", "not the address"),
+        ("[::1]", "not the address"),
+        ("2606:4700::1", "not the address"),
+        ("*.0.0.1", "not the address"),
+        ("localhost", "not 'localhost'"),
+        ("https://a.org", "address"),
+        ("a.org/x", "not 'a.org/x'"),
+        ("a.org:443", "address"),
+        ("a..org", "not 'a..org'"),
+        ("a.org,,b.org", "anybody"),
+        ("bücher.de", "xn--"),
+        ("a.*.org", "not 'a.*.org'"),
+        ("*a.org", "not '*a.org'"),
+        ("a.org b.org", "with commas"),
+        (f"{'a' * 64}.org", "names of hosts"),
+        ("user@a.org", "not 'user@a.org'"),
     ],
-)  # fmt: skip
+)
 def test_a_list_that_cannot_be_meant_is_one_line(text: str, why: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.load(env={"SIGHTLINE_FETCH_HOSTS": text})
@@ -291,24 +387,43 @@ def test_the_setting_is_empty_at_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("http://images.example.org/a.png", "https://"), ("ftp://images.example.org/a.png", "https://"),
-        ("file:///etc/passwd", "https://"), ("//images.example.org/a.png", "https://"), ("", "https://"),
-        ("https://", "not among"), ("https://evil.org/a.png", "not among"), ("https://example.org/", "not among"),
-        ("https://images.example.org.evil.org/", "not among"), ("https://images.example.org./", "not among"),
-        ("https://user:password@images.example.org/a.png", "password"), ("https://@images.example.org/", "password"),
-        ("https://images.example.org@evil.org/", "password"), ("https://evil.org#@images.example.org/", "not among"),
-        ("https://evil.org?@images.example.org/", "not among"), ("https://evil.org\\@images.example.org/", "backslash"),
-        ("https://images.example.org\\.evil.org/", "backslash"), ("https://evil.org/@images.example.org", "not among"),
-        ("https://images.example.org:8443/a.png", "port 443"), ("https://images.example.org:80/", "port 443"),
-        ("https://images.example.org:/", "port 443"), ("https://images.example.org:443:80/", "port 443"),
-        ("https://127.0.0.1/", "not among"), ("https://[::1]/", "not among"), ("https://2130706433/", "not among"),
-        ("https://[::ffff:169.254.169.254]/", "not among"), ("https://169.254.169.254/latest", "not among"),
-        ("https://images.example.org/a b", "spaces"), ("https://images.example.org/a\r\nHost: evil", "spaces"),
-        ("https://images.example.org\t/", "spaces"), ("https://images.example.org\x00.evil.org/", "spaces"),
-        ("https://images%2eexample.org/", "not among"), ("https://images.example。org/", "not among"),
-        ("https://images.example.org/\ud800", "surrogate"), (f"https://{HOST}/" + "a" * 2048, "2,048"),
+        ("http://images.example.org/a.png", "https://"),
+        ("ftp://images.example.org/a.png", "https://"),
+        ("file:///etc/passwd", "https://"),
+        ("//images.example.org/a.png", "https://"),
+        ("", "https://"),
+        ("https://", "not among"),
+        ("https://evil.org/a.png", "not among"),
+        ("https://example.org/", "not among"),
+        ("https://images.example.org.evil.org/", "not among"),
+        ("https://images.example.org./", "not among"),
+        ("https://user:password@images.example.org/a.png", "password"),
+        ("https://@images.example.org/", "password"),
+        ("https://images.example.org@evil.org/", "password"),
+        ("https://evil.org#@images.example.org/", "not among"),
+        ("https://evil.org?@images.example.org/", "not among"),
+        ("https://evil.org\\@images.example.org/", "backslash"),
+        ("https://images.example.org\\.evil.org/", "backslash"),
+        ("https://evil.org/@images.example.org", "not among"),
+        ("https://images.example.org:8443/a.png", "port 443"),
+        ("https://images.example.org:80/", "port 443"),
+        ("https://images.example.org:/", "port 443"),
+        ("https://images.example.org:443:80/", "port 443"),
+        ("https://127.0.0.1/", "not among"),
+        ("https://[::1]/", "not among"),
+        ("https://2130706433/", "not among"),
+        ("https://[::ffff:169.254.169.254]/", "not among"),
+        ("https://169.254.169.254/latest", "not among"),
+        ("https://images.example.org/a b", "spaces"),
+        ("https://images.example.org/a\r\nHost: evil", "spaces"),
+        ("https://images.example.org\t/", "spaces"),
+        ("https://images.example.org\x00.evil.org/", "spaces"),
+        ("https://images%2eexample.org/", "not among"),
+        ("https://images.example。org/", "not among"),
+        ("https://images.example.org/\ud800", "surrogate"),
+        (f"https://{HOST}/" + "a" * 2048, "2,048"),
     ],
-)  # fmt: skip
+)
 def test_urls_that_are_not_fetched(made: Callable[..., Fetcher], network: Loopback, url: str, why: str) -> None:
     with pytest.raises(FetchError) as caught:
         made().check(url)
@@ -344,9 +459,12 @@ def test_a_picture_comes_from_the_address_that_was_checked_by_its_hosts_name(
     (path, headers), (_, other) = server.asked
     assert path == "/red.png?sig=abc"
     assert {name.lower(): value for name, value in headers.items()} == {
-        "host": HOST, "accept": "image/*", "accept-encoding": "identity", "user-agent": "sightline",
+        "host": HOST,
+        "accept": "image/*",
+        "accept-encoding": "identity",
+        "user-agent": "sightline",
         "connection": "close",
-    }  # fmt: skip
+    }
     assert other["Host"] == "a.example.net"
 
 
@@ -364,10 +482,18 @@ def test_the_next_address_is_tried_when_one_does_not_answer(
 @pytest.mark.parametrize(
     "addresses",
     [
-        ("127.0.0.1",), (PUBLIC, "10.0.0.1"), ("169.254.169.254", PUBLIC), (V6, "::1"), ("::ffff:127.0.0.1",),
-        ("64:ff9b::7f00:1",), ("2002:7f00:1::",), ("0.0.0.0",), ("224.0.0.1",), (PUBLIC, "fd00::1", V6),
+        ("127.0.0.1",),
+        (PUBLIC, "10.0.0.1"),
+        ("169.254.169.254", PUBLIC),
+        (V6, "::1"),
+        ("::ffff:127.0.0.1",),
+        ("64:ff9b::7f00:1",),
+        ("2002:7f00:1::",),
+        ("0.0.0.0",),
+        ("224.0.0.1",),
+        (PUBLIC, "fd00::1", V6),
     ],
-)  # fmt: skip
+)
 def test_no_connection_to_a_host_with_any_address_that_is_not_public(
     made: Callable[..., Fetcher], network: Loopback, addresses: tuple[str, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -518,9 +644,11 @@ def store(tmp_path: Path) -> Backend:
 def service(store: Backend, home: Path, fetcher: Fetcher | None, **options: Any) -> Any:
     model = Scripted(replies=[DOG])
     options = {
-        "limits": Limits(rate=None), "roots": [home / "photos"], "home": home / "home",
+        "limits": Limits(rate=None),
+        "roots": [home / "photos"],
+        "home": home / "home",
         "load_model": lambda: (model, ChatOptions(gate=None, vision=True)),
-    } | options  # fmt: skip
+    } | options
     app = create_app(store, ColourEncoder(), "c", **options)
     if fetcher is not None:
         app.state.service.fetcher = fetcher

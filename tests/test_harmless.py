@@ -16,9 +16,15 @@ from retrieval.chat.errors import one_line as explained
 
 #: Persian with a zero-width non-joiner, Hebrew with a right-to-left mark, Arabic with its mark, Hindi, emoji, Japanese.
 ORDINARY = [
-    "می\u200cخواهم", "שלום\u200f (a)", "مرحبا\u061c 12", "क्\u200dष", "👩\u200d👧 🏴󠁧󠁢󠁥󠁮󠁧󠁿", "犬\u3000と猫",
-    "e\u0301 ﷺ", "a\u00a0b",
-]  # fmt: skip
+    "می\u200cخواهم",
+    "שלום\u200f (a)",
+    "مرحبا\u061c 12",
+    "क्\u200dष",
+    "👩\u200d👧 🏴󠁧󠁢󠁥󠁮󠁧󠁿",
+    "犬\u3000と猫",
+    "e\u0301 ﷺ",
+    "a\u00a0b",
+]
 DRIVING = ["\x1b[2J", "\x07", "\x9b2J", "\x7f", "\x00", "\x08", "\x85", "\u2028", "\u2029", "\ud800"]
 REORDERING = [chr(n) for n in (*range(0x202A, 0x202F), *range(0x2066, 0x2070), 0xFFF9, 0xFFFA, 0xFFFB)]
 

@@ -74,11 +74,14 @@ def records() -> list[Record]:
         vector = _unit(middle + noise.normal(scale=0.02, size=DIM))
         made.append(
             Record(
-                f"i{i:03}", vector, "text" if (i // FAMILY) % 3 == 0 else "image", text if i % 7 else None,
+                f"i{i:03}",
+                vector,
+                "text" if (i // FAMILY) % 3 == 0 else "image",
+                text if i % 7 else None,
                 f"file:///photos/{draw.choice(VOCABULARY)}_{i}.jpg" if i % 2 else None,
                 {"n": i, "kind": f"k{i % 4}", "tags": [f"t{i % 3}", "all"], **({"score": i % 2} if i % 5 else {})},
             )
-        )  # fmt: skip
+        )
     return made
 
 
@@ -165,10 +168,7 @@ class TestModes:
             rankings.append(ids(backend.search("c", vector[None], limit, where=clause)[0]))
         every = backend.search_text("c", text, limit)
         assert len(every) < 200
-        kept = [
-            hit for hit in every
-            if modality in (None, hit.modality) and matches(where, hit.metadata, hit.modality)
-        ]  # fmt: skip
+        kept = [hit for hit in every if modality in (None, hit.modality) and matches(where, hit.metadata, hit.modality)]
         rankings.append(ids(kept))
         options = {"modality": modality, "where": where, "mode": "hybrid"}
         found = retriever.search(query, 100, **options)
@@ -182,10 +182,11 @@ class TestModes:
     def test_keyword_search_finds_what_has_some_word(self, retriever, where):
         for query in ("beach", "dog snow", "Word7 word_8", "41", "jpg", "nothing here", "!?"):
             wanted = {
-                r.id for r in RECORDS
+                r.id
+                for r in RECORDS
                 if set(words(searched_text(r.text, r.uri))) & set(words(query))
                 and matches(where, r.metadata, r.modality)
-            }  # fmt: skip
+            }
             found = retriever.search(query, COUNT, where=where, mode="keyword")
             assert set(ids(found)) == wanted
             assert len(found) == len(wanted)
@@ -467,8 +468,11 @@ class TestCommandLine:
     def test_facets(self, run: Run) -> None:
         found = run("search", "red", "--facets", "tags", "--facets", "modality", "--k", 1, "--json").json
         assert found["facets"]["modality"] == {
-            "values": [{"value": "image", "count": 5}], "more": 0, "missing": 0, "items": 5,
-        }  # fmt: skip
+            "values": [{"value": "image", "count": 5}],
+            "more": 0,
+            "missing": 0,
+            "items": 5,
+        }
         assert found["facets"]["tags"]["values"][0] == {"value": "flat", "count": 5}
         lines = run("search", "red", "--facets", "number", "--where", '{"number": {"$lt": 2}}').out.splitlines()
         assert lines[-2:] == ["facet\tnumber\t0\t1", "facet\tnumber\t1\t1"]

@@ -364,8 +364,16 @@ def test_report_is_plain_json_and_adds_up(world: World) -> None:
     plain = world.index().to_dict()
     assert plain["quarantined"][0]["path"] == "broken.jpg"
     assert set(plain["seconds"]) == {
-        "list", "hash", "check", "decode", "encode", "upsert", "remove", "flush", "wall",
-    }  # fmt: skip
+        "list",
+        "hash",
+        "check",
+        "decode",
+        "encode",
+        "upsert",
+        "remove",
+        "flush",
+        "wall",
+    }
     assert plain["found"] == plain["indexed"] + len(plain["quarantined"]) == 2
     assert plain["interrupted"] is False
     with pytest.raises(dataclasses.FrozenInstanceError):

@@ -42,9 +42,16 @@ def full_exif() -> Image.Exif:
 def test_exif_gives_date_camera_lens_place_and_upright_size(kind: str) -> None:
     data = photo(full_exif(), kind)
     assert photo_facts(data) == {
-        "width": 30, "height": 40, "bytes": len(data), "format": kind.lower(), "taken": "2021-07-04T12:30:05+02:00",
-        "camera": "NIKON D850", "lens": "50mm f/1.8", "latitude": -33.8598333, "longitude": -151.2,
-    }  # fmt: skip
+        "width": 30,
+        "height": 40,
+        "bytes": len(data),
+        "format": kind.lower(),
+        "taken": "2021-07-04T12:30:05+02:00",
+        "camera": "NIKON D850",
+        "lens": "50mm f/1.8",
+        "latitude": -33.8598333,
+        "longitude": -151.2,
+    }
 
 
 def test_maker_is_named_unless_the_model_says_it() -> None:
@@ -104,8 +111,10 @@ def test_plain_text_is_packed_from_paragraphs() -> None:
 def test_long_paragraphs_split_at_sentences_then_words_then_characters() -> None:
     text = "One two three. Four five! Six seven eight nine ten eleven twelve."
     assert [p.text for p in split_passages(text, max_words=5)] == [
-        "One two three. Four five!", "Six seven eight nine ten", "eleven twelve.",
-    ]  # fmt: skip
+        "One two three. Four five!",
+        "Six seven eight nine ten",
+        "eleven twelve.",
+    ]
     assert [len(p.text) for p in split_passages("x" * 100, max_words=3)] == [36, 36, 28]
     chinese = split_passages("今天天气很好。" * 20, max_words=40)
     assert all(count_words(p.text) <= 40 and p.text.endswith("。") for p in chinese)
@@ -118,8 +127,12 @@ def test_markdown_keeps_code_and_tables_whole_and_lines_true() -> None:
     )
     found = split_passages(text, markdown=True, max_words=40)
     assert [(p.heading, p.text.split("\n")[0]) for p in found] == [
-        ("", "title: T"), ("A", "first"), ("A", "```py"), ("A > B", "|a|b|"), ("A2", "end"),
-    ]  # fmt: skip
+        ("", "title: T"),
+        ("A", "first"),
+        ("A", "```py"),
+        ("A > B", "|a|b|"),
+        ("A2", "end"),
+    ]
     assert found[2].text == code
     lines = text.split("\n")
     assert all(lines[p.line - 1] == p.text.split("\n")[0] for p in found)

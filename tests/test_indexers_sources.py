@@ -61,8 +61,12 @@ def test_folder_is_listed_sorted_without_hidden_files(tmp_path: Path) -> None:
         path.write_bytes(b"x")
     found = listing(tmp_path)
     assert [(e.path, e.kind) for e in found.entries] == [
-        ("A.jpeg", "image"), ("a/z.PNG", "image"), ("b.jpg", "image"), ("notes.MD", "document"), ("é.webp", "image"),
-    ]  # fmt: skip
+        ("A.jpeg", "image"),
+        ("a/z.PNG", "image"),
+        ("b.jpg", "image"),
+        ("notes.MD", "document"),
+        ("é.webp", "image"),
+    ]
     assert found.ignored == 1
 
 
@@ -98,10 +102,17 @@ def test_unusable_sidecars_are_reported_and_the_image_stays(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "name",
     [
-        "it's \"quoted\".jpg", "emoji 🐈‍⬛.jpg", "new\nline.jpg", "שלום.jpg", "percent%20#?&.jpg",
-        "back\\slash.jpg", "a" * 240 + ".jpg", "tab\t;'--.jpg", "..jpg.jpg",
+        'it\'s "quoted".jpg',
+        "emoji 🐈‍⬛.jpg",
+        "new\nline.jpg",
+        "שלום.jpg",
+        "percent%20#?&.jpg",
+        "back\\slash.jpg",
+        "a" * 240 + ".jpg",
+        "tab\t;'--.jpg",
+        "..jpg.jpg",
     ],
-)  # fmt: skip
+)
 def test_hostile_names_round_trip_through_uri_and_path(tmp_path: Path, name: str) -> None:
     path = picture(tmp_path / "root" / f"x{name}")
     report, (record,) = records(tmp_path / "root")
@@ -163,9 +174,18 @@ def test_broken_empty_huge_and_special_files_are_set_aside_and_the_rest_goes_on(
     assert [r.metadata["path"] for r in found] == ["fine.png"]
     why = reasons(report)
     assert set(why) == {
-        "empty.jpg", "noise.jpg", "cut.jpg", "bomb.png", "large.png", "pipe.png", "socket.png", "empty.md", "blank.md",
-        "latin.txt", "binary.txt",
-    }  # fmt: skip
+        "empty.jpg",
+        "noise.jpg",
+        "cut.jpg",
+        "bomb.png",
+        "large.png",
+        "pipe.png",
+        "socket.png",
+        "empty.md",
+        "blank.md",
+        "latin.txt",
+        "binary.txt",
+    }
     assert why["empty.jpg"] == why["empty.md"] == "is empty"
     assert "not an image" in why["noise.jpg"]
     assert "more pixels" in why["bomb.png"]
@@ -230,9 +250,18 @@ def test_paths_that_leave_the_root_are_set_aside(tmp_path: Path) -> None:
     picture(root / "sub" / "a.png")
     (root / "link.png").symlink_to(tmp_path / "secret.png")
     files = [
-        "../../secret.png", str(tmp_path / "secret.png"), "../link.png", "https://x.org/a.png", "a\x00b", "sub", ".",
-        "x" * 5000, "../sub/a.png", "/etc/passwd", "file:///etc/passwd",
-    ]  # fmt: skip
+        "../../secret.png",
+        str(tmp_path / "secret.png"),
+        "../link.png",
+        "https://x.org/a.png",
+        "a\x00b",
+        "sub",
+        ".",
+        "x" * 5000,
+        "../sub/a.png",
+        "/etc/passwd",
+        "file:///etc/passwd",
+    ]
     (root / "sub" / "captions.jsonl").write_text("\n".join(json.dumps({"file": f, "caption": "c"}) for f in files))
     report, found = records(root)
     assert [r.metadata["path"] for r in found] == ["sub/a.png", "sub/a.png"]
@@ -248,18 +277,46 @@ def test_paths_that_leave_the_root_are_set_aside(tmp_path: Path) -> None:
 def test_metadata_names_are_folded_and_clashes_have_a_rule(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
     line = {
-        "path": "a.png", "Date taken": "1990", "date-taken": "1991", "Äußere Größe": 2, "2020": True, "作者": "x",
-        "modality": "m", "source": "s", "format": "tiff", "camera": "Leica", "tags": ["a", "b"], "none": None,
-        "empty": [], "nested": {"a": 1}, "numbers": [1], "huge": 2**70, "nan": float("nan"), "year": 1990, "score": 0.5,
-    }  # fmt: skip
+        "path": "a.png",
+        "Date taken": "1990",
+        "date-taken": "1991",
+        "Äußere Größe": 2,
+        "2020": True,
+        "作者": "x",
+        "modality": "m",
+        "source": "s",
+        "format": "tiff",
+        "camera": "Leica",
+        "tags": ["a", "b"],
+        "none": None,
+        "empty": [],
+        "nested": {"a": 1},
+        "numbers": [1],
+        "huge": 2**70,
+        "nan": float("nan"),
+        "year": 1990,
+        "score": 0.5,
+    }
     (tmp_path / "captions.jsonl").write_text(json.dumps(line) + "\n" + json.dumps({"file": "a.png", "nested": {}}))
     report, (record,) = records(tmp_path)
     assert record.metadata == {
-        "path": "a.png", "source": str(tmp_path.resolve()), "width": 12, "height": 8, "format": "png",
-        "bytes": (tmp_path / "a.png").stat().st_size, "date_taken": "1990", "date_taken_2": "1991", "auere_groe": 2,
-        "_2020": True, "manifest_modality": "m", "manifest_source": "s", "camera": "Leica", "tags": ["a", "b"],
-        "year": 1990, "score": 0.5,
-    }  # fmt: skip
+        "path": "a.png",
+        "source": str(tmp_path.resolve()),
+        "width": 12,
+        "height": 8,
+        "format": "png",
+        "bytes": (tmp_path / "a.png").stat().st_size,
+        "date_taken": "1990",
+        "date_taken_2": "1991",
+        "auere_groe": 2,
+        "_2020": True,
+        "manifest_modality": "m",
+        "manifest_source": "s",
+        "camera": "Leica",
+        "tags": ["a", "b"],
+        "year": 1990,
+        "score": 0.5,
+    }
     why = [q.reason for q in report.quarantined]
     assert {q.path for q in report.quarantined} == {"captions.jsonl:1"}
     assert "field 'nested' was left out: nested objects cannot be stored (and 1 more lines)" in why
@@ -270,12 +327,12 @@ def test_metadata_names_are_folded_and_clashes_have_a_rule(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("captions.csv", "file,caption,year,code\na.png,\"A, \"\"quoted\"\" cat\",1990,007\n"),
-        ("captions.csv", "\ufeffFile;Caption;Year;Code\r\na.png;A, \"quoted\" cat;1990;007\r\n"),
-        ("captions.tsv", "Image\tcaption\tyear\tcode\na.png\tA, \"quoted\" cat\t1990\t007\n"),
-        ("captions.csv", "filename|text|year|code\na.png|A, \"quoted\" cat|1990|007"),
+        ("captions.csv", 'file,caption,year,code\na.png,"A, ""quoted"" cat",1990,007\n'),
+        ("captions.csv", '\ufeffFile;Caption;Year;Code\r\na.png;A, "quoted" cat;1990;007\r\n'),
+        ("captions.tsv", 'Image\tcaption\tyear\tcode\na.png\tA, "quoted" cat\t1990\t007\n'),
+        ("captions.csv", 'filename|text|year|code\na.png|A, "quoted" cat|1990|007'),
     ],
-)  # fmt: skip
+)
 def test_table_dialects_read_alike(tmp_path: Path, name: str, content: str) -> None:
     picture(tmp_path / "a.png")
     (tmp_path / name).write_text(content, encoding="utf-8", newline="")
@@ -423,8 +480,10 @@ def test_stdin_replaces_what_it_names_again_and_leaves_the_rest(
     report = index(open_source("-", stdin=io.StringIO('{"path": "a.png"}')), backend, encoder, "c")
     assert (report.indexed, report.missing, report.pruned) == (1, 0, 0)
     assert sorted(str(r.metadata.get("path")) for page in backend.scan("c") for r in page.records) == [
-        "None", "a.png", "b.png",
-    ]  # fmt: skip
+        "None",
+        "a.png",
+        "b.png",
+    ]
     assert encoder.images == [(255, 0, 0), (0, 0, 255), (0, 128, 0)]
 
 

@@ -80,12 +80,16 @@ def corpus(count: int = 400, seed: int = 1) -> list[Record]:
     texts[: len(QUERIES)] = [text[:2_000] for text in QUERIES]
     return [
         record(
-            f"r{i:03}", None if i % 17 == 5 else text, "text" if i % 3 else "image",
+            f"r{i:03}",
+            None if i % 17 == 5 else text,
+            "text" if i % 3 else "image",
             f"file:///p%20x/img_{i % 40}.w{i % 9}.jpg" if i % 2 else None,
-            n=i, tags=["even"] if i % 2 == 0 else ["odd", f"t{i % 5}"], **({"rare": True} if i % 101 == 7 else {}),
+            n=i,
+            tags=["even"] if i % 2 == 0 else ["odd", f"t{i % 5}"],
+            **({"rare": True} if i % 101 == 7 else {}),
         )
         for i, text in enumerate(texts)
-    ]  # fmt: skip
+    ]
 
 
 FILTERS = (

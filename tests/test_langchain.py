@@ -122,8 +122,11 @@ def test_any_json_is_stored_and_comes_back(metadata: dict[str, Any]) -> None:
 
 def test_what_is_portable_stays_a_field() -> None:
     assert portable_metadata({"year": 1990, "tags": ("a",), "size": np.float32(0.5), "none": None}) == {
-        "year": 1990, "tags": ["a"], "size": 0.5, "_langchain": '{"none": null}',
-    }  # fmt: skip
+        "year": 1990,
+        "tags": ["a"],
+        "size": 0.5,
+        "_langchain": '{"none": null}',
+    }
 
 
 @pytest.mark.parametrize(
@@ -179,9 +182,12 @@ def test_other_embeddings_are_refused(backend: Backend, store: SightlineVectorSt
     with pytest.raises(EncoderMismatch, match=r"small.*large"):
         SightlineVectorStore(backend, NamedEmbeddings("large"), "c")
     for use in (
-        lambda: early.add_texts(["b"]), lambda: early.similarity_search("a"), lambda: early.get_by_ids(["a"]),
-        lambda: early.delete(["a"]), lambda: early.max_marginal_relevance_search("a"),
-    ):  # fmt: skip
+        lambda: early.add_texts(["b"]),
+        lambda: early.similarity_search("a"),
+        lambda: early.get_by_ids(["a"]),
+        lambda: early.delete(["a"]),
+        lambda: early.max_marginal_relevance_search("a"),
+    ):
         with pytest.raises(EncoderMismatch):
             use()
     assert backend.count("c") == 1
@@ -526,8 +532,12 @@ def test_the_retriever_passes_relevance_and_duplicates_on(
     monkeypatch.setattr(retriever.retriever, "search", lambda query, **options: [judged])
     (document,) = retriever.invoke("red")
     assert document.metadata == {
-        "score": 0.3, "modality": "image", "uri": "file:///r.jpg", "relevance": 0.75, "duplicates": ["s"],
-    }  # fmt: skip
+        "score": 0.3,
+        "modality": "image",
+        "uri": "file:///r.jpg",
+        "relevance": 0.75,
+        "duplicates": ["s"],
+    }
 
 
 def test_a_store_and_sightline_search_the_same_collection(backend: Backend, gallery: SightlineVectorStore) -> None:

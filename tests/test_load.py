@@ -259,13 +259,21 @@ def test_memory_is_flat_or_it_is_not() -> None:
 
 
 def test_an_outage_is_told_from_what_the_clients_saw() -> None:
-    seen = Seen([
-        attempt("a", 1, 1), attempt("b", 1, 1), attempt("a", 9.5, 11),
-        attempt("a", 11, 3, "told", 503), attempt("healthz", 15, 0.1), attempt("healthz", 20.1, 0.1),
-        attempt("job events", 1, 4, "error", 200, "job failed: before"),
-        attempt("job events", 8, 4, "error", 200, "job failed: away"),
-        attempt("a", 19, 2.5, "ok"), attempt("a", 22, 0.5), attempt("b", 22, 1, "error", 500, "broken"),
-    ])  # fmt: skip
+    seen = Seen(
+        [
+            attempt("a", 1, 1),
+            attempt("b", 1, 1),
+            attempt("a", 9.5, 11),
+            attempt("a", 11, 3, "told", 503),
+            attempt("healthz", 15, 0.1),
+            attempt("healthz", 20.1, 0.1),
+            attempt("job events", 1, 4, "error", 200, "job failed: before"),
+            attempt("job events", 8, 4, "error", 200, "job failed: away"),
+            attempt("a", 19, 2.5, "ok"),
+            attempt("a", 22, 0.5),
+            attempt("b", 22, 1, "error", 500, "broken"),
+        ]
+    )
     told = outage_of(seen, 10.0, 20.0)
     assert told["outage_s"] == 10.0
     assert told["statuses"] == {"200": 2, "503": 1}

@@ -66,9 +66,14 @@ def test_it_is_told_who_holds_the_store_and_not_when_to_come_again(
     caplog.set_level(logging.WARNING)
     with connect(url) as store:
         app = create_app(
-            store, ColourEncoder(), "c", home=tmp_path / "home", roots=[tmp_path / "photos"], keys=keys,
+            store,
+            ColourEncoder(),
+            "c",
+            home=tmp_path / "home",
+            roots=[tmp_path / "photos"],
+            keys=keys,
             limits=Limits(rate=None),
-        )  # fmt: skip
+        )
         with serving(app) as client:
             refused = client.post("/v1/items", data={"items": '[{"text": "red"}]'}, files={"n": ""}, headers=writer)
             is_problem(refused, 503, f"process {pid} (sightline serve) holds the store")

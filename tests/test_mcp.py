@@ -39,18 +39,25 @@ __all__ = ["_running", "encoder", "run", "server", "store"]
 QUESTION = "what does the dog on the red beach do?"
 TOOLS = {"search", "look_up", "get_item", "ask"}
 INITIALIZE = {
-    "jsonrpc": "2.0", "id": 1, "method": "initialize",
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
     "params": {
-        "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"},
+        "protocolVersion": "2025-06-18",
+        "capabilities": {},
+        "clientInfo": {"name": "test", "version": "1"},
     },
-}  # fmt: skip
+}
 
 
 def application(store: Backend, home: Path, **options: Any) -> Any:
     options = {
-        "encoder": ColourEncoder(), "limits": Limits(rate=None), "roots": [home / "photos"], "home": home / "home",
+        "encoder": ColourEncoder(),
+        "limits": Limits(rate=None),
+        "roots": [home / "photos"],
+        "home": home / "home",
         "load_model": loader(Scripted(replies=[DOG])),
-    } | options  # fmt: skip
+    } | options
     return create_app(store, collection="c", **options)
 
 
@@ -269,9 +276,13 @@ sys.exit(main(sys.argv[2:]))
 
 def test_the_command_speaks_over_standard_input_and_output(tmp_path: Path, server: FakeOpenAI) -> None:
     environment = {
-        **os.environ, "SIGHTLINE_HOME": str(tmp_path / "home"), "SIGHTLINE_BACKEND": "kept://",
-        "SIGHTLINE_MIN_RELEVANCE": "0", "PYTHONPATH": str(Path(__file__).parent.parent), "OPENAI_API_KEY": "",
-    }  # fmt: skip
+        **os.environ,
+        "SIGHTLINE_HOME": str(tmp_path / "home"),
+        "SIGHTLINE_BACKEND": "kept://",
+        "SIGHTLINE_MIN_RELEVANCE": "0",
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+        "OPENAI_API_KEY": "",
+    }
     photos = tmp_path / "photos"
     flags = ["--collection", "c", "--root", str(photos), "--model", "openai:fake-text", "--model-url", server.base_url]
     photos.mkdir()

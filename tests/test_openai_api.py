@@ -35,9 +35,12 @@ def client_of(store: Backend, home: Path, **options: Any) -> Iterator[Any]:
     """The SDK's client of a service."""
     key = options.pop("key", "none")
     options = {
-        "encoder": ColourEncoder(), "limits": Limits(rate=None), "roots": [home / "photos"], "home": home / "home",
+        "encoder": ColourEncoder(),
+        "limits": Limits(rate=None),
+        "roots": [home / "photos"],
+        "home": home / "home",
         "load_model": loader(Scripted(replies=[DOG])),
-    } | options  # fmt: skip
+    } | options
     with (
         running(create_app(store, collection="c", **options)) as port,
         openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=key, max_retries=0, timeout=20) as client,

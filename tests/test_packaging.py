@@ -24,9 +24,14 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[zipfile.ZipFile, st
     for file in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, place)
     done = subprocess.run(
-        [sys.executable, "-c", BUILD, str(place)], cwd=place, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, timeout=120, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", BUILD, str(place)],
+        cwd=place,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-2000:]
     (wheel,) = place.glob("*.whl")
     return zipfile.ZipFile(wheel), done.stdout

@@ -41,9 +41,14 @@ def store(tmp_path: Path) -> Backend:
 @pytest.fixture
 def client(store: Backend, tmp_path: Path) -> Iterator[httpx.Client]:
     app = create_app(
-        store, ColourEncoder(), "c", home=tmp_path / "home", roots=[tmp_path / "photos"], limits=Limits(rate=None),
+        store,
+        ColourEncoder(),
+        "c",
+        home=tmp_path / "home",
+        roots=[tmp_path / "photos"],
+        limits=Limits(rate=None),
         settings=Settings(backend="exact://", home=tmp_path / "home"),
-    )  # fmt: skip
+    )
     with serving(app) as client:
         yield client
 

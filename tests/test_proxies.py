@@ -139,10 +139,31 @@ def test_the_setting_and_the_flag(run: Run, served_with: list[dict[str, Any]], t
 
 @pytest.mark.parametrize(
     "header",
-    ["localhost:evil.com", "localhost:80@evil.com", "localhost@evil.com", "evil.com@localhost", "localhost:", "",
-     "localhost..", "[::1", "[::1]evil.com", "[::1]:80:80", "[::1%25eth0]", "::1", "localhost:65536", "localhost:-1",
-     "localhost/", "localhost, evil.com", "localhost evil.com", "localhost:8 0", "lócalhost", ".", "[]", "[127.0.0.1]"],
-)  # fmt: skip
+    [
+        "localhost:evil.com",
+        "localhost:80@evil.com",
+        "localhost@evil.com",
+        "evil.com@localhost",
+        "localhost:",
+        "",
+        "localhost..",
+        "[::1",
+        "[::1]evil.com",
+        "[::1]:80:80",
+        "[::1%25eth0]",
+        "::1",
+        "localhost:65536",
+        "localhost:-1",
+        "localhost/",
+        "localhost, evil.com",
+        "localhost evil.com",
+        "localhost:8 0",
+        "lócalhost",
+        ".",
+        "[]",
+        "[127.0.0.1]",
+    ],
+)
 def test_a_host_header_that_is_no_host_is_refused(store: Backend, tmp_path: Path, header: str) -> None:
     assert host_of(header) is None
     for hosts in (("localhost", "127.0.0.1", "::1"), ("*",)):

@@ -26,7 +26,7 @@ from backends.base import (
     IndexSpec,
     Record,
     Unavailable,
-)  # fmt: skip
+)
 from backends.conformance import BackendSuite, Sizes
 from backends.errors import Denied
 from backends.qdrant.backend import QdrantBackend
@@ -265,10 +265,17 @@ def test_index_and_search_parameters_reach_the_server(fake: FakeQdrant, prefer_g
 @pytest.mark.parametrize(
     "url",
     [
-        "qdrant://", "qdrant://h:99999", "qdrant://h/path", "qdrant://user:pw@h", "qdrant://h?unknown=1",
-        "qdrant://h?https=maybe", "qdrant://h?grpc_port=0", "qdrant://h?timeout_s=x", "qdrant://h?api_key",
+        "qdrant://",
+        "qdrant://h:99999",
+        "qdrant://h/path",
+        "qdrant://user:pw@h",
+        "qdrant://h?unknown=1",
+        "qdrant://h?https=maybe",
+        "qdrant://h?grpc_port=0",
+        "qdrant://h?timeout_s=x",
+        "qdrant://h?api_key",
     ],
-)  # fmt: skip
+)
 def test_malformed_urls_are_refused_without_their_secrets(url: str) -> None:
     with pytest.raises(ValueError, match="qdrant") as caught:
         connect(url)

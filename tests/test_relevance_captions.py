@@ -153,9 +153,14 @@ def test_filters_depth_and_what_is_searched_change_no_number(captioned: Retrieve
     for query in ("topic 60", "topic 5000", [Term("topic 60"), Term("topic 80")]):
         whole = {hit.id: hit.relevance for hit in captioned.search(query, 200)}
         for narrowed in (
-            {"modality": "image"}, {"modality": "text"}, {"where": {"n": {"$gte": 12}}}, {"offset": 17}, {"k": 1},
-            {"min_relevance": 0.3}, {"modality": "image", "where": {"n": {"$lt": 9}}, "min_relevance": 0.6},
-        ):  # fmt: skip
+            {"modality": "image"},
+            {"modality": "text"},
+            {"where": {"n": {"$gte": 12}}},
+            {"offset": 17},
+            {"k": 1},
+            {"min_relevance": 0.3},
+            {"modality": "image", "where": {"n": {"$lt": 9}}, "min_relevance": 0.6},
+        ):
             for hit in captioned.search(query, **{"k": 60} | narrowed):
                 assert hit.relevance == pytest.approx(whole[hit.id], abs=1e-6)
 

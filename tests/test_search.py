@@ -88,9 +88,13 @@ def test_weighted_terms_add_and_steer_away(retriever):
 def test_parse_terms():
     terms = parse_terms(["a beach", "-people", "sunset^0.5", "image:dog.jpg", "-image:x y.png^2", "e=mc^2"])
     assert [(t.value, t.weight) for t in terms] == [
-        ("a beach", 1.0), ("people", -1.0), ("sunset", 0.5), (Path("dog.jpg"), 1.0), (Path("x y.png"), -2.0),
+        ("a beach", 1.0),
+        ("people", -1.0),
+        ("sunset", 0.5),
+        (Path("dog.jpg"), 1.0),
+        (Path("x y.png"), -2.0),
         ("e=mc", 2.0),
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("bad", ["", "-", "  ", "image:", "x^0"])

@@ -29,10 +29,13 @@ def free_port() -> int:
 def port(monkeypatch, tmp_path):
     port = free_port()
     server = LocalServer(
-        "small", f"small://127.0.0.1:{port}", (port,), lambda: None,
+        "small",
+        f"small://127.0.0.1:{port}",
+        (port,),
+        lambda: None,
         lambda folder: Launch([sys.executable, "-c", PROGRAM, str(port)], {"SMALL": "1"}),
         lambda: answers(f"http://127.0.0.1:{port}/"),
-    )  # fmt: skip
+    )
     monkeypatch.setitem(servers.servers(), "small", server)
     yield port
     down("small", tmp_path, kill=True)

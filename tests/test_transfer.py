@@ -26,12 +26,15 @@ def records(count: int = COUNT) -> list[Record]:
     vectors = random.normal(size=(count, DIM)).astype(np.float32)
     return [
         Record(
-            f"id/{n} 'é\n", vector, "text" if n % 3 else "image", f"text {n} 🐕" if n % 2 else None,
+            f"id/{n} 'é\n",
+            vector,
+            "text" if n % 3 else "image",
+            f"text {n} 🐕" if n % 2 else None,
             f"file:///p/{n}.png" if n % 5 else None,
             {"n": n, "half": n / 2, "even": n % 2 == 0, "tags": [f"t{n % 7}", "ü"], "empty": []},
         )
         for n, vector in enumerate(vectors)
-    ]  # fmt: skip
+    ]
 
 
 @pytest.fixture(scope="module")

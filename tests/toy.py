@@ -15,9 +15,15 @@ from retrieval.encoders.base import ImageInput
 from retrieval.images.decode import load_image
 
 PALETTE = {
-    "red": (255, 0, 0), "green": (0, 160, 0), "blue": (0, 0, 255), "yellow": (255, 255, 0),
-    "black": (0, 0, 0), "white": (255, 255, 255), "purple": (128, 0, 128), "orange": (255, 140, 0),
-}  # fmt: skip
+    "red": (255, 0, 0),
+    "green": (0, 160, 0),
+    "blue": (0, 0, 255),
+    "yellow": (255, 255, 0),
+    "black": (0, 0, 0),
+    "white": (255, 255, 255),
+    "purple": (128, 0, 128),
+    "orange": (255, 140, 0),
+}
 OTHER_WORDS = 8
 
 

@@ -64,10 +64,16 @@ def ask(
         require_file(image)
     settings = Settings.load(
         {
-            "backend": backend, "collection": collection, "device": device, "precision": precision, "k": k,
-            "model": model, "model_url": model_url, "model_vision": model_vision,
+            "backend": backend,
+            "collection": collection,
+            "device": device,
+            "precision": precision,
+            "k": k,
+            "model": model,
+            "model_url": model_url,
+            "model_vision": model_vision,
         }
-    )  # fmt: skip
+    )
     with open_backend(settings) as store:
         retriever = open_retriever(settings, store, encoder)
         loaded = open_model(settings)

@@ -117,18 +117,31 @@ def search(
 
             def find(least: float | None) -> list[Result]:
                 return retriever.search(
-                    query, settings.k, modality=kind, where=clause, offset=offset, effort=effort, min_relevance=least,
-                    mode=read_mode(mode), diversity=diversity, group_duplicates=group_duplicates, reranker=reranker,
-                )  # fmt: skip
+                    query,
+                    settings.k,
+                    modality=kind,
+                    where=clause,
+                    offset=offset,
+                    effort=effort,
+                    min_relevance=least,
+                    mode=read_mode(mode),
+                    diversity=diversity,
+                    group_duplicates=group_duplicates,
+                    reranker=reranker,
+                )
 
             hits = find(gate)
             nearest = find(None) if gate is not None and not hits else None
             nothing = NOTHING_FOUND
             if not hits and not nearest:
                 nothing = nothing_found(
-                    retriever, where=clause, modality=kind, offset=offset, min_relevance=gate,
+                    retriever,
+                    where=clause,
+                    modality=kind,
+                    offset=offset,
+                    min_relevance=gate,
                     asked_words=query_words(query) if mode == "keyword" else None,
-                )  # fmt: skip
+                )
             counted = retriever.facets(facets, where=clause, modality=kind) if facets else None
     from app.cli.results_page import Section, parts_of
 
@@ -167,14 +180,29 @@ def similar(
         retriever = stored_retriever(settings, store)
         item = retriever.get(item_id)
         hits = retriever.similar(
-            item_id, settings.k, where=clause, modality=kind, offset=offset, effort=effort,
-            diversity=diversity, group_duplicates=group_duplicates, min_relevance=min_relevance,
-        )  # fmt: skip
+            item_id,
+            settings.k,
+            where=clause,
+            modality=kind,
+            offset=offset,
+            effort=effort,
+            diversity=diversity,
+            group_duplicates=group_duplicates,
+            min_relevance=min_relevance,
+        )
         sought = kind or item.modality
-        nothing = NOTHING_FOUND if hits else nothing_found(
-            retriever, where=clause, modality=sought, offset=offset, min_relevance=min_relevance,
-            left_out=int(sought == item.modality),
-        )  # fmt: skip
+        nothing = (
+            NOTHING_FOUND
+            if hits
+            else nothing_found(
+                retriever,
+                where=clause,
+                modality=sought,
+                offset=offset,
+                min_relevance=min_relevance,
+                left_out=int(sought == item.modality),
+            )
+        )
     from app.cli.output import local_path
     from app.cli.results_page import Part, Section
 

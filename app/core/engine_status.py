@@ -25,11 +25,15 @@ def look(settings: Settings) -> list[dict[str, Any]]:
     for scheme, answers in servers.items():
         rows[scheme]["servers"] = [
             {
-                "url": a.shown, "origin": a.origin, "state": a.state, "version": a.version, "error": a.error,
+                "url": a.shown,
+                "origin": a.origin,
+                "state": a.state,
+                "version": a.version,
+                "error": a.error,
                 "used": a.shown == used,
             }
             for a in answers
-        ]  # fmt: skip
+        ]
     return list(rows.values())
 
 

@@ -139,9 +139,14 @@ def _start(server: LocalServer, folder: Path) -> Running:
     launch = server.launch(folder)
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
-            launch.argv, cwd=launch.cwd or folder, env={**os.environ, **launch.env}, stdin=subprocess.DEVNULL,
-            stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+            launch.argv,
+            cwd=launch.cwd or folder,
+            env={**os.environ, **launch.env},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     saved = {"pid": process.pid, "created": psutil.Process(process.pid).create_time(), "url": server.url}
     temporary = folder / "pid.json.tmp"
     temporary.write_text(json.dumps(saved), "utf-8")

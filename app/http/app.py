@@ -102,13 +102,19 @@ def create_app(
         # Also for an app that is made, asked for its schema perhaps, and never served.
         temporary = weakref.finalize(access, shutil.rmtree, home, ignore_errors=True)
     service = Service(
-        backend, encoder, collection,
+        backend,
+        encoder,
+        collection,
         home=home,
         access=access,
         roots=Roots(roots, RecordedRoots(home), home / "uploads"),
-        limits=limits, batch_size=batch_size, samples=samples, tracer=tracer,
-        load_model=load_model, fetch_hosts=fetch_hosts,
-    )  # fmt: skip
+        limits=limits,
+        batch_size=batch_size,
+        samples=samples,
+        tracer=tracer,
+        load_model=load_model,
+        fetch_hosts=fetch_hosts,
+    )
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

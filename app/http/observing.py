@@ -68,25 +68,37 @@ class Metrics:
         # Resident memory, processor time and open files, where the platform tells them.
         ProcessCollector(registry=self.registry)
         self.requests = Histogram(
-            "sightline_request_seconds", "Time to the end of the response.", ("method", "route", "status"),
-            buckets=_LATENCY_S, registry=self.registry,
-        )  # fmt: skip
+            "sightline_request_seconds",
+            "Time to the end of the response.",
+            ("method", "route", "status"),
+            buckets=_LATENCY_S,
+            registry=self.registry,
+        )
         self.stages = Histogram(
-            "sightline_stage_seconds", "Time of one stage of a request: encode, search or fetch.", ("stage",),
-            buckets=_LATENCY_S, registry=self.registry,
-        )  # fmt: skip
+            "sightline_stage_seconds",
+            "Time of one stage of a request: encode, search or fetch.",
+            ("stage",),
+            buckets=_LATENCY_S,
+            registry=self.registry,
+        )
         self.errors = Counter(
-            "sightline_errors", "Stages that raised, by the class of the error.", ("stage", "error"),
+            "sightline_errors",
+            "Stages that raised, by the class of the error.",
+            ("stage", "error"),
             registry=self.registry,
-        )  # fmt: skip
+        )
         self.batches = Histogram(
-            "sightline_encoder_batch_texts", "Texts in one call of the encoder.", buckets=_BATCHES,
+            "sightline_encoder_batch_texts",
+            "Texts in one call of the encoder.",
+            buckets=_BATCHES,
             registry=self.registry,
-        )  # fmt: skip
+        )
         self.thumbnails = Counter(
-            "sightline_thumbnails", "Thumbnails served, by whether they were in the cache.", ("cached",),
+            "sightline_thumbnails",
+            "Thumbnails served, by whether they were in the cache.",
+            ("cached",),
             registry=self.registry,
-        )  # fmt: skip
+        )
 
     def gauge(self, name: str, about: str, value: Callable[[], float]) -> None:
         """A figure that is asked for when somebody looks."""
@@ -187,9 +199,11 @@ class Observed:
 
         carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         return tracer.start_as_current_span(
-            "request", context=propagate.extract(carrier), kind=trace.SpanKind.SERVER,
+            "request",
+            context=propagate.extract(carrier),
+            kind=trace.SpanKind.SERVER,
             attributes={"http.request.method": scope["method"]},
-        )  # fmt: skip
+        )
 
     def _note(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", None) or (
@@ -198,7 +212,11 @@ class Observed:
         method = scope["method"] if scope["method"] in METHODS else "other"
         self._metrics.requests.labels(method, route, str(status)).observe(seconds)
         fields = {
-            "request_id": request_id, "method": method, "route": route, "status": status,
-            "ms": round(seconds * 1000, 1), "key": scope.get("state", {}).get("key_id"),
-        }  # fmt: skip
+            "request_id": request_id,
+            "method": method,
+            "route": route,
+            "status": status,
+            "ms": round(seconds * 1000, 1),
+            "key": scope.get("state", {}).get("key_id"),
+        }
         requests_log.info("request", extra={"fields": fields})

@@ -28,9 +28,20 @@ except ModuleNotFoundError as error:
     ) from error
 
 CHECKS = (
-    "collections", "filters", "forks", "hostile", "indexes", "keyword", "lifetime", "promise", "races", "records",
-    "scanning", "searching", "threads",
-)  # fmt: skip
+    "collections",
+    "filters",
+    "forks",
+    "hostile",
+    "indexes",
+    "keyword",
+    "lifetime",
+    "promise",
+    "races",
+    "records",
+    "scanning",
+    "searching",
+    "threads",
+)
 # pytest shows the two sides of a failed assertion only in modules it was told of before their import.
 pytest.register_assert_rewrite("backends.conformance.twin", *(f"backends.conformance.{name}" for name in CHECKS))
 

@@ -17,9 +17,40 @@ from backends.filters import ORDERINGS, And, Compare, MetadataValue, Not, Or
 INTEGERS = (-5, -1, 0, 1, 2, 3, 10, 2**31, 2**53)
 FLOATS = (-2.5, -1.0, 0.0, 0.5, 1.0, 1.5, 2.0, 10.0, 1e-300, 1e300)
 STRINGS = (
-    "", "a", "A", "b", "B", "a ", "ab", "z", "Z", "1", "1.0", "10", "9", "true", "null", "ä", "é", "e\u0301", "ß", "ss",
-    "it's", 'say "x"', "50%", "a_b", "back\\slash", "new\nline", "～", "😀", "日本", "[]", '["a"]', "image", "text",
-)  # fmt: skip
+    "",
+    "a",
+    "A",
+    "b",
+    "B",
+    "a ",
+    "ab",
+    "z",
+    "Z",
+    "1",
+    "1.0",
+    "10",
+    "9",
+    "true",
+    "null",
+    "ä",
+    "é",
+    "e\u0301",
+    "ß",
+    "ss",
+    "it's",
+    'say "x"',
+    "50%",
+    "a_b",
+    "back\\slash",
+    "new\nline",
+    "～",
+    "😀",
+    "日本",
+    "[]",
+    '["a"]',
+    "image",
+    "text",
+)
 FIELDS = ("count", "ratio", "flag", "lang", "tags", "mixed", "id", "Id", "text", "_x9")
 
 STORABLE = st.characters(codec="utf-8", exclude_characters="\x00")

@@ -162,9 +162,11 @@ class ExactBackend(Backend):
             length = BM25_K1 * (1 - BM25_B + BM25_B * text.total() / mean)
             score = sum(
                 math.log(1 + (len(texts) - frequency[word] + 0.5) / (frequency[word] + 0.5))
-                * text[word] * (BM25_K1 + 1) / (text[word] + length)
+                * text[word]
+                * (BM25_K1 + 1)
+                / (text[word] + length)
                 for word in wanted
-            )  # fmt: skip
+            )
             hits.append(as_hit(record, score))
         return sorted(hits, key=lambda hit: (-hit.score, hit.id))[:k]
 

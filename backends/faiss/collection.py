@@ -202,9 +202,11 @@ class Collection:
             insert_records(connection, snapshot.next_row, kept)
             live = snapshot.live - len(replaced) + len(kept)
             self._commits(
-                connection, snapshot, "positions = ?, live = ?, next_row = ?, max_norm = max(max_norm, ?)",
+                connection,
+                snapshot,
+                "positions = ?, live = ?, next_row = ?, max_norm = max(max_norm, ?)",
                 (start + len(kept), live, snapshot.next_row + len(kept), norm),
-            )  # fmt: skip
+            )
         self._committed = snapshot.version + 1
 
     def delete(self, ids: Sequence[str] | None, where: Where | None) -> int:

@@ -173,8 +173,12 @@ class Connections:
         with reported(self.path):
             connection = sqlite3.connect(
                 f"{self.path.absolute().as_uri()}?{how}",
-                uri=True, timeout=30, isolation_level=None, check_same_thread=False, factory=factory,
-            )  # fmt: skip
+                uri=True,
+                timeout=30,
+                isolation_level=None,
+                check_same_thread=False,
+                factory=factory,
+            )
             try:
                 # What is found at the path once this was closed may be another collection, made anew.
                 self._check_open()

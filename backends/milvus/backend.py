@@ -259,9 +259,15 @@ class MilvusBackend(Backend):
 
         def work(client: MilvusClient, level: str) -> list[Any]:
             found: list[Any] = client.search(
-                opened.stored, list(queries), filter=ask.expression, limit=limit, output_fields=fields,
-                search_params={"params": params}, anns_field="vector", consistency_level=level,
-            )  # fmt: skip
+                opened.stored,
+                list(queries),
+                filter=ask.expression,
+                limit=limit,
+                output_fields=fields,
+                search_params={"params": params},
+                anns_field="vector",
+                consistency_level=level,
+            )
             return found
 
         try:
@@ -297,10 +303,15 @@ class MilvusBackend(Backend):
         (found,) = self._shelf.read(
             opened,
             lambda client, level: client.search(
-                opened.stored, [wanted], filter=selection, limit=int(k),
-                output_fields=STORED, anns_field=WORDS_VECTOR, consistency_level=level,
+                opened.stored,
+                [wanted],
+                filter=selection,
+                limit=int(k),
+                output_fields=STORED,
+                anns_field=WORDS_VECTOR,
+                consistency_level=level,
             ),
-        )  # fmt: skip
+        )
         # Lite gives the score with a minus before it.
         hits = [hit_of(hit["id"], hit["entity"], abs(hit["distance"]), True) for hit in found]
         return sorted(hits, key=lambda hit: (-hit.score, hit.id))

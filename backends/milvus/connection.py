@@ -256,9 +256,11 @@ class Connection:
             time.sleep(POLL_S)
 
     def _unloaded(self, error: BaseException) -> bool:
-        return isinstance(error, MilvusException) and (
-            error.code in (101, 106, 503) or bool(_UNLOADED.search(str(error.message)))
-        ) and error.code not in NOT_FOUND  # fmt: skip
+        return (
+            isinstance(error, MilvusException)
+            and (error.code in (101, 106, 503) or bool(_UNLOADED.search(str(error.message))))
+            and error.code not in NOT_FOUND
+        )
 
     def _translated(self, error: BaseException, name: str) -> BackendError:
         said = first_line(error)

@@ -69,9 +69,14 @@ class NativeMilvus:
 
     def _search(self, queries: NDArray[np.float32], k: int) -> list[Any]:
         found: list[Any] = self._client.search(
-            SEARCHED, list(queries), limit=k, output_fields=FIELDS, anns_field="vector",
-            search_params={"params": {"ef": DEFAULT_EF}}, consistency_level="Bounded",
-        )  # fmt: skip
+            SEARCHED,
+            list(queries),
+            limit=k,
+            output_fields=FIELDS,
+            anns_field="vector",
+            search_params={"params": {"ef": DEFAULT_EF}},
+            consistency_level="Bounded",
+        )
         return found
 
     def search(self, query: NDArray[np.float32], k: int) -> list[str]:

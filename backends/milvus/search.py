@@ -175,6 +175,4 @@ def _scan(reader: Reader, ask: Ask) -> list[list[Hit]]:
     wanted = list({record_id for found in best for _, record_id in found})
     rows = {row["id"]: row for row in reader.rows(ask.opened, wanted, ["id", *STORED])}
     # What was deleted meanwhile is not there any more.
-    return [
-        [hit_of(i, rows[i], 0.0 - negative, True) for negative, i in found if i in rows] for found in best
-    ]  # fmt: skip
+    return [[hit_of(i, rows[i], 0.0 - negative, True) for negative, i in found if i in rows] for found in best]

@@ -38,18 +38,20 @@ def _text(value: str | None) -> bytes:
 
 def _row(record: Record, vector: bytes, head: bytes) -> bytes:
     terms = Counter(words(searched_text(record.text, record.uri)))
-    return b"".join((
-        _FIELDS,
-        _text(record.id),
-        _text(record.modality),
-        _text(record.text),
-        _text(record.uri),
-        _field(_JSONB_VERSION + metadata_json(record.metadata).encode()),
-        _field(_JSONB_VERSION + json.dumps(terms, ensure_ascii=False).encode()),
-        _field(struct.pack(">i", terms.total())),
-        head,
-        vector,
-    ))  # fmt: skip
+    return b"".join(
+        (
+            _FIELDS,
+            _text(record.id),
+            _text(record.modality),
+            _text(record.text),
+            _text(record.uri),
+            _field(_JSONB_VERSION + metadata_json(record.metadata).encode()),
+            _field(_JSONB_VERSION + json.dumps(terms, ensure_ascii=False).encode()),
+            _field(struct.pack(">i", terms.total())),
+            head,
+            vector,
+        )
+    )
 
 
 def _chunks(records: Sequence[Record], vectors: NDArray[np.float32]) -> Iterator[bytes]:

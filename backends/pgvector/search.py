@@ -119,9 +119,14 @@ class Searcher:
         return broad
 
     def _indexed(
-        self, connection: Connection, collection: Collection, queries: NDArray[np.float32], k: int,
-        where: Where | None, effort: float | None,
-    ) -> list[list[Hit]]:  # fmt: skip
+        self,
+        connection: Connection,
+        collection: Collection,
+        queries: NDArray[np.float32],
+        k: int,
+        where: Where | None,
+        effort: float | None,
+    ) -> list[list[Hit]]:
         """What the vector index finds, scored again with the stored vectors."""
         layout = layout_of(collection.spec)
         if layout is None:

@@ -196,20 +196,28 @@ class ClientEngine:
     def scroll(self, at: Place, start: str | None, limit: int, condition: Any | None, vectors: bool) -> list[Row]:
         with self._calling(at.name) as client:
             rows, _ = client.scroll(
-                PREFIX + at.name, scroll_filter=condition, limit=limit, offset=start,
-                with_payload=list(STORED), with_vectors=[DENSE] if vectors else False,
-            )  # fmt: skip
+                PREFIX + at.name,
+                scroll_filter=condition,
+                limit=limit,
+                offset=start,
+                with_payload=list(STORED),
+                with_vectors=[DENSE] if vectors else False,
+            )
         return [_row(row) for row in rows]
 
     def search(self, at: Place, queries: Floats, limit: int, condition: Any | None, plan: Plan) -> list[list[Found]]:
         params = None if self._local else _search_params(at.spec, plan, condition is not None)
         requests = [
             models.QueryRequest(
-                query=query.tolist(), using=DENSE, filter=condition, params=params, limit=limit,
+                query=query.tolist(),
+                using=DENSE,
+                filter=condition,
+                params=params,
+                limit=limit,
                 with_payload=list(STORED),
             )
             for query in queries
-        ]  # fmt: skip
+        ]
         answers: list[list[Found]] = []
         for start in range(0, len(requests), QUERIES):
             with self._calling(at.name) as client:

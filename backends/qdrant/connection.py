@@ -47,9 +47,16 @@ def open_client(url: str, *, within_s: float | None = None) -> tuple[QdrantClien
         # That a key goes over plain HTTP is the user's choice, often on a loopback or private network.
         warnings.filterwarnings("ignore", "Api key is used with an insecure connection")
         client = QdrantClient(
-            host=server.host, port=server.port, grpc_port=grpc_port, prefer_grpc=grpc, https=https, api_key=key,
-            timeout=timeout_s, check_compatibility=False, grpc_options=dict(GRPC_OPTIONS),
-        )  # fmt: skip
+            host=server.host,
+            port=server.port,
+            grpc_port=grpc_port,
+            prefer_grpc=grpc,
+            https=https,
+            api_key=key,
+            timeout=timeout_s,
+            check_compatibility=False,
+            grpc_options=dict(GRPC_OPTIONS),
+        )
     try:
         version = _check_server(client, server.address)
     except BaseException:

@@ -326,11 +326,14 @@ class EdgeEngine:
         params = params_of(at.spec, plan, condition is not None)
         requests = [
             qe.QueryRequest(
-                limit=limit, query=qe.Query.Nearest(query.tolist(), using=DENSE), filter=condition,
-                params=params, with_payload=WANTED,
+                limit=limit,
+                query=qe.Query.Nearest(query.tolist(), using=DENSE),
+                filter=condition,
+                params=params,
+                with_payload=WANTED,
             )
             for query in queries
-        ]  # fmt: skip
+        ]
         with self._using(at, "searching") as shard:
             if len(requests) == 1:
                 return [_found(shard.query(requests[0]))]

@@ -291,9 +291,14 @@ def _hits(found: list[Found], k: int, metric: str, *, exact: bool) -> list[Hit]:
             score = 0.0 - score
         hits.append(
             Hit(
-                payload["id"], score, payload["modality"], payload.get("text"), payload.get("uri"),
-                metadata_of(payload), exact,
+                payload["id"],
+                score,
+                payload["modality"],
+                payload.get("text"),
+                payload.get("uri"),
+                metadata_of(payload),
+                exact,
             )
-        )  # fmt: skip
+        )
     hits.sort(key=lambda hit: (-hit.score, hit.id))
     return hits[:k]

@@ -35,9 +35,15 @@ class NativeWeaviate:
             raise TypeError(f"not a Weaviate backend: {backend!r}")
         url, key = backend._server.url, backend._server.key
         self._client = weaviate.connect_to_custom(
-            url.host, url.port, False, url.host, url.number("grpc", 50051), False,
-            auth_credentials=Auth.api_key(key) if key else None, additional_config=AdditionalConfig(),
-        )  # fmt: skip
+            url.host,
+            url.port,
+            False,
+            url.host,
+            url.number("grpc", 50051),
+            False,
+            auth_credentials=Auth.api_key(key) if key else None,
+            additional_config=AdditionalConfig(),
+        )
         self._pool = ThreadPoolExecutor(THREADS)
         self._vector = vector_name(spec)
         self._searched = self._client.collections.get(class_name(spec.name))
@@ -66,9 +72,14 @@ class NativeWeaviate:
         text = record.text or ""
         metadata = dict(record.metadata)
         properties: dict[str, Any] = {
-            "record_id": record.id, "modality": record.modality, "text": text, "uri": record.uri,
-            "metadata": repr(metadata), WORDS: " ".join(words(text)), HAS: tokens(record.modality, metadata),
-        }  # fmt: skip
+            "record_id": record.id,
+            "modality": record.modality,
+            "text": text,
+            "uri": record.uri,
+            "metadata": repr(metadata),
+            WORDS: " ".join(words(text)),
+            HAS: tokens(record.modality, metadata),
+        }
         properties |= {prop: metadata[field] for field, prop in number_properties([record]).items()}
         vectors = {self._vector: np.asarray(record.vector).tolist(), STAMP: [0.0, 0.0]}
         return DataObject(properties, object_id(record.id), vectors)

@@ -66,13 +66,17 @@ def check(run: Run) -> list[Checked]:
                 theirs[key, figure].append(value)
     return [
         Checked(
-            key[0], key[1], key[2], figure, queries[key],
+            key[0],
+            key[1],
+            key[2],
+            figure,
+            queries[key],
             told[key].summary.recall.value if figure == "recall" else told[key].extra[figure],
             # As in the report, the median over repetitions.
             float(np.median(values)),
         )
         for (key, figure), values in theirs.items()
-    ]  # fmt: skip
+    ]
 
 
 def _key(case: str, dataset: str, engine: str, params: Any) -> Key:
@@ -114,9 +118,8 @@ def _recall(measures: Any, block: Block, truth: Truth) -> float:
         near = truth.scores[query] >= kth[query] - TIE * max(1.0, abs(float(kth[query])))
         relevant[str(number)] = {str(row): 1 for row in truth.rows[query][near].tolist() if row >= 0}
     found = {
-        metric.query_id: k * metric.value
-        for metric in measures.iter_calc([measures.P @ k], relevant, _ranking(rows))
-    }  # fmt: skip
+        metric.query_id: k * metric.value for metric in measures.iter_calc([measures.P @ k], relevant, _ranking(rows))
+    }
     # Where more than k tie, k of them are the whole answer. A list that is empty is not among theirs.
     return float(np.mean([min(found.get(number, 0.0), expected) / expected for number in relevant]))
 

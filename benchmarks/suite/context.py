@@ -110,9 +110,13 @@ def judged(recorder: Recorder, context: Context, chosen: Filter | None = None) -
 
 
 def judge(
-    arrays: dict[str, Array], vectors: NDArray[np.float32], queries: NDArray[np.float32], mask: NDArray[np.bool_],
-    kth: NDArray[np.float32], metric: Any,
-) -> None:  # fmt: skip
+    arrays: dict[str, Array],
+    vectors: NDArray[np.float32],
+    queries: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    kth: NDArray[np.float32],
+    metric: Any,
+) -> None:
     """Add ``true``, ``allowed`` and ``kth`` to a search's arrays; queries: (q, d), one a row of the arrays."""
     rows = arrays["rows"]
     # A row beyond the vectors was never stored.

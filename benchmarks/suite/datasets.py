@@ -57,8 +57,10 @@ class DataSet:
                 f"{self.name}: vectors {self.vectors.shape} and queries {self.queries.shape} do not fit together"
             )
         if not len(self.vectors) or not len(self.queries):
-            raise DataError(f"{self.name}: there must be vectors and queries, not {self.vectors.shape[0]} and "
-                            f"{self.queries.shape[0]}")  # fmt: skip
+            raise DataError(
+                f"{self.name}: there must be vectors and queries, not {self.vectors.shape[0]} and "
+                f"{self.queries.shape[0]}"
+            )
         if not (np.isfinite(self.vectors).all() and np.isfinite(self.queries).all()):
             raise DataError(f"{self.name}: vectors and queries must be finite numbers")
         self.vectors = np.ascontiguousarray(self.vectors, np.float32)
@@ -86,10 +88,21 @@ class DataSet:
         """Rows as an image index has them: a text, a location, and six metadata fields. The id is the row number."""
         chosen = self.vectors if vectors is None else vectors
         for row in range(start, len(self.vectors) if stop is None else min(stop, len(self.vectors))):
-            yield Record(row_id(row), chosen[row], "image", self.texts[row], self._uri(row), {
-                "random": int(self.random[row]), "near": int(self.near[row]), "year": 1990 + row % 35,
-                "camera": CAMERAS[row % len(CAMERAS)], "favourite": row % 9 == 0, "tags": [TAGS[row % len(TAGS)]],
-            })  # fmt: skip
+            yield Record(
+                row_id(row),
+                chosen[row],
+                "image",
+                self.texts[row],
+                self._uri(row),
+                {
+                    "random": int(self.random[row]),
+                    "near": int(self.near[row]),
+                    "year": 1990 + row % 35,
+                    "camera": CAMERAS[row % len(CAMERAS)],
+                    "favourite": row % 9 == 0,
+                    "tags": [TAGS[row % len(TAGS)]],
+                },
+            )
 
     def _uri(self, row: int) -> str:
         return self.uris[row] if self.uris else f"file:///photos/{row // 1000}/{row}.jpg"

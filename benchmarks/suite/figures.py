@@ -47,8 +47,17 @@ def _svg(draw: Callable[[Any], bool]) -> str:
     from matplotlib.figure import Figure
 
     # Text as text, so that it can be found and read aloud; the same figures give the same file.
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "sightline", "font.size": 9, "axes.grid": True,
-                         "grid.alpha": 0.3, "axes.spines.top": False, "axes.spines.right": False}):  # fmt: skip
+    with mpl.rc_context(
+        {
+            "svg.fonttype": "none",
+            "svg.hashsalt": "sightline",
+            "font.size": 9,
+            "axes.grid": True,
+            "grid.alpha": 0.3,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+        }
+    ):
         figure = Figure(figsize=SIZE, layout="constrained")
         FigureCanvasSVG(figure)
         if not draw(figure.add_subplot()):
@@ -72,10 +81,15 @@ def _frontier(axes: Any, results: Results, dataset: str, looks: Looks) -> bool:
             )
             rates = [row.summary.per_second for row in own]
             axes.errorbar(
-                [row.summary.recall.value for row in own], [rate.value for rate in rates],
+                [row.summary.recall.value for row in own],
+                [rate.value for rate in rates],
                 yerr=[[r.value - r.low for r in rates], [r.high - r.value for r in rates]],
-                label=f"{engine} {build}", linestyle=("-", "--", ":")[number % 3], capsize=2, markersize=4, **look,
-            )  # fmt: skip
+                label=f"{engine} {build}",
+                linestyle=("-", "--", ":")[number % 3],
+                capsize=2,
+                markersize=4,
+                **look,
+            )
     axes.set(xlabel="recall@10", ylabel="queries/s, one at a time", yscale="log")
     return _finished(axes, rows)
 
@@ -99,9 +113,13 @@ def _filtered(value: Callable[[Row], float], label: str, scale: str) -> Draw:
                 own.sort(key=lambda row: float(row.params["selectivity"] or 0))
                 if own:
                     axes.plot(
-                        [100 * float(row.params["selectivity"] or 0) for row in own], [value(row) for row in own],
-                        label=f"{engine}, {column}", linestyle=style, markersize=4, **look,
-                    )  # fmt: skip
+                        [100 * float(row.params["selectivity"] or 0) for row in own],
+                        [value(row) for row in own],
+                        label=f"{engine}, {column}",
+                        linestyle=style,
+                        markersize=4,
+                        **look,
+                    )
         axes.set(xlabel="rows that the filter keeps, %", ylabel=label, xscale="log", yscale=scale)
         if rows and scale == "linear":
             # Recall: a flat line at 1 is to look like one.
@@ -116,9 +134,11 @@ def _concurrency(axes: Any, results: Results, dataset: str, looks: Looks) -> boo
     for engine, look in looks.items():
         own = [row for row in rows if row.engine == engine]
         axes.plot(
-            [row.summary.per_second.value for row in own], [row.summary.percentiles_ms["p99"] for row in own],
-            label=engine, **look,
-        )  # fmt: skip
+            [row.summary.per_second.value for row in own],
+            [row.summary.percentiles_ms["p99"] for row in own],
+            label=engine,
+            **look,
+        )
         for row in own:
             place = (row.summary.per_second.value, row.summary.percentiles_ms["p99"])
             axes.annotate(str(row.params["workers"]), place, textcoords="offset points", xytext=(4, 3), fontsize=7)
@@ -131,9 +151,11 @@ def _open_loop(axes: Any, results: Results, dataset: str, looks: Looks) -> bool:
     for engine, look in looks.items():
         own = [row for row in rows if row.engine == engine]
         axes.plot(
-            [float(row.params["rate_per_s"] or 0) for row in own], [row.summary.percentiles_ms["p99"] for row in own],
-            label=engine, **look,
-        )  # fmt: skip
+            [float(row.params["rate_per_s"] or 0) for row in own],
+            [row.summary.percentiles_ms["p99"] for row in own],
+            label=engine,
+            **look,
+        )
     axes.set(xlabel="arrivals/s (Poisson)", ylabel="p99 from the intended arrival, ms", xscale="log", yscale="log")
     rates = sorted({float(row.params["rate_per_s"] or 0) for row in rows})
     axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
@@ -168,9 +190,12 @@ def _footprint(axes: Any, results: Results, dataset: str, looks: Looks) -> bool:
     }
     for number, (label, sizes) in enumerate(parts.items()):
         axes.barh(
-            [place + 0.27 * number for place in range(len(opened))], [sizes.get(o.engine, 0) for o in opened], 0.25,
-            label=label, color=COLOURS[number],
-        )  # fmt: skip
+            [place + 0.27 * number for place in range(len(opened))],
+            [sizes.get(o.engine, 0) for o in opened],
+            0.25,
+            label=label,
+            color=COLOURS[number],
+        )
     axes.set_yticks([place + 0.27 for place in range(len(opened))], [one.engine for one in opened])
     axes.set(xlabel="MB")
     return _finished(axes, opened)

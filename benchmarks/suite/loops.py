@@ -112,9 +112,15 @@ class Recorder:
 
 
 def closed_loop(
-    ask: Ask, queries: Sequence[int], k: int, clock: Clock, *, workers: int = 1, limit_s: float | None = None,
+    ask: Ask,
+    queries: Sequence[int],
+    k: int,
+    clock: Clock,
+    *,
+    workers: int = 1,
+    limit_s: float | None = None,
     recorder: Recorder | None = None,
-) -> Recorder:  # fmt: skip
+) -> Recorder:
     """Send the queries from `workers` threads, each one its next when the last was answered.
 
     Ends when all are answered, or with those under way when `limit_s` has passed. `recorder` is one to go on with.
@@ -153,9 +159,15 @@ class NotStarted(Exception):
 
 
 def open_loop(
-    ask: Ask, queries: Sequence[int], moments_ns: NDArray[np.int64], k: int, clock: Clock, *, workers: int,
+    ask: Ask,
+    queries: Sequence[int],
+    moments_ns: NDArray[np.int64],
+    k: int,
+    clock: Clock,
+    *,
+    workers: int,
     limit_s: float,
-) -> Recorder:  # fmt: skip
+) -> Recorder:
     """Send query i at ``moments_ns[i]``, or as soon as one of the workers is free; latency counts from that moment.
 
     Queries are taken in turn again when there are more arrivals. What was not sent within `limit_s` is kept as an

@@ -28,9 +28,12 @@ def machine() -> dict[str, Any]:
                 break
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "processor": model, "cores": usable, "memory_bytes": psutil.virtual_memory().total,
-        "system": f"{platform.system()} {platform.release()}", "python": platform.python_version(),
-    }  # fmt: skip
+        "processor": model,
+        "cores": usable,
+        "memory_bytes": psutil.virtual_memory().total,
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
 
 
 def versions() -> dict[str, str]:

@@ -22,9 +22,12 @@ text-align: left; } tr:first-child td { font-weight: 400; } .note { color: #555;
 
 
 def page(
-    words: Sequence[str], tables: Sequence[Table], pictures: Mapping[str, Sequence[tuple[str, str]]],
-    about: Sequence[tuple[str, Sequence[str]]], missing: str = "",
-) -> str:  # fmt: skip
+    words: Sequence[str],
+    tables: Sequence[Table],
+    pictures: Mapping[str, Sequence[tuple[str, str]]],
+    about: Sequence[tuple[str, Sequence[str]]],
+    missing: str = "",
+) -> str:
     """The page: recommendations, then each data set's figures and tables, then what stands behind them.
 
     pictures: title and SVG by data set. missing: why there are none.

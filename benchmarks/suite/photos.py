@@ -78,9 +78,15 @@ def _from_collection(place: str, queries: int, seed: int) -> DataSet:
 
 
 def _made(
-    name: str, vectors: Floats, captions: list[list[str]], uris: list[str], model: Encoder, queries: int, seed: int,
+    name: str,
+    vectors: Floats,
+    captions: list[list[str]],
+    uris: list[str],
+    model: Encoder,
+    queries: int,
+    seed: int,
     found: int,
-) -> DataSet:  # fmt: skip
+) -> DataSet:
     rng = np.random.default_rng(seed)
     texts = [(caption, row) for row, own in enumerate(captions) for caption in own]
     images = min(len(vectors), max(1, round(queries * IMAGE_SHARE)))
@@ -88,15 +94,24 @@ def _made(
     asked = [texts[i][0] for i in chosen]
     asked_by = np.sort(rng.permutation(len(vectors))[:images])
     return DataSet(
-        name, vectors, np.concatenate([model.encode_texts(asked), vectors[asked_by]]),
-        texts=[" ".join(own) for own in captions], uris=uris, captions=asked,
-        answers=np.concatenate([np.array([texts[i][1] for i in chosen], np.int64), asked_by]), encoder=model.name,
+        name,
+        vectors,
+        np.concatenate([model.encode_texts(asked), vectors[asked_by]]),
+        texts=[" ".join(own) for own in captions],
+        uris=uris,
+        captions=asked,
+        answers=np.concatenate([np.array([texts[i][1] for i in chosen], np.int64), asked_by]),
+        encoder=model.name,
         origin={
-            "kind": "photos", "encoder": model.name, "fingerprint": model.fingerprint, "pictures": found,
-            "unreadable": found - len(vectors), "captions": len(texts),
+            "kind": "photos",
+            "encoder": model.name,
+            "fingerprint": model.fingerprint,
+            "pictures": found,
+            "unreadable": found - len(vectors),
+            "captions": len(texts),
         },
         seed=seed,
-    )  # fmt: skip
+    )
 
 
 def _encoder(name: str) -> Encoder:

@@ -18,18 +18,38 @@ from benchmarks.suite.runs import Point, Value
 
 FULL = Settings()
 QUICK = replace(
-    FULL, queries=60, repetitions=2, block_s=0.8, warmup=10, settle_s=2.0, builds=1, efforts=3, workers=(1, 4),
+    FULL,
+    queries=60,
+    repetitions=2,
+    block_s=0.8,
+    warmup=10,
+    settle_s=2.0,
+    builds=1,
+    efforts=3,
+    workers=(1, 4),
     rates=(50,),
-    selectivities=(0.1, 0.01), columns=("random",), stream_rows=1_000, stream_s=1.5, mixed=50,
-)  # fmt: skip
+    selectivities=(0.1, 0.01),
+    columns=("random",),
+    stream_rows=1_000,
+    stream_s=1.5,
+    mixed=50,
+)
 # More than 10,000 kB, below which Qdrant would scan.
 QUICK_DATA = ("clustered:6000x512",)
 FULL_DATA = ("clustered:20000x512", "clustered:100000x512")
 # What takes long and varies little is repeated less often than a run's repetitions.
 REPEATED = {
-    "load": 1, "quality": 1, "concurrency": 2, "opened": 2, "open_loop": 2, "end_to_end": 2, "stream": 2, "mix": 2,
-    "keyword": 2, "hybrid": 2,
-}  # fmt: skip
+    "load": 1,
+    "quality": 1,
+    "concurrency": 2,
+    "opened": 2,
+    "open_loop": 2,
+    "end_to_end": 2,
+    "stream": 2,
+    "mix": 2,
+    "keyword": 2,
+    "hybrid": 2,
+}
 # Where two repetitions are all, one goes to what is compared most.
 TWICE = ("frontier", "filtered", "baseline", "plain_loop")
 # A native client that loads a copy of its own is held to data sets of this size.

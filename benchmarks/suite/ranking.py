@@ -108,8 +108,9 @@ def _worst_column(rows: Sequence[Row], need: Need) -> list[Row]:
     for row in rows:
         other = worst.get(row.engine)
         if other is None or (row.summary.recall.value >= need.recall, -_cost(row, need.goal)) < (
-            other.summary.recall.value >= need.recall, -_cost(other, need.goal),
-        ):  # fmt: skip
+            other.summary.recall.value >= need.recall,
+            -_cost(other, need.goal),
+        ):
             worst[row.engine] = row
     return list(worst.values())
 
@@ -142,10 +143,11 @@ def recommendation(ranked: Sequence[Ranked], need: Need, dataset: str) -> str:
     failing = [entry for entry in ranked if not entry.meets]
     if failing:
         told = ", ".join(
-            f"{entry.engine} ({entry.row.summary.errors} failed queries)" if entry.row.summary.errors
+            f"{entry.engine} ({entry.row.summary.errors} failed queries)"
+            if entry.row.summary.errors
             else f"{entry.engine} ({entry.row.summary.recall.value:.3f})"
             for entry in failing
-        )  # fmt: skip
+        )
         text += f" Below the recall: {told}."
     return text
 

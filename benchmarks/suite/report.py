@@ -139,23 +139,57 @@ def comma_separated(found: Results) -> str:
     percentiles = ("p50", "p90", "p95", "p99", "p99.9")
     writer.writerow(
         [
-            "case", "dataset", "engine", *params, "queries", "repetitions", "errors", "recall", "recall_low",
-            "recall_high", "per_second", "per_second_low", "per_second_high", *(f"{p}_ms" for p in percentiles),
-            "p50_low_ms", "p50_high_ms", "p99_low_ms", "p99_high_ms", "duplicates", "unknown", "violations", "short",
-            "wrong_scores", "exact_share", "noisy",
+            "case",
+            "dataset",
+            "engine",
+            *params,
+            "queries",
+            "repetitions",
+            "errors",
+            "recall",
+            "recall_low",
+            "recall_high",
+            "per_second",
+            "per_second_low",
+            "per_second_high",
+            *(f"{p}_ms" for p in percentiles),
+            "p50_low_ms",
+            "p50_high_ms",
+            "p99_low_ms",
+            "p99_high_ms",
+            "duplicates",
+            "unknown",
+            "violations",
+            "short",
+            "wrong_scores",
+            "exact_share",
+            "noisy",
         ]
-    )  # fmt: skip
+    )
     for row in found.rows:
         s = row.summary
         writer.writerow(
             [
-                row.case, row.dataset, row.engine, *(row.params.get(name, "") for name in params), s.queries,
-                s.repetitions, s.errors, *_three(s.recall), *_three(s.per_second),
+                row.case,
+                row.dataset,
+                row.engine,
+                *(row.params.get(name, "") for name in params),
+                s.queries,
+                s.repetitions,
+                s.errors,
+                *_three(s.recall),
+                *_three(s.per_second),
                 *(f"{s.percentiles_ms[p]:.6g}" for p in percentiles),
                 *(f"{n:.6g}" for name in ("p50", "p99") for n in (s.latency_ms[name].low, s.latency_ms[name].high)),
-                s.duplicates, s.unknown, s.violations, s.short, s.wrong_scores, f"{s.exact_share:.4g}", s.flagged,
+                s.duplicates,
+                s.unknown,
+                s.violations,
+                s.short,
+                s.wrong_scores,
+                f"{s.exact_share:.4g}",
+                s.flagged,
             ]
-        )  # fmt: skip
+        )
     return stream.getvalue()
 
 

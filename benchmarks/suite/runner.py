@@ -47,10 +47,12 @@ class Request:
     def plan(self) -> dict[str, Any]:
         """What makes two runs the same: not the time they may take, nor where caches are."""
         return {
-            "datasets": list(self.datasets), "cases": list(self.cases), "quick": self.quick,
+            "datasets": list(self.datasets),
+            "cases": list(self.cases),
+            "quick": self.quick,
             "engines": {engine.name: shown(engine.url) for engine in self.engines},
             "settings": asdict(self.settings),
-        }  # fmt: skip
+        }
 
 
 def run(request: Request) -> Run:
@@ -312,13 +314,18 @@ def _close_raw(scratch: dict[str, Any]) -> None:
 def _engine_json(engine: Engine) -> dict[str, Any]:
     config = engine.config
     return {
-        "url": shown(engine.url), "embedded": engine.embedded,
-        "efforts": list(config.efforts), "notes": list(config.notes),
+        "url": shown(engine.url),
+        "embedded": engine.embedded,
+        "efforts": list(config.efforts),
+        "notes": list(config.notes),
         "builds": [
             {
-                "name": build.name, "kind": build.index.kind, "quantization": build.index.quantization,
-                "params": dict(build.index.params), "reasons": dict(build.reasons),
+                "name": build.name,
+                "kind": build.index.kind,
+                "quantization": build.index.quantization,
+                "params": dict(build.index.params),
+                "reasons": dict(build.reasons),
             }
             for build in config.builds
         ],
-    }  # fmt: skip
+    }

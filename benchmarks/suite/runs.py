@@ -149,9 +149,12 @@ class Run:
 def point_json(point: Point) -> dict[str, Any]:
     """A point as it is stored."""
     return {
-        "case": point.case, "dataset": point.dataset, "engine": point.engine, "params": dict(point.params),
+        "case": point.case,
+        "dataset": point.dataset,
+        "engine": point.engine,
+        "params": dict(point.params),
         "repetition": point.repetition,
-    }  # fmt: skip
+    }
 
 
 def _load(path: Path) -> tuple[Point, Block]:

@@ -166,9 +166,11 @@ def plain(blocks: Sequence[Block]) -> dict[str, Any]:
     p50_ms = float(np.median([np.median(took) for took in own]))
     merged = np.concatenate(own)
     return {
-        "plain_p50_ms": p50_ms, "plain_p99_ms": float(np.percentile(merged, 99)), "plain_queries": len(merged),
+        "plain_p50_ms": p50_ms,
+        "plain_p99_ms": float(np.percentile(merged, 99)),
+        "plain_queries": len(merged),
         "inside": stated.low - RESOLUTION_MS <= p50_ms <= stated.high + RESOLUTION_MS,
-    }  # fmt: skip
+    }
 
 
 def curve(blocks: Sequence[Block]) -> list[tuple[float, float]]:

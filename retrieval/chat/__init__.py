@@ -12,7 +12,26 @@ from retrieval.chat.options import REFUSAL, ChatOptions
 from retrieval.chat.session import Conversation, GroundedChat, Turn
 
 __all__ = [
-    "REFUSAL", "Answer", "CancelToken", "ChatCancelled", "ChatError", "ChatEvent", "ChatOptions", "ChatTimeout",
-    "Conversation", "Counts", "Evidence", "EvidenceFound", "Final", "GroundedChat", "PictureReader", "QuestionError",
-    "Retrying", "Sentence", "Token", "Turn", "Usage", "Verdict",
-]  # fmt: skip
+    "REFUSAL",
+    "Answer",
+    "CancelToken",
+    "ChatCancelled",
+    "ChatError",
+    "ChatEvent",
+    "ChatOptions",
+    "ChatTimeout",
+    "Conversation",
+    "Counts",
+    "Evidence",
+    "EvidenceFound",
+    "Final",
+    "GroundedChat",
+    "PictureReader",
+    "QuestionError",
+    "Retrying",
+    "Sentence",
+    "Token",
+    "Turn",
+    "Usage",
+    "Verdict",
+]

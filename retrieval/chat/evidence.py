@@ -98,9 +98,7 @@ def _with_owners(
     for hit in texts:
         owner = known.get(image_of(hit) or "")
         if owner is not None and describes(hit.text, owner):
-            hit = replace(
-                hit, id=owner.id, modality="image", text=owner.text, uri=owner.uri, metadata=owner.metadata
-            )  # fmt: skip
+            hit = replace(hit, id=owner.id, modality="image", text=owner.text, uri=owner.uri, metadata=owner.metadata)
         found.setdefault(hit.id, hit)
     return list(found.values())
 
@@ -116,9 +114,14 @@ def _search(
     # Passages are also found by their words: names and numbers mean little to an encoder.
     by_words = modality == "text" and retriever.backend.capabilities.keyword
     return retriever.search(
-        query, options.max_evidence, modality=modality, where=where, min_relevance=options.gate,
-        mode="hybrid" if by_words else "vector", vector=vector,
-    )  # fmt: skip
+        query,
+        options.max_evidence,
+        modality=modality,
+        where=where,
+        min_relevance=options.gate,
+        mode="hybrid" if by_words else "vector",
+        vector=vector,
+    )
 
 
 def _is_caption(hit: Hit, images: Mapping[str, Hit]) -> bool:

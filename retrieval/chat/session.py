@@ -337,10 +337,21 @@ class _Turn:
         )
         first = self.caller.first_token_at if called else None
         return Answer(
-            self.question, self.query, checked.text, checked.refused, checked.quoted, checked.sentences,
-            checked.sources, evidence, counts, usage, reply.truncated, self.search_s,
-            None if first is None else first - self.started, time.monotonic() - self.started,
-        )  # fmt: skip
+            self.question,
+            self.query,
+            checked.text,
+            checked.refused,
+            checked.quoted,
+            checked.sentences,
+            checked.sources,
+            evidence,
+            counts,
+            usage,
+            reply.truncated,
+            self.search_s,
+            None if first is None else first - self.started,
+            time.monotonic() - self.started,
+        )
 
 
 def _final(events: Iterable[ChatEvent]) -> Answer:

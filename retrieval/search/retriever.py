@@ -25,8 +25,15 @@ from retrieval.search.rerank import Reranker
 from retrieval.search.results import Result
 
 __all__ = [
-    "EncoderMismatch", "ItemNotFound", "Mode", "Query", "Retriever", "SearchError", "Term", "reciprocal_rank_fusion",
-]  # fmt: skip
+    "EncoderMismatch",
+    "ItemNotFound",
+    "Mode",
+    "Query",
+    "Retriever",
+    "SearchError",
+    "Term",
+    "reciprocal_rank_fusion",
+]
 
 Filter: TypeAlias = Where | Mapping[str, Any] | None
 Mode: TypeAlias = Literal["vector", "keyword", "hybrid"]
@@ -156,9 +163,15 @@ class Retriever:
         elif vector is None:
             vector = query_vector(query, self.encoder)
         request = _Request(
-            None if mode == "keyword" else vector, searched, _as_where(where), modality, effort,
-            self._judge(vector, make_of(as_terms(query)), min_relevance), min_relevance, query_items(query),
-        )  # fmt: skip
+            None if mode == "keyword" else vector,
+            searched,
+            _as_where(where),
+            modality,
+            effort,
+            self._judge(vector, make_of(as_terms(query)), min_relevance),
+            min_relevance,
+            query_items(query),
+        )
         return self._page(request, k, offset, Shape(diversity, group_duplicates, reranker, text))
 
     def similar(
@@ -183,9 +196,15 @@ class Retriever:
         item = self.stored([item_id])[item_id]
         judge = self._judge(item.vector, ((item.modality, 1.0),), min_relevance)
         request = _Request(
-            item.vector, "", _as_where(where), modality or item.modality, effort, judge, min_relevance,
+            item.vector,
+            "",
+            _as_where(where),
+            modality or item.modality,
+            effort,
+            judge,
+            min_relevance,
             frozenset((item_id,)),
-        )  # fmt: skip
+        )
         return self._page(request, k, offset, Shape(diversity, group_duplicates))
 
     def lookup(

@@ -78,14 +78,18 @@ def add_routes(app: FastAPI, service: Service) -> None:
             body.question,
             tuple(Past(turn.question, turn.answer, turn.query) for turn in body.history),
             picture(service, body.image, body.image_url),
-            body.where, body.strict, collection,
-        )  # fmt: skip
+            body.where,
+            body.strict,
+            collection,
+        )
         return await respond(
-            request, service, asked,
+            request,
+            service,
+            asked,
             stream=body.stream,
             whole=lambda answer: AnswerBody.of(answer, collection),
             events=lambda turn, first: _events(service, turn, first, collection),
-        )  # fmt: skip
+        )
 
 
 async def respond(

@@ -69,7 +69,12 @@ def described(service: Service, name: str) -> CollectionBody:
     """The body of a collection. Raises `CollectionNotFound`."""
     spec = service.backend.describe(name)
     return CollectionBody(
-        name=spec.name, count=service.backend.count(name), dim=spec.dim, metric=spec.metric, encoder=spec.encoder,
-        index=spec.index.kind, searchable=spec.encoder == service.encoder.fingerprint,
+        name=spec.name,
+        count=service.backend.count(name),
+        dim=spec.dim,
+        metric=spec.metric,
+        encoder=spec.encoder,
+        index=spec.index.kind,
+        searchable=spec.encoder == service.encoder.fingerprint,
         default=spec.name == service.collection,
-    )  # fmt: skip
+    )

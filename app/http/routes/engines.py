@@ -78,9 +78,13 @@ def _backend(capabilities: Capabilities, own: dict[str, Any] | None, answers: bo
         version = own["version"] or (used[0] if used else None)
     plain = {name: sorted(v) if isinstance(v, frozenset) else v for name, v in asdict(capabilities).items()}
     return BackendBody(
-        scheme=own and own["scheme"], summary=own and own["summary"], version=version, answers=answers,
-        can=can(capabilities), capabilities=plain,
-    )  # fmt: skip
+        scheme=own and own["scheme"],
+        summary=own and own["summary"],
+        version=version,
+        answers=answers,
+        can=can(capabilities),
+        capabilities=plain,
+    )
 
 
 def _collections(service: Service) -> tuple[list[SizedCollection], bool]:

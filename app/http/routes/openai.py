@@ -97,11 +97,13 @@ def add_routes(app: FastAPI, service: Service) -> None:
         writer = _Writer(str(request.base_url).rstrip("/"), collection)
         with_usage = bool(body.stream_options and body.stream_options.include_usage)
         return await respond(
-            request, service, asked,
+            request,
+            service,
+            asked,
             stream=bool(body.stream),
             whole=writer.completion,
             events=lambda turn, _: _chunks(service, turn, writer, with_usage=with_usage),
-        )  # fmt: skip
+        )
 
     app.include_router(router)
 

@@ -67,9 +67,14 @@ def searched(service: Service, body: SearchBody, collection: str | None) -> Sear
     nothing = None
     if not hits:
         nothing = why_nothing(
-            retriever, where=body.where, modality=body.modality, offset=body.offset, min_relevance=body.min_relevance,
-            asked_words=query_words(query) if body.mode == "keyword" else None, left_out=len(query_items(query)),
-        )  # fmt: skip
+            retriever,
+            where=body.where,
+            modality=body.modality,
+            offset=body.offset,
+            min_relevance=body.min_relevance,
+            asked_words=query_words(query) if body.mode == "keyword" else None,
+            left_out=len(query_items(query)),
+        )
     return SearchHitsBody(hits=[HitBody.of(hit) for hit in hits], facets=facets, nothing=nothing)
 
 

@@ -80,9 +80,15 @@ class EvidenceBody(BaseModel):
         """The body of a piece of evidence from `collection`."""
         item, image = links(piece.item, collection)
         return cls(
-            number=piece.number, id=piece.item.id, modality=piece.item.modality, caption=piece.item.text,
-            relevance=piece.relevance, uri=piece.item.uri, item=item, image=image,
-        )  # fmt: skip
+            number=piece.number,
+            id=piece.item.id,
+            modality=piece.item.modality,
+            caption=piece.item.text,
+            relevance=piece.relevance,
+            uri=piece.item.uri,
+            item=item,
+            image=image,
+        )
 
 
 class SentenceBody(BaseModel):
@@ -95,21 +101,38 @@ class SentenceBody(BaseModel):
 
 
 _SOURCE: dict[str, Any] = {
-    "number": 1, "id": "img-5583", "modality": "image", "caption": "a dog runs along a beach", "relevance": 0.99,
-    "uri": "file:///srv/photos/dog.jpg", "item": "/v1/items/img-5583", "image": "/v1/items/img-5583/image?size=640",
-}  # fmt: skip
+    "number": 1,
+    "id": "img-5583",
+    "modality": "image",
+    "caption": "a dog runs along a beach",
+    "relevance": 0.99,
+    "uri": "file:///srv/photos/dog.jpg",
+    "item": "/v1/items/img-5583",
+    "image": "/v1/items/img-5583/image?size=640",
+}
 _ANSWER: dict[str, Any] = {
-    "question": "what is the dog doing?", "query": "what is the dog doing?",
-    "answer": "The dog runs along a beach [1].", "refused": False, "quoted": False, "truncated": False,
+    "question": "what is the dog doing?",
+    "query": "what is the dog doing?",
+    "answer": "The dog runs along a beach [1].",
+    "refused": False,
+    "quoted": False,
+    "truncated": False,
     "sources": [_SOURCE],
-    "sentences": [
-        {"text": "The dog runs along a beach.", "verdict": "supported", "citations": [1], "support": 1.0}
-    ],
-    "counts": {"evidence": 3, "images": 3, "citations": 1, "unresolved": 0, "corrected": 0, "unsupported": 0,
-               "from_image": 0, "links": 0, "withheld": 0},
+    "sentences": [{"text": "The dog runs along a beach.", "verdict": "supported", "citations": [1], "support": 1.0}],
+    "counts": {
+        "evidence": 3,
+        "images": 3,
+        "citations": 1,
+        "unresolved": 0,
+        "corrected": 0,
+        "unsupported": 0,
+        "from_image": 0,
+        "links": 0,
+        "withheld": 0,
+    },
     "usage": {"input_tokens": 2310, "output_tokens": 9, "images": 3, "calls": 1, "retries": 0, "estimated": False},
     "seconds": {"search": 0.02, "first_token": 0.4, "total": 0.9},
-}  # fmt: skip
+}
 
 
 class AnswerBody(BaseModel):
@@ -132,16 +155,21 @@ class AnswerBody(BaseModel):
     def of(cls, answer: Answer, collection: str | None) -> AnswerBody:
         """The body of an answer from `collection`."""
         return cls(
-            question=answer.question, query=answer.query, answer=answer.text, refused=answer.refused,
-            quoted=answer.quoted, truncated=answer.truncated,
+            question=answer.question,
+            query=answer.query,
+            answer=answer.text,
+            refused=answer.refused,
+            quoted=answer.quoted,
+            truncated=answer.truncated,
             sources=[EvidenceBody.of(source, collection) for source in answer.sources],
             sentences=[
                 SentenceBody(text=each.text, verdict=each.verdict, citations=list(each.citations), support=each.support)
                 for each in answer.sentences
             ],
-            counts=asdict(answer.counts), usage=asdict(answer.usage),
+            counts=asdict(answer.counts),
+            usage=asdict(answer.usage),
             seconds={"search": answer.search_s, "first_token": answer.first_token_s, "total": answer.total_s},
-        )  # fmt: skip
+        )
 
 
 def links(hit: Hit, collection: str | None) -> tuple[str, str | None]:

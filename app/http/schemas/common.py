@@ -126,9 +126,16 @@ class HitBody(BaseModel):
     def of(cls, hit: Result) -> HitBody:
         """The body of a hit."""
         return cls(
-            id=hit.id, score=hit.score, modality=hit.modality, uri=hit.uri, text=hit.text,
-            metadata=dict(hit.metadata), exact=hit.exact, relevance=hit.relevance, duplicates=list(hit.duplicates),
-        )  # fmt: skip
+            id=hit.id,
+            score=hit.score,
+            modality=hit.modality,
+            uri=hit.uri,
+            text=hit.text,
+            metadata=dict(hit.metadata),
+            exact=hit.exact,
+            relevance=hit.relevance,
+            duplicates=list(hit.duplicates),
+        )
 
 
 class HitsBody(BaseModel):
@@ -272,10 +279,18 @@ class JobBody(BaseModel):
             aside = report.get("quarantined") or []
             report |= {"quarantined_count": len(aside), "quarantined": aside[:reported]}
         return cls(
-            id=job.id, folder=job.source, collection=job.collection, prune=job.prune, state=job.state,
-            created_s=job.created_s, started_s=job.started_s, ended_s=job.ended_s, progress=job.progress,
-            report=report, error=job.error,
-        )  # fmt: skip
+            id=job.id,
+            folder=job.source,
+            collection=job.collection,
+            prune=job.prune,
+            state=job.state,
+            created_s=job.created_s,
+            started_s=job.started_s,
+            ended_s=job.ended_s,
+            progress=job.progress,
+            report=report,
+            error=job.error,
+        )
 
 
 class JobsBody(BaseModel):

@@ -13,13 +13,33 @@ MODEL = "sightline"
 #: Parameters that say how a model writes; what is cited and checked here does not depend on them.
 WITHOUT_EFFECT = frozenset(
     {
-        "frequency_penalty", "function_call", "logit_bias", "max_completion_tokens", "max_tokens", "metadata",
-        "moderation", "parallel_tool_calls", "prediction", "presence_penalty", "prompt_cache_key",
-        "prompt_cache_options", "prompt_cache_retention", "reasoning_effort", "safety_identifier", "seed",
-        "service_tier", "stop", "store", "temperature", "tool_choice", "top_p", "user", "verbosity",
+        "frequency_penalty",
+        "function_call",
+        "logit_bias",
+        "max_completion_tokens",
+        "max_tokens",
+        "metadata",
+        "moderation",
+        "parallel_tool_calls",
+        "prediction",
+        "presence_penalty",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "reasoning_effort",
+        "safety_identifier",
+        "seed",
+        "service_tier",
+        "stop",
+        "store",
+        "temperature",
+        "tool_choice",
+        "top_p",
+        "user",
+        "verbosity",
         "web_search_options",
     }
-)  # fmt: skip
+)
 ERROR: dict[str, Any] = {
     "type": "object",
     "title": "OpenAIError",

@@ -73,9 +73,14 @@ def opened(context: Context, point: Point) -> Block:
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     environment = {**os.environ, "PYTHONPATH": paths, "SIGHTLINE_BENCH_URL": session.url}
     command = [
-        sys.executable, "-m", "benchmarks.suite.opening", context.name, str(queries), str(context.settings.k),
+        sys.executable,
+        "-m",
+        "benchmarks.suite.opening",
+        context.name,
+        str(queries),
+        str(context.settings.k),
         str(session.folder or ""),
-    ]  # fmt: skip
+    ]
     with watched(facts):
         done = subprocess.run(command, capture_output=True, text=True, timeout=OPEN_S, check=False, env=environment)
     if done.returncode:

@@ -54,8 +54,9 @@ def _keyword_truth(context: Context) -> tuple[list[str], Bm25]:
     if key not in context.scratch:
         count = min(context.settings.queries, len(context.data.queries))
         context.scratch[key] = (
-            keyword_queries(context.data, count, context.settings.seed), Bm25(context.data.texts),
-        )  # fmt: skip
+            keyword_queries(context.data, count, context.settings.seed),
+            Bm25(context.data.texts),
+        )
     found: tuple[list[str], Bm25] = context.scratch[key]
     return found
 

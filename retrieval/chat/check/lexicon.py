@@ -87,24 +87,39 @@ _KINDS: dict[str, tuple[str, str]] = {
         "stand walk run/jog sit lie/recline sleep/asleep/nap/doze eat/bite drink swim fly jump/leap fall cook/prepare/bake "
         "wash/clean play read write sing dance smile/grin laugh cry kiss hug fight throw/toss catch hold/carry ride drive",
     ),
-    "season": ("season weather", "summer winter spring autumn/fall sunny/sunshine/sun rain/rainy snowing foggy/fog/mist storm"),
+    "season": (
+        "season weather",
+        "summer winter spring autumn/fall sunny/sunshine/sun rain/rainy snowing foggy/fog/mist storm",
+    ),
     "hour": ("", "day/daytime/noon/midday night/nighttime/midnight morning/sunrise/dawn evening/sunset/dusk afternoon"),
     "size": ("size", "large/big/huge/giant/enormous/tall/massive small/little/tiny/miniature/short"),
     "age": ("age", "old/elderly/ancient/vintage/antique new/modern/recent young/youthful"),
     "side": ("side", "left right middle/center/centre top/above bottom/below"),
     "state": ("", "open closed/shut/locked empty full/filled/crowded/packed wet dry dirty"),
-    "feeling": ("feeling emotion mood", "happy/joyful/cheerful/glad sad/unhappy/upset angry/mad/furious scared/afraid bored tired"),
+    "feeling": (
+        "feeling emotion mood",
+        "happy/joyful/cheerful/glad sad/unhappy/upset angry/mad/furious scared/afraid bored tired",
+    ),
     "month": ("month", "january february march april may june july august september october november december"),
     "weekday": ("weekday", "monday tuesday wednesday thursday friday saturday sunday"),
-}  # fmt: skip
+}
 # Names of no kind that several members answer to.
 _ALSO = {
-    "child": "boy/girl/baby", "kid": "boy/girl/baby", "youngster": "boy/girl", "parent": "man/woman",
+    "child": "boy/girl/baby",
+    "kid": "boy/girl/baby",
+    "youngster": "boy/girl",
+    "parent": "man/woman",
     "person": "player/child/kid/chef/rider/surfer/skier/driver/officer/worker/astronaut/customer/friend/group/family",
-    "cook": "chef/food/kitchen", "player": "swing/racket", "wear": "dressed/in", "sea": "beach/wave/shore",
-    "vehicle": "traffic", "outdoors": "street/beach/field/park", "dessert": "cake/pastry/donut/cookie",
-    "fruit": "banana/apple/orange/strawberry", "vegetable": "broccoli/carrot/potato/tomato",
-}  # fmt: skip
+    "cook": "chef/food/kitchen",
+    "player": "swing/racket",
+    "wear": "dressed/in",
+    "sea": "beach/wave/shore",
+    "vehicle": "traffic",
+    "outdoors": "street/beach/field/park",
+    "dessert": "cake/pastry/donut/cookie",
+    "fruit": "banana/apple/orange/strawberry",
+    "vegetable": "broccoli/carrot/potato/tomato",
+}
 
 
 @lru_cache(maxsize=1)
