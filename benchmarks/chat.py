@@ -45,9 +45,8 @@ from benchmarks.questions import Question, QuestionError, read_questions
 from indexers import IndexingError, index
 from retrieval import Retriever, load_encoder
 from retrieval.chat import Answer, ChatOptions, GroundedChat, Turn
-from retrieval.chat.options import gate_of
-from retrieval.llms import ModelError, load_model, traits
-from retrieval.relevance.scorer import RELEVANT
+from retrieval.chat.asking import options_for
+from retrieval.llms import ModelError, load_model
 
 FAKE = "fake"
 CITATION = re.compile(r"\[(\d+)\]")
@@ -85,25 +84,6 @@ def collection(dataset: Path, folder: Path) -> Retriever:
     if report.quarantined:
         raise DatasetError(f"{report.quarantined[0].path}: {report.quarantined[0].reason}")
     return Retriever(backend, encoder, "photos")
-
-
-def options_for(name: str, model: BaseChatModel) -> ChatOptions:
-    """As the command line chooses them: cautious for the small offline model."""
-    known = traits(model)
-    weak = name.startswith("offline:")
-    context = min(known.context_tokens, 32_768)
-    return ChatOptions(
-        vision=known.vision,
-        context_tokens=context,
-        max_answer_tokens=min(512, context // 4),
-        max_evidence=4 if weak else 8,
-        max_images=4 if known.max_images is None else min(4, known.max_images),
-        gate=gate_of(RELEVANT),
-        strict=weak,
-        fallback="quote" if weak else "refuse",
-        rewrite="rules" if weak else "model",
-        history_turns=0 if weak else 6,
-    )
 
 
 def file_of(uri: str | None) -> str:
@@ -267,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             outcomes: dict[str, list[Outcome]] = {}
             for name in options.model or [FAKE, "offline:smollm2"]:
                 with opened(name) as model:
-                    outcomes[name] = ask_all(GroundedChat(retriever, model, options_for(name, model)), questions)
+                    outcomes[name] = ask_all(GroundedChat(retriever, model, options_for(model, name)), questions)
             retriever.backend.close()
     except (DatasetError, QuestionError, IndexingError, ModelError) as error:
         sys.stderr.write(f"{error}\n")

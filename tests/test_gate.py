@@ -10,7 +10,7 @@ from langchain_core.language_models.fake_chat_models import FakeListChatModel
 
 from app.cli.ask import chat_options
 from app.core.settings import Settings
-from benchmarks.chat import options_for
+from retrieval.chat.asking import options_for
 from retrieval.chat.options import EVIDENT, ChatOptions, gate_of
 from retrieval.relevance.scorer import RELEVANT
 
@@ -25,7 +25,7 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **settings: object)
 
 def test_the_service_the_library_and_the_benchmark_gate_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = shipped(tmp_path, monkeypatch)
-    measured = options_for("openai:some", FakeListChatModel(responses=["a"]))
+    measured = options_for(FakeListChatModel(responses=["a"]), "openai:some")
     assert ours.gate == measured.gate == ChatOptions().gate == EVIDENT == gate_of(RELEVANT)
 
 

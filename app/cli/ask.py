@@ -26,11 +26,6 @@ if TYPE_CHECKING:
     from app.core.llm import LoadModel
     from retrieval.chat import Answer, ChatEvent, ChatOptions, Evidence
 
-OFFLINE = "offline:smollm2"
-#: A small model loses itself in more; and on a processor each costs seconds.
-_OFFLINE_EVIDENCE = 4
-_MAX_CONTEXT_TOKENS = 32_768
-
 
 def ask(
     question: Annotated[list[str], typer.Argument(metavar="QUESTION", help="What you want to know.")],
@@ -92,7 +87,7 @@ def ask(
 
 def open_model(settings: Settings) -> BaseChatModel:
     """The model of `settings`, or the offline one. Raises `ModelError`, or CommandError that says what to set."""
-    from retrieval.llms import ModelError, load_model
+    from retrieval.llms import OFFLINE, ModelError, load_model
 
     vision = {"yes": True, "no": False}.get(settings.model_vision)
     with waiting("loading the model"):
@@ -122,29 +117,17 @@ def model_loader(settings: Settings, *, strict: bool) -> LoadModel:
 
 
 def chat_options(settings: Settings, model: BaseChatModel, *, strict: bool, asked_k: int | None) -> ChatOptions:
-    """What a chat with `model` may spend: by its traits, and cautiously where it is the small offline one."""
-    from retrieval.chat.options import ChatOptions, gate_of
-    from retrieval.llms import traits
+    """What a chat with `model` may spend under these settings."""
+    from retrieval.chat.asking import options_for
+    from retrieval.llms import OFFLINE
 
-    known = traits(model)
-    weak = (settings.model or OFFLINE).startswith("offline:")
-    context = max(256, min(known.context_tokens, _MAX_CONTEXT_TOKENS))
-    in_process = known.local and not settings.model_url and not settings.model.startswith("ollama:")
-    evidence = asked_k or (_OFFLINE_EVIDENCE if weak else 8)
-    return ChatOptions(
-        vision=known.vision,
-        context_tokens=context,
-        max_answer_tokens=min(512, context // 4),
-        max_evidence=min(evidence, 100),
-        max_images=4 if known.max_images is None else min(4, known.max_images),
-        gate=gate_of(settings.min_relevance),
-        # What the small model adds to what has support is rarely right.
-        strict=strict or weak,
-        fallback="quote" if weak else "refuse",
-        rewrite="rules" if weak else "model",
-        history_turns=0 if weak else 6,
-        first_token_s=300.0 if in_process else 60.0,
-        total_s=900.0 if in_process else 180.0,
+    return options_for(
+        model,
+        settings.model or OFFLINE,
+        remote=bool(settings.model_url) or settings.model.startswith("ollama:"),
+        min_relevance=settings.min_relevance,
+        strict=strict,
+        max_evidence=asked_k,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from retrieval.llms.base import ModelError, ModelTimeout, ModelTraits
-from retrieval.llms.factory import load_model
+from retrieval.llms.factory import OFFLINE, load_model
 from retrieval.llms.traits import traits
 
-__all__ = ["ModelError", "ModelTimeout", "ModelTraits", "load_model", "traits"]
+__all__ = ["OFFLINE", "ModelError", "ModelTimeout", "ModelTraits", "load_model", "traits"]

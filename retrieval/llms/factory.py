@@ -23,6 +23,10 @@ _EXTRAS = {"openai": "chat", "ollama": "ollama"}
 _NO_KEY = "none"
 
 
+#: The model for whoever has none: small, in this process, from packages.
+OFFLINE = "offline:smollm2"
+
+
 def load_model(
     name: str,
     *,

@@ -22,6 +22,7 @@ thresholds mean the same: the text towers of CLIP models put almost any two sent
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -79,7 +80,9 @@ class TextSupport:
 
     def warm_up(self) -> None:
         """Load the embedding model, so that the first check does not wait for it."""
-        self._embedded(["a"])
+        # What fails here, also because the process ends meanwhile, fails again where it is needed, and is told there.
+        with contextlib.suppress(Exception):
+            self._embedded(["a"])
 
     def judge(self, claim: Claim, texts: Sequence[str]) -> float:
         """How far `texts` together support a claim: 0 where any rule is broken, else from 0.5 to 1.
