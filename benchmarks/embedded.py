@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from backends import connect
 from backends.base import Backend, CollectionSpec, Compare, IndexSpec, Record, Where
 from backends.faiss.native import NativeFaiss
+from backends.filters import MetadataValue
 
 NAME = "bench"
 BATCH = 5_000
@@ -102,7 +103,7 @@ def records_of(vectors: Floats, buckets: NDArray[np.int64]) -> Iterator[Record]:
     """Records as an image index has them: caption, location and five metadata fields."""
     for i, vector in enumerate(vectors):
         text = f"a {WORDS[i % 15]} and a {WORDS[i // 15 % 15]} by the {WORDS[i // 225 % 15]}"
-        metadata = {
+        metadata: dict[str, MetadataValue] = {
             "bucket": int(buckets[i]),
             "year": 1990 + i % 35,
             "camera": f"model {i % 40}",

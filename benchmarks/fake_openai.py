@@ -262,7 +262,8 @@ def _read(body: dict[str, Any]) -> Received:
     texts, images = [], []
     for message in messages:
         content = message.get("content") or ""
-        for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
+        parts: list[dict[str, Any]] = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        for part in parts:
             if part.get("type") == "text":
                 texts.append(part["text"])
             elif part.get("type") == "image_url" and model == "fake-vision":
@@ -300,8 +301,9 @@ def _envelope(model: str, kind: str) -> dict[str, Any]:
 
 
 async def _cut_off() -> AsyncIterator[bytes]:
-    raise ConnectionResetError("cut off on purpose")
+    # Nothing is sent for no bytes.
     yield b""
+    raise ConnectionResetError("cut off on purpose")
 
 
 async def _stream(

@@ -8,11 +8,13 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from app.cli.results_page import Part, Section, make_thumbnail, render
+from app.cli.results_page import Part, Section, make_thumbnail, parts_of, render
 from backends.base import Hit
+from retrieval.search.query import Stored, Term
 from tests.cli import paint
 
 HOSTILE = """<script>alert(1)</script>"'&<img src=x onerror=alert(2)>{{ 7919*7919 }}\u202e"""
@@ -59,6 +61,12 @@ def test_page_shows_everything_and_fetches_nothing(tmp_path: Path) -> None:
     assert "url(" not in page
     policies = [a.get("content") for tag, a in reader.tags if a.get("http-equiv") == "Content-Security-Policy"]
     assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+
+
+def test_a_stored_item_in_a_query_is_named() -> None:
+    stored = Stored("photo-7", "image", np.ones(4, np.float32))
+    page = render("alike", [Section("Search", parts_of([Term("red"), Term(stored, -0.5)]), [])])
+    assert "photo-7" in " ".join(Reader(page).words)
 
 
 def test_every_text_is_escaped() -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from backends.base import Hit
-    from retrieval.search.retriever import Term
+    from retrieval.search.query import Stored, Term
 
 THUMBNAIL_PX = 480
 QUERY_THUMBNAIL_PX = 240
@@ -59,12 +59,18 @@ class Thumbnail:
 
 def parts_of(terms: Sequence[Term]) -> list[Part]:
     """The terms of a query as the page shows them."""
-    return [
-        Part(text=term.value, weight=term.weight)
-        if isinstance(term.value, str)
-        else Part(text=str(term.value) if isinstance(term.value, Path) else "", image=term.value, weight=term.weight)
-        for term in terms
-    ]
+    return [_part_of(term.value, term.weight) for term in terms]
+
+
+def _part_of(value: str | Path | bytes | Image.Image | Stored, weight: float) -> Part:
+    from retrieval.search.query import Stored
+
+    if isinstance(value, str):
+        return Part(text=value, weight=weight)
+    if isinstance(value, Stored):
+        # A query holds only its vector.
+        return Part(text=value.id, weight=weight)
+    return Part(text=str(value) if isinstance(value, Path) else "", image=value, weight=weight)
 
 
 def render(title: str, sections: Sequence[Section], facts: Sequence[str] = ()) -> str:

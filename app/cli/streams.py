@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import TextIO
+from typing import Literal, TextIO
 
 NO_OUTPUT = "standard output is closed or cannot be written, so that nothing can be shown: send it to a file or a pipe"
 
@@ -25,7 +25,7 @@ def complete() -> None:
         sys.stderr = _filled(2, os.O_WRONLY, "w")
 
 
-def _filled(number: int, flags: int, mode: str) -> TextIO:
+def _filled(number: int, flags: int, mode: Literal["r", "w"]) -> TextIO:
     try:
         os.fstat(number)
         is_free = False

@@ -103,9 +103,9 @@ class Settings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
                 raise SettingsError(f"{name} must be an integer from {least} to {most}, not {value!r}")
-        least = self.min_relevance
-        if isinstance(least, bool) or not isinstance(least, int | float) or not 0 <= least <= 1:
-            raise SettingsError(f"min_relevance must be a number from 0 to 1, not {least!r}")
+        gate = self.min_relevance
+        if isinstance(gate, bool) or not isinstance(gate, int | float) or not 0 <= gate <= 1:
+            raise SettingsError(f"min_relevance must be a number from 0 to 1, not {gate!r}")
         for name in ("backend", "collection", "encoder", "device"):
             value = getattr(self, name)
             if not isinstance(value, str) or not value.strip():
@@ -161,8 +161,8 @@ class Settings:
         try:
             return cls(**values)
         except SettingsError as error:
-            place = places.get(str(error).partition(" ")[0])
-            raise SettingsError(f"{error} (set in {place})" if place else str(error)) from None
+            origin = places.get(str(error).partition(" ")[0])
+            raise SettingsError(f"{error} (set in {origin})" if origin else str(error)) from None
 
 
 def _home(given: Any) -> Path:

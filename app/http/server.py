@@ -44,6 +44,7 @@ class PromptH11(H11Protocol):
     connection ends.
     """
 
+    conn: StrictConnection
     headers_s = HEADERS_S
     linger_s = LINGER_S
     _waiting_since_s: float | None = None

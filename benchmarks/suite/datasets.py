@@ -121,7 +121,7 @@ def row_of(record_id: str) -> int:
 
 def unit(rows: Floats, name: str) -> Floats:
     """The rows at unit length. Raises DataError for a row of length 0."""
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    lengths: Floats = np.linalg.norm(rows, axis=1, keepdims=True)
     if not lengths.all():
         raise DataError(f"{name}: row {int(np.argmin(lengths))} has length 0, which has no cosine")
     return (rows / lengths).astype(np.float32)

@@ -105,15 +105,13 @@ def load_config(path: Path, infos: Sequence[backends.EngineInfo]) -> Config:
 
 
 def _build(entry: Mapping[str, Any], defaults: Mapping[str, Any], where: str) -> Build:
-    params, reasons = dict(entry.get("params", {})), dict(entry.get("reasons", {}))
+    kind, params, reasons = entry["kind"], dict(entry.get("params", {})), dict(entry.get("reasons", {}))
     unexplained = [
-        name
-        for name, value in params.items()
-        if value != defaults.get(entry.get("kind"), {}).get(name) and name not in reasons
+        name for name, value in params.items() if value != defaults.get(kind, {}).get(name) and name not in reasons
     ]
     if unexplained:
         raise EngineError(f"{where}: build {entry['name']!r} gives no reason for its {unexplained[0]}")
-    return Build(entry["name"], IndexSpec(entry["kind"], entry.get("quantization", "none"), params), reasons)
+    return Build(entry["name"], IndexSpec(kind, entry.get("quantization", "none"), params), reasons)
 
 
 def configs() -> dict[str, Config]:

@@ -70,7 +70,8 @@ def first_of_each(rows: Array) -> NDArray[np.bool_]:
     result = np.empty_like(new)
     np.put_along_axis(result, order, new, axis=1)
     # Ids that do not exist all look alike here; each is counted by `unknown` instead.
-    return (result & (rows != -1)) | (rows == -2)
+    first: NDArray[np.bool_] = (result & (rows != -1)) | (rows == -2)
+    return first
 
 
 def recalls(arrays: dict[str, Array]) -> NDArray[np.float64]:
@@ -134,7 +135,8 @@ def percentile_name(percentile: float) -> str:
 def is_noisy(facts: dict[str, Any], usual_ns: float) -> bool:
     """Whether a repetition ran while the machine was slower than usual, or lost time to others."""
     noise = facts.get("noise") or {}
-    return noise.get("calibration_ns", 0) > SLOW * usual_ns > 0 or noise.get("steal_share", 0.0) > STOLEN
+    calibration_ns, steal_share = float(noise.get("calibration_ns", 0)), float(noise.get("steal_share", 0))
+    return calibration_ns > SLOW * usual_ns > 0 or steal_share > STOLEN
 
 
 def summary(blocks: Sequence[Block], usual_ns: float = 0.0) -> Summary:

@@ -43,13 +43,14 @@ class Ranked:
 def parse_need(text: str) -> Need:
     """``recall >= 0.95, 10% filter, p99``: parts in any order, each at most once. Raises NeedError."""
     found: dict[str, float | str] = {}
+    value: float | str
     for part in (piece.strip().lower() for piece in text.split(",")):
         if match := re.fullmatch(r"recall\s*(?:>=|≥)\s*(0?\.\d+|1(?:\.0*)?|0)", part):
             key, value = "recall", float(match[1])
         elif match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*%\s*filter", part):
             key, value = "selectivity", float(match[1]) / 100
         elif part in GOALS:
-            key, value = "goal", part  # type: ignore[assignment]
+            key, value = "goal", part
         else:
             raise NeedError(
                 f"{part!r} is no part of a need: say recall >= 0.95, 10% filter, and one of {', '.join(GOALS)}"
@@ -77,7 +78,7 @@ def rank(rows: Sequence[Row], need: Need, dataset: str) -> list[Ranked]:
         if row.dataset == dataset and row.case == ("frontier" if need.selectivity is None else "filtered")
     ]
     if need.selectivity is not None:
-        fitting = [row for row in fitting if math.isclose(float(row.params["selectivity"]), need.selectivity)]
+        fitting = [row for row in fitting if math.isclose(float(row.params["selectivity"] or 0), need.selectivity)]
         fitting = _worst_column(fitting, need)
     ranked = []
     for engine in dict.fromkeys(row.engine for row in fitting):

@@ -138,8 +138,8 @@ class Runner:
             settle(self.request.settings.settle_s)
             points = [p for p in mine if p.point.engine in contexts and p.point.case != "load"]
             order = _in_turns(points, [engine.name for engine in self.request.engines])
-            while (plan := self.agenda.next(order)) is not None:
-                self._measure(contexts[plan.point.engine], plan)
+            while (chosen := self.agenda.next(order)) is not None:
+                self._measure(contexts[chosen.point.engine], chosen)
             for plan in mine:
                 self._no_time(plan)
             self._keep_truths(data, contexts)

@@ -121,6 +121,7 @@ def _ratio(blocks: Sequence[Block]) -> dict[str, Any]:
 
 def _figures(case: str, blocks: Sequence[Block]) -> dict[str, Interval | None]:
     """The facts of all repetitions as median and range."""
+    names: tuple[str, ...]
     if case == "load":
         names = ("upsert_s", "flush_s", "records", "disk_bytes", "server_bytes")
     else:

@@ -78,8 +78,8 @@ def _backend(capabilities: Capabilities, own: dict[str, Any] | None, answers: bo
         version = own["version"] or (used[0] if used else None)
     plain = {name: sorted(v) if isinstance(v, frozenset) else v for name, v in asdict(capabilities).items()}
     return BackendBody(
-        scheme=own and own["scheme"],
-        summary=own and own["summary"],
+        scheme=own["scheme"] if own is not None else None,
+        summary=own["summary"] if own is not None else None,
         version=version,
         answers=answers,
         can=can(capabilities),

@@ -7,9 +7,12 @@ import binascii
 import contextlib
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
+import numpy as np
 from fastapi import FastAPI, File, Form, UploadFile
+from numpy.typing import NDArray
+from PIL import Image
 
 from app.http.context import Service
 from app.http.routes.base import operation
@@ -18,6 +21,8 @@ from app.http.turns import Picture
 from retrieval.images.decode import open_image
 from retrieval.search.query import Query, SearchError, Stored, Term, query_items, query_vector, query_words
 from retrieval.search.reasons import why_nothing
+from retrieval.search.results import Result
+from retrieval.search.retriever import Retriever
 
 FACET_VALUES = 20
 
@@ -58,12 +63,8 @@ def searched(service: Service, body: SearchBody, collection: str | None) -> Sear
         stored = retriever.stored([term.item for term in body.terms or [] if term.item is not None])
         query = _query(service, body, data, stored)
         vector = query_vector(query, retriever.encoder) if body.facets and body.mode != "keyword" else None
-        hits = retriever.search(query, body.k, **_options(body), vector=vector)
-        facets = None
-        if body.facets:
-            narrowed = {"where": body.where, "modality": body.modality, "mode": body.mode}
-            counted = retriever.facets(body.facets, query, **narrowed, top=FACET_VALUES, vector=vector)
-            facets = {name: FacetBody.of(facet) for name, facet in counted.items()}
+        hits = _hits(retriever, query, body, vector)
+        facets = _facets(retriever, query, body, vector) if body.facets else None
     nothing = None
     if not hits:
         nothing = why_nothing(
@@ -88,15 +89,40 @@ def looked_up(service: Service, image: bytes, k: int, offset: int, collection: s
     return HitsBody(hits=[HitBody.of(hit) for hit in hits], nothing=nothing)
 
 
-def _options(body: SearchBody) -> dict[str, Any]:
-    """What a search asks of the retriever beside query and k: a field of the body for each of its options."""
-    asked = ("where", "modality", "offset", "effort", "mode", "min_relevance", "diversity", "group_duplicates")
-    return {name: getattr(body, name) for name in asked}
+def _hits(retriever: Retriever, query: Query, body: SearchBody, vector: NDArray[np.float32] | None) -> list[Result]:
+    return retriever.search(
+        query,
+        body.k,
+        where=body.where,
+        modality=body.modality,
+        offset=body.offset,
+        effort=body.effort,
+        min_relevance=body.min_relevance,
+        mode=body.mode,
+        diversity=body.diversity,
+        group_duplicates=body.group_duplicates,
+        vector=vector,
+    )
+
+
+def _facets(
+    retriever: Retriever, query: Query, body: SearchBody, vector: NDArray[np.float32] | None
+) -> dict[str, FacetBody]:
+    counted = retriever.facets(
+        body.facets or [],
+        query,
+        where=body.where,
+        modality=body.modality,
+        mode=body.mode,
+        top=FACET_VALUES,
+        vector=vector,
+    )
+    return {name: FacetBody.of(facet) for name, facet in counted.items()}
 
 
 def _query(service: Service, body: SearchBody, image: bytes | None, stored: Mapping[str, Stored]) -> Query:
     if body.text is not None:
-        return Term(body.text).value
+        return [Term(body.text)]
     if image is not None:
         return service.load(image, service.picture_size)
     terms = []
@@ -104,8 +130,10 @@ def _query(service: Service, body: SearchBody, image: bytes | None, stored: Mapp
     for number, term in enumerate(body.terms or []):
         if sum(value is not None for value in (term.text, term.image, term.item)) != 1:
             raise SearchError(f"terms[{number}] takes exactly one of text, image and item")
-        value: Any = term.text if term.item is None else stored[term.item]
-        if term.image is not None:
+        value: str | Image.Image | Stored
+        if term.image is None:
+            value = stored[term.item] if term.item is not None else term.text or ""
+        else:
             # The bound is on all of them together.
             data = decoded(term.image)
             with open_image(data, max_pixels=left_pixels) as header:

@@ -248,15 +248,16 @@ def _replace(service: Service, name: str, hold: Hold, batch: list[_Pending], row
     hold.stored(service.uploads.files_of(rows))
     for one in batch:
         one.was_there = _id(one) in before
-    captions = {caption_id(record.id, record.text) for record in before.values() if _is_captioned(record)}
+    captions = {caption_id(record.id, caption) for record in before.values() if (caption := _caption(record))}
     stale = captions - {record.id for record in rows}
     if stale:
         service.backend.delete(name, ids=sorted(stale))
     hold.replaced(service.uploads.files_of(before.values()) - service.uploads.files_of(rows))
 
 
-def _is_captioned(record: Record) -> bool:
-    return record.modality == "image" and bool(record.text) and record.metadata.get("source") == "uploads"
+def _caption(record: Record) -> str | None:
+    """The caption that an uploaded image came with, which has a record of its own; None without one."""
+    return record.text if record.modality == "image" and record.metadata.get("source") == "uploads" else None
 
 
 def _decoded_bytes(service: Service, batch: Sequence[_Pending]) -> int:

@@ -116,7 +116,7 @@ def end_to_end(context: Context, point: Point) -> Block:
         context.scratch[key] = load_encoder(data.encoder, device="cpu")
     encoder = context.scratch[key]
     backend, name = context.session.backend, context.name
-    stages: list[tuple[int, int, int, int]] = []
+    stages: list[tuple[int, ...]] = []
 
     def ask(query: int) -> list[Hit]:
         moments = [clock.now_ns()]
