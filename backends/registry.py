@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from backends.base import Backend
 
 GROUP = "sightline.engines"
+#: Packages beside the engines: what they share, and the suite that tests them, which needs more than an engine does.
+_NO_ENGINES = {"backends.conformance", "backends.kit"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +90,7 @@ def engines() -> dict[str, EngineInfo]:
 
     found: dict[str, EngineInfo] = {}
     for module in pkgutil.iter_modules(backends.__path__, "backends."):
-        if module.ispkg:
+        if module.ispkg and module.name not in _NO_ENGINES:
             _add(found, getattr(importlib.import_module(module.name), "ENGINES", ()), module.name)
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         _add(found, _load_entry(entry), f"the entry point {entry.name!r} ({entry.value})")

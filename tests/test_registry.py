@@ -124,3 +124,14 @@ def test_a_scheme_that_is_served_is_not_taken_over() -> None:
     with pytest.warns(UserWarning, match=r"elsewhere is left out: exact:// is served already"):
         registry._add(found, [other], "elsewhere")
     assert found["exact"].backend == "backends.exact.backend:ExactBackend"
+
+
+def test_engines_are_found_without_what_only_tests_need() -> None:
+    code = (
+        "import sys\n"
+        "for name in ('hypothesis', 'pytest'): sys.modules[name] = None\n"
+        "import backends\n"
+        "with backends.connect('exact://') as backend: print(len(backends.engines()), backend.collections())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == (f"{len(backends.engines())} []\n", "")
