@@ -13,12 +13,12 @@ import pytest
 
 import backends
 from backends.conformance import BackendSuite
-from tests.local_server import required
+from tests.support.local_server import required
 
 #: What the conformance suite came to, by scheme; and why an engine's checks were skipped, by class.
 OUTCOMES: dict[str, Counter[str]] = defaultdict(Counter)
 SKIPPED: dict[str, str] = {}
-#: What SIGHTLINE_TEST_REQUIRE may name beside engines; `tests.browser` sees to it.
+#: What SIGHTLINE_TEST_REQUIRE may name beside engines; `tests.support.browser` sees to it.
 PROGRAMS = {"chromium"}
 
 
