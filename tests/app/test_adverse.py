@@ -24,8 +24,8 @@ import pytest
 from backends import connect
 from backends.base import CollectionSpec, Record
 from tests.support.cli import paint
+from tests.support.repository import ROOT
 
-ROOT = Path(__file__).parents[2]
 IS_ROOT = os.getuid() == 0
 
 

@@ -11,7 +11,6 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,55 +23,12 @@ from app.core.keys import KeyStore
 from app.http.app import Limits, create_app
 from app.http.observing import JsonLines
 from backends import connect
-from backends.base import Backend, CollectionSpec, Record, Unavailable
+from backends.base import Backend, Record, Unavailable
 from retrieval.encoders.base import EncoderError
-from tests.app.test_service import ids, is_problem
 from tests.support.cli import paint
-from tests.support.serving import running, serving
-from tests.support.toy import ColourEncoder
-
-FREE = Limits(rate=None)
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Backend:
-    backend, encoder = connect("exact://"), ColourEncoder()
-    backend.create(CollectionSpec("c", encoder.dim, encoder=encoder.fingerprint))
-    for colour in ("red", "green"):
-        path = paint(tmp_path / "photos" / f"{colour}.png", colour, (900, 300))
-        backend.upsert("c", [Record(f"a/{colour}", encoder.encode_images([path])[0], "image", colour, path.as_uri())])
-    return backend
-
-
-@contextmanager
-def served(store: Backend, home: Path, **options: Any) -> Iterator[httpx.Client]:
-    options = {"encoder": ColourEncoder(), "limits": FREE, "roots": [home.parent / "photos"], "home": home} | options
-    with serving(create_app(store, collection="c", **options)) as client:
-        yield client
-
-
-def png(colour: str, size: tuple[int, int] = (40, 30)) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", size, colour).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def bearer(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"}
-
-
-def ended(client: httpx.Client, job: dict[str, Any]) -> dict[str, Any]:
-    deadline = time.monotonic() + 20
-    while (job := client.get(f"/v1/jobs/{job['id']}").json())["ended_s"] is None:
-        assert time.monotonic() < deadline, job
-        time.sleep(0.02)
-    return job
-
+from tests.support.service import bearer, ended, figures, ids, is_problem, png, served
+from tests.support.serving import running
+from tests.support.toy import ColourEncoder, Slow, Stuck
 
 # Keys
 
@@ -156,20 +112,6 @@ def test_each_caller_has_a_rate(store: Backend, home: Path) -> None:
 def test_rates_that_cannot_be_read_are_refused(store: Backend) -> None:
     with pytest.raises(ValueError, match="no rate"):
         create_app(store, ColourEncoder(), "c", limits=Limits(rate="many"))
-
-
-class Slow(ColourEncoder):
-    """Encodes when it is let to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.go = threading.Event()
-        self.began = threading.Semaphore(0)
-
-    def encode_texts(self, texts: Any) -> Any:
-        self.began.release()
-        assert self.go.wait(20)
-        return super().encode_texts(texts)
 
 
 def test_what_finds_no_room_is_told_to_come_again(store: Backend, home: Path) -> None:
@@ -297,12 +239,6 @@ def test_every_line_of_the_log_is_json(json_log: io.StringIO) -> None:
     assert len(lines) == 6
     wrong = logging.LogRecord("a", logging.WARNING, "a.py", 1, "wrong %d", ("number",), None)
     assert json.loads(JsonLines().format(wrong))["message"] == "wrong %d ('number',)"
-
-
-def figures(client: httpx.Client) -> dict[str, float]:
-    """Every figure by its name and labels."""
-    lines = client.get("/metrics").text.splitlines()
-    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
 
 
 def test_figures(store: Backend, home: Path) -> None:
@@ -615,18 +551,6 @@ def test_a_folder_is_indexed_and_watched(store: Backend, home: Path) -> None:
         for response in (client.get("/v1/jobs/x"), client.get("/v1/jobs/x/events"), client.delete("/v1/jobs/x")):
             is_problem(response, 404)
         is_problem(client.post("/v1/index", json={"folder": str(home)}), 403)
-
-
-class Stuck(ColourEncoder):
-    """Encodes pictures when it is let to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.go = threading.Event()
-
-    def encode_images(self, images: Any) -> Any:
-        assert self.go.wait(20)
-        return super().encode_images(images)
 
 
 def test_jobs_are_cancelled_bounded_and_keep_their_collection(store: Backend, home: Path) -> None:

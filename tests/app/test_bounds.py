@@ -20,14 +20,12 @@ from app.http.app import Limits, create_app
 from app.http.limits import Places, RateLimit, caller_of
 from backends import connect
 from backends.base import Backend, CollectionSpec
-from tests.app.test_api import Stuck, home, png, store
-from tests.app.test_chat_api import loader, through
-from tests.app.test_jobs import Work, ended
-from tests.support.fake_openai import Behaviour, FakeOpenAI, _running, server
+from tests.support.chatting import loader, through
+from tests.support.fake_openai import Behaviour, FakeOpenAI
+from tests.support.jobs import Work, ended
+from tests.support.service import png
 from tests.support.serving import running, serving
-from tests.support.toy import ColourEncoder
-
-__all__ = ["_running", "home", "server", "store"]
+from tests.support.toy import ColourEncoder, Stuck
 
 TOGETHER = 40
 

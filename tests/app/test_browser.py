@@ -21,9 +21,10 @@ from app.http.app import Limits, create_app
 from retrieval.relevance.scorer import RELEVANT
 from tests.support.browser import Watch, chromium, drop, launched, screenshots, violations
 from tests.support.browser_store import COLOURS, OF_EACH, SpreadEncoder, fill
+from tests.support.repository import ROOT
 from tests.support.serving import running
 
-STATIC = Path(__file__).parents[2] / "app" / "web"
+STATIC = ROOT / "app" / "web"
 FREE = Limits(rate=None)
 TILE = ".grid li"
 OPEN = "dialog[open]"

@@ -22,11 +22,11 @@ from backends.base import Backend, CollectionSpec, Record
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Unsupported
 from indexers import IndexingError
 from retrieval.chat import ChatOptions
-from tests.app.test_api import bearer, ended
-from tests.app.test_chat_api import DOG, loader, until
-from tests.app.test_mcp import connected, text_of
 from tests.support.chat_models import Scripted
+from tests.support.chatting import DOG, loader, until
 from tests.support.fake_qdrant import FakeQdrant
+from tests.support.mcp_client import connected, text_of
+from tests.support.service import bearer, ended
 from tests.support.serving import running, serving
 from tests.support.toy import ColourEncoder
 

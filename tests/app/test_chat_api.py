@@ -7,53 +7,30 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import anyio
 import httpx
 import pytest
-from langchain_openai import ChatOpenAI
 
 from app.core.errors import CommandError
 from app.core.keys import KeyStore
 from app.http.app import Limits, create_app
 from backends.base import Backend
 from retrieval.chat import REFUSAL, ChatOptions
-from tests.app.test_api import bearer, figures, png
-from tests.app.test_service import is_problem
-from tests.support.chat_models import CAPTIONS, Scripted, collection, prompt_of
-from tests.support.cli import Run, encoder, run
-from tests.support.fake_openai import Behaviour, Failure, FakeOpenAI, _running, server
+from tests.support.chat_models import CAPTIONS, Scripted, prompt_of
+from tests.support.chatting import DOG, OPTIONS, leave, loader, through, until, wait_for_the_model
+from tests.support.cli import Run
+from tests.support.fake_openai import Behaviour, Failure, FakeOpenAI
+from tests.support.service import bearer, figures, is_problem, png
 from tests.support.serving import running, serving
 from tests.support.toy import ColourEncoder, KeptBackend
 
-__all__ = ["_running", "encoder", "run", "server"]
-
-DOG = "The brown dog runs along a red beach [1]."
-OPTIONS = ChatOptions(gate=None)
-#: After it received a request, until the fake server would count the stream's end.
-STREAM_BEGINS_S = 0.1
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Backend:
-    return collection(tmp_path / "photos").backend
-
-
-def loader(model: Any, options: ChatOptions = OPTIONS) -> Callable[[], tuple[Any, ChatOptions]]:
-    return lambda: (model, options)
-
-
-def through(server: FakeOpenAI, name: str = "fake-vision") -> ChatOpenAI:
-    return ChatOpenAI(model=name, base_url=server.base_url, api_key="any", max_retries=0, stream_usage=True)
-
 
 @contextmanager
-def served(store: Backend, home: Path, **options: Any) -> Iterator[httpx.Client]:
+def served(gallery: Backend, home: Path, **options: Any) -> Iterator[httpx.Client]:
     options = {
         "encoder": ColourEncoder(),
         "limits": Limits(rate=None),
@@ -61,7 +38,7 @@ def served(store: Backend, home: Path, **options: Any) -> Iterator[httpx.Client]
         "home": home / "home",
         "load_model": loader(Scripted(replies=[DOG])),
     } | options
-    with serving(create_app(store, collection="c", **options)) as client:
+    with serving(create_app(gallery, collection="c", **options)) as client:
         yield client
 
 
@@ -86,38 +63,13 @@ def asked(client: httpx.Client, question: str = "what does the dog do?", **body:
     return client.post("/v1/chat", json={"question": question, "stream": False, **body})
 
 
-def leave(url: str, body: dict[str, Any], reached: Callable[[], object], **headers: str) -> None:
-    """Post `body`, and go as soon as `reached` says so."""
-
-    async def main() -> None:
-        async with httpx.AsyncClient(timeout=20, headers=headers) as client, anyio.create_task_group() as group:
-            group.start_soon(partial(client.post, url, json=body))
-            with anyio.fail_after(10):
-                while not reached():
-                    await anyio.sleep(0.01)
-                await anyio.sleep(STREAM_BEGINS_S)
-            group.cancel_scope.cancel()
-
-    anyio.run(main)
-
-
-def wait_for_the_model(server: FakeOpenAI, requests: int = 1) -> None:
-    until(lambda: len(server.received) == requests)
-    time.sleep(STREAM_BEGINS_S)
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 # What is answered
 
 
-def test_a_turn_is_evidence_a_draft_and_the_checked_answer(store: Backend, tmp_path: Path, server: FakeOpenAI) -> None:
-    with served(store, tmp_path, load_model=loader(through(server))) as client:
+def test_a_turn_is_evidence_a_draft_and_the_checked_answer(
+    gallery: Backend, tmp_path: Path, server: FakeOpenAI
+) -> None:
+    with served(gallery, tmp_path, load_model=loader(through(server))) as client:
         turn = told(client, question="what does the dog on the red beach do?")
         names = [name for name, _ in turn]
         assert (names[0], names[-1]) == ("evidence", "final")
@@ -141,9 +93,9 @@ def test_a_turn_is_evidence_a_draft_and_the_checked_answer(store: Backend, tmp_p
         assert whole["counts"]["evidence"] == len(found)
 
 
-def test_history_image_filter_and_strict_reach_the_turn(store: Backend, tmp_path: Path) -> None:
+def test_history_image_filter_and_strict_reach_the_turn(gallery: Backend, tmp_path: Path) -> None:
     model = Scripted(replies=[f"{DOG} It won a prize in Paris [1]."])
-    with served(store, tmp_path, load_model=loader(model, ChatOptions(gate=None, rewrite="rules"))) as client:
+    with served(gallery, tmp_path, load_model=loader(model, ChatOptions(gate=None, rewrite="rules"))) as client:
         body = {"history": [{"question": "is there a red beach?", "answer": "Yes, a red beach [1]."}]}
         answer = asked(client, "and what runs along it?", **body).json()
         assert answer["query"] == "and what runs along it? (red, beach)"
@@ -157,8 +109,8 @@ def test_history_image_filter_and_strict_reach_the_turn(store: Backend, tmp_path
         assert turn[0][1]["evidence"][0]["id"] == "img-blue"
 
 
-def test_another_collection_is_told_in_the_links(store: Backend, tmp_path: Path) -> None:
-    with served(store, tmp_path, encoder=ColourEncoder()) as client:
+def test_another_collection_is_told_in_the_links(gallery: Backend, tmp_path: Path) -> None:
+    with served(gallery, tmp_path, encoder=ColourEncoder()) as client:
         assert client.post("/v1/collections", json={"name": "d"}).status_code == 201
         client.post(
             "/v1/items?collection=d",
@@ -183,7 +135,7 @@ def test_another_collection_is_told_in_the_links(store: Backend, tmp_path: Path)
 
 
 def test_pictures_outside_the_roots_reach_neither_model_nor_tagger(
-    store: Backend, tmp_path: Path, server: FakeOpenAI
+    gallery: Backend, tmp_path: Path, server: FakeOpenAI
 ) -> None:
     class Labelling(ColourEncoder):
         labelled = 0
@@ -194,29 +146,29 @@ def test_pictures_outside_the_roots_reach_neither_model_nor_tagger(
 
     seeing = loader(through(server), ChatOptions(gate=None, vision=True))
     question = "what does the dog on the red beach do?"
-    with served(store, tmp_path, load_model=seeing) as client:
+    with served(gallery, tmp_path, load_model=seeing) as client:
         asked(client, question)
     assert server.received[-1].images
     (tmp_path / "elsewhere").mkdir()
     outside = {"roots": [tmp_path / "elsewhere"]}
-    with served(store, tmp_path, load_model=seeing, **outside) as client:
+    with served(gallery, tmp_path, load_model=seeing, **outside) as client:
         assert asked(client, question).json()["sources"]
     assert not server.received[-1].images
     blind = loader(through(server, "fake-text"))
     for options, labelled in (({}, True), (outside, False)):
         encoder = Labelling()
-        with served(store, tmp_path, load_model=blind, encoder=encoder, **options) as client:
+        with served(gallery, tmp_path, load_model=blind, encoder=encoder, **options) as client:
             assert asked(client, question).json()["sources"]
         assert (encoder.labelled > 0) == labelled
         assert ("a label of its own" in server.received[-1].prompt) == labelled
 
 
-def test_a_link_out_of_the_roots_is_not_followed(store: Backend, tmp_path: Path, server: FakeOpenAI) -> None:
+def test_a_link_out_of_the_roots_is_not_followed(gallery: Backend, tmp_path: Path, server: FakeOpenAI) -> None:
     seeing = loader(through(server), ChatOptions(gate=None, vision=True, max_evidence=1))
     inside = tmp_path / "photos" / "red.png"
     inside.rename(tmp_path / "secret.png")
     inside.symlink_to(tmp_path / "secret.png")
-    with served(store, tmp_path, load_model=seeing) as client:
+    with served(gallery, tmp_path, load_model=seeing) as client:
         assert asked(client, "what does the dog on the red beach do?").json()["sources"][0]["id"] == "img-red"
     assert not server.received[-1].images
 
@@ -224,8 +176,8 @@ def test_a_link_out_of_the_roots_is_not_followed(store: Backend, tmp_path: Path,
 # What goes wrong
 
 
-def test_questions_that_cannot_be_taken(store: Backend, tmp_path: Path) -> None:
-    with served(store, tmp_path, limits=Limits(rate=None, max_pixels=1000)) as client:
+def test_questions_that_cannot_be_taken(gallery: Backend, tmp_path: Path) -> None:
+    with served(gallery, tmp_path, limits=Limits(rate=None, max_pixels=1000)) as client:
         for body, words in (
             ({}, "question"),
             ({"question": ""}, "question"),
@@ -243,7 +195,7 @@ def test_questions_that_cannot_be_taken(store: Backend, tmp_path: Path) -> None:
 
 
 def test_a_service_without_a_model_says_what_to_set(
-    store: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gallery: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuses() -> Any:
         loads.append(1)
@@ -253,32 +205,32 @@ def test_a_service_without_a_model_says_what_to_set(
         raise RuntimeError("secret detail")
 
     loads: list[int] = []
-    with served(store, tmp_path, load_model=refuses) as client:
+    with served(gallery, tmp_path, load_model=refuses) as client:
         assert client.get("/readyz").status_code == 200
         assert not loads
         is_problem(asked(client), 503, "--model")
         # What was missing may be there now.
         is_problem(asked(client), 503, "--model")
         assert len(loads) == 2
-    with served(store, tmp_path, load_model=breaks) as client:
+    with served(gallery, tmp_path, load_model=breaks) as client:
         refused = asked(client)
         is_problem(refused, 503, "log")
         assert "secret" not in refused.text
-    with served(store, tmp_path, load_model=None) as client:
+    with served(gallery, tmp_path, load_model=None) as client:
         is_problem(asked(client), 503, "without a model")
-    with served(store, tmp_path) as client:
+    with served(gallery, tmp_path) as client:
         monkeypatch.setitem(sys.modules, "retrieval.chat", None)
         is_problem(asked(client), 503, "sightline[chat]")
 
 
-def test_the_model_is_loaded_once_whoever_asks_first(store: Backend, tmp_path: Path) -> None:
+def test_the_model_is_loaded_once_whoever_asks_first(gallery: Backend, tmp_path: Path) -> None:
     def load() -> Any:
         loads.append(1)
         time.sleep(0.1)
         return Scripted(replies=[DOG]), OPTIONS
 
     loads: list[int] = []
-    with served(store, tmp_path, load_model=load) as client:
+    with served(gallery, tmp_path, load_model=load) as client:
         threads = [threading.Thread(target=asked, args=(client,)) for _ in range(3)]
         for thread in threads:
             thread.start()
@@ -289,11 +241,11 @@ def test_the_model_is_loaded_once_whoever_asks_first(store: Backend, tmp_path: P
 
 
 def test_what_goes_wrong_with_the_model_is_told_without_its_address(
-    store: Backend, tmp_path: Path, server: FakeOpenAI
+    gallery: Backend, tmp_path: Path, server: FakeOpenAI
 ) -> None:
     options = ChatOptions(gate=None, retries=1, backoff_s=0.01, first_token_s=0.3)
     port = server.base_url.split(":")[2].split("/")[0]
-    with served(store, tmp_path, load_model=loader(through(server), options)) as client:
+    with served(gallery, tmp_path, load_model=loader(through(server), options)) as client:
         server.behaviour.failures = [Failure(500), Failure(500)]
         refused = asked(client)
         is_problem(refused, 502, "fake-vision")
@@ -316,12 +268,12 @@ def test_what_goes_wrong_with_the_model_is_told_without_its_address(
 
 
 def test_turns_are_bounded_and_one_that_is_left_is_cancelled(
-    store: Backend, tmp_path: Path, server: FakeOpenAI
+    gallery: Backend, tmp_path: Path, server: FakeOpenAI
 ) -> None:
     server.behaviour = Behaviour(token_s=0.5)
     question = "what does the dog on the red beach do?"
     limits = Limits(rate=None, max_chats=1)
-    with served(store, tmp_path, load_model=loader(through(server)), limits=limits) as client:
+    with served(gallery, tmp_path, load_model=loader(through(server)), limits=limits) as client:
         with client.stream("POST", "/v1/chat", json={"question": question}) as response:
             seen = events(response)
             assert [next(seen)[0], next(seen)[0]] == ["evidence", "token"]
@@ -341,11 +293,11 @@ def test_turns_are_bounded_and_one_that_is_left_is_cancelled(
         until(lambda: server.finished == 1)
 
 
-def test_streams_of_answers_are_bounded(store: Backend, tmp_path: Path, server: FakeOpenAI) -> None:
+def test_streams_of_answers_are_bounded(gallery: Backend, tmp_path: Path, server: FakeOpenAI) -> None:
     server.behaviour = Behaviour(token_s=0.5)
     body = {"question": "what does the dog on the red beach do?"}
     limits = Limits(rate=None, max_streams=1)
-    with served(store, tmp_path, load_model=loader(through(server)), limits=limits) as client:
+    with served(gallery, tmp_path, load_model=loader(through(server)), limits=limits) as client:
         with client.stream("POST", "/v1/chat", json=body) as response:
             seen = events(response)
             assert next(seen)[0] == "evidence"
@@ -355,12 +307,12 @@ def test_streams_of_answers_are_bounded(store: Backend, tmp_path: Path, server: 
 
 
 def test_a_turn_that_cannot_begin_keeps_no_room(
-    store: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gallery: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(_: Any) -> None:
         raise RuntimeError("can't start new thread")
 
-    with served(store, tmp_path, limits=Limits(rate=None, max_chats=1)) as client:
+    with served(gallery, tmp_path, limits=Limits(rate=None, max_chats=1)) as client:
         with monkeypatch.context() as patch:
             patch.setattr("app.http.turns.RunningTurn.start", full)
             is_problem(asked(client), 503, "thread")
@@ -370,10 +322,10 @@ def test_a_turn_that_cannot_begin_keeps_no_room(
         assert asked(client).status_code == 200
 
 
-def test_the_end_of_the_service_ends_turns(store: Backend, tmp_path: Path, server: FakeOpenAI) -> None:
+def test_the_end_of_the_service_ends_turns(gallery: Backend, tmp_path: Path, server: FakeOpenAI) -> None:
     server.behaviour = Behaviour(token_s=2)
     app = create_app(
-        store,
+        gallery,
         ColourEncoder(),
         "c",
         home=tmp_path / "home",
@@ -404,10 +356,10 @@ def test_the_end_of_the_service_ends_turns(store: Backend, tmp_path: Path, serve
     client.close()
 
 
-def test_chat_needs_a_key_that_may_read(store: Backend, tmp_path: Path) -> None:
+def test_chat_needs_a_key_that_may_read(gallery: Backend, tmp_path: Path) -> None:
     keys = KeyStore(tmp_path / "keys.json")
     _, key = keys.add("reader", "read")
-    with served(store, tmp_path, keys=keys) as client:
+    with served(gallery, tmp_path, keys=keys) as client:
         is_problem(asked(client), 401)
         assert (
             client.post("/v1/chat", json={"question": "a dog?", "stream": False}, headers=bearer(key)).status_code
@@ -416,19 +368,19 @@ def test_chat_needs_a_key_that_may_read(store: Backend, tmp_path: Path) -> None:
 
 
 def test_a_connection_without_news_is_kept_open(
-    store: Backend, tmp_path: Path, server: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+    gallery: Backend, tmp_path: Path, server: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.http.routes.chat.KEEP_ALIVE_S", 0.1)
     server.behaviour = Behaviour(first_token_s=0.5)
     body = {"question": "what does the dog on the red beach do?"}
-    with served(store, tmp_path, load_model=loader(through(server))) as client:
+    with served(gallery, tmp_path, load_model=loader(through(server))) as client:
         text = client.post("/v1/chat", json=body).text
     assert 2 <= text.count(": still there\n\n") <= 6
     assert "event: final\n" in text
 
 
-def test_answers_are_counted_as_a_stage(store: Backend, tmp_path: Path) -> None:
-    with served(store, tmp_path) as client:
+def test_answers_are_counted_as_a_stage(gallery: Backend, tmp_path: Path) -> None:
+    with served(gallery, tmp_path) as client:
         asked(client)
         asked(client)
         seen = figures(client)
@@ -436,7 +388,7 @@ def test_answers_are_counted_as_a_stage(store: Backend, tmp_path: Path) -> None:
     assert seen['sightline_request_seconds_count{method="POST",route="/v1/chat",status="200"}'] == 2
 
 
-def test_the_spans_of_a_turn_belong_to_its_request(store: Backend, tmp_path: Path) -> None:
+def test_the_spans_of_a_turn_belong_to_its_request(gallery: Backend, tmp_path: Path) -> None:
     trace = pytest.importorskip("opentelemetry.sdk.trace")
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -444,7 +396,7 @@ def test_the_spans_of_a_turn_belong_to_its_request(store: Backend, tmp_path: Pat
     spans = InMemorySpanExporter()
     provider = trace.TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(spans))
-    with served(store, tmp_path, tracer=provider.get_tracer("test")) as client:
+    with served(gallery, tmp_path, tracer=provider.get_tracer("test")) as client:
         asked(client)
     made = spans.get_finished_spans()
     (request,) = [span for span in made if span.name == "request"]
@@ -458,7 +410,7 @@ def test_the_spans_of_a_turn_belong_to_its_request(store: Backend, tmp_path: Pat
 
 
 def test_the_command_answers_with_the_model_that_is_set(
-    run: Run, store: Backend, tmp_path: Path, server: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+    run: Run, gallery: Backend, tmp_path: Path, server: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def used(service: Any, listener: Any) -> None:
         with serving(service) as client:
@@ -466,8 +418,8 @@ def test_the_command_answers_with_the_model_that_is_set(
             answers.append(asked(client, "what does the dog on the red beach do?"))
 
     answers: list[httpx.Response] = []
-    monkeypatch.setitem(KeptBackend.stores, "kept://", store)
-    monkeypatch.setattr(store, "close", lambda: None)
+    monkeypatch.setitem(KeptBackend.stores, "kept://", gallery)
+    monkeypatch.setattr(gallery, "close", lambda: None)
     monkeypatch.setenv("SIGHTLINE_MIN_RELEVANCE", "0")
     monkeypatch.setattr("app.serve.run", used)
     flags = ["--port", 0, "--collection", "c", "--root", tmp_path / "photos"]

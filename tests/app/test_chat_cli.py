@@ -16,10 +16,8 @@ import retrieval.llms
 from app.cli.thumbnails import protocol, sixel, thumbnail
 from retrieval.chat import REFUSAL
 from tests.support.chat_models import Scripted
-from tests.support.cli import Run, colours, encoder, paint, run
-from tests.support.fake_openai import FakeOpenAI, _running, server
-
-__all__ = ["_running", "colours", "encoder", "run", "server"]
+from tests.support.cli import Run, paint
+from tests.support.fake_openai import FakeOpenAI
 
 pytestmark = pytest.mark.usefixtures("colours")
 ASKED = "is there a red square?"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +12,10 @@ import pytest
 from app.cli.main import EXIT_CODES
 from app.cli.search import split_terms
 from backends.errors import CollectionNotFound
-from tests.support.cli import Outcome, Run, colours, encoder, paint, run
+from tests.support.cli import Outcome, Run, paint, sightline
+from tests.support.repository import ROOT
 from tests.support.toy import ColourEncoder, KeptBackend
 
-__all__ = ["colours", "encoder", "run"]
-
-ROOT = Path(__file__).parents[2]
 HIT_FIELDS = ["id", "score", "relevance", "modality", "uri", "text", "metadata", "exact", "duplicates"]
 
 
@@ -266,19 +263,6 @@ def test_the_first_command_on_an_empty_store_says_what_to_do(run: Run) -> None:
 def test_split_terms() -> None:
     assert split_terms('beach -people "evening sun"^0.5 -"a dog"') == ["beach", "-people", "evening sun^0.5", "-a dog"]
     assert split_terms("it's a dog's life # yes \\") == ["it's", "a", "dog's", "life", "#", "yes", "\\"]
-
-
-def sightline(*arguments: str, timeout_s: float = 60, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run the real program in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "app", *arguments],
-        cwd=ROOT,
-        env=os.environ | variables,
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
 
 
 def test_the_program_itself() -> None:

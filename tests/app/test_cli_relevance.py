@@ -15,11 +15,9 @@ from app.http.app import create_app
 from backends import connect
 from backends.base import Hit
 from retrieval.search.results import Result
-from tests.support.cli import Run, colours, encoder, run
+from tests.support.cli import Run
 from tests.support.topics import TopicEncoder, fill
 from tests.support.toy import KeptBackend
-
-__all__ = ["colours", "encoder", "run"]
 
 ABSENT = "a violet umbrella"
 

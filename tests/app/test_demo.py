@@ -11,11 +11,8 @@ from PIL import Image
 
 import app.cli.demo
 from app.cli.demo import gather
-from tests.app.test_cli import sightline
-from tests.support.cli import Run, encoder, paint, run
+from tests.support.cli import Run, paint, sightline
 from tests.support.toy import ColourEncoder
-
-__all__ = ["encoder", "run"]
 
 
 @pytest.fixture

@@ -33,9 +33,8 @@ from backends.base import Backend
 from retrieval.chat import ChatOptions
 from retrieval.chat.check.grounding import TextSupport
 from retrieval.encoders.batching import Overloaded
-from tests.app.test_api import png
-from tests.app.test_service import is_problem
 from tests.support.chat_models import Scripted, collection
+from tests.support.service import is_problem, png
 from tests.support.serving import running, serving
 from tests.support.toy import ColourEncoder
 

@@ -13,8 +13,9 @@ from app.core.settings import Settings
 from retrieval.chat.asking import options_for
 from retrieval.chat.options import EVIDENT, ChatOptions, gate_of
 from retrieval.relevance.scorer import RELEVANT
+from tests.support.repository import ROOT
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = ROOT / "docs"
 
 
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **settings: object) -> ChatOptions:

@@ -19,13 +19,11 @@ from backends import connect
 from backends.base import Backend, CollectionSpec, Record
 from retrieval.encoders.base import ImageInput
 from retrieval.images.decode import load_image
-from tests.app.test_service import is_problem
-from tests.support.cli import Run, encoder, run
+from tests.support.cli import Run
 from tests.support.hostile_pictures import REFUSED, flat_webp, png, slow
+from tests.support.service import is_problem
 from tests.support.serving import serving
 from tests.support.toy import ColourEncoder
-
-__all__ = ["encoder", "run"]
 
 #: Good pictures of many pixels, and more than a picture may take: bytes, and what the service says, if anything.
 LARGE = {

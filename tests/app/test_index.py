@@ -14,10 +14,8 @@ import pytest
 from app.cli.index import PlainLines, describe, duration
 from backends.errors import CollectionNotFound
 from indexers import Progress
-from tests.support.cli import Run, encoder, paint, run
+from tests.support.cli import Run, paint
 from tests.support.toy import ColourEncoder, KeptBackend
-
-__all__ = ["encoder", "run"]
 
 
 @pytest.fixture

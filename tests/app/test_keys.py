@@ -16,11 +16,9 @@ from app.core.keys import KeyStore, KeyStoreError
 from app.http.access import NEEDED, NONE_LEFT
 from app.http.app import create_app
 from backends import connect
-from tests.support.cli import Run, encoder, run
+from tests.support.cli import Run
 from tests.support.serving import serving
 from tests.support.toy import ColourEncoder
-
-__all__ = ["encoder", "run"]
 
 
 @pytest.fixture

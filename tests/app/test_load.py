@@ -30,8 +30,8 @@ from retrieval.chat.evidence import Tagger, find
 from retrieval.encoders.compact import CompactEncoder
 from retrieval.encoders.compact_text import SentenceEncoder
 from retrieval.images.decode import available_cores
-from tests.app.test_api import png
 from tests.support.cli import paint
+from tests.support.service import png
 from tests.support.serving import running
 from tests.support.toy import ColourEncoder
 

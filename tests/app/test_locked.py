@@ -18,14 +18,12 @@ from app.http.app import Limits, create_app
 from backends import connect
 from backends.base import CollectionSpec
 from backends.errors import Locked
-from tests.app.test_service import is_problem
-from tests.support.cli import encoder, paint, run
+from tests.support.cli import paint
+from tests.support.repository import ROOT
+from tests.support.service import is_problem
 from tests.support.serving import serving
 from tests.support.toy import ColourEncoder
 
-__all__ = ["encoder", "run"]
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 HOLDER = """
 import sys
 sys.argv = ["/usr/bin/sightline", "serve", "--model-url", "http://key:secret@host"]
@@ -45,7 +43,7 @@ def held(tmp_path: Path) -> Iterator[tuple[str, int]]:
     with connect(url) as store:
         store.create(CollectionSpec("c", ColourEncoder().dim, encoder=ColourEncoder().fingerprint))
     with subprocess.Popen(
-        [sys.executable, "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
+        [sys.executable, "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
     ) as holder:
         assert holder.stdin is not None
         assert holder.stdout is not None

@@ -3,38 +3,34 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import io
 import json
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
 import httpx
-import httpx2
 import pytest
 from mcp import Client, StdioServerParameters
-from mcp.client.streamable_http import streamable_http_client
 from PIL import Image
 
 from app.core.keys import KeyStore
 from app.http.app import Limits, create_app
 from backends.base import Backend
 from retrieval.chat import ChatOptions
-from tests.app.test_api import png
-from tests.app.test_chat_api import DOG, STREAM_BEGINS_S, leave, loader, store, through, until
-from tests.app.test_service import is_problem
 from tests.support.chat_models import CAPTIONS, Scripted
-from tests.support.cli import Run, encoder, run
-from tests.support.fake_openai import Behaviour, FakeOpenAI, _running, server
+from tests.support.chatting import DOG, STREAM_BEGINS_S, leave, loader, through, until
+from tests.support.cli import Run
+from tests.support.fake_openai import Behaviour, FakeOpenAI
+from tests.support.mcp_client import connected, text_of
+from tests.support.repository import ROOT
+from tests.support.service import is_problem, png
 from tests.support.serving import running
 from tests.support.toy import ColourEncoder
-
-__all__ = ["_running", "encoder", "run", "server", "store"]
 
 QUESTION = "what does the dog on the red beach do?"
 TOOLS = {"search", "look_up", "get_item", "ask"}
@@ -50,7 +46,7 @@ INITIALIZE = {
 }
 
 
-def application(store: Backend, home: Path, **options: Any) -> Any:
+def application(gallery: Backend, home: Path, **options: Any) -> Any:
     options = {
         "encoder": ColourEncoder(),
         "limits": Limits(rate=None),
@@ -58,15 +54,7 @@ def application(store: Backend, home: Path, **options: Any) -> Any:
         "home": home / "home",
         "load_model": loader(Scripted(replies=[DOG])),
     } | options
-    return create_app(store, collection="c", **options)
-
-
-@contextlib.asynccontextmanager
-async def connected(port: int, mode: str = "auto", **headers: str) -> AsyncIterator[Client]:
-    async with httpx2.AsyncClient(headers=headers, timeout=20) as http:
-        transport = streamable_http_client(f"http://127.0.0.1:{port}/mcp", http_client=http)
-        async with Client(transport, mode=mode) as client:
-            yield client
+    return create_app(gallery, collection="c", **options)
 
 
 def over_http(app: Any, work: Callable[[Client], Awaitable[None]], mode: str = "auto", **headers: str) -> None:
@@ -80,12 +68,8 @@ def over_http(app: Any, work: Callable[[Client], Awaitable[None]], mode: str = "
         anyio.run(main, port)
 
 
-def text_of(result: Any) -> str:
-    return "".join(block.text for block in result.content if block.type == "text")
-
-
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
-def test_the_sdk_lists_and_calls_every_tool(store: Backend, tmp_path: Path, mode: str) -> None:
+def test_the_sdk_lists_and_calls_every_tool(gallery: Backend, tmp_path: Path, mode: str) -> None:
     async def work(client: Client) -> None:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
         assert set(tools) == TOOLS
@@ -120,11 +104,11 @@ def test_the_sdk_lists_and_calls_every_tool(store: Backend, tmp_path: Path, mode
         assert (await client.call_tool("ask", {"question": "and what runs there?", "history": past})).structured_content
 
     options = ChatOptions(gate=None, rewrite="rules")
-    over_http(application(store, tmp_path, load_model=loader(Scripted(replies=[DOG]), options)), work, mode)
+    over_http(application(gallery, tmp_path, load_model=loader(Scripted(replies=[DOG]), options)), work, mode)
 
 
 def test_what_goes_wrong_is_told_to_the_model_that_called(
-    store: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    gallery: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def work(client: Client) -> None:
         for name, arguments, words in (
@@ -152,20 +136,20 @@ def test_what_goes_wrong_is_told_to_the_model_that_called(
         assert "secret" not in text_of(broken)
 
     caplog.set_level(logging.CRITICAL, "mcp")
-    over_http(application(store, tmp_path, limits=Limits(rate=None, max_pixels=1000)), work)
+    over_http(application(gallery, tmp_path, limits=Limits(rate=None, max_pixels=1000)), work)
 
 
-def test_without_a_model_all_but_ask_works(store: Backend, tmp_path: Path) -> None:
+def test_without_a_model_all_but_ask_works(gallery: Backend, tmp_path: Path) -> None:
     async def work(client: Client) -> None:
         refused = await client.call_tool("ask", {"question": QUESTION})
         assert refused.is_error
         assert "without a model" in text_of(refused)
         assert not (await client.call_tool("search", {"text": "red"})).is_error
 
-    over_http(application(store, tmp_path, load_model=None), work)
+    over_http(application(gallery, tmp_path, load_model=None), work)
 
 
-def test_pictures_outside_the_roots_are_not_given(store: Backend, tmp_path: Path) -> None:
+def test_pictures_outside_the_roots_are_not_given(gallery: Backend, tmp_path: Path) -> None:
     async def work(client: Client) -> None:
         result = await client.call_tool("get_item", {"item_id": "img-red", "picture": True})
         assert result.is_error
@@ -173,20 +157,20 @@ def test_pictures_outside_the_roots_are_not_given(store: Backend, tmp_path: Path
         assert not (await client.call_tool("get_item", {"item_id": "img-red"})).is_error
 
     (tmp_path / "elsewhere").mkdir()
-    over_http(application(store, tmp_path, roots=[tmp_path / "elsewhere"]), work)
+    over_http(application(gallery, tmp_path, roots=[tmp_path / "elsewhere"]), work)
 
 
-def test_the_same_keys_and_bounds_stand_before_the_tools(store: Backend, tmp_path: Path) -> None:
+def test_the_same_keys_and_bounds_stand_before_the_tools(gallery: Backend, tmp_path: Path) -> None:
     keys = KeyStore(tmp_path / "keys.json")
     _, key = keys.add("reader", "read")
 
     async def work(client: Client) -> None:
         assert {tool.name for tool in (await client.list_tools()).tools} == TOOLS
 
-    over_http(application(store, tmp_path, keys=keys), work, Authorization=f"Bearer {key}")
+    over_http(application(gallery, tmp_path, keys=keys), work, Authorization=f"Bearer {key}")
     limits = Limits(rate=None, max_body_bytes=2000)
     json_body = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
-    with running(application(store, tmp_path, keys=keys, limits=limits)) as port:
+    with running(application(gallery, tmp_path, keys=keys, limits=limits)) as port:
         url = f"http://127.0.0.1:{port}/mcp"
         is_problem(httpx.post(url, json=INITIALIZE, headers=json_body), 401, "API key")
         json_body["Authorization"] = f"Bearer {key}"
@@ -198,13 +182,13 @@ def test_the_same_keys_and_bounds_stand_before_the_tools(store: Backend, tmp_pat
             httpx.post(url, json=INITIALIZE, headers=json_body | {"Origin": "http://evil.example"}), 403, "origin"
         )
         is_problem(httpx.get(url, headers=json_body), 405)
-    with running(application(store, tmp_path, keys=keys, limits=Limits(rate="1/hour"))) as port:
+    with running(application(gallery, tmp_path, keys=keys, limits=Limits(rate="1/hour"))) as port:
         url = f"http://127.0.0.1:{port}/mcp"
         assert httpx.post(url, json=INITIALIZE, headers=json_body).status_code == 200
         is_problem(httpx.post(url, json=INITIALIZE, headers=json_body), 429)
 
 
-def test_who_leaves_cancels_the_question(store: Backend, tmp_path: Path, server: FakeOpenAI) -> None:
+def test_who_leaves_cancels_the_question(gallery: Backend, tmp_path: Path, server: FakeOpenAI) -> None:
     server.behaviour = Behaviour(first_token_s=10)
 
     async def work(client: Client) -> None:
@@ -218,24 +202,24 @@ def test_who_leaves_cancels_the_question(store: Backend, tmp_path: Path, server:
             while not server.abandoned:
                 await anyio.sleep(0.01)
 
-    over_http(application(store, tmp_path, load_model=loader(through(server))), work)
+    over_http(application(gallery, tmp_path, load_model=loader(through(server))), work)
 
 
 def test_a_closed_connection_cancels_the_question_of_an_older_client(
-    store: Backend, tmp_path: Path, server: FakeOpenAI
+    gallery: Backend, tmp_path: Path, server: FakeOpenAI
 ) -> None:
     server.behaviour = Behaviour(first_token_s=10)
     params = {"name": "ask", "arguments": {"question": QUESTION}}
     call = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}
     headers = {"Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2025-06-18"}
-    with running(application(store, tmp_path, load_model=loader(through(server)))) as port:
+    with running(application(gallery, tmp_path, load_model=loader(through(server)))) as port:
         leave(f"http://127.0.0.1:{port}/mcp", call, lambda: server.received, **headers)
         until(lambda: server.abandoned == 1)
 
 
-def test_the_end_of_the_service_ends_a_call(store: Backend, tmp_path: Path, server: FakeOpenAI) -> None:
+def test_the_end_of_the_service_ends_a_call(gallery: Backend, tmp_path: Path, server: FakeOpenAI) -> None:
     server.behaviour = Behaviour(first_token_s=10)
-    app = application(store, tmp_path, load_model=loader(through(server)))
+    app = application(gallery, tmp_path, load_model=loader(through(server)))
 
     async def work(client: Client) -> None:
         async def stop() -> None:
@@ -263,7 +247,8 @@ import backends
 import retrieval.encoders
 from app.main import main
 from tests.support.chat_models import collection
-from tests.support.toy import ColourEncoder, KeptBackend
+from tests.support.toy import ColourEncoder
+from tests.support.toy import KeptBackend
 
 backends.engines()["kept"] = backends.EngineInfo(
     scheme="kept", backend="tests.support.toy:KeptBackend", example="kept://", summary="for tests"
@@ -280,7 +265,7 @@ def test_the_command_speaks_over_standard_input_and_output(tmp_path: Path, serve
         "SIGHTLINE_HOME": str(tmp_path / "home"),
         "SIGHTLINE_BACKEND": "kept://",
         "SIGHTLINE_MIN_RELEVANCE": "0",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "PYTHONPATH": str(ROOT),
         "OPENAI_API_KEY": "",
     }
     photos = tmp_path / "photos"

@@ -11,9 +11,8 @@ import pytest
 from backends import connect
 from backends.base import Backend, CollectionSpec, Record
 from retrieval.search.query import MAX_WEIGHT, SearchError, Term, parse_terms, query_vector
-from tests.app.test_api import png, served
-from tests.app.test_service import is_problem
 from tests.support.cli import paint
+from tests.support.service import is_problem, png, served
 from tests.support.toy import ColourEncoder
 
 BIG, HUGE = "9" * 400, "9" * 5_000

@@ -11,9 +11,10 @@ import pytest
 from app.http.app import create_app
 from backends import connect
 from tests.support.fuzzing import fuzz
+from tests.support.repository import ROOT
 from tests.support.toy import ColourEncoder
 
-PAGE = Path(__file__).parents[2] / "docs" / "http.md"
+PAGE = ROOT / "docs" / "http.md"
 
 
 @pytest.fixture

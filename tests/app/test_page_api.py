@@ -15,8 +15,8 @@ from backends import connect
 from backends.base import Backend, CollectionSpec, Record, Unavailable
 from retrieval.search.query import Term
 from retrieval.search.retriever import ItemNotFound, Retriever
-from tests.app.test_service import ids, is_problem
 from tests.support.cli import paint
+from tests.support.service import ids, is_problem
 from tests.support.serving import serving
 from tests.support.toy import ColourEncoder
 

@@ -14,13 +14,10 @@ from app.http.app import Limits, create_app
 from app.http.middleware import SecurityHeaders
 from backends import connect
 from backends.base import Backend, CollectionSpec
-from tests.app.test_service import is_problem
-from tests.app.test_serving import served_with
-from tests.support.cli import Run, encoder, run
+from tests.support.cli import Run
+from tests.support.service import is_problem
 from tests.support.serving import serving
 from tests.support.toy import ColourEncoder
-
-__all__ = ["encoder", "run", "served_with"]
 
 
 @pytest.fixture

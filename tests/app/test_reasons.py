@@ -11,8 +11,8 @@ from backends import connect
 from backends.base import CollectionSpec, Record
 from retrieval.search.reasons import why_nothing
 from retrieval.search.retriever import Retriever
-from tests.app.test_api import png, served
 from tests.support.cli import paint
+from tests.support.service import png, served
 from tests.support.toy import ColourEncoder
 
 

@@ -23,8 +23,8 @@ from app.http.app import Limits, create_app
 from app.http.server import PromptH11
 from backends import connect
 from backends.base import Backend, CollectionSpec, Record
-from tests.app.test_service import is_problem
 from tests.support.cli import paint
+from tests.support.service import is_problem
 from tests.support.serving import running, serving
 from tests.support.toy import ColourEncoder
 

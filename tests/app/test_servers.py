@@ -14,32 +14,6 @@ from app.core.local_servers import ServerError, down, find, running, up
 from backends.kit.local_server import Launch, LocalServer, answers
 from backends.weaviate import local_server as weaviate
 
-PROGRAM = """
-import http.server, sys
-http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()
-"""
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
-
-
-@pytest.fixture
-def port(monkeypatch, tmp_path):
-    port = free_port()
-    server = LocalServer(
-        "small",
-        f"small://127.0.0.1:{port}",
-        (port,),
-        lambda: None,
-        lambda folder: Launch([sys.executable, "-c", PROGRAM, str(port)], {"SMALL": "1"}),
-        lambda: answers(f"http://127.0.0.1:{port}/"),
-    )
-    monkeypatch.setitem(servers.servers(), "small", server)
-    yield port
-    down("small", tmp_path, kill=True)
-
 
 def replace(monkeypatch, **changes):
     small = servers.servers()["small"]

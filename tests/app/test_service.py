@@ -14,9 +14,10 @@ from PIL import Image
 from app.http.app import Limits, create_app
 from backends import connect
 from backends.base import CollectionSpec, Record
-from tests.retrieval.test_search import COLOURS, ColourEncoder, picture
 from tests.support.counting_encoder import CountingEncoder
+from tests.support.service import ids, is_problem
 from tests.support.serving import serving
+from tests.support.three_colours import COLOURS, ColourEncoder, picture
 
 
 class Broken(ColourEncoder):
@@ -53,17 +54,6 @@ def png(*colour: int) -> bytes:
     buffer = io.BytesIO()
     picture(*colour).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def ids(response: httpx.Response) -> list[str]:
-    assert response.status_code == 200, response.text
-    return [hit["id"] for hit in response.json()["hits"]]
-
-
-def is_problem(response: httpx.Response, status: int, *words: str) -> None:
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/problem+json"
-    assert all(word in response.json()["detail"] for word in words), response.text
 
 
 def test_search_by_text_image_and_terms(client):

@@ -26,13 +26,10 @@ from app.core.keys import KeyStore
 from app.http.app import Limits, create_app
 from backends import connect
 from backends.base import CollectionSpec, Record
-from tests.app.test_api import Slow
-from tests.app.test_service import is_problem
-from tests.support.cli import Run, encoder, paint, run
+from tests.support.cli import Run, paint
+from tests.support.service import is_problem
 from tests.support.serving import running, serving
-from tests.support.toy import ColourEncoder
-
-__all__ = ["encoder", "run"]
+from tests.support.toy import ColourEncoder, Slow
 
 
 @contextmanager
@@ -120,19 +117,6 @@ def test_running_requests_finish_before_the_end(tmp_path: Path) -> None:
 
 
 # What the command refuses and allows
-
-
-@pytest.fixture
-def served_with(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What `sightline serve` would have served, without serving it."""
-    seen: list[dict[str, Any]] = []
-
-    def create(store: Any, model: Any, collection: str, **options: Any) -> None:
-        seen.append(options)
-
-    monkeypatch.setattr("app.http.app.create_app", create)
-    monkeypatch.setattr("app.serve.run", lambda service, listener: None)
-    return seen
 
 
 def test_an_address_that_others_reach_needs_a_key_or_a_clear_word(

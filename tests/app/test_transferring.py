@@ -16,7 +16,6 @@ from app.main import main
 from backends import connect
 from backends.base import CollectionSpec, Record
 from backends.faiss.backend import FaissBackend
-from tests.app.test_servers import port  # noqa: F401 - the fixture: a small server called small
 
 
 @pytest.fixture
@@ -107,7 +106,7 @@ def test_ctrl_c_finishes_the_records_in_hand(store, tmp_path, capsys, monkeypatc
     assert "30 written, 20 were there" in capsys.readouterr().out
 
 
-def test_a_server_goes_up_and_down(port, isolated, monkeypatch, capsys):  # noqa: F811
+def test_a_server_goes_up_and_down(port, isolated, monkeypatch, capsys):
     assert main(["engines", "up", "small"]) == 0
     assert capsys.readouterr().out == f"small://127.0.0.1:{port}\n"
     assert servers.running("small", isolated)

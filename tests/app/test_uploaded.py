@@ -26,20 +26,13 @@ from app.core.uploaded import UploadedFiles
 from app.http.app import Limits, create_app
 from backends import connect
 from backends.base import Backend, CollectionSpec, Record, Unavailable
-from tests.app.test_service import is_problem
-from tests.support.cli import Run, encoder, paint, run
+from tests.support.cli import Run, paint
+from tests.support.repository import ROOT
+from tests.support.service import is_problem
 from tests.support.serving import serving
 from tests.support.toy import ColourEncoder
 
-__all__ = ["encoder", "run"]
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 ENGINES = ["exact://", "faiss:///{dir}", "pgvector-embedded:///{dir}"]
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
 
 
 @pytest.fixture
@@ -385,8 +378,8 @@ def test_killed_at_any_moment_it_loses_nothing_that_is_named(where: str, home: P
     url, name = f"faiss://{tmp_path}/store", f"{'a' * 32}.png"
     child = subprocess.run(
         [sys.executable, "-c", KILLED, where, url, str(home), name],
-        cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         timeout=60,
         check=False,
     )

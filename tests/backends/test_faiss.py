@@ -33,6 +33,7 @@ from backends.base import (
 from backends.faiss.backend import FaissBackend
 from backends.faiss.index import plan_index
 from backends.faiss.records import MAX_IDLE, Connections, reported
+from tests.support.repository import ROOT
 
 DIM = 24
 
@@ -465,7 +466,7 @@ def test_the_benchmark_measures_both_sides(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.embedded", "--records", "3000", "--dim", "16", "--queries", "4"]
     report = tmp_path / "report.json"
     command += ["--repeats", "1", "--json", str(report)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert "| faiss:// | 0.1% |" in done.stdout
     measured = json.loads(report.read_text())
     ours = [timing for timing in measured["timings"] if timing["side"] == "sightline"]

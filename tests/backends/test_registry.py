@@ -14,6 +14,7 @@ import pytest
 import backends
 from backends import registry
 from backends.registry import EngineInfo, named
+from tests.support.repository import ROOT
 
 PACKAGE = {
     "pyproject.toml": """
@@ -68,7 +69,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Python in a child process that has the package."""
-    paths = os.pathsep.join([str(Path(__file__).parents[2]), str(installed), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(ROOT), str(installed), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
         [sys.executable, *arguments],
         env={**os.environ, "PYTHONPATH": paths},

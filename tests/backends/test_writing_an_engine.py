@@ -14,7 +14,8 @@ import pytest
 from backends.base import CollectionSpec, Compare, Record, Unavailable
 from backends.conformance import BackendSuite, Sizes
 from backends.conformance.samples import clustered
-from tests.project.test_docs import ROOT, runnable
+from tests.support.documents import runnable
+from tests.support.repository import ROOT
 
 pytest.importorskip("usearch", reason="the engine of the document needs usearch: pip install 'sightline[test]'")
 

@@ -6,10 +6,9 @@ folder, servers through the modules in tests/support that start them, else their
 
 from __future__ import annotations
 
-import importlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from backends.conformance.twin import payload
 from backends.filters import MetadataValue
 from indexers.archive import export_collection, import_collection
 from indexers.transfer import copy
+from tests.support.open_engines import OPEN
 
 DIM = 12
 SPEC = CollectionSpec("matrix", DIM, "cosine", "an encoder's ✓ fingerprint")
@@ -75,44 +75,6 @@ def records() -> list[Record]:
     return made
 
 
-def in_folder(scheme: str) -> Callable[[Path, ExitStack], str]:
-    """An embedded engine."""
-    return lambda folder, _: f"{scheme}://{folder}"
-
-
-def helper(name: str, scheme: str):
-    """The module of tests/support that starts a server; a skip where there is none."""
-    try:
-        return importlib.import_module(f"tests.support.{name}")
-    except ModuleNotFoundError as error:
-        pytest.skip(f"{scheme}: no {error.name} here")
-
-
-def postgres(folder: Path, stack: ExitStack) -> str:
-    server = helper("postgres", "postgresql").Server(folder)
-    stack.callback(server.stop, "immediate")
-    return server.url(server.database())
-
-
-def milvus(_folder: Path, _stack: ExitStack) -> str:
-    return helper("milvus_server", "milvus").url()
-
-
-def weaviate(_folder: Path, _stack: ExitStack) -> str:
-    return helper("weaviate_server", "weaviate").server().url
-
-
-OPEN: dict[str, Callable[[Path, ExitStack], str]] = {
-    "exact": lambda _folder, _stack: "exact://",
-    "qdrant-local": lambda _folder, _stack: "qdrant-local://",
-    "faiss": in_folder("faiss"),
-    "qdrant-edge": in_folder("qdrant-edge"),
-    "milvus-lite": in_folder("milvus-lite"),
-    "pgvector-embedded": in_folder("pgvector-embedded"),
-    "postgresql": postgres,
-    "milvus": milvus,
-    "weaviate": weaviate,
-}
 # No package has the server; its adapter is the one of qdrant-local, which is here.
 NOT_HERE = {"qdrant"}
 ENGINES = [scheme for scheme in backends.engines() if scheme not in NOT_HERE]

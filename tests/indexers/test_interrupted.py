@@ -21,8 +21,7 @@ from backends.exact.backend import ExactBackend
 from indexers import IndexingError, Progress, index
 from retrieval.encoders.base import EncoderError
 from tests.support.counting_encoder import CountingEncoder
-
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.support.repository import ROOT
 
 
 def tree(root: Path, count: int) -> Path:
@@ -322,10 +321,10 @@ with backends.connect(url) as backend:
 def start(url: str, root: Path, ledger: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", CHILD, url, str(root), str(ledger)],
-        cwd=REPOSITORY,
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "pyproject.toml").is_file())
+from tests.support.repository import ROOT
+
 MAP = ROOT / "docs" / "architecture.md"
 DECISIONS = ROOT / "docs" / "decisions"
 HOUSES = ("sightline", "backends", "retrieval", "indexers", "app", "benchmarks", "tests")

@@ -7,17 +7,17 @@ import shutil
 import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 import backends
+from tests.support.repository import ROOT
 
 yaml = pytest.importorskip("yaml", reason="compose.yaml is read with PyYAML: pip install 'sightline[test]'")
 
-FILE = Path(__file__).parents[2] / "compose.yaml"
+FILE = ROOT / "compose.yaml"
 COMPOSE: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 SCHEMES = {"qdrant": "qdrant", "milvus": "milvus", "weaviate": "weaviate", "postgresql": "postgres"}

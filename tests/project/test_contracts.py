@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import backends
+from tests.support.repository import ROOT
 
-ROOT = Path(__file__).parents[2]
 HOUSES = ("backends", "retrieval", "indexers", "app", "benchmarks")
 PLANTED = [
     ("backends/faiss/search.py", "from backends.milvus import filters", "Engines know nothing of each other"),

@@ -8,7 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -16,30 +16,11 @@ import pytest
 from app.cli.main import EXIT_CODES
 from app.core.settings import Settings, variable
 from app.reference import ENGINES, PAGE, commands, engine_table, reference
+from tests.support.documents import README, Block, runnable
+from tests.support.repository import ROOT
 
-ROOT = Path(__file__).parents[2]
-README = ROOT / "README.md"
-FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<code>.*?)^```\s*$", re.MULTILINE | re.DOTALL)
 #: Photographs that the examples find in the folder `photos`.
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block that is run: its language, code and first line in the file."""
-
-    language: str
-    code: str
-    line: int
-
-
-def runnable(text: str) -> list[Block]:
-    """The ```python and ```bash blocks of a document; other words after the language, and console, are not run."""
-    blocks = []
-    for match in FENCE.finditer(text):
-        if match["info"].strip() in ("python", "bash"):
-            blocks.append(Block(match["info"].strip(), match["code"], text[: match.start()].count("\n") + 2))
-    return blocks
 
 
 def test_reference_is_up_to_date() -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import backends
+from tests.support.repository import ROOT
 
-ROOT = Path(__file__).parents[2]
 HOUSES = ("backends", "retrieval", "indexers", "app", "benchmarks")
 FOLDERS = sorted({info.backend.split(".")[1] for info in backends.engines().values()})
 # Names of engines, of the clients they are reached by, and of their folders.

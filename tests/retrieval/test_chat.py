@@ -34,9 +34,7 @@ from retrieval.chat.evidence import Tagger, find
 from retrieval.search.retriever import Retriever
 from tests.support.chat_models import CAPTIONS, JudgedRetriever, Scripted, collection, prompt_of
 from tests.support.cli import paint
-from tests.support.fake_openai import Behaviour, Failure, FakeOpenAI, _running, server
-
-__all__ = ["_running", "server"]
+from tests.support.fake_openai import Behaviour, Failure, FakeOpenAI, over_http
 
 QUESTION = "What is the dog on the red beach doing?"
 TRUTH = "A dog runs along a beach [1]."
@@ -45,11 +43,6 @@ TRUTH = "A dog runs along a beach [1]."
 @pytest.fixture
 def retriever(tmp_path: Path) -> Retriever:
     return collection(tmp_path)
-
-
-def over_http(server: FakeOpenAI, model: str = "fake-text", **options: object) -> ChatOpenAI:
-    settings = {"api_key": "sk-thekeythekeythekey", "max_retries": 0, "stream_usage": True} | options
-    return ChatOpenAI(model=model, base_url=server.base_url, **settings)
 
 
 def test_an_answer_with_its_sources(retriever: Retriever) -> None:

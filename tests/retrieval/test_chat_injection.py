@@ -17,12 +17,9 @@ from retrieval.chat.check.claims import citations
 from retrieval.chat.instructions import reads_like_an_instruction
 from retrieval.chat.shielding import printable, shield, unlink
 from retrieval.search.retriever import Retriever
-from tests.retrieval.test_chat import over_http
 from tests.support.chat_models import Scripted, collection, prompt_of
-from tests.support.fake_openai import FakeOpenAI, _running, server
+from tests.support.fake_openai import FakeOpenAI, over_http
 from tests.support.toy import ColourEncoder
-
-__all__ = ["_running", "server"]
 
 HONEST = "a brown dog runs along a red beach"
 #: Each is put behind an honest caption, in its own sentence.

@@ -24,11 +24,9 @@ from retrieval.search.keywords import KeywordSidecar
 from retrieval.search.query import Term, query_vector
 from retrieval.search.results import Result
 from retrieval.search.retriever import Retriever, SearchError
-from tests.support.cli import Outcome, Run, colours, encoder, run
+from tests.support.cli import Outcome, Run
 from tests.support.sample_engines import LimitedBackend
 from tests.support.toy import KeptBackend
-
-__all__ = ["colours", "encoder", "run"]
 
 DIM = 16
 COUNT = 260

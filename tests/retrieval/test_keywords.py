@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +27,7 @@ from backends.exact.backend import ExactBackend
 from backends.text import file_name, searched_text, words
 from retrieval.search.keyword_index import KeywordIndex
 from retrieval.search.keywords import KeywordSidecar, with_keywords
+from tests.support.repository import ROOT
 from tests.support.sample_engines import DurableBackend, LimitedBackend
 
 SPEC = CollectionSpec("c", 4)
@@ -311,7 +311,7 @@ DELETE = 'backend.delete("c", ids=["a"])'
 )
 def test_a_crash_at_any_point_leaves_the_engines_truth(tmp_path, patch, write, birds, dogs):
     url, folder = f"faiss://{tmp_path}/store", tmp_path / "keywords"
-    root = str(Path(__file__).parents[2])
+    root = str(ROOT)
     code = CRASH.format(root=root, url=url, folder=str(folder), patch=patch, write=write)
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.returncode == 9, ended.stderr

@@ -40,10 +40,9 @@ from retrieval.langchain.documents import original_metadata
 from retrieval.langchain.search import maximal_marginal_relevance
 from retrieval.search.results import Result
 from retrieval.search.retriever import EncoderMismatch, Retriever, SearchError
-from tests.project.test_docs import FENCE
+from tests.support.documents import FENCE
+from tests.support.repository import ROOT
 from tests.support.toy import PALETTE, ColourEncoder
-
-ROOT = Path(__file__).parents[2]
 
 
 class NamedEmbeddings(Embeddings):

@@ -30,8 +30,8 @@ import backends
 from backends import Backend, connect
 from retrieval.langchain import SightlineEmbeddings, SightlineRetriever, SightlineVectorStore
 from retrieval.search.retriever import Retriever
-from tests.indexers.test_copy_matrix import OPEN
 from tests.support.fake_qdrant import FakeQdrant
+from tests.support.open_engines import OPEN
 from tests.support.toy import PALETTE, ColourEncoder
 
 

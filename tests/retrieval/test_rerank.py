@@ -5,14 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from retrieval.search.rerank import CrossEncoder, Reranker, RerankError
+from tests.support.repository import ROOT
 
-ROOT = Path(__file__).parents[2]
 QUERY = "who bakes the bread?"
 TEXTS = [
     "The baker rises at three to knead the dough for the village.",

@@ -7,35 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from backends import connect
 from backends.base import Backend, CollectionNotFound, CollectionSpec, Record
 from retrieval.search.query import Term, parse_terms, query_vector
 from retrieval.search.retriever import EncoderMismatch, ItemNotFound, Retriever, SearchError, reciprocal_rank_fusion
-
-COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
-
-
-class ColourEncoder:
-    """A test encoder: a picture is its mean colour, a text the sum of the colours it names."""
-
-    name = "colours"
-    fingerprint = "colours:1"
-    dim = 3
-
-    def encode_texts(self, texts):
-        rows = [sum(np.array(COLOURS[w], float) for w in t.split() if w in COLOURS) for t in texts]
-        rows = np.array([row if np.any(row) else np.ones(3) for row in rows])
-        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-
-    def encode_images(self, images):
-        rows = np.array([np.asarray(image, float).reshape(-1, 3).mean(axis=0) + 1e-3 for image in images])
-        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-
-
-def picture(*colour: int) -> Image.Image:
-    return Image.new("RGB", (4, 4), colour)
+from tests.support.three_colours import ColourEncoder, picture
 
 
 @pytest.fixture

@@ -1,20 +1,20 @@
-"""Running the command line in this process, and a store with pictures to run it on."""
+"""Running the command line, in this process by the fixture `run` or in one of its own, and a picture to run it on."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
 from PIL import Image
 
-import backends
-from app.main import main
-from backends.base import CollectionSpec, Record
-from tests.support.toy import PALETTE, ColourEncoder, KeptBackend
+from tests.support.repository import ROOT
+from tests.support.toy import PALETTE
 
 
 @dataclass(frozen=True)
@@ -33,44 +33,6 @@ class Outcome:
 Run = Callable[..., Outcome]
 
 
-@pytest.fixture
-def encoder(monkeypatch: pytest.MonkeyPatch) -> ColourEncoder:
-    """The encoder that every name loads; what was asked for is in its name."""
-    model = ColourEncoder()
-
-    def load(name: str = "compact", *, device: str = "auto", precision: str = "auto") -> ColourEncoder:
-        if name.startswith("other"):
-            return ColourEncoder(name, fingerprint="other:9")
-        model.name = name
-        return model
-
-    monkeypatch.setattr("retrieval.encoders.load_encoder", load)
-    return model
-
-
-@pytest.fixture
-def run(
-    encoder: ColourEncoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> Run:
-    """Run one command line in `tmp_path` over the store ``kept://``."""
-    engine = backends.EngineInfo(
-        scheme="kept", backend="tests.support.toy:KeptBackend", example="kept://", summary="for tests"
-    )
-    monkeypatch.setitem(backends.engines(), "kept", engine)
-    monkeypatch.setattr(KeptBackend, "stores", {})
-    monkeypatch.setenv("SIGHTLINE_BACKEND", "kept://")
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> Outcome:
-        capsys.readouterr()
-        code = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return Outcome(code, captured.out, captured.err)
-
-    return call
-
-
 def paint(path: Path, colour: str, size: tuple[int, int] = (48, 32)) -> Path:
     """Write a picture of one colour."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,21 +40,14 @@ def paint(path: Path, colour: str, size: tuple[int, int] = (48, 32)) -> Path:
     return path
 
 
-@pytest.fixture
-def colours(run: Run, encoder: ColourEncoder, tmp_path: Path) -> Path:
-    """The collection ``default`` with a picture and a caption for each of five colours; returns the folder."""
-    store = KeptBackend.connect("kept://")
-    store.create(CollectionSpec("default", encoder.dim, encoder=encoder.fingerprint))
-    for number, colour in enumerate(("red", "green", "blue", "yellow", "black")):
-        path = paint(tmp_path / "pictures" / f"{colour}.png", colour)
-        text = f"a {colour} square"
-        common = {"number": number, "tags": ["flat", colour]}
-        image, words = encoder.encode_images([path])[0], encoder.encode_texts([text])[0]
-        store.upsert(
-            "default",
-            [
-                Record(f"img-{colour}", image, "image", text, path.as_uri(), common),
-                Record(f"txt-{colour}", words, "text", text, path.as_uri(), common),
-            ],
-        )
-    return tmp_path / "pictures"
+def sightline(*arguments: str, timeout_s: float = 60, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run the real program in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "app", *arguments],
+        cwd=ROOT,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
+from langchain_openai import ChatOpenAI
 
 from benchmarks.fake_openai import Behaviour, Failure, FakeOpenAI, Received
 
-__all__ = ["Behaviour", "Failure", "FakeOpenAI", "Received", "server"]
+__all__ = ["Behaviour", "Failure", "FakeOpenAI", "Received", "over_http"]
 
 
-@pytest.fixture(scope="module")
-def _running() -> Iterator[FakeOpenAI]:
-    with FakeOpenAI() as running:
-        yield running
-
-
-@pytest.fixture
-def server(_running: FakeOpenAI) -> FakeOpenAI:
-    """The server, honest and fast again, having received nothing."""
-    _running.behaviour = Behaviour()
-    _running.received.clear()
-    _running.abandoned = _running.finished = 0
-    return _running
+def over_http(server: FakeOpenAI, model: str = "fake-text", **options: object) -> ChatOpenAI:
+    settings = {"api_key": "sk-thekeythekeythekey", "max_retries": 0, "stream_usage": True} | options
+    return ChatOpenAI(model=model, base_url=server.base_url, **settings)

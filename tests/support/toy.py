@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import threading
 import zlib
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,3 +71,29 @@ class KeptBackend(ExactBackend):
 
     def close(self) -> None:
         """Keep everything."""
+
+
+class Slow(ColourEncoder):
+    """Encodes when it is let to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = threading.Event()
+        self.began = threading.Semaphore(0)
+
+    def encode_texts(self, texts: Any) -> Any:
+        self.began.release()
+        assert self.go.wait(20)
+        return super().encode_texts(texts)
+
+
+class Stuck(ColourEncoder):
+    """Encodes pictures when it is let to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = threading.Event()
+
+    def encode_images(self, images: Any) -> Any:
+        assert self.go.wait(20)
+        return super().encode_images(images)
