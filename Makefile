@@ -38,7 +38,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q tests/test_docs.py
+	$(BIN)/python -m pytest -q tests/project/test_docs.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -12,13 +12,18 @@ from typing import Any
 import pytest
 
 import backends
+from app.main import main
+from backends.base import CollectionSpec, Record
 from backends.conformance import BackendSuite
-from tests.local_server import required
+from benchmarks.fake_openai import Behaviour, FakeOpenAI
+from tests.support.cli import Outcome, Run, paint
+from tests.support.local_server import required
+from tests.support.toy import ColourEncoder, KeptBackend
 
 #: What the conformance suite came to, by scheme; and why an engine's checks were skipped, by class.
 OUTCOMES: dict[str, Counter[str]] = defaultdict(Counter)
 SKIPPED: dict[str, str] = {}
-#: What SIGHTLINE_TEST_REQUIRE may name beside engines; `tests.browser` sees to it.
+#: What SIGHTLINE_TEST_REQUIRE may name beside engines; `tests.support.browser` sees to it.
 PROGRAMS = {"chromium"}
 
 
@@ -40,6 +45,79 @@ def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
     monkeypatch.setenv("XDG_DATA_HOME", str(home / "share"))
     return home / "data"
+
+
+@pytest.fixture
+def encoder(monkeypatch: pytest.MonkeyPatch) -> ColourEncoder:
+    """The encoder that every name loads; what was asked for is in its name."""
+    model = ColourEncoder()
+
+    def load(name: str = "compact", *, device: str = "auto", precision: str = "auto") -> ColourEncoder:
+        if name.startswith("other"):
+            return ColourEncoder(name, fingerprint="other:9")
+        model.name = name
+        return model
+
+    monkeypatch.setattr("retrieval.encoders.load_encoder", load)
+    return model
+
+
+@pytest.fixture
+def run(
+    encoder: ColourEncoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """Run one command line in `tmp_path` over the store ``kept://``."""
+    engine = backends.EngineInfo(
+        scheme="kept", backend="tests.support.toy:KeptBackend", example="kept://", summary="for tests"
+    )
+    monkeypatch.setitem(backends.engines(), "kept", engine)
+    monkeypatch.setattr(KeptBackend, "stores", {})
+    monkeypatch.setenv("SIGHTLINE_BACKEND", "kept://")
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> Outcome:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return Outcome(code, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture
+def colours(run: Run, encoder: ColourEncoder, tmp_path: Path) -> Path:
+    """The collection ``default`` with a picture and a caption for each of five colours; returns the folder."""
+    store = KeptBackend.connect("kept://")
+    store.create(CollectionSpec("default", encoder.dim, encoder=encoder.fingerprint))
+    for number, colour in enumerate(("red", "green", "blue", "yellow", "black")):
+        path = paint(tmp_path / "pictures" / f"{colour}.png", colour)
+        text = f"a {colour} square"
+        common = {"number": number, "tags": ["flat", colour]}
+        image, words = encoder.encode_images([path])[0], encoder.encode_texts([text])[0]
+        store.upsert(
+            "default",
+            [
+                Record(f"img-{colour}", image, "image", text, path.as_uri(), common),
+                Record(f"txt-{colour}", words, "text", text, path.as_uri(), common),
+            ],
+        )
+    return tmp_path / "pictures"
+
+
+@pytest.fixture(scope="module")
+def _running() -> Iterator[FakeOpenAI]:
+    with FakeOpenAI() as running:
+        yield running
+
+
+@pytest.fixture
+def server(_running: FakeOpenAI) -> FakeOpenAI:
+    """The fake OpenAI server, honest and fast again, having received nothing."""
+    _running.behaviour = Behaviour()
+    _running.received.clear()
+    _running.abandoned = _running.finished = 0
+    return _running
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,0 +1,50 @@
+"""How each engine is opened for a test: in a folder, in memory, or on a server that is started."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+
+def in_folder(scheme: str) -> Callable[[Path, ExitStack], str]:
+    """An embedded engine."""
+    return lambda folder, _: f"{scheme}://{folder}"
+
+
+def helper(name: str, scheme: str):
+    """The module of tests/support that starts a server; a skip where there is none."""
+    try:
+        return importlib.import_module(f"tests.support.{name}")
+    except ModuleNotFoundError as error:
+        pytest.skip(f"{scheme}: no {error.name} here")
+
+
+def postgres(folder: Path, stack: ExitStack) -> str:
+    server = helper("postgres", "postgresql").Server(folder)
+    stack.callback(server.stop, "immediate")
+    return server.url(server.database())
+
+
+def milvus(_folder: Path, _stack: ExitStack) -> str:
+    return helper("milvus_server", "milvus").url()
+
+
+def weaviate(_folder: Path, _stack: ExitStack) -> str:
+    return helper("weaviate_server", "weaviate").server().url
+
+
+OPEN: dict[str, Callable[[Path, ExitStack], str]] = {
+    "exact": lambda _folder, _stack: "exact://",
+    "qdrant-local": lambda _folder, _stack: "qdrant-local://",
+    "faiss": in_folder("faiss"),
+    "qdrant-edge": in_folder("qdrant-edge"),
+    "milvus-lite": in_folder("milvus-lite"),
+    "pgvector-embedded": in_folder("pgvector-embedded"),
+    "postgresql": postgres,
+    "milvus": milvus,
+    "weaviate": weaviate,
+}
