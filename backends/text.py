@@ -11,7 +11,7 @@ WORD = re.compile(r"\w+")
 BM25_K1, BM25_B = 1.2, 0.75
 
 
-def words(text: str) -> list[str]:
+def tokenize(text: str) -> list[str]:
     """The words keyword search sees: runs of letters and digits, case and accents folded."""
     if text.isascii():
         return WORD.findall(text.lower())

@@ -13,7 +13,7 @@ from urllib.request import url2pathname
 
 from backends.redaction import shown
 
-__all__ = ["ServerUrl", "folder_of", "local_path", "server_of", "shown"]
+__all__ = ["ServerUrl", "local_path", "parse_folder_url", "parse_server_url", "shown"]
 
 # A name of Unicode letters is one too; what separates the parts of a URL is in none.
 _HOST = re.compile(r"[\w.:%-]+")
@@ -35,7 +35,7 @@ def local_path(uri: str | None) -> Path | None:
     return Path(os.fsdecode(unquote_to_bytes(parts.path)))
 
 
-def folder_of(url: str, scheme: str) -> Path:
+def parse_folder_url(url: str, scheme: str) -> Path:
     """The folder of ``scheme:///absolute/dir`` or ``scheme://./relative/dir``; percent escapes are decoded.
 
     Raises ValueError saying which form to use.
@@ -101,12 +101,12 @@ def place_of(url: str) -> str:
     """What tells the store of a URL from others: the folder with links resolved, or what `shown` leaves of a server."""
     scheme = url.partition("://")[0]
     try:
-        return f"{scheme}://{os.path.realpath(folder_of(url, scheme))}"
+        return f"{scheme}://{os.path.realpath(parse_folder_url(url, scheme))}"
     except (OSError, ValueError):
         return shown(url)
 
 
-def server_of(url: str, scheme: str, port: int, known: Collection[str], *, keyed: bool = False) -> ServerUrl:
+def parse_server_url(url: str, scheme: str, port: int, known: Collection[str], *, keyed: bool = False) -> ServerUrl:
     """The parts of ``scheme://host[:port][?option=value&...]``; `port` where the URL names none.
 
     With `keyed` a key may stand before the host: ``scheme://:KEY@host`` (percent-escaped where it must be).

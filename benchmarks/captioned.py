@@ -28,7 +28,7 @@ FOLDS = 5
 COLLECTION = "relevance"
 
 
-class Remembering:
+class CachingEncoder:
     """An encoder that encodes each text once: a query is asked of many collections."""
 
     def __init__(self, encoder: Encoder) -> None:

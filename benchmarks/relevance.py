@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.captioned import Collections, Remembering
+from benchmarks.captioned import CachingEncoder, Collections
 from benchmarks.encoders import DatasetError, read_dataset
 from retrieval import Retriever
 from retrieval.encoders import DEFAULT_ENCODER, EncoderError, load_encoder
@@ -196,7 +196,7 @@ def measure(folder: Path, absent: Sequence[Labelled], encoder: Encoder) -> dict[
     short = [each.query for each in read_queries(dataset.name, "present")]
     brief = ask(retriever, short).relevance if short else np.empty(0)
     # Asked of many collections, so each is encoded once; what was timed above was not.
-    remembering = replace(collections, encoder=Remembering(encoder))
+    remembering = replace(collections, encoder=CachingEncoder(encoder))
     questions = [each.query for each in absent]
     alone = curve(present.relevance, missing.relevance, brief)
     kinds = np.array([each.kind for each in absent])

@@ -35,7 +35,7 @@ def remove_stale(
     listing: Listing,
     *,
     expected: Collection[str],
-    spared: Collection[str],
+    kept_on_error: Collection[str],
     prune: bool,
     sure: bool,
     stop: threading.Event | None = None,
@@ -61,7 +61,7 @@ def remove_stale(
         if record.id in expected:
             continue
         path = str(record.metadata.get("path", ""))
-        if path in spared or _below(path, unread):
+        if path in kept_on_error or _below(path, unread):
             continue
         if path in paths:
             doomed.append(record.id)

@@ -196,9 +196,9 @@ class _Run:
                     self._source,
                     listing,
                     expected=self._expected,
-                    spared=self._tally.spared,
+                    kept_on_error=self._tally.kept_on_error,
                     prune=prune,
-                    sure=not self._tally.spared,
+                    sure=not self._tally.kept_on_error,
                     stop=self._stop,
                 )
                 if prune and ledger is not None:

@@ -36,7 +36,7 @@ class Tally:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.quarantined: list[Quarantined] = []
         #: Display paths of items that could not be used in this run: what is stored of them stays.
-        self.spared: set[str] = set()
+        self.kept_on_error: set[str] = set()
         self.done = 0
         self.path = ""
 
@@ -76,7 +76,7 @@ class Tally:
     def _set_aside(self, path: str, reason: str) -> None:
         with self._lock:
             self.quarantined.append(Quarantined(path, one_line(reason)))
-            self.spared.add(path)
+            self.kept_on_error.add(path)
             self.done += 1
             self.path = path
 

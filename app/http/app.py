@@ -28,8 +28,8 @@ from app.http import openai_errors
 from app.http.access import Access
 from app.http.context import NO_HOSTS, Service
 from app.http.limits import Limits
-from app.http.middleware import Gate, SecurityHeaders
-from app.http.observing import Observed
+from app.http.middleware import RequestGuard, SecurityHeaders
+from app.http.observing import RequestMetricsMiddleware
 from app.http.problems import SCHEMA, Refused, install_problem_handlers
 from app.http.proxies import BehindProxies
 from app.http.routes import chat, collections, engines, health, items, jobs, mcp, openai, search, uploads
@@ -142,7 +142,7 @@ def create_app(
     _add_page(app)
     _describe(app)
     # The last one added is the first to see a request.
-    app.add_middleware(Gate, service=service, hosts=hosts, origins=origins)
+    app.add_middleware(RequestGuard, service=service, hosts=hosts, origins=origins)
     if origins:
         app.add_middleware(
             CORSMiddleware,
@@ -153,7 +153,7 @@ def create_app(
             expose_headers=["Content-Range", "ETag", "Retry-After", "X-Request-ID"],
         )
     app.add_middleware(SecurityHeaders)
-    app.add_middleware(Observed, metrics=service.metrics)
+    app.add_middleware(RequestMetricsMiddleware, metrics=service.metrics)
     app.add_middleware(openai_errors.OpenAIErrors)
     if proxies:
         app.add_middleware(BehindProxies, proxies=proxies)

@@ -21,8 +21,8 @@ from app.core.roots import Roots, RootsError
 from app.core.uploaded import UploadedFiles
 from app.http.access import Access
 from app.http.breaker import Breaker
-from app.http.limits import Limits, Place, Places, Room
-from app.http.observing import Metrics, Staged
+from app.http.limits import FairSemaphore, Limits, Place, Places
+from app.http.observing import Metrics, TimedProxy
 from app.http.problems import Refused
 from app.http.thumbnails import Thumbnails
 from app.http.turns import Chats
@@ -95,8 +95,8 @@ class Service:
         )
         self._held = contextlib.ExitStack()
         self._pool = self._held.enter_context(shared_pool())
-        self._decoders = Room(limits.max_decoding)
-        self._glances = Room(limits.max_glances)
+        self._decoders = FairSemaphore(limits.max_decoding)
+        self._glances = FairSemaphore(limits.max_preview_decodes)
         self.metrics.gauge(
             "sightline_images_waiting", "Requests that wait to decode images.", lambda: self._decoders.waiting
         )
@@ -140,8 +140,8 @@ class Service:
             return kept
         check_name(wanted)
         forgotten = self._forgotten
-        staged = Staged(self.backend, self.metrics, _STORE_STAGES)
-        encoder = Staged(self.batched, self.metrics, _ENCODER_STAGES)
+        staged = TimedProxy(self.backend, self.metrics, _STORE_STAGES)
+        encoder = TimedProxy(self.batched, self.metrics, _ENCODER_STAGES)
         made = Retriever(cast(Backend, staged), cast(Encoder, encoder), wanted, samples=self._samples)
         with self._lock:
             # One that was dropped while this looked at it is not kept.

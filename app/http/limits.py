@@ -45,7 +45,7 @@ class Limits:
     max_large_bodies: int = 8
     large_body_bytes: int = MIB
     max_decoding: int = 4
-    max_glances: int = 2
+    max_preview_decodes: int = 2
     max_chats: int = 8
     decoding_wait_s: float = 10.0
     max_fetches: int = 8
@@ -107,7 +107,7 @@ class Places:
         return Place(self._free)
 
 
-class Room:
+class FairSemaphore:
     """Lets so many in at a time, in the order in which they came.
 
     A semaphore lets who comes just then pass by those that wait, who under load may wait for ever.

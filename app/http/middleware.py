@@ -41,7 +41,7 @@ class SecurityHeaders:
         await self.app(scope, receive, with_headers if scope["type"] == "http" else send)
 
 
-class Gate:
+class RequestGuard:
     """Refuses what no route should see.
 
     - A Host header that is not among `hosts` (``*`` for any), or is no host at all: a web page that makes its own

@@ -129,7 +129,7 @@ class Metrics:
                 self.stages.labels(name).observe(time.perf_counter() - start_s)
 
 
-class Staged:
+class TimedProxy:
     """An object whose calls of some methods are measured as stages; in all else it is that object.
 
     stages: the stage's name by the method's.
@@ -152,7 +152,7 @@ def _measured(function: Callable[..., Any], metrics: Metrics, stage: str) -> Cal
     return measured
 
 
-class Observed:
+class RequestMetricsMiddleware:
     """Gives each request an id, measures it, logs it in one line, and answers what no route could with a 500.
 
     The line holds id, method, the route's template, status, milliseconds and the key's id: no path,

@@ -54,7 +54,7 @@ class Past:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ChatRequest:
     """What a turn answers. `picture` gives the bytes of an image file, in the turn's thread."""
 
     question: str
@@ -94,7 +94,7 @@ class Chats:
         """Turns that are at work."""
         return len(self._turns)
 
-    async def begin(self, service: Service, asked: Asked) -> RunningTurn:
+    async def begin(self, service: Service, asked: ChatRequest) -> RunningTurn:
         """Start a turn, for the event loop that this is awaited on. Raises `Refused` with 503."""
         if self._load_model is None:
             raise Refused(503, "this service was started without a model, so that it answers no questions")
@@ -148,7 +148,7 @@ class Chats:
             self._turns.discard(turn)
         self._slots.release()
 
-    def _events(self, service: Service, asked: Asked, token: CancelToken) -> Generator[ChatEvent]:
+    def _events(self, service: Service, asked: ChatRequest, token: CancelToken) -> Generator[ChatEvent]:
         from retrieval.chat import Turn
 
         # What the request asks for wrongly is told before a model is loaded for it.
@@ -177,18 +177,22 @@ class Chats:
                     self._loaded = _Loaded(*self._load_model())
                 except Exception as error:
                     log.warning("no model: %s: %s", type(error).__name__, error)
-                    told = str(error) if _is_told(error) else "the model cannot be loaded: the service's log says why"
+                    told = (
+                        str(error)
+                        if is_user_facing(error)
+                        else "the model cannot be loaded: the service's log says why"
+                    )
                     raise Refused(503, told, {"Retry-After": "60"}) from None
             return self._loaded
 
-    def without_place(self, told: str) -> str:
+    def redact_endpoint(self, told: str) -> str:
         """What an error says, without where the model is asked: an address inside is nobody else's business."""
         from retrieval.chat.errors import endpoint
 
         place = endpoint(self._loaded.model) if self._loaded is not None else ""
         return told.replace(f" at {place}", "").replace(place, "the model's server") if place else told
 
-    def _chat(self, service: Service, loaded: _Loaded, asked: Asked) -> GroundedChat:
+    def _chat(self, service: Service, loaded: _Loaded, asked: ChatRequest) -> GroundedChat:
         """Kept as it knows labels and vectors; made anew when its collection was dropped since."""
         from retrieval.chat import GroundedChat
 
@@ -282,7 +286,7 @@ class RunningTurn:
             self._loop.call_soon_threadsafe(self._received.put_nowait, item)
 
 
-def explained(service: Service, error: Exception) -> Exception:
+def to_http_error(service: Service, error: Exception) -> Exception:
     """What a request is told for what its turn raised: a `Refused` for what went wrong with the model."""
     from retrieval.chat import ChatCancelled, ChatError, ChatTimeout, QuestionError
 
@@ -293,7 +297,7 @@ def explained(service: Service, error: Exception) -> Exception:
     if isinstance(error, QuestionError):
         return Refused(422, str(error))
     log.warning("%s: %s", type(error).__name__, error)
-    told = service.chats.without_place(str(error))
+    told = service.chats.redact_endpoint(str(error))
     if isinstance(error, ChatTimeout):
         return Refused(504, told)
     return Refused(502, told)
@@ -314,7 +318,7 @@ def _picture(service: Service, data: bytes) -> Image.Image:
         return service.load(data, Wanted(fit=KEPT_SIDE, middle=True))
 
 
-def _is_told(error: Exception) -> bool:
+def is_user_facing(error: Exception) -> bool:
     """Whether an error was written for the user: it is one line that says what to set, and holds no secret."""
     from app.core.errors import CommandError
     from retrieval.llms import ModelError

@@ -43,23 +43,23 @@ CHECKS = (
     "threads",
 )
 # pytest shows the two sides of a failed assertion only in modules it was told of before their import.
-pytest.register_assert_rewrite("backends.conformance.twin", *(f"backends.conformance.{name}" for name in CHECKS))
+pytest.register_assert_rewrite("backends.conformance.oracle", *(f"backends.conformance.{name}" for name in CHECKS))
 
+from backends.conformance.adversarial import HostileChecks  # noqa: E402
 from backends.conformance.collections import CollectionChecks  # noqa: E402
+from backends.conformance.filtered_recall import PromiseChecks  # noqa: E402
 from backends.conformance.filters import FilterChecks  # noqa: E402
 from backends.conformance.forks import ForkChecks  # noqa: E402
-from backends.conformance.hostile import HostileChecks  # noqa: E402
 from backends.conformance.indexes import IndexChecks  # noqa: E402
 from backends.conformance.keyword import KeywordChecks  # noqa: E402
 from backends.conformance.lifetime import LifetimeChecks  # noqa: E402
-from backends.conformance.promise import PromiseChecks  # noqa: E402
+from backends.conformance.oracle import Twin  # noqa: E402
 from backends.conformance.races import RaceChecks  # noqa: E402
 from backends.conformance.records import RecordChecks  # noqa: E402
 from backends.conformance.scanning import ScanChecks  # noqa: E402
 from backends.conformance.searching import SearchChecks  # noqa: E402
 from backends.conformance.store import Sizes, Store, Suite  # noqa: E402
 from backends.conformance.threads import ThreadChecks  # noqa: E402
-from backends.conformance.twin import Twin  # noqa: E402
 
 __all__ = ["BackendSuite", "Sizes", "Store", "Twin"]
 

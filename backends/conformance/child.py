@@ -17,8 +17,8 @@ import numpy as np
 
 from backends.base import Backend, BackendError
 from backends.conformance.forking import fork
+from backends.conformance.oracle import payload
 from backends.conformance.samples import poured, some
-from backends.conformance.twin import payload
 
 
 def say(answer: dict[str, Any]) -> None:
@@ -48,7 +48,7 @@ def write(backend: Backend, name: str, n: str) -> None:
     say({"written": int(n)})
 
 
-def pour(backend: Backend, name: str, start: str) -> None:
+def write_until_killed(backend: Backend, name: str, start: str) -> None:
     """Upsert until killed."""
     batch = int(start)
     while True:
@@ -63,7 +63,12 @@ def fork_(backend: Backend, name: str, argument: str) -> None:
     say(fork(backend, url, name, float(seconds)))
 
 
-TASKS: dict[str, Callable[[Backend, str, str], None]] = {"read": read, "write": write, "pour": pour, "fork": fork_}
+TASKS: dict[str, Callable[[Backend, str, str], None]] = {
+    "read": read,
+    "write": write,
+    "write_until_killed": write_until_killed,
+    "fork": fork_,
+}
 
 
 def main(target: str, url: str, task: str, name: str, argument: str = "") -> None:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from backends.base import And, Compare, Not, Operator, Or, Record, Unsupported, Where
 from backends.conformance import strategies
+from backends.conformance.oracle import Twin
 from backends.conformance.samples import some, vectors
 from backends.conformance.store import Store
-from backends.conformance.twin import Twin
 from backends.filters import MAX_NODES, MAX_VALUES, OPERATORS, ORDERINGS
 
 COLLECTIONS = 5

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from backends.base import CollectionNotFound, Compare, Record, Unsupported
+from backends.conformance.oracle import in_order, payload
 from backends.conformance.samples import HOSTILE, some, vectors
 from backends.conformance.store import Store
-from backends.conformance.twin import in_order, payload
 
 DOCUMENTS = {
     "boat": "a small wooden boat on a quiet lake",

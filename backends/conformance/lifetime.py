@@ -13,9 +13,9 @@ import pytest
 
 from backends.base import Backend, BackendError, CollectionSpec, Compare, Unavailable
 from backends.conformance.collections import ON_A_COLLECTION
+from backends.conformance.oracle import Twin, payload
 from backends.conformance.samples import POUR_BATCH, POUR_DIM, poured, some, vectors
 from backends.conformance.store import CHILD_TIMEOUT_S, Store
-from backends.conformance.twin import Twin, payload
 from backends.errors import Locked
 
 
@@ -30,7 +30,7 @@ def reap(process: subprocess.Popen[str]) -> None:
 
 def pour_and_kill(store: Store, url: str, name: str, start: int, rng: np.random.Generator) -> set[int]:
     """Let a child upsert batches from `start` until a random moment; the batches it acknowledged."""
-    process = store.child("pour", url, name, str(start))
+    process = store.child("write_until_killed", url, name, str(start))
     assert process.stdout is not None
     watchdog = threading.Timer(CHILD_TIMEOUT_S, process.kill)
     watchdog.start()

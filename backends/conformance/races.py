@@ -11,9 +11,9 @@ from functools import partial
 import numpy as np
 
 from backends.base import Backend, CollectionExists, CollectionNotFound, CollectionSpec, Compare
+from backends.conformance.oracle import payload
 from backends.conformance.samples import some, vectors
 from backends.conformance.store import Store
-from backends.conformance.twin import payload
 
 THREADS = 8
 ROUNDS = 5

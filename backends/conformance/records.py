@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from backends.base import And, Compare, DimensionMismatch, Or, Record
+from backends.conformance.oracle import payload
 from backends.conformance.samples import some, vectors
 from backends.conformance.store import Store
-from backends.conformance.twin import payload
 
 BAD_VECTORS: dict[str, Any] = {
     "NaN": np.array([np.nan] + [1.0] * 7, np.float32),

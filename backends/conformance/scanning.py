@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from backends.base import Compare, Record
+from backends.conformance.oracle import payload
 from backends.conformance.samples import some, stream, vectors
 from backends.conformance.store import Store
-from backends.conformance.twin import payload
 from backends.filters import MetadataValue
 
 

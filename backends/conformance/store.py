@@ -17,7 +17,7 @@ import pytest
 
 from backends import connect
 from backends.base import Backend, BackendError, Capabilities, CollectionSpec, IndexSpec, Metric
-from backends.conformance.twin import Twin
+from backends.conformance.oracle import Twin
 
 CHILD_TIMEOUT_S = 120
 

@@ -13,9 +13,9 @@ import pytest
 from numpy.typing import NDArray
 
 from backends.base import CollectionNotFound, Compare, Metric, Record
+from backends.conformance.oracle import RECALL, in_order, payload
 from backends.conformance.samples import some, unit, vectors
 from backends.conformance.store import Store
-from backends.conformance.twin import RECALL, in_order, payload
 from backends.kit.scores import similarity
 
 DIM = 16

@@ -30,7 +30,7 @@ from backends.base import (
 )
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection, plain_metadata
 from backends.filters import check_where
-from backends.text import BM25_B, BM25_K1, searched_text, words
+from backends.text import BM25_B, BM25_K1, searched_text, tokenize
 
 
 @dataclass(slots=True)
@@ -151,8 +151,8 @@ class ExactBackend(Backend):
         check_where(where)
         with self._lock:
             everything = self._matching(name, None)
-        texts = [Counter(words(searched_text(record.text, record.uri))) for record in everything]
-        wanted = set(words(query))
+        texts = [Counter(tokenize(searched_text(record.text, record.uri))) for record in everything]
+        wanted = set(tokenize(query))
         mean = sum(text.total() for text in texts) / max(1, len(texts)) or 1.0
         frequency = {word: sum(word in text for text in texts) for word in wanted}
         hits = []

@@ -28,7 +28,7 @@ from backends.faiss.collection import Collection
 from backends.faiss.files import sync_folder
 from backends.faiss.records import STORE, create_store
 from backends.locks import FolderLock
-from backends.urls import folder_of
+from backends.urls import parse_folder_url
 
 NEW, DROPPED = ".new-", ".dropped-"
 ONE_WRITER = (
@@ -66,7 +66,7 @@ class FaissBackend(Backend):
         The folder is made when the first collection is. Percent escapes are decoded. ValueError for a
         URL of another form, `Unavailable` when the path is not a folder.
         """
-        folder = folder_of(url, "faiss")
+        folder = parse_folder_url(url, "faiss")
         if folder.exists() and not folder.is_dir():
             raise Unavailable(f"{folder} is a file; faiss:// keeps its collections in a folder")
         return cls(folder)

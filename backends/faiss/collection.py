@@ -29,9 +29,9 @@ from backends.faiss.records import (
     insert_records,
     items_by_id,
     remove_rows,
-    reported,
     rows_of_ids,
     storable,
+    translate_errors,
 )
 from backends.faiss.search import find, find_text, known_selection, read_hits
 from backends.faiss.snapshot import Floats, Snapshot, read_snapshot
@@ -80,7 +80,7 @@ class Collection:
         """A transaction and the snapshot of the version it sees."""
         connection = self.connections.take()
         try:
-            with reported(self.connections.path):
+            with translate_errors(self.connections.path):
                 snapshot = self._begin(connection, kind)
                 yield connection, snapshot
                 connection.execute("COMMIT")
@@ -149,7 +149,7 @@ class Collection:
                     hits = read_hits(connection, snapshot, found, k, self.spec.metric == "cosine")
                     self.connections.check_unchanged(connection)
                 except sqlite3.Error:
-                    with reported(self.connections.path):
+                    with translate_errors(self.connections.path):
                         raise
                 finally:
                     self.connections.give(connection)
@@ -195,7 +195,7 @@ class Collection:
         norm = float(np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64).max()))
         with self._write() as (connection, snapshot):
             replaced = rows_of_ids(connection, [record.id for record in kept]) if snapshot.live else {}
-            self._bury(connection, snapshot, sorted(replaced.values()))
+            self._tombstone(connection, snapshot, sorted(replaced.values()))
             start = len(snapshot.rows)
             rows = np.arange(snapshot.next_row, snapshot.next_row + len(kept), dtype=np.int64)
             self.files.append(snapshot.generation, start, vectors, rows)
@@ -218,12 +218,12 @@ class Collection:
                 rows = snapshot.rows[slice(None) if selection is None else selection.positions].tolist()
             if not rows:
                 return 0
-            self._bury(connection, snapshot, rows)
+            self._tombstone(connection, snapshot, rows)
             self._commits(connection, snapshot, "live = ?", (snapshot.live - len(rows),))
         self._committed = snapshot.version + 1
         return len(rows)
 
-    def _bury(self, connection: sqlite3.Connection, snapshot: Snapshot, rows: list[int]) -> None:
+    def _tombstone(self, connection: sqlite3.Connection, snapshot: Snapshot, rows: list[int]) -> None:
         if rows:
             positions = snapshot.positions_of(np.array(rows, dtype=np.int64)).tolist()
             connection.executemany("INSERT INTO dead (position) VALUES (?)", [(p,) for p in positions])
@@ -242,7 +242,7 @@ class Collection:
                 self._compact(snapshot)
             else:
                 self._index(snapshot)
-            self._tidy()
+            self._vacuum()
 
     def _index(self, snapshot: Snapshot) -> None:
         wanted = plan_index(self.spec.index, snapshot.live)
@@ -289,22 +289,24 @@ class Collection:
             )
         self._committed = now.version + 1
 
-    def _tidy(self) -> None:
+    def _vacuum(self) -> None:
         with self.reading() as (_, snapshot):
             current = snapshot.index.description.file if snapshot.index is not None else None
             self.files.remove_except(snapshot.generation, current)
         # `execute` would step the pragma once, which frees one page.
-        self._alone(lambda connection: connection.executescript("PRAGMA incremental_vacuum"))
-        self._alone(_truncate_log)
+        self._with_connection(lambda connection: connection.executescript("PRAGMA incremental_vacuum"))
+        self._with_connection(_truncate_log)
 
     def drop(self) -> None:
         """Mark the collection as dropped, which every process sees at its next call."""
-        self._alone(lambda connection: connection.execute("UPDATE state SET dropped = 1, version = version + 1"))
+        self._with_connection(
+            lambda connection: connection.execute("UPDATE state SET dropped = 1, version = version + 1")
+        )
 
-    def _alone(self, action: Callable[[sqlite3.Connection], T]) -> T:
+    def _with_connection(self, action: Callable[[sqlite3.Connection], T]) -> T:
         connection = self.connections.take()
         try:
-            with reported(self.connections.path):
+            with translate_errors(self.connections.path):
                 return action(connection)
         finally:
             self.connections.give(connection)

@@ -2,7 +2,7 @@
 
 One writer process and any number of readers share ``store.sqlite3`` in WAL mode with
 ``synchronous=FULL``: a commit is on the disk when it returns. `fields` is a covering index over
-metadata for filters (see `backends.faiss.filters`), `words` an FTS5 index, without content of its own,
+metadata for filters (see `backends.faiss.filters`), `tokenize` an FTS5 index, without content of its own,
 over the words that `backends.text` says an item has.
 """
 
@@ -24,7 +24,7 @@ from backends.checks import plain_metadata
 from backends.errors import BackendError, Corrupt, Unavailable
 from backends.filters import MetadataValue, kind_of
 from backends.kit.sqlite_errors import is_refusal
-from backends.text import searched_text, words
+from backends.text import searched_text, tokenize
 
 FORMAT = 2
 APPLICATION_ID = 0x53494C54
@@ -66,7 +66,7 @@ Entry = tuple[str, str, str | int | float, int]
 
 
 @contextmanager
-def reported(path: Path) -> Iterator[None]:
+def translate_errors(path: Path) -> Iterator[None]:
     """Turn SQLite's errors into `BackendError`s that name the file: `Unavailable` only where it cannot be used."""
     try:
         yield
@@ -170,7 +170,7 @@ class Connections:
             raise Unavailable(f"{self.path} was written while it was read, and cannot be locked here: try again")
 
     def _opened(self, how: str, factory: type[sqlite3.Connection]) -> sqlite3.Connection:
-        with reported(self.path):
+        with translate_errors(self.path):
             connection = sqlite3.connect(
                 f"{self.path.absolute().as_uri()}?{how}",
                 uri=True,
@@ -203,7 +203,7 @@ class Connections:
         """One transaction: committed when the block ends, rolled back when it raises."""
         connection = self.take()
         try:
-            with reported(self.path):
+            with translate_errors(self.path):
                 connection.execute(f"BEGIN {kind}")
                 yield connection
                 connection.execute("COMMIT")
@@ -227,7 +227,7 @@ def create_store(path: Path, spec: CollectionSpec) -> None:
     """Write an empty collection's database; `path` must not exist."""
     connection = sqlite3.connect(path, isolation_level=None)
     try:
-        with reported(path):
+        with translate_errors(path):
             connection.executescript(SCHEMA)
             connection.execute(
                 "INSERT INTO state VALUES (1, ?, ?, 1, 1, 0, 0, 1, 0.0, NULL, 0)", (FORMAT, spec.to_json())
@@ -262,7 +262,7 @@ def insert_records(connection: sqlite3.Connection, first_row: int, records: Sequ
         metadata = plain_metadata(record.metadata)
         items.append((row, record.id, record.modality, record.text, record.uri, _encode(metadata)))
         entries.extend(field_entries(row, record.modality, metadata))
-        if searched := " ".join(words(searched_text(record.text, record.uri))):
+        if searched := " ".join(tokenize(searched_text(record.text, record.uri))):
             texts.append((row, searched))
     # Sorted, entries of one batch land beside each other in the tree.
     entries.sort(key=lambda entry: (entry[0], entry[1], entry[2]))
@@ -272,13 +272,13 @@ def insert_records(connection: sqlite3.Connection, first_row: int, records: Sequ
 
 
 def remove_rows(connection: sqlite3.Connection, rows: Sequence[int]) -> None:
-    """Take rows out of `items`, `fields` and `words`."""
+    """Take rows out of `items`, `fields` and `tokenize`."""
     for found in _selected(connection, f"{_ITEMS} row", rows):
         entries: list[Entry] = []
         texts: list[tuple[int, str]] = []
         for row, _, modality, text, uri, metadata in found:
             entries.extend(field_entries(row, modality, metadata_of(metadata)))
-            if searched := " ".join(words(searched_text(text, uri))):
+            if searched := " ".join(tokenize(searched_text(text, uri))):
                 texts.append((row, searched))
         connection.executemany("DELETE FROM fields WHERE key = ? AND kind = ? AND value = ? AND row = ?", entries)
         connection.executemany("INSERT INTO words (words, rowid, text) VALUES ('delete', ?, ?)", texts)

@@ -19,7 +19,7 @@ from backends.base import Hit, Where
 from backends.faiss.index import LoadedIndex
 from backends.faiss.records import ids_of_rows, items_by_row, metadata_of
 from backends.faiss.snapshot import Floats, Integers, Selection, Snapshot, exact_scores, scan_scores, within_reach
-from backends.text import words
+from backends.text import tokenize
 
 # Scores of a scan held at once, so that many queries over many rows stay in memory.
 SCAN_CELLS = 1 << 24
@@ -174,7 +174,7 @@ def find_text(
 
     Words are quoted, so that nothing a user types is FTS5 syntax.
     """
-    match = " OR ".join(f'"{word}"' for word in dict.fromkeys(words(query)))
+    match = " OR ".join(f'"{word}"' for word in dict.fromkeys(tokenize(query)))
     found: list[tuple[int, float]] = []
     if match:
         best = "SELECT rowid, -rank FROM words WHERE words MATCH ? ORDER BY rank LIMIT ?"

@@ -36,15 +36,15 @@ class TokenTranslator:
         """A condition: the record has one of these keywords."""
         raise NotImplementedError
 
-    def _both(self, conditions: Sequence[Any]) -> Any:
+    def _and(self, conditions: Sequence[Any]) -> Any:
         """A condition: all of these, two or more, hold."""
         raise NotImplementedError
 
-    def _either(self, conditions: Sequence[Any]) -> Any:
+    def _or(self, conditions: Sequence[Any]) -> Any:
         """A condition: one of these, two or more, holds."""
         raise NotImplementedError
 
-    def _neither(self, condition: Any) -> Any:
+    def _nor(self, condition: Any) -> Any:
         """A condition: this one does not hold."""
         raise NotImplementedError
 
@@ -85,7 +85,7 @@ class TokenTranslator:
             return False
         if len(kept) < 2:
             return kept[0] if kept else True
-        return self._both([self._condition(part) for part in kept])
+        return self._and([self._condition(part) for part in kept])
 
     def _any(self, parts: Sequence[Part]) -> Part:
         kept = [part for part in parts if part is not False]
@@ -97,10 +97,10 @@ class TokenTranslator:
         together: list[Part] = [frozenset().union(*keywords), *others] if keywords else others
         if len(together) < 2:
             return together[0] if together else False
-        return self._either([self._condition(part) for part in together])
+        return self._or([self._condition(part) for part in together])
 
     def _not(self, part: Part) -> Part:
-        return not part if isinstance(part, bool) else self._neither(self._condition(part))
+        return not part if isinstance(part, bool) else self._nor(self._condition(part))
 
     def _equality(self, where: Compare) -> Part:
         there = self._presence(where.field)

@@ -25,7 +25,7 @@ from backends.base import (
 )
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection
 from backends.filters import check_string
-from backends.milvus.collections import Collections, Opened
+from backends.milvus.collections import CollectionHandle, Collections
 from backends.milvus.connection import CALL_S, Connection, LiteServer, TooLarge
 from backends.milvus.filters import NOTHING, Dialect, all_of, expression, id_in, quote
 from backends.milvus.lite_filters import lite_expression
@@ -38,8 +38,8 @@ from backends.milvus.records import (
     words_of,
 )
 from backends.milvus.schema import WORDS_VECTOR
-from backends.milvus.search import MAX_LIMIT, Ask, Floats, search
-from backends.urls import folder_of
+from backends.milvus.search import MAX_LIMIT, Floats, SearchRequest, search
+from backends.urls import parse_folder_url
 
 PAGE_BYTES = 16 << 20
 IDS_PER_REQUEST = 1_000
@@ -67,7 +67,7 @@ class MilvusBackend(Backend):
 
     def __init__(self, connection: Connection, dialect: Dialect, lite: LiteServer | None, keyword: bool) -> None:
         self._connection, self._dialect, self._lite = connection, dialect, lite
-        self._shelf = Collections(connection, lite, keyword)
+        self._collections = Collections(connection, lite, keyword)
         if keyword != self.capabilities.keyword:
             # What a class cannot know of its server, the instance says.
             self.capabilities = replace(self.capabilities, keyword=keyword)  # type: ignore[misc]
@@ -88,22 +88,22 @@ class MilvusBackend(Backend):
     # Collections
 
     def collections(self) -> list[str]:
-        return self._shelf.names()
+        return self._collections.names()
 
     def describe(self, name: str) -> CollectionSpec:
-        return self._shelf.fresh(name).spec
+        return self._collections.fresh(name).spec
 
     def create(self, spec: CollectionSpec) -> None:
         check_index(spec, self.capabilities, "Milvus")
-        self._shelf.create(spec)
+        self._collections.create(spec)
 
     def drop(self, name: str) -> None:
-        self._shelf.drop(name)
+        self._collections.drop(name)
 
     # Records
 
     def upsert(self, name: str, records: Iterable[Record]) -> None:
-        opened = self._shelf.find(name)
+        opened = self._collections.find(name)
         kept, vectors = prepare_records(records, opened.spec)
         keyword = self.capabilities.keyword
         rows = [row_of(r, v, self._dialect, keyword) for r, v in zip(kept, vectors, strict=True)]
@@ -111,7 +111,7 @@ class MilvusBackend(Backend):
             return
         with opened.lock:
             for batch in batches(rows, opened.spec.dim):
-                self._shelf.call(opened, partial(self._store, opened.stored, batch))
+                self._collections.call(opened, partial(self._store, opened.stored, batch))
             self._written(opened, len(rows))
 
     def _store(self, stored: str, batch: list[dict[str, Any]], client: MilvusClient) -> None:
@@ -121,11 +121,11 @@ class MilvusBackend(Backend):
             # Lite's upsert keeps the old row's dynamic fields; its insert replaces all of it.
             client.insert(stored, batch)
 
-    def _written(self, opened: Opened, n: int) -> None:
+    def _written(self, opened: CollectionHandle, n: int) -> None:
         """Wait until what was written is seen by every reader."""
         if self._lite is None:
             # Not ``Session``, which waits for the client's last write alone: 2.3 tells it no time of a delete.
-            self._shelf.call(
+            self._collections.call(
                 opened,
                 lambda client: client.query(
                     opened.stored, filter=NOTHING, output_fields=["id"], limit=1, consistency_level="Strong"
@@ -134,9 +134,9 @@ class MilvusBackend(Backend):
             return
         opened.unflushed += n
         if opened.unflushed >= LITE_FLUSH_ROWS:
-            self._shelf.flush(opened)
+            self._collections.flush(opened)
 
-    def rows(self, opened: Opened, ids: list[str], fields: list[str]) -> list[dict[str, Any]]:
+    def rows(self, opened: CollectionHandle, ids: list[str], fields: list[str]) -> list[dict[str, Any]]:
         """The rows of these ids, in any order."""
         found: list[dict[str, Any]] = []
         step, start = IDS_PER_REQUEST, 0
@@ -152,8 +152,10 @@ class MilvusBackend(Backend):
                 start += step
         return found
 
-    def _query(self, opened: Opened, selection: str, fields: list[str], **options: Any) -> list[dict[str, Any]]:
-        return self._shelf.read(
+    def _query(
+        self, opened: CollectionHandle, selection: str, fields: list[str], **options: Any
+    ) -> list[dict[str, Any]]:
+        return self._collections.read(
             opened,
             lambda client, level: client.query(
                 opened.stored, filter=selection, output_fields=fields, consistency_level=level, **options
@@ -162,7 +164,7 @@ class MilvusBackend(Backend):
 
     def get(self, name: str, ids: Sequence[str], *, with_vectors: bool = False) -> list[Record]:
         ids = check_ids(ids)
-        opened = self._shelf.find(name)
+        opened = self._collections.find(name)
         wanted = _usable(ids)
         fields = ["id", *STORED, "vector"] if with_vectors else ["id", *STORED]
         found = {row["id"]: record_of(row) for row in self.rows(opened, wanted, fields)}
@@ -170,7 +172,7 @@ class MilvusBackend(Backend):
 
     def delete(self, name: str, *, ids: Sequence[str] | None = None, where: Where | None = None) -> int:
         ids = check_selection(ids, where)
-        opened = self._shelf.find(name)
+        opened = self._collections.find(name)
         with opened.lock:
             if ids is not None:
                 doomed = [row["id"] for row in self.rows(opened, _usable(ids), ["id"])]
@@ -179,28 +181,28 @@ class MilvusBackend(Backend):
                 doomed = [row["id"] for page in self.pages(opened, selection, ["id"]) for row in page]
             for start in range(0, len(doomed), IDS_PER_REQUEST):
                 selection = id_in(doomed[start : start + IDS_PER_REQUEST])
-                self._shelf.call(opened, partial(_remove, opened.stored, selection))
+                self._collections.call(opened, partial(_remove, opened.stored, selection))
             if doomed:
                 self._written(opened, len(doomed))
         return len(doomed)
 
     def count(self, name: str, where: Where | None = None) -> int:
-        opened = self._shelf.find(name)
+        opened = self._collections.find(name)
         return self.count_matching(opened, self._expression(opened, where))
 
-    def _expression(self, opened: Opened, where: Where | None) -> str:
+    def _expression(self, opened: CollectionHandle, where: Where | None) -> str:
         if where is None or self._lite is None:
             return expression(where, self._dialect)
         return lite_expression(self, opened, where, self._dialect)
 
-    def count_matching(self, opened: Opened, selection: str) -> int:
+    def count_matching(self, opened: CollectionHandle, selection: str) -> int:
         """How many rows match an expression."""
         if self._lite is not None and selection:
             return len(self._query(opened, selection, ["id"]))
         return int(self._query(opened, selection, ["count(*)"])[0]["count(*)"])
 
     def pages(
-        self, opened: Opened, selection: str, fields: list[str], batch: int = MAX_LIMIT, after: str = ""
+        self, opened: CollectionHandle, selection: str, fields: list[str], batch: int = MAX_LIMIT, after: str = ""
     ) -> Iterator[list[dict[str, Any]]]:
         """All rows that match, in the order of their ids, in pages of up to `batch`."""
         limit = min(batch, MAX_LIMIT)
@@ -226,7 +228,7 @@ class MilvusBackend(Backend):
         self, name: str, *, with_vectors: bool = True, cursor: str | None = None, batch: int = 1000
     ) -> Iterator[Page]:
         check_batch(batch)
-        opened = self._shelf.find(name)
+        opened = self._collections.find(name)
         fields = ["id", *STORED, "vector"] if with_vectors else ["id", *STORED]
         for page in self.pages(opened, "", fields, batch, cursor or ""):
             yield Page([record_of(row) for row in page], page[-1]["id"])
@@ -243,17 +245,22 @@ class MilvusBackend(Backend):
         effort: float | None = None,
     ) -> list[list[Hit]]:
         check_search(k, effort, self.capabilities)
-        opened = self._shelf.find(name)
+        opened = self._collections.find(name)
         queries = prepare_queries(vectors, opened.spec)
         if not len(queries):
             return []
         selection = self._expression(opened, where)
-        index = self._shelf.index_now(opened)
+        index = self._collections.index_now(opened)
         return search(
-            self, Ask(opened, opened.spec.metric, index, queries, int(k), selection, effort, self._lite is not None)
+            self,
+            SearchRequest(
+                opened, opened.spec.metric, index, queries, int(k), selection, effort, self._lite is not None
+            ),
         )
 
-    def nearest(self, ask: Ask, queries: Floats, limit: int, params: dict[str, int], fields: list[str]) -> list[Any]:
+    def nearest(
+        self, ask: SearchRequest, queries: Floats, limit: int, params: dict[str, int], fields: list[str]
+    ) -> list[Any]:
         """Milvus's hits for each query."""
         opened = ask.opened
 
@@ -271,7 +278,7 @@ class MilvusBackend(Backend):
             return found
 
         try:
-            answers = self._shelf.read(opened, work)
+            answers = self._collections.read(opened, work)
         except TooLarge:
             if len(queries) > 1:
                 middle = len(queries) // 2
@@ -294,13 +301,13 @@ class MilvusBackend(Backend):
                 f"Milvus {self._connection.version} has no keyword search: it came with 2.5, and Milvus Lite has it"
             )
         check_search(k, None, self.capabilities)
-        opened = self._shelf.find(name)
+        opened = self._collections.find(name)
         # Twice the same word weighs no more, and stray text is not parsed: Milvus gets words only.
         wanted = " ".join(dict.fromkeys(words_of(query).split()))
         if not wanted:
             return []
         selection = self._expression(opened, where)
-        (found,) = self._shelf.read(
+        (found,) = self._collections.read(
             opened,
             lambda client, level: client.search(
                 opened.stored,
@@ -323,11 +330,11 @@ class MilvusBackend(Backend):
 
         While that graph is built, searches by any handle wait.
         """
-        opened = self._shelf.find(name)
-        self._shelf.flush(opened)
-        if self._shelf.outgrown(opened, self.count_matching(opened, "")):
-            self._shelf.make_graph(opened)
-        self._shelf.await_index(opened)
+        opened = self._collections.find(name)
+        self._collections.flush(opened)
+        if self._collections.needs_graph(opened, self.count_matching(opened, "")):
+            self._collections.make_graph(opened)
+        self._collections.await_index(opened)
 
     def close(self) -> None:
         self._connection.close()
@@ -350,7 +357,7 @@ class MilvusLiteBackend(MilvusBackend):
     @classmethod
     def connect(cls, url: str) -> Self:
         """Open ``milvus-lite:///dir``; the folder is made where there is none."""
-        lite = LiteServer.of(folder_of(url, "milvus-lite"))
+        lite = LiteServer.of(parse_folder_url(url, "milvus-lite"))
         try:
             connection = Connection(
                 f"http://127.0.0.1:{lite.port}", f"milvus-lite://{lite.folder}", "this is a fault of Milvus Lite"

@@ -27,7 +27,7 @@ INDEX_STALLED_S = 300.0
 
 
 @dataclass(slots=True)
-class Opened:
+class CollectionHandle:
     """A collection that this handle has used: its spec, and the index it had when last asked."""
 
     spec: CollectionSpec
@@ -64,7 +64,7 @@ class Collections:
 
     def __init__(self, connection: Connection, lite: LiteServer | None, keyword: bool) -> None:
         self.connection, self.lite, self.keyword = connection, lite, keyword
-        self._opened: dict[str, Opened] = {}
+        self._opened: dict[str, CollectionHandle] = {}
 
     def names(self) -> list[str]:
         """The names of those that Sightline made."""
@@ -77,7 +77,7 @@ class Collections:
                     names.append(name)
         return sorted(names)
 
-    def find(self, name: str) -> Opened:
+    def find(self, name: str) -> CollectionHandle:
         """The collection, known or asked for. Raises `CollectionNotFound`."""
         self.connection.check_open()
         opened = self._opened.get(name)
@@ -86,13 +86,15 @@ class Collections:
             self._opened[name] = opened
         return opened
 
-    def _open(self, name: str, stored: str) -> Opened:
+    def _open(self, name: str, stored: str) -> CollectionHandle:
         if self.lite is None:
-            return Opened(self._described(name, stored), stored)
+            return CollectionHandle(self._described(name, stored), stored)
         shared = self.lite.name(stored)
         # Lite opens a collection when it is first asked of it, and two who ask at once get one each.
         with shared.gate.alone():
-            return Opened(self._described(name, stored), stored, lock=shared.writer, name=shared, made=shared.made)
+            return CollectionHandle(
+                self._described(name, stored), stored, lock=shared.writer, name=shared, made=shared.made
+            )
 
     def _described(self, name: str, stored: str) -> CollectionSpec:
         spec = spec_of(self.connection.call(name, lambda client: client.describe_collection(stored)))
@@ -102,7 +104,7 @@ class Collections:
             )
         return spec
 
-    def fresh(self, name: str) -> Opened:
+    def fresh(self, name: str) -> CollectionHandle:
         """The collection as it is now, whoever may have made it anew."""
         if self.lite is None:
             self.forget(name)
@@ -112,25 +114,25 @@ class Collections:
         """Ask again next time."""
         self._opened.pop(name, None)
 
-    def call(self, opened: Opened, work: Callable[[MilvusClient], T]) -> T:
+    def call(self, opened: CollectionHandle, work: Callable[[MilvusClient], T]) -> T:
         """Do `work`; where the collection is not loaded, load it and wait."""
 
         def used(client: MilvusClient) -> T:
             with opened.in_use():
                 return work(client)
 
-        def revive() -> None:
+        def restart() -> None:
             with opened.in_use():
                 self._load(opened)
 
         try:
-            return self.connection.call(opened.spec.name, used, revive)
+            return self.connection.call(opened.spec.name, used, restart)
         except BackendError:
             # It may have been dropped, and made again as another one.
             self.forget(opened.spec.name)
             raise
 
-    def read(self, opened: Opened, work: Callable[[MilvusClient, str], T]) -> T:
+    def read(self, opened: CollectionHandle, work: Callable[[MilvusClient, str], T]) -> T:
         """Do `work` at a consistency level that shows all acknowledged writes.
 
         A writer waits until its writes are visible, so ``Bounded``, which waits for nothing younger than
@@ -144,7 +146,7 @@ class Collections:
     def create(self, spec: CollectionSpec) -> None:
         """Make a collection. Raises `CollectionExists`, `Unsupported`."""
         index = index_of(spec.index, self.lite is not None)
-        opened = Opened(spec, stored_name(spec.name))
+        opened = CollectionHandle(spec, stored_name(spec.name))
         with self._alone(opened.stored):
             self._make(opened)
             self._changed(opened.stored)
@@ -173,7 +175,7 @@ class Collections:
             finally:
                 self.lite.clear(stored)
 
-    def _make(self, opened: Opened) -> None:
+    def _make(self, opened: CollectionHandle) -> None:
         spec, stored, call = opened.spec, opened.stored, self.connection.call
         exists = CollectionExists(f"collection {spec.name!r} is already in {self.connection.address}")
         if call(spec.name, lambda client: client.has_collection(stored)):
@@ -185,13 +187,13 @@ class Collections:
         properties = {"sightline": described} if self.lite is not None else {}
         call(spec.name, lambda client: client.create_collection(stored, schema=schema, properties=properties))
 
-    def _build(self, opened: Opened, index: Index) -> None:
+    def _build(self, opened: CollectionHandle, index: Index) -> None:
         params = index_params(opened.spec, index, self.keyword)
         self.connection.call(
             opened.spec.name, lambda client: client.create_index(opened.stored, params, sync=False, timeout=CALL_S)
         )
 
-    def _load(self, opened: Opened) -> None:
+    def _load(self, opened: CollectionHandle) -> None:
         """Ask for the collection to be loaded; where its creator was killed before, give it its index."""
         opened.synced = False
 
@@ -223,7 +225,7 @@ class Collections:
         if self.lite is not None:
             self.lite.name(stored).made += 1
 
-    def index_now(self, opened: Opened) -> Index:
+    def index_now(self, opened: CollectionHandle) -> Index:
         """The index that the collection has; `flush`, here or elsewhere, may have made a graph of ``auto``."""
         spec = opened.spec.index
         if spec.kind != "auto" or spec.quantization != "none" or self.lite is not None:
@@ -234,12 +236,12 @@ class Collections:
             opened.asked = time.monotonic()
         return opened.index
 
-    def flush(self, opened: Opened) -> None:
+    def flush(self, opened: CollectionHandle) -> None:
         """Seal what was written; in Lite, what it then reads 20 times as fast."""
         self.call(opened, lambda client: client.flush(opened.stored, timeout=CALL_S))
         opened.unflushed = 0
 
-    def outgrown(self, opened: Opened, rows: int) -> bool:
+    def needs_graph(self, opened: CollectionHandle, rows: int) -> bool:
         """Whether a collection of kind ``auto`` is searched by scanning, but large enough for a graph."""
         size_bytes = 4 * rows * opened.spec.dim
         return (
@@ -249,7 +251,7 @@ class Collections:
             and self.index_now(opened) == FLAT
         )
 
-    def make_graph(self, opened: Opened) -> None:
+    def make_graph(self, opened: CollectionHandle) -> None:
         """Give it an HNSW index. Until that is built, calls of all handles wait."""
         with opened.lock:
             self.call(opened, lambda client: client.release_collection(opened.stored))
@@ -258,7 +260,7 @@ class Collections:
             opened.asked = -REFRESH_S
             self._load(opened)
 
-    def await_index(self, opened: Opened) -> None:
+    def await_index(self, opened: CollectionHandle) -> None:
         """Return when all sealed rows are indexed."""
         least, since = -1, time.monotonic()
         while True:

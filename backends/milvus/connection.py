@@ -23,7 +23,7 @@ from backends.locks import SharedLock, require_writable
 from backends.milvus.records import PREFIX
 from backends.processes import claim_grpc
 from backends.redaction import redact
-from backends.urls import server_of
+from backends.urls import parse_server_url
 
 T = TypeVar("T")
 
@@ -212,7 +212,7 @@ class Connection:
 
         Raises `Unavailable`, ValueError for a malformed URL.
         """
-        parts = server_of(url, "milvus", 19530, ("token", "database", "secure", "timeout"))
+        parts = parse_server_url(url, "milvus", 19530, ("token", "database", "secure", "timeout"))
         timeout_s = float(parts.number("timeout", int(CALL_S), 86_400))
         host = parts.address.removeprefix("milvus://")
         return cls(
@@ -235,8 +235,8 @@ class Connection:
         found = re.match(r"v?(\d+)\.(\d+)", self.version)
         return (int(found[1]), int(found[2])) if found else (0, 0)
 
-    def call(self, name: str, work: Callable[[MilvusClient], T], revive: Callable[[], None] | None = None) -> T:
-        """Do `work` with the client; where the collection `name` is not loaded, `revive` it and wait.
+    def call(self, name: str, work: Callable[[MilvusClient], T], restart: Callable[[], None] | None = None) -> T:
+        """Do `work` with the client; where the collection `name` is not loaded, `restart` it and wait.
 
         Raises `CollectionNotFound`, `Unavailable` or another `BackendError`.
         """
@@ -250,9 +250,9 @@ class Connection:
                     continue
                 if isinstance(error, ValueError) and "closed channel" not in str(error):
                     raise
-                if revive is None or time.monotonic() > deadline or not self._unloaded(error):
+                if restart is None or time.monotonic() > deadline or not self._unloaded(error):
                     raise self._translated(error, name) from None
-            revive()
+            restart()
             time.sleep(POLL_S)
 
     def _unloaded(self, error: BaseException) -> bool:

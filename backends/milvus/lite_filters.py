@@ -24,7 +24,7 @@ from backends.milvus.filters import (
 from backends.milvus.records import STORED, record_of
 
 if TYPE_CHECKING:
-    from backends.milvus.collections import Opened
+    from backends.milvus.collections import CollectionHandle
 
 # Of a filter with more fields than this Lite sees only those that some record has; and with more of these, at most
 # so many cells: it reads the JSON of a record anew for each, 10 us a cell, where a field is rare.
@@ -34,12 +34,12 @@ LITE_FIELDS, LITE_CELLS = 64, 1_000_000
 class Pages(Protocol):
     """What is needed of the store."""
 
-    def pages(self, opened: Opened, selection: str, fields: list[str]) -> Iterator[list[dict[str, Any]]]:
+    def pages(self, opened: CollectionHandle, selection: str, fields: list[str]) -> Iterator[list[dict[str, Any]]]:
         """All rows that match, in the order of their ids."""
         ...
 
 
-def lite_expression(reader: Pages, opened: Opened, where: Where, dialect: Dialect) -> str:
+def lite_expression(reader: Pages, opened: CollectionHandle, where: Where, dialect: Dialect) -> str:
     """The filter in Milvus's language, with those of many values and fields that some record has.
 
     Raises ValueError as `backends.filters.check_where` does, `Unsupported` for what would take Lite minutes.
@@ -54,7 +54,7 @@ def lite_expression(reader: Pages, opened: Opened, where: Where, dialect: Dialec
     return expression(tree, dialect, stored_values(wide, rows))
 
 
-def _narrowed(reader: Pages, opened: Opened, tree: Where) -> Where:
+def _narrowed(reader: Pages, opened: CollectionHandle, tree: Where) -> Where:
     """The filter without fields that no record has, where it names many."""
     if len(fields_of(tree)) <= LITE_FIELDS:
         return tree

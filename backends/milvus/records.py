@@ -19,7 +19,7 @@ from backends.checks import plain_metadata
 from backends.errors import Corrupt, Unsupported
 from backends.filters import MetadataValue
 from backends.milvus.filters import Dialect
-from backends.text import searched_text, words
+from backends.text import searched_text, tokenize
 
 PREFIX = "sightline_"
 MARK = "sightline:1:"
@@ -60,7 +60,7 @@ def spec_of(description: Mapping[str, Any]) -> CollectionSpec | None:
 
 def words_of(text: str) -> str:
     """The words of a text as the BM25 function takes them: folded, between single spaces, cut to what fits."""
-    joined = " ".join(words(text))
+    joined = " ".join(tokenize(text))
     return joined.encode()[:MAX_VARCHAR_BYTES].decode(errors="ignore") if len(joined) > 16_000 else joined
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import Hit, Metric
-from backends.milvus.collections import Opened
+from backends.milvus.collections import CollectionHandle
 from backends.milvus.records import STORED, hit_of
 from backends.milvus.schema import DEFAULT_NLIST, Index
 
@@ -34,10 +34,10 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class SearchRequest:
     """One search: what to look for, among what, and on which index."""
 
-    opened: Opened
+    opened: CollectionHandle
     metric: Metric
     index: Index
     queries: Floats
@@ -50,19 +50,21 @@ class Ask:
 class Reader(Protocol):
     """What the search needs of the store."""
 
-    def nearest(self, ask: Ask, queries: Floats, limit: int, params: dict[str, int], fields: list[str]) -> list[Any]:
+    def nearest(
+        self, ask: SearchRequest, queries: Floats, limit: int, params: dict[str, int], fields: list[str]
+    ) -> list[Any]:
         """Milvus's hits for each query."""
         ...
 
-    def pages(self, opened: Opened, expression: str, fields: list[str]) -> Iterator[list[Row]]:
+    def pages(self, opened: CollectionHandle, expression: str, fields: list[str]) -> Iterator[list[Row]]:
         """All rows that match, in the order of their ids."""
         ...
 
-    def rows(self, opened: Opened, ids: list[str], fields: list[str]) -> list[Row]:
+    def rows(self, opened: CollectionHandle, ids: list[str], fields: list[str]) -> list[Row]:
         """The rows of these ids."""
         ...
 
-    def count_matching(self, opened: Opened, expression: str) -> int:
+    def count_matching(self, opened: CollectionHandle, expression: str) -> int:
         """How many rows match."""
         ...
 
@@ -81,7 +83,7 @@ def scores_of(query: Floats, vectors: Floats, metric: Metric) -> list[float]:
     return scores
 
 
-def search(reader: Reader, ask: Ask) -> list[list[Hit]]:
+def search(reader: Reader, ask: SearchRequest) -> list[list[Hit]]:
     """The hits of every query; see `Backend.search`."""
     if ask.index.exact:
         return _exact(reader, ask)
@@ -104,7 +106,7 @@ def search(reader: Reader, ask: Ask) -> list[list[Hit]]:
     return _scan(reader, ask)
 
 
-def search_params(ask: Ask, share: float, total: int) -> dict[str, int]:
+def search_params(ask: SearchRequest, share: float, total: int) -> dict[str, int]:
     """``ef`` or ``nprobe`` of an effort, raised as the share of the rows that the filter keeps falls."""
     if ask.index.type.startswith("HNSW"):
         if ask.lite and ask.expression:
@@ -118,7 +120,7 @@ def search_params(ask: Ask, share: float, total: int) -> dict[str, int]:
 
 
 def _nearest(
-    reader: Reader, ask: Ask, queries: Floats, limit: int, params: dict[str, int]
+    reader: Reader, ask: SearchRequest, queries: Floats, limit: int, params: dict[str, int]
 ) -> Iterator[tuple[Floats, Any]]:
     fields = [*STORED, "vector"] if ask.metric != "cosine" or ask.index.quantized else STORED
     step = max(1, HITS_PER_REQUEST // limit)
@@ -127,7 +129,7 @@ def _nearest(
         yield from zip(block, reader.nearest(ask, block, limit, params, fields), strict=True)
 
 
-def _hits(ask: Ask, query: Floats, found: Any, exact: bool) -> list[Hit]:
+def _hits(ask: SearchRequest, query: Floats, found: Any, exact: bool) -> list[Hit]:
     rows = [(hit["id"], hit["entity"], hit["distance"]) for hit in found]
     if not rows:
         return []
@@ -142,7 +144,7 @@ def _hits(ask: Ask, query: Floats, found: Any, exact: bool) -> list[Hit]:
     return hits
 
 
-def _exact(reader: Reader, ask: Ask) -> list[list[Hit]]:
+def _exact(reader: Reader, ask: SearchRequest) -> list[list[Hit]]:
     """On a FLAT index: the k best, and among those that tie at the cut the lowest ids."""
     answers: list[list[Hit]] = [[] for _ in ask.queries]
     open_rows = list(range(len(ask.queries)))
@@ -164,7 +166,7 @@ def _exact(reader: Reader, ask: Ask) -> list[list[Hit]]:
     return answers
 
 
-def _scan(reader: Reader, ask: Ask) -> list[list[Hit]]:
+def _scan(reader: Reader, ask: SearchRequest) -> list[list[Hit]]:
     """Compare everything that matches, read page by page."""
     best: list[list[tuple[float, str]]] = [[] for _ in ask.queries]
     for page in reader.pages(ask.opened, ask.expression, ["id", "vector"]):

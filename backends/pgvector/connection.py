@@ -94,13 +94,13 @@ def parse_url(url: str) -> tuple[str, str]:
 class Database:
     """A pool of connections to one database; `run` gives work a connection and retries what is safe to retry.
 
-    `revive` is called when the server went away, before the second attempt; it may start the server.
+    `restart` is called when the server went away, before the second attempt; it may start the server.
     """
 
-    def __init__(self, conninfo: str, address: str, revive: Callable[[], None] | None = None) -> None:
+    def __init__(self, conninfo: str, address: str, restart: Callable[[], None] | None = None) -> None:
         self.address = address
         self._conninfo = conninfo
-        self._revive = revive
+        self._revive = restart
         self._settings = dict(_SESSION)
         self._vector_oid = 0
         self._timeout_s = float(conninfo_to_dict(conninfo).get("connect_timeout") or CONNECT_TIMEOUT_S)

@@ -25,7 +25,7 @@ class EmbeddedPostgresBackend(PostgresBackend):
         self._server: pgvector_server.LocalServer | None = server
         address = f"pgvector-embedded://{server.folder}"
         try:
-            super().__init__(Database(server.conninfo, address, server.revive))
+            super().__init__(Database(server.conninfo, address, server.restart))
         except BaseException:
             self._release()
             raise

@@ -19,7 +19,7 @@ from backends.base import Backend, CollectionSpec, Record
 from backends.pgvector.backend import PostgresBackend
 from backends.pgvector.index import find
 from backends.pgvector.search import SETTINGS
-from backends.text import words
+from backends.text import tokenize
 
 _COLUMNS = "id, modality, text, uri, metadata, terms, length, vector"
 _TYPES = ("text", "text", "text", "text", "jsonb", "jsonb", "int4", "vector")
@@ -76,7 +76,7 @@ class NativePgvector:
             ) as copy:
                 copy.set_types(_TYPES)
                 for r in records:
-                    terms = Counter(words(r.text or ""))
+                    terms = Counter(tokenize(r.text or ""))
                     row = (
                         r.id,
                         r.modality,

@@ -119,7 +119,7 @@ class LocalServer:
             atexit.register(self._at_exit)
         self._users += 1
 
-    def revive(self) -> None:
+    def restart(self) -> None:
         """Start the server again if it ended, e.g. was killed."""
         with _guard, self._starting:
             if self._users:
@@ -154,7 +154,7 @@ class LocalServer:
         try:
             self._run_until_ready()
         except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-            raise Unavailable(f"PostgreSQL in {self.folder} did not start: {error}{self._last_words()}") from error
+            raise Unavailable(f"PostgreSQL in {self.folder} did not start: {error}{self._log_tail()}") from error
 
     def _run_until_ready(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -254,7 +254,7 @@ class LocalServer:
                 continue
         return found
 
-    def _last_words(self) -> str:
+    def _log_tail(self) -> str:
         try:
             lines = (self._data / "log").read_text(errors="replace").splitlines()
         except OSError:

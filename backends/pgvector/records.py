@@ -15,7 +15,7 @@ from backends.base import Record
 from backends.pgvector.connection import Connection
 from backends.pgvector.filters import metadata_json
 from backends.pgvector.index import Collection
-from backends.text import searched_text, words
+from backends.text import searched_text, tokenize
 
 _COLUMNS = ("id", "modality", "text", "uri", "metadata", "terms", "length", "vector")
 _STAGING = "pg_temp.sightline_staging"
@@ -37,7 +37,7 @@ def _text(value: str | None) -> bytes:
 
 
 def _row(record: Record, vector: bytes, head: bytes) -> bytes:
-    terms = Counter(words(searched_text(record.text, record.uri)))
+    terms = Counter(tokenize(searched_text(record.text, record.uri)))
     return b"".join(
         (
             _FIELDS,

@@ -22,7 +22,7 @@ from backends.base import Hit, Metric, Where
 from backends.pgvector.connection import Connection
 from backends.pgvector.filters import named, where_sql
 from backends.pgvector.index import Collection, layout_of
-from backends.text import BM25_B, BM25_K1, words
+from backends.text import BM25_B, BM25_K1, tokenize
 
 Row: TypeAlias = tuple[Any, ...]
 
@@ -216,7 +216,7 @@ def search_text(connection: Connection, collection: Collection, query: str, k: i
     The GIN index on words finds the documents of each query word, whose number is its document
     frequency; documents and their mean length are counted in an index of lengths alone.
     """
-    wanted = sorted(set(words(query)))
+    wanted = sorted(set(tokenize(query)))
     if not wanted:
         return []
     text, filtering = where_sql(where)

@@ -14,7 +14,7 @@ from qdrant_client import QdrantClient
 from backends.errors import Unavailable
 from backends.processes import claim_grpc
 from backends.qdrant.errors import as_backend_error
-from backends.urls import ServerUrl, server_of
+from backends.urls import ServerUrl, parse_server_url
 
 KEY_VARIABLE = "SIGHTLINE_QDRANT_API_KEY"
 OPTIONS = ("api_key", "https", "prefer_grpc", "grpc_port", "timeout_s")
@@ -29,7 +29,7 @@ def open_client(url: str, *, within_s: float | None = None) -> tuple[QdrantClien
 
     Raises `Unavailable`, ValueError for a malformed URL; see `backends.qdrant.backend.QdrantBackend.connect`.
     """
-    server = server_of(url, "qdrant", 6333, OPTIONS)
+    server = parse_server_url(url, "qdrant", 6333, OPTIONS)
     grpc = server.flag("prefer_grpc", True)
     grpc_port = server.number("grpc_port", 6334)
     key = server.options.get("api_key") or os.environ.get(KEY_VARIABLE) or None

@@ -32,11 +32,11 @@ from backends.qdrant.edge_payload import WANTED, packed, unpacked
 from backends.qdrant.engine import Floats, Found, Plan, Point, Row
 from backends.qdrant.payload import DENSE, SPARSE, TOKENS
 from backends.qdrant.store import QdrantStore
-from backends.urls import folder_of
+from backends.urls import parse_folder_url
 
 SPEC, SHARD, LOG = "collection.json", "shard", "wal"
 NEW, DROPPED = ".new-", ".dropped-"
-RULE = "Qdrant's engine lets one process at a time open a folder; close that one, or run a Qdrant server"
+SINGLE_PROCESS_HINT = "Qdrant's engine lets one process at a time open a folder; close that one, or run a Qdrant server"
 # Opening after a crash replays about this many bytes of vectors at most, a few seconds' work.
 REPLAYED_BYTES = 128 << 20
 # The engine maps its files and grows them by 32 MiB. On a full disk the system ends the process (SIGBUS)
@@ -56,10 +56,10 @@ class _Collection:
     logged_bytes: int = 0
     gone: bool = False
 
-    def secure(self) -> None:
+    def fsync_wal(self) -> None:
         """See to it that what was written is on the disk, in the log or in its final place."""
         if self.logged_bytes > REPLAYED_BYTES:
-            self.settle()
+            self.checkpoint()
         else:
             log = self.folder / SHARD / LOG
             for path in (*log.iterdir(), log):
@@ -67,7 +67,7 @@ class _Collection:
                 with suppress(FileNotFoundError):
                     sync(path)
 
-    def settle(self) -> None:
+    def checkpoint(self) -> None:
         """Write everything to its final place and forget the log."""
         self.shard.flush()
         self.logged_bytes = 0
@@ -84,7 +84,7 @@ class EdgeEngine:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._lock = FolderLock(folder, RULE)
+        self._lock = FolderLock(folder, SINGLE_PROCESS_HINT)
         self._mutex = threading.RLock()
         self._open: dict[str, _Collection] = {}
         self._closed = False
@@ -98,7 +98,7 @@ class EdgeEngine:
     def _using(self, at: _Collection, doing: str) -> Iterator[Any]:
         """The shard of a collection; whatever it raises once that was dropped says just that."""
         try:
-            with self._reported(f"{doing} {at.spec.name!r}"):
+            with self._translate_errors(f"{doing} {at.spec.name!r}"):
                 yield at.shard
         except BackendError as error:
             self._check_there(at, error)
@@ -111,7 +111,7 @@ class EdgeEngine:
             raise CollectionNotFound(f"collection {at.spec.name!r} in {self.folder} was dropped meanwhile") from cause
 
     @contextmanager
-    def _reported(self, what: str) -> Iterator[None]:
+    def _translate_errors(self, what: str) -> Iterator[None]:
         """Turn what the engine raises into `BackendError`s that name the folder."""
         try:
             yield
@@ -132,7 +132,7 @@ class EdgeEngine:
         if "No space left" in message or "StorageFull" in message or "Disk quota" in message:
             return Unavailable(f"{what}: the disk of {self.folder} is full: make room and try again")
         if "WouldBlock" in message:
-            return Locked(f"{what} in {self.folder} is open in another process: {RULE}")
+            return Locked(f"{what} in {self.folder} is open in another process: {SINGLE_PROCESS_HINT}")
         return BackendError(f"{what} in {self.folder}: Qdrant says {message}")
 
     def _check_open(self) -> None:
@@ -161,7 +161,7 @@ class EdgeEngine:
             raise Unavailable(f"cannot read {folder / SPEC}: {error.strerror or error}") from error
         if not (folder / SHARD).is_dir():
             raise Corrupt(f"{folder} has lost its {SHARD} folder: restore it from a backup")
-        with self._reported(f"collection {name!r}"):
+        with self._translate_errors(f"collection {name!r}"):
             shard = qe.EdgeShard.load(str(folder / SHARD))
             return _Collection(spec, folder, shard, set(shard.info().payload_schema))
 
@@ -195,7 +195,7 @@ class EdgeEngine:
             unfinished = self.folder / f"{NEW}{uuid4().hex}"
             try:
                 (unfinished / SHARD).mkdir(parents=True)
-                with self._reported(f"creating {spec.name!r}"):
+                with self._translate_errors(f"creating {spec.name!r}"):
                     shard = qe.EdgeShard.create(str(unfinished / SHARD), config_of(spec))
                     shard.update(qe.UpdateOperation.create_field_index(TOKENS, qe.KeywordIndexParams()))
                     shard.close()
@@ -260,7 +260,7 @@ class EdgeEngine:
             self._check_there(at)
             yield
             with self._using(at, "writing to"):
-                at.secure()
+                at.fsync_wal()
 
     def _check_room(self, needed_bytes: int) -> None:
         """Raise `Unavailable` where the disk has less than this and the reserve left."""
@@ -357,7 +357,7 @@ class EdgeEngine:
             # Segments are written anew before the old ones go.
             self._check_room(2 * at.spec.dim * 4 * int(shard.info().points_count))
             shard.optimize()
-            at.settle()
+            at.checkpoint()
 
     def close(self) -> None:
         with self._mutex:
@@ -390,7 +390,7 @@ class QdrantEdgeBackend(QdrantStore[_Collection]):
         The folder is made if need be. ValueError for a URL of another form, `Unavailable` when another
         store has the folder open or it cannot be written.
         """
-        return cls(EdgeEngine(folder_of(url, "qdrant-edge")))
+        return cls(EdgeEngine(parse_folder_url(url, "qdrant-edge")))
 
 
 def _vectors(wanted: bool) -> list[str] | bool:

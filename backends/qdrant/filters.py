@@ -75,13 +75,13 @@ class Translator(TokenTranslator):
     def _has_any(self, keywords: Sequence[str]) -> Any:
         return self.dialect.has_any(keywords)
 
-    def _both(self, conditions: Sequence[Any]) -> Any:
+    def _and(self, conditions: Sequence[Any]) -> Any:
         return self.dialect.combine(must=conditions)
 
-    def _either(self, conditions: Sequence[Any]) -> Any:
+    def _or(self, conditions: Sequence[Any]) -> Any:
         return self.dialect.combine(should=conditions)
 
-    def _neither(self, condition: Any) -> Any:
+    def _nor(self, condition: Any) -> Any:
         return self.dialect.combine(must_not=[condition])
 
     def _range(self, field: str, kind: str, position: int, **bounds: float) -> Any:

@@ -23,7 +23,7 @@ from backends.qdrant.edge_config import config_of
 from backends.qdrant.engine import DEFAULT_EF
 from backends.qdrant.payload import AVERAGE_WORDS, word_index
 from backends.qdrant.store import BATCH
-from backends.text import BM25_B, BM25_K1, words
+from backends.text import BM25_B, BM25_K1, tokenize
 
 FIELDS: dict[str, Any] = {
     "metadata.year": qe.IntegerIndexParams(),
@@ -88,7 +88,7 @@ class NativeQdrantEdge:
             shard.update(qe.UpdateOperation.upsert_points(points))
 
     def _point(self, record: Record) -> qe.Point:
-        found = words(record.text or "")
+        found = tokenize(record.text or "")
         length = BM25_K1 * (1 - BM25_B + BM25_B * len(found) / AVERAGE_WORDS)
         weights = {word_index(word): n * (BM25_K1 + 1) / (n + length) for word, n in Counter(found).items()}
         payload = {

@@ -8,7 +8,7 @@ A point's id is the UUIDv5 of the record's id. Its payload:
 - ``has``: keywords that equality filters look for, see `tokens`;
 - ``order``: integers below 2^53 that order as the values of a field do, see `number_key`, `string_key`.
 
-Vectors are ``vector`` (dense) and ``words`` (sparse, the term-frequency part of BM25).
+Vectors are ``vector`` (dense) and ``tokenize`` (sparse, the term-frequency part of BM25).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from backends.base import Record, Scalar
 from backends.checks import plain_metadata
 from backends.errors import Corrupt
 from backends.filters import MetadataValue, kind_of
-from backends.text import BM25_B, BM25_K1, searched_text, words
+from backends.text import BM25_B, BM25_K1, searched_text, tokenize
 
 DENSE, SPARSE = "vector", "words"
 TOKENS, ORDER = "has", "order"
@@ -172,7 +172,7 @@ def record_of(payload: Mapping[str, Any], vector: Any = None) -> Record:
 
 def words_of(payload: Mapping[str, Any]) -> list[str]:
     """The words that keyword search knows a stored point by."""
-    return words(searched_text(payload.get("text"), payload.get("uri")))
+    return tokenize(searched_text(payload.get("text"), payload.get("uri")))
 
 
 @lru_cache(maxsize=65_536)
@@ -186,7 +186,7 @@ def word_weights(text: str) -> dict[int, float]:
 
     The inverse document frequency is Qdrant's (modifier ``idf``).
     """
-    found = words(text)
+    found = tokenize(text)
     length = BM25_K1 * (1 - BM25_B + BM25_B * len(found) / AVERAGE_WORDS)
     weights: dict[int, float] = {}
     for word, n in Counter(found).items():

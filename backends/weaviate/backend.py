@@ -177,7 +177,7 @@ class WeaviateBackend(Backend):
         ):
             if reply.errors:
                 raise self._server.refused(f"{len(reply.errors)} records were not stored: {reply.errors[0].error}")
-        mend.settle(self._server, stored, [object_id(record.id) for record in kept[-BATCH_WINDOW * BATCH :]])
+        mend.persist_index_log(self._server, stored, [object_id(record.id) for record in kept[-BATCH_WINDOW * BATCH :]])
 
     def get(self, name: str, ids: Sequence[str], *, with_vectors: bool = False) -> list[Record]:
         ids = check_ids(ids)

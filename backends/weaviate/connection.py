@@ -21,7 +21,7 @@ from weaviate.proto.v1 import health_weaviate_pb2, weaviate_pb2_grpc
 from backends.errors import BackendError, Denied, Unavailable
 from backends.processes import claim_grpc
 from backends.redaction import redact
-from backends.urls import ServerUrl, server_of
+from backends.urls import ServerUrl, parse_server_url
 
 KEY_VARIABLE = "SIGHTLINE_WEAVIATE_API_KEY"
 OPTIONS = ("grpc", "https", "grpc_https", "timeout")
@@ -91,7 +91,7 @@ class WeaviateServer:
 
         Raises `Unavailable` naming address and remedy.
         """
-        server = cls(server_of(url, "weaviate", HTTP_PORT, OPTIONS, keyed=True))
+        server = cls(parse_server_url(url, "weaviate", HTTP_PORT, OPTIONS, keyed=True))
         if within_s is not None:
             server._timeout_s = min(server._timeout_s, within_s)
         try:
@@ -115,7 +115,7 @@ class WeaviateServer:
         if self._closed:
             raise BackendError(f"this connection to {self.address} is closed: connect again")
 
-    def _away(self, why: str) -> Unavailable:
+    def _unavailable(self, why: str) -> Unavailable:
         return Unavailable(
             f"Weaviate at {self.address} does not answer ({why}): start it, e.g. with "
             "sightline engines up weaviate, or check host, port and the grpc port"
@@ -135,11 +135,11 @@ class WeaviateServer:
             raise
         except grpc.RpcError as error:
             if error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE):
-                raise self._away(f"no gRPC within {timeout_s:.0f} s") from None
-            raise self._meaning(error, timeout_s) from None
+                raise self._unavailable(f"no gRPC within {timeout_s:.0f} s") from None
+            raise self._translate_error(error, timeout_s) from None
         while not self._ready():
             if time.monotonic() > deadline:
-                raise self._away(f"not ready within {timeout_s:.0f} s")
+                raise self._unavailable(f"not ready within {timeout_s:.0f} s")
             time.sleep(POLL_S)
 
     def _ready(self) -> bool:
@@ -150,7 +150,7 @@ class WeaviateServer:
         except httpx.TransportError:
             return False
 
-    def _passes(self, error: Any) -> bool:
+    def _is_transient(self, error: Any) -> bool:
         """Whether an error is one of a server that is away or starts, and the call was not carried out in full."""
         if error.code() == grpc.StatusCode.UNAVAILABLE:
             return True
@@ -168,7 +168,7 @@ class WeaviateServer:
             except httpx.TransportError as error:
                 # A server that starts again is waited for; one that never was there is not.
                 if time.monotonic() > deadline or (method == "GET" and path == "/meta"):
-                    raise self._away(redact(str(error), foreign=True) or type(error).__name__) from None
+                    raise self._unavailable(redact(str(error), foreign=True) or type(error).__name__) from None
                 time.sleep(POLL_S)
                 continue
             except RuntimeError:
@@ -266,8 +266,8 @@ class WeaviateServer:
             self.check_open()
             raise
         except grpc.RpcError as error:
-            if self._closed or not retry or not self._passes(error):
-                raise self._meaning(error, timeout_s) from None
+            if self._closed or not retry or not self._is_transient(error):
+                raise self._translate_error(error, timeout_s) from None
         deadline = time.monotonic() + RETURN_FACTOR * self._timeout_s
         while True:
             self._wait(max(0.1, deadline - time.monotonic()))
@@ -277,16 +277,16 @@ class WeaviateServer:
                 return self._ask(method, request, timeout_s)
             except grpc.RpcError as error:
                 # A server that has just started may answer and not yet be ready.
-                if time.monotonic() > deadline or not self._passes(error):
-                    raise self._meaning(error, timeout_s) from None
+                if time.monotonic() > deadline or not self._is_transient(error):
+                    raise self._translate_error(error, timeout_s) from None
             time.sleep(POLL_S)
 
-    def _meaning(self, error: Any, timeout_s: float) -> BackendError:
+    def _translate_error(self, error: Any, timeout_s: float) -> BackendError:
         code, text = error.code(), str(error.details())
         if self._closed:
             return BackendError(f"this connection to {self.address} is closed: connect again")
         if code == grpc.StatusCode.UNAVAILABLE:
-            return self._away("the connection was lost")
+            return self._unavailable("the connection was lost")
         if code == grpc.StatusCode.DEADLINE_EXCEEDED:
             return Unavailable(f"Weaviate at {self.address} gave no answer within {timeout_s:.0f} s: is it overloaded?")
         if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):

@@ -105,13 +105,13 @@ class Translator(TokenTranslator):
     def _has_any(self, keywords: Sequence[str]) -> Any:
         return one_of(keywords)
 
-    def _both(self, conditions: Sequence[Any]) -> Any:
+    def _and(self, conditions: Sequence[Any]) -> Any:
         return Filters(operator=Filters.OPERATOR_AND, filters=conditions)
 
-    def _either(self, conditions: Sequence[Any]) -> Any:
+    def _or(self, conditions: Sequence[Any]) -> Any:
         return Filters(operator=Filters.OPERATOR_OR, filters=conditions)
 
-    def _neither(self, condition: Any) -> Any:
+    def _nor(self, condition: Any) -> Any:
         return Filters(operator=Filters.OPERATOR_NOT, filters=[condition])
 
     def _number(self, where: Compare) -> Part:

@@ -19,7 +19,7 @@ from weaviate.classes.init import AdditionalConfig, Auth
 from weaviate.classes.query import MetadataQuery
 
 from backends.base import Backend, CollectionSpec, Record
-from backends.text import words
+from backends.text import tokenize
 from backends.weaviate.backend import WeaviateBackend
 from backends.weaviate.records import HAS, STAMP, STORED, WORDS, number_properties, object_id, tokens
 from backends.weaviate.schema import class_name, class_of, vector_name
@@ -77,7 +77,7 @@ class NativeWeaviate:
             "text": text,
             "uri": record.uri,
             "metadata": repr(metadata),
-            WORDS: " ".join(words(text)),
+            WORDS: " ".join(tokenize(text)),
             HAS: tokens(record.modality, metadata),
         }
         properties |= {prop: metadata[field] for field, prop in number_properties([record]).items()}

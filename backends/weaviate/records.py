@@ -4,7 +4,7 @@ An object's id is the UUIDv5 of the record's id. Its properties:
 
 - ``record_id``, ``modality``, ``text``, ``uri``: the record's own, absent where `None`;
 - ``metadata``: one JSON string, so that numbers keep type and digits;
-- ``words``: the folded words of text and file name, which BM25 searches;
+- ``tokenize``: the folded words of text and file name, which BM25 searches;
 - ``has``: keywords that filters look for, see `tokens`;
 - ``n_FIELD``: the number in a metadata field, for quick ranges, see `number_property`.
 
@@ -36,7 +36,7 @@ from backends.base import Hit, Record, Scalar
 from backends.checks import plain_metadata
 from backends.errors import Corrupt
 from backends.filters import MetadataValue, check_string, kind_of
-from backends.text import searched_text, words
+from backends.text import searched_text, tokenize
 
 STORED = ("record_id", "modality", "text", "uri", "metadata")
 WORDS, HAS, NUMBER_PREFIX, STAMP = "words", "has", "n_", "stamp"
@@ -171,7 +171,7 @@ def object_of(
     fields = {"record_id": Value(string_value=record.id), "modality": Value(string_value=record.modality)}
     if record.text is not None:
         fields["text"] = Value(string_value=record.text)
-    if found := words(searched_text(record.text, record.uri)):
+    if found := tokenize(searched_text(record.text, record.uri)):
         fields[WORDS] = Value(string_value=" ".join(found))
     if record.uri is not None:
         fields["uri"] = Value(string_value=record.uri)

@@ -1,7 +1,7 @@
 """What keeps Weaviate's index in step with its objects when the server or a client is killed.
 
 Weaviate stores a batch's objects first, then adds their vectors to the index, and answers before the log
-of the index is written: `settle` sees to that. A server killed in between, or a client whose call is
+of the index is written: `persist_index_log` sees to that. A server killed in between, or a client whose call is
 cancelled by its own end, leaves objects that count and scan see and no search finds. Nobody was told that
 they are stored, and an upsert of them puts them right; `flush` looks for those that are left.
 """
@@ -46,7 +46,7 @@ def ids(server: WeaviateServer, stored: Stored, condition: Any, limit: int) -> s
     return found
 
 
-def settle(server: WeaviateServer, stored: Stored, objects: Collection[str]) -> None:
+def persist_index_log(server: WeaviateServer, stored: Stored, objects: Collection[str]) -> None:
     """Have the shards of these objects write the logs of their indexes, which a batch leaves in memory.
 
     A dry run of a deletion does that and nothing else.
@@ -64,7 +64,7 @@ def flush(server: WeaviateServer, stored: Stored) -> None:
         if missing := _missing(server, stored, page):
             # What others are storing at this moment is not missing the second time.
             time.sleep(POLL_S)
-            index_again(server, stored, _missing(server, stored, missing))
+            reindex(server, stored, _missing(server, stored, missing))
 
 
 def _wait(server: WeaviateServer, stored: Stored) -> int:
@@ -92,7 +92,7 @@ def _missing(server: WeaviateServer, stored: Stored, objects: set[str]) -> set[s
     return objects - found
 
 
-def index_again(server: WeaviateServer, stored: Stored, objects: Collection[str]) -> None:
+def reindex(server: WeaviateServer, stored: Stored, objects: Collection[str]) -> None:
     """Give these objects a new stamp, on which Weaviate indexes them; those that are gone are skipped."""
     for object_id in sorted(objects):
         path = f"/objects/{stored.class_name}/{object_id}"

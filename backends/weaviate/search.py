@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import Hit
-from backends.text import words
+from backends.text import tokenize
 from backends.weaviate import repair as mend
 from backends.weaviate.connection import WeaviateServer
 from backends.weaviate.filters import everything
@@ -122,7 +122,7 @@ class Searcher:
             missing.difference_update(result.metadata.id for result in found)
             if missing and missing == before and n <= MAX_K:
                 # Not in passing: a crash has left them out of the index.
-                mend.index_again(self._server, stored, missing)
+                mend.reindex(self._server, stored, missing)
             time.sleep(PAUSE_S * attempt)
         scores = [_similarity(stored.spec.metric, query, vector_of(result)) for result in found]
         return _best(found, scores, k, exact=exact and len(found) >= min(limit, n))
@@ -136,7 +136,7 @@ class Searcher:
 
     def search_text(self, stored: Stored, query: str, k: int, condition: Any) -> list[Hit]:
         """The k best by BM25; those with at least one word of the query."""
-        wanted = " ".join(dict.fromkeys(words(query)))
+        wanted = " ".join(dict.fromkeys(tokenize(query)))
         if not wanted:
             return []
         limit = min(MAX_K, k + 1)

@@ -20,7 +20,7 @@ from backends import versions
 from backends.base import Backend, CollectionSpec, IndexSpec, Record
 from backends.redaction import shown
 from backends.registry import named
-from benchmarks.suite.planted import PlantedBackend
+from benchmarks.suite.fault_injection import PlantedBackend
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 

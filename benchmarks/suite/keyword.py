@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.text import BM25_B, BM25_K1, words
+from backends.text import BM25_B, BM25_K1, tokenize
 from benchmarks.suite.datasets import DataSet
 
 
@@ -19,7 +19,7 @@ class Bm25:
         self._postings: dict[str, list[tuple[int, int]]] = defaultdict(list)
         lengths = []
         for row, text in enumerate(texts):
-            found = Counter(words(text))
+            found = Counter(tokenize(text))
             lengths.append(found.total())
             for word, count in found.items():
                 self._postings[word].append((row, count))
@@ -30,7 +30,7 @@ class Bm25:
     def scores(self, query: str) -> NDArray[np.float64]:
         """The score of every row, 0 for those without a word of the query: (n,)."""
         total = np.zeros(self._n)
-        for word in set(words(query)):
+        for word in set(tokenize(query)):
             entries = self._postings.get(word)
             if not entries:
                 continue

@@ -13,17 +13,17 @@ from typing import Any
 from backends.base import BackendError, CollectionSpec
 from backends.redaction import shown
 from benchmarks.suite import machine
-from benchmarks.suite.agenda import Agenda
 from benchmarks.suite.cases import CASES
 from benchmarks.suite.context import Context, Settings
 from benchmarks.suite.datasets import DataSet, names_differ, open_dataset
 from benchmarks.suite.engines import Engine, Session, capabilities
+from benchmarks.suite.host_noise import settle
 from benchmarks.suite.loops import Clock, RealClock
 from benchmarks.suite.metrics import usual_calibration_ns
-from benchmarks.suite.noise import settle
 from benchmarks.suite.plan import LeftOut, Planned, grid
 from benchmarks.suite.progress import Progress, clock_time
 from benchmarks.suite.runs import Block, Run
+from benchmarks.suite.scheduler import Agenda
 from benchmarks.suite.selectivity import Filter
 
 # Retrieval quality wants every caption, timing does not: it takes the first of them.

@@ -3,11 +3,11 @@
 LangChain comes with the extra ``chat``; `retrieval` itself never imports this package.
 """
 
-from retrieval.chat.calling import CancelToken
 from retrieval.chat.check.grounding import Sentence, Verdict
 from retrieval.chat.errors import ChatCancelled, ChatError, ChatTimeout, QuestionError
 from retrieval.chat.events import Answer, ChatEvent, Counts, EvidenceFound, Final, Retrying, Token, Usage
 from retrieval.chat.evidence import Evidence, PictureReader
+from retrieval.chat.llm_client import CancelToken
 from retrieval.chat.options import REFUSAL, ChatOptions
 from retrieval.chat.session import Conversation, GroundedChat, Turn
 

@@ -14,7 +14,7 @@ from retrieval.chat.check.grounding import Sentence, TextSupport
 from retrieval.chat.check.image_support import MIN_PERCENTILE, ImageSupport
 from retrieval.chat.evidence import Evidence
 from retrieval.chat.options import REFUSAL, ChatOptions
-from retrieval.chat.shielding import printable, unlink
+from retrieval.chat.sanitize import printable, strip_links
 
 UNSUPPORTED_MARK = "(not in the sources)"
 IMAGE_MARK = "(from the image)"
@@ -106,7 +106,7 @@ class Checker:
         text = _THOUGHT.sub("", reply) if "</think" in reply.lower() else reply
         if _THINKING.match(text):
             text = ""
-        text, links = unlink(printable(text), [question, *(piece.shown for piece in evidence)])
+        text, links = strip_links(printable(text), [question, *(piece.shown for piece in evidence)])
         numbers = {piece.number for piece in evidence}
         unresolved = sum(number not in numbers for number in citations(text))
         if _refuses(text):

@@ -15,7 +15,7 @@ from backends.filters import MetadataValue
 from backends.urls import local_path
 from retrieval.chat.budget import Picture, cut, prepare_picture, text_tokens
 from retrieval.chat.options import ChatOptions
-from retrieval.chat.shielding import shield
+from retrieval.chat.sanitize import shield
 from retrieval.encoders.base import Encoder
 from retrieval.images.decode import ImageError, ImageSource, load_image
 from retrieval.relevance.captions import describes, image_of
@@ -43,7 +43,7 @@ class Evidence:
     """One found item under the number that answers cite.
 
     item: as stored; show its `text` as untrusted. shown: the line that the model got for it, made safe by
-    `retrieval.chat.shielding`. facts: of that, what supports a claim: caption or passage, and metadata, each
+    `retrieval.chat.sanitize`. facts: of that, what supports a claim: caption or passage, and metadata, each
     apart. tags: what the encoder takes the image for, which is a guess. withheld: sentences that read like
     instructions and were left out. picture: the image the model saw, if it did. tokens: what all that costs,
     estimated.

@@ -8,15 +8,15 @@ from typing import Literal, TypeAlias, get_args
 
 #: A little under `retrieval.relevance.scorer.RELEVANT`, which a person looks at as it is: an answer is checked against
 #: its sources, so that a near miss among them costs a refusal at most, and a source gated away costs the answer.
-EVIDENT = 0.7
+MIN_EVIDENCE_RELEVANCE = 0.7
 
 
 def gate_of(min_relevance: float) -> float | None:
-    """The gate of a chat where searches show what has at least `min_relevance`: `EVIDENT`, or that if it is lower.
+    """The gate of a chat where searches show what has at least `min_relevance`, which counts if it is lower.
 
-    None, no gate, where it is 0. The command line, the service and the benchmark take it from here.
+    It is `MIN_EVIDENCE_RELEVANCE` otherwise. None, no gate, where it is 0. The command line, the service and the benchmark take it from here.
     """
-    return min(EVIDENT, min_relevance) or None
+    return min(MIN_EVIDENCE_RELEVANCE, min_relevance) or None
 
 
 #: What is answered when nothing that was found supports an answer; always these words.
@@ -60,7 +60,7 @@ class ChatOptions:
     max_image_bytes: int = 256 * 1024
     max_passage_tokens: int = 384
     tags: int = 3
-    gate: float | None = EVIDENT
+    gate: float | None = MIN_EVIDENCE_RELEVANCE
     strict: bool = False
     fallback: Fallback = "refuse"
     rewrite: Rewriting = "model"

@@ -19,16 +19,16 @@ from PIL import Image
 
 from retrieval.chat.answers import Checked, Checker, DraftFilter
 from retrieval.chat.budget import prepare_picture, text_tokens
-from retrieval.chat.calling import Caller, CancelToken, Reply
 from retrieval.chat.check.grounding import TextSupport
 from retrieval.chat.check.image_support import ImageSupport
 from retrieval.chat.errors import ChatCancelled, ChatError, QuestionError
 from retrieval.chat.events import Answer, ChatEvent, Counts, EvidenceFound, Final, Retrying, Token, Usage
 from retrieval.chat.evidence import Evidence, PictureReader, Tagger, find, prepare
+from retrieval.chat.llm_client import Caller, CancelToken, Reply
 from retrieval.chat.options import REFUSAL, ChatOptions
 from retrieval.chat.prompt import Prompt, build_prompt, evidence_budget
 from retrieval.chat.rewrite import Turn, checked_rewrite, rewrite_by_rules, rewrite_messages, stands_alone
-from retrieval.chat.shielding import printable
+from retrieval.chat.sanitize import printable
 from retrieval.images.decode import load_image
 from retrieval.search.query import Query, Term
 from retrieval.search.retriever import Filter, Retriever

@@ -55,7 +55,7 @@ from retrieval.relevance.similarities import Items, as_score, as_similarity
 from retrieval.search.query import Stored, Term
 from retrieval.search.results import Result
 
-__all__ = ["RELEVANT", "Calibrator", "Judge", "Make", "background_texts", "make_of"]
+__all__ = ["RELEVANT", "Calibrator", "QueryKind", "RelevanceScorer", "background_texts", "query_kind"]
 
 RELEVANT = 0.8
 """The default gate of the chat and the command line: four of five unrelated queries find nothing.
@@ -71,12 +71,12 @@ _BANK_SEED = 5
 _CANCELLED = 1e-6
 
 Kind: TypeAlias = Literal["words", "image", "text"]
-Make: TypeAlias = tuple[tuple[Kind, float], ...]
+QueryKind: TypeAlias = tuple[tuple[Kind, float], ...]
 """What a query is made of: for each term its kind and weight. ``words`` are a text that was typed; ``image``
 and ``text`` are compared as the items of that modality in the collection are."""
 
 
-def make_of(terms: Sequence[Term]) -> Make:
+def query_kind(terms: Sequence[Term]) -> QueryKind:
     """What a query of these terms is made of."""
     return tuple((_kind(term), float(term.weight)) for term in terms)
 
@@ -121,7 +121,7 @@ class Calibrator:
     _sample: CollectionSample | None = None
     _checked_at: float = -1e9
     _words: NDArray[np.float32] | None = None
-    _nulls: dict[tuple[Make, Modality], Null | None] = field(default_factory=dict)
+    _nulls: dict[tuple[QueryKind, Modality], Null | None] = field(default_factory=dict)
     _ready: dict[Modality, Items] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _checking: threading.Lock = field(default_factory=threading.Lock)
@@ -129,9 +129,9 @@ class Calibrator:
     def __post_init__(self) -> None:
         self._cache = SampleCache(self.backend, self.collection, self.folder)
 
-    def judge(self, vector: NDArray[np.float32], make: Make) -> Judge:
+    def judge(self, vector: NDArray[np.float32], make: QueryKind) -> RelevanceScorer:
         """A judge of what the query of this vector finds. Raises `BackendError`, `EncoderError`."""
-        return Judge(self, self.sample(), np.asarray(vector, np.float32), make)
+        return RelevanceScorer(self, self.sample(), np.asarray(vector, np.float32), make)
 
     def sample(self) -> CollectionSample:
         """The collection's sample, of 5 seconds ago or as it was when a check began. Raises `BackendError`."""
@@ -164,7 +164,7 @@ class Calibrator:
         for modality in MODALITIES:
             self.null(sample, (("words", 1.0),), modality)
 
-    def null(self, sample: CollectionSample, make: Make, modality: Modality) -> Null | None:
+    def null(self, sample: CollectionSample, make: QueryKind, modality: Modality) -> Null | None:
         """The null of queries of this make over the items of a modality; None where it cannot be known."""
         with self._lock:
             # Only a positive scale distinguishes single terms, and unit vectors have none.
@@ -186,7 +186,7 @@ class Calibrator:
                 self._ready[modality] = Items.of(sample.samples[modality].vectors, sample.spec.metric)
             return self._ready[modality]
 
-    def _fit(self, sample: CollectionSample, make: Make, modality: Modality) -> Null | None:
+    def _fit(self, sample: CollectionSample, make: QueryKind, modality: Modality) -> Null | None:
         target = sample.samples[modality]
         bank = self._composed(sample, make)
         if bank is None or not target.ids or bank.vectors.shape[1] != sample.spec.dim:
@@ -194,7 +194,7 @@ class Calibrator:
         scores = self.items(sample, modality).similarities(bank.vectors)
         return fit_null(scores, target.population, bank.related(target) if bank.groups.size else None)
 
-    def _composed(self, sample: CollectionSample, make: Make) -> _Bank | None:
+    def _composed(self, sample: CollectionSample, make: QueryKind) -> _Bank | None:
         """Background queries of one make: as many as there are of each kind, terms drawn and added up."""
         banks = {kind: self._bank(sample, kind) for kind, _ in make}
         size = min(len(bank.vectors) for bank in banks.values())
@@ -227,13 +227,13 @@ class Calibrator:
 
 
 @dataclass
-class Judge:
+class RelevanceScorer:
     """Judges what one query finds, from its vector and what it is made of; see the module."""
 
     calibrator: Calibrator
     sample: CollectionSample
     vector: NDArray[np.float32]
-    make: Make
+    make: QueryKind
     _known: dict[Modality, tuple[Null, float] | None] = field(default_factory=dict)
     _chances: float | None = None
     _reached: dict[Modality, float] = field(default_factory=dict)
@@ -269,7 +269,7 @@ class Judge:
         values = {modality: iter(self.relevance(found, modality)) for modality, found in scores.items()}
         return _kept([(hit, self._with_captions(hit, next(values[hit.modality]))) for hit in hits], min_relevance)
 
-    def judge_found(self, hits: Sequence[Hit], min_relevance: float | None = None) -> list[Result]:
+    def score_by_stored_vectors(self, hits: Sequence[Hit], min_relevance: float | None = None) -> list[Result]:
         """As `judge`, for hits whose scores are of another kind (keywords, reranking): by their stored vectors.
 
         The hits keep their scores and their order. One `get` for all. Raises `BackendError`.

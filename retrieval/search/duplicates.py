@@ -13,7 +13,9 @@ from backends.base import Modality
 BLOCK = 256
 
 
-def leaders(modalities: Sequence[Modality], vectors: NDArray[np.float32], threshold: float) -> dict[int, list[int]]:
+def group_near_duplicates(
+    modalities: Sequence[Modality], vectors: NDArray[np.float32], threshold: float
+) -> dict[int, list[int]]:
     """The positions that stand for themselves, in order, each with the later ones folded into it.
 
     vectors: (n, d) of unit length, in ranking order. An item joins the first leader of its modality whose

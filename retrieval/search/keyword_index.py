@@ -27,7 +27,7 @@ from filelock import FileLock
 from backends.base import Record
 from backends.checks import plain_metadata
 from backends.filters import Where, fields_of, matches
-from backends.text import BM25_B, BM25_K1, searched_text, words
+from backends.text import BM25_B, BM25_K1, searched_text, tokenize
 
 FORMAT = 1
 APPLICATION_ID = 0x534C4B57
@@ -246,7 +246,7 @@ def put(connection: sqlite3.Connection, records: Mapping[str, Record | None]) ->
     connection.executemany("DELETE FROM documents WHERE row = ?", ((row,) for row, _, _ in old))
     connection.execute(f"DELETE FROM pending WHERE id {_LISTED}", (ids,))  # noqa: S608
     there = [record for record in records.values() if record is not None]
-    counted = [Counter(words(searched_text(record.text, record.uri))) for record in there]
+    counted = [Counter(tokenize(searched_text(record.text, record.uri))) for record in there]
     numbers = _numbers(connection, {word for counts in counted for word in counts})
     (last,) = connection.execute("SELECT coalesce(max(row), 0) FROM documents").fetchone()
     documents: list[tuple[Any, ...]] = []
@@ -278,7 +278,7 @@ def _ranked(connection: sqlite3.Connection, query: str) -> tuple[np.ndarray[Any,
     """Rows that have some word of the query, and their scores, best first."""
     state = _state(connection)
     weights = []
-    for number in sorted(_known_numbers(connection, dict.fromkeys(words(query))).values()):
+    for number in sorted(_known_numbers(connection, dict.fromkeys(tokenize(query))).values()):
         (having,) = connection.execute("SELECT count(*) FROM postings WHERE word = ?", (number,)).fetchone()
         if having:
             weights.append((number, math.log(1 + (state.documents - having + 0.5) / (having + 0.5))))

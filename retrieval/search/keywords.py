@@ -27,7 +27,7 @@ from backends.base import Backend, BackendError, CollectionSpec, Hit, Page, Reco
 from backends.checks import check_search, check_selection
 from backends.filters import check_where
 from backends.kit.sqlite_errors import is_refusal
-from backends.text import searched_text, words
+from backends.text import searched_text, tokenize
 from retrieval.search.keyword_index import KeywordIndex, Match, digest_of, put
 
 __all__ = ["KeywordSidecar", "with_keywords"]
@@ -72,7 +72,7 @@ class KeywordSidecar(Backend):
         check_where(where)
         spec = self.inner.describe(name)
         copy = self._copy(name)
-        with _reported(copy):
+        with _translate_errors(copy):
             for attempt in range(ATTEMPTS):
                 copy.catch_up(spec, self._max_age_s)
                 found = copy.index.search(query, k, where)
@@ -83,7 +83,7 @@ class KeywordSidecar(Backend):
                 if attempt:
                     copy.index.doubt_all()
             # Somebody writes all the time: what was just read counts, as far as it still is an answer.
-            asked = set(words(query))
+            asked = set(tokenize(query))
             pairs = ((match, records.get(match.id)) for match in found)
             return [_hit(m, r) for m, r in pairs if r is not None and _answers(r, asked, where)]
 
@@ -91,14 +91,14 @@ class KeywordSidecar(Backend):
         """Compare the index with the whole collection and correct it; returns how many records were wrong."""
         spec = self.inner.describe(name)
         copy = self._copy(name)
-        with _reported(copy), copy.writer():
+        with _translate_errors(copy), copy.writer():
             return copy.compare(spec)
 
     def create(self, spec: CollectionSpec) -> None:
         """As the engine does, and its index is empty."""
         self.inner.create(spec)
         copy = self._copy(spec.name)
-        with _reported(copy), copy.writer():
+        with _translate_errors(copy), copy.writer():
             copy.compare(spec)
 
     def drop(self, name: str) -> None:
@@ -106,7 +106,7 @@ class KeywordSidecar(Backend):
         self.inner.drop(name)
         copy = self._copy(name)
         if copy.index.path.exists():
-            with _reported(copy), copy.writer():
+            with _translate_errors(copy), copy.writer():
                 copy.index.clear()
 
     def upsert(self, name: str, records: Iterable[Record]) -> None:
@@ -115,7 +115,7 @@ class KeywordSidecar(Backend):
         latest: dict[str, Record | None] = {record.id: record for record in given}
         self.inner.describe(name)
         copy = self._copy(name)
-        with _reported(copy), copy.writer():
+        with _translate_errors(copy), copy.writer():
             copy.index.announce(latest)
             self.inner.upsert(name, given)
             copy.index.replace(latest)
@@ -125,7 +125,7 @@ class KeywordSidecar(Backend):
         ids = check_selection(ids, where)
         spec = self.inner.describe(name)
         copy = self._copy(name)
-        with _reported(copy), copy.writer():
+        with _translate_errors(copy), copy.writer():
             if where is not None:
                 copy.catch_up(spec, self._max_age_s)
             doomed = _storable(ids or ()) if where is None else copy.index.matching(where)
@@ -254,7 +254,7 @@ class _Copy:
 
 
 @contextmanager
-def _reported(copy: _Copy) -> Iterator[None]:
+def _translate_errors(copy: _Copy) -> Iterator[None]:
     """Say what to do where the index cannot be used."""
     path = copy.index.path
     try:
@@ -292,7 +292,7 @@ def _is_current(match: Match, record: Record | None) -> bool:
 
 
 def _answers(record: Record, asked: set[str], where: Where | None) -> bool:
-    has_word = not asked.isdisjoint(words(searched_text(record.text, record.uri)))
+    has_word = not asked.isdisjoint(tokenize(searched_text(record.text, record.uri)))
     return has_word and matches(where, record.metadata, record.modality)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from backends.base import Backend, Hit
 from retrieval.search.diversity import maximal_marginal_relevance
-from retrieval.search.duplicates import leaders
+from retrieval.search.duplicates import group_near_duplicates
 from retrieval.search.fusion import Ranked
 from retrieval.search.query import SearchError
 from retrieval.search.rerank import Reranker
@@ -27,7 +27,7 @@ GET_IDS = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class PostProcessing:
     """How a ranking is shaped; the default leaves it as it is. Raises SearchError for impossible values."""
 
     diversity: float = 0.0
@@ -49,10 +49,10 @@ class Shape:
         return not self.diversity and self.group_duplicates is None and self.reranker is None
 
 
-class Shaper:
+class PostProcessor:
     """Shapes one growing ranking; scores and vectors that were fetched once are kept."""
 
-    def __init__(self, shape: Shape, backend: Backend, collection: str) -> None:
+    def __init__(self, shape: PostProcessing, backend: Backend, collection: str) -> None:
         self._shape, self._backend, self._collection = shape, backend, collection
         self._vectors: dict[str, NDArray[np.float32]] = {}
         self._scores: dict[str, float] = {}
@@ -87,7 +87,7 @@ class Shaper:
         threshold = self._shape.group_duplicates
         if threshold is None:
             return {position: [] for position in range(len(items))}
-        return leaders([item.hit.modality for item in items], self._matrix(items), threshold)
+        return group_near_duplicates([item.hit.modality for item in items], self._matrix(items), threshold)
 
     def _matrix(self, items: Sequence[Ranked[Hit]]) -> NDArray[np.float32]:
         """(n, d) vectors of unit length; zeros for items that are gone by now, which are like nothing else."""

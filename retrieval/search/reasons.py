@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from backends.base import And, Compare, Modality, Where, parse_where
-from backends.text import words
+from backends.text import tokenize
 
 if TYPE_CHECKING:
     from retrieval.search.retriever import Retriever
@@ -49,7 +49,7 @@ def why_nothing(
     if not matching:
         return f"no {one} matches the filter"
     if asked_words is not None:
-        if not words(asked_words):
+        if not tokenize(asked_words):
             return "there is no word in the query"
         if not retriever.backend.search_text(retriever.collection, asked_words, 1, where=narrowed):
             among = "" if tree is None else " that matches the filter"

@@ -14,12 +14,12 @@ from PIL import Image
 
 from backends.base import And, Backend, Compare, Hit, Modality, Record, Where, matches, parse_where
 from backends.filters import check_field_name
-from backends.text import searched_text, words
+from backends.text import searched_text, tokenize
 from retrieval.encoders.base import Encoder
-from retrieval.relevance.scorer import Calibrator, Judge, Make, make_of
+from retrieval.relevance.scorer import Calibrator, QueryKind, RelevanceScorer, query_kind
 from retrieval.search.facets import Facet, count_facets
 from retrieval.search.fusion import Ranked, fuse, reciprocal_rank_fusion
-from retrieval.search.postprocessing import WINDOW, Shape, Shaper
+from retrieval.search.postprocessing import WINDOW, PostProcessing, PostProcessor
 from retrieval.search.query import Query, SearchError, Stored, Term, as_terms, query_items, query_vector, query_words
 from retrieval.search.rerank import Reranker
 from retrieval.search.results import Result
@@ -54,14 +54,14 @@ class ItemNotFound(SearchError):
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """What is looked for: by `vector` where there is one, by `words` where there are some."""
+    """What is looked for: by `vector` where there is one, by `tokenize` where there are some."""
 
     vector: NDArray[np.float32] | None
     words: str
     where: Where | None
     modality: Modality | None
     effort: float | None
-    judge: Judge | None = None
+    judge: RelevanceScorer | None = None
     min_relevance: float | None = None
     without: frozenset[str] = frozenset()
 
@@ -168,11 +168,11 @@ class Retriever:
             _as_where(where),
             modality,
             effort,
-            self._judge(vector, make_of(as_terms(query)), min_relevance),
+            self._judge(vector, query_kind(as_terms(query)), min_relevance),
             min_relevance,
             query_items(query),
         )
-        return self._page(request, k, offset, Shape(diversity, group_duplicates, reranker, text))
+        return self._page(request, k, offset, PostProcessing(diversity, group_duplicates, reranker, text))
 
     def similar(
         self,
@@ -205,7 +205,7 @@ class Retriever:
             min_relevance,
             frozenset((item_id,)),
         )
-        return self._page(request, k, offset, Shape(diversity, group_duplicates))
+        return self._page(request, k, offset, PostProcessing(diversity, group_duplicates))
 
     def lookup(
         self,
@@ -268,7 +268,7 @@ class Retriever:
             found = self.search(query, depth, where=where, modality=modality, mode=mode, vector=vector)
             return count_facets(((hit.metadata, hit.modality) for hit in found), fields, top)
         self._check()
-        clause = _narrowed(_as_where(where), modality)
+        clause = _and_modality(_as_where(where), modality)
         pages = self.backend.scan(self.collection, with_vectors=False)
         items = ((r.metadata, r.modality) for page in pages for r in page.records)
         return count_facets((item for item in items if matches(clause, *item)), fields, top)
@@ -279,7 +279,7 @@ class Retriever:
             raise SearchError(f"mode must be vector, keyword or hybrid, not {mode!r}")
         if mode == "keyword" and not text:
             raise SearchError("a keyword search takes words, and the query has none that it does not steer away from")
-        if not words(text):
+        if not tokenize(text):
             return ""
         if not self.backend.capabilities.keyword:
             raise SearchError(
@@ -288,20 +288,20 @@ class Retriever:
             )
         return text
 
-    def _page(self, request: _Request, k: int, offset: int, shape: Shape) -> list[Result]:
+    def _page(self, request: _Request, k: int, offset: int, shape: PostProcessing) -> list[Result]:
         """The results of one page: the one place where hits become results."""
-        shaper = Shaper(shape, self.backend, self.collection)
+        shaper = PostProcessor(shape, self.backend, self.collection)
         fused = request.vector is not None and request.words
         least = 0 if shape.plain else WINDOW
         shaped: list[tuple[Ranked[Hit], tuple[str, ...]]] = []
-        for ranked, complete in self._growing(request, max(k, FUSED_DEPTH) if fused else k, least):
+        for ranked, complete in self._iter_prefixes(request, max(k, FUSED_DEPTH) if fused else k, least):
             if complete or len(ranked) >= max(least, offset + k):
                 shaped = shaper.shaped(ranked)
                 if complete or len(shaped) >= offset + k:
                     break
         return [Result.of(each.hit, duplicates) for each, duplicates in shaped[offset : offset + k]]
 
-    def _growing(self, request: _Request, depth: int, least: int) -> Iterator[tuple[list[Ranked[Hit]], bool]]:
+    def _iter_prefixes(self, request: _Request, depth: int, least: int) -> Iterator[tuple[list[Ranked[Hit]], bool]]:
         """A list that only grows at its end, and whether it has all there is; read deeper as long as it is asked for.
 
         An approximate index may find more when it looks deeper, and fusion moves what it finds in a second
@@ -335,7 +335,7 @@ class Retriever:
         wanted: list[Modality] = [request.modality] if request.modality else ["image", "text"]
         if request.vector is not None:
             for modality in wanted:
-                clause = _narrowed(request.where, modality)
+                clause = _and_modality(request.where, modality)
                 queries = request.vector[None, :]
                 hits = self.backend.search(self.collection, queries, depth, where=clause, effort=request.effort)[0]
                 judge, whole = request.judge, request.where is None
@@ -346,12 +346,14 @@ class Retriever:
                     kept = [*kept, *request.judge.captioned(request.min_relevance, request.where, hits)]
                 found.append((kept, len(hits) < depth or cut))
         if request.words:
-            clause = _narrowed(request.where, request.modality)
+            clause = _and_modality(request.where, request.modality)
             hits = self.backend.search_text(self.collection, request.words, depth, where=clause)
             found.append((_relevant(hits, request), len(hits) < depth))
         return found
 
-    def _judge(self, vector: NDArray[np.float32] | None, make: Make, min_relevance: float | None) -> Judge | None:
+    def _judge(
+        self, vector: NDArray[np.float32] | None, make: QueryKind, min_relevance: float | None
+    ) -> RelevanceScorer | None:
         if min_relevance is not None and not 0 <= min_relevance <= 1:
             raise SearchError(f"min_relevance must be from 0 to 1, not {min_relevance!r}")
         if self.calibrator is None:
@@ -365,14 +367,18 @@ def _relevant(hits: list[Hit], request: _Request) -> Sequence[Hit]:
     """What a keyword search found, judged; without what is neither relevant enough nor has every word."""
     if request.judge is None:
         return hits
-    judged, least, asked = request.judge.judge_found(hits), request.min_relevance, set(words(request.words))
+    judged, least, asked = (
+        request.judge.score_by_stored_vectors(hits),
+        request.min_relevance,
+        set(tokenize(request.words)),
+    )
     return [
         hit
         for hit in judged
         if least is None
         or hit.relevance is None
         or hit.relevance >= least
-        or asked <= set(words(searched_text(hit.text, hit.uri)))
+        or asked <= set(tokenize(searched_text(hit.text, hit.uri)))
     ]
 
 
@@ -385,7 +391,7 @@ def check_page(k: int, offset: int) -> None:
         raise SearchError(f"offset + k is {offset + k}; paging ends at rank {MAX_DEPTH}: narrow the search with where")
 
 
-def _narrowed(where: Where | None, modality: Modality | None) -> Where | None:
+def _and_modality(where: Where | None, modality: Modality | None) -> Where | None:
     if modality is None:
         return where
     only = Compare("modality", "eq", modality)

@@ -11,7 +11,7 @@ from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from app.cli.ask import chat_options
 from app.core.settings import Settings
 from retrieval.chat.asking import options_for
-from retrieval.chat.options import EVIDENT, ChatOptions, gate_of
+from retrieval.chat.options import MIN_EVIDENCE_RELEVANCE, ChatOptions, gate_of
 from retrieval.relevance.scorer import RELEVANT
 from tests.support.repository import ROOT
 
@@ -27,10 +27,12 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **settings: object)
 def test_the_service_the_library_and_the_benchmark_gate_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = shipped(tmp_path, monkeypatch)
     measured = options_for(FakeListChatModel(responses=["a"]), "openai:some")
-    assert ours.gate == measured.gate == ChatOptions().gate == EVIDENT == gate_of(RELEVANT)
+    assert ours.gate == measured.gate == ChatOptions().gate == MIN_EVIDENCE_RELEVANCE == gate_of(RELEVANT)
 
 
-@pytest.mark.parametrize(("setting", "gate"), [(0.8, EVIDENT), (0.95, EVIDENT), (0.5, 0.5), (0.0, None)])
+@pytest.mark.parametrize(
+    ("setting", "gate"), [(0.8, MIN_EVIDENCE_RELEVANCE), (0.95, MIN_EVIDENCE_RELEVANCE), (0.5, 0.5), (0.0, None)]
+)
 def test_a_lower_setting_lowers_the_gate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: float, gate: float | None
 ) -> None:
@@ -41,5 +43,5 @@ def test_the_documents_name_the_numbers_that_are_used(tmp_path: Path, monkeypatc
     (chats,) = re.findall(r"gate of calibrated relevance \((\d\.\d+)", (DOCS / "chat.md").read_text("utf-8"))
     (searches,) = re.findall(r"setting `min_relevance` \((\d\.\d+)", (DOCS / "relevance.md").read_text("utf-8"))
     monkeypatch.setenv("SIGHTLINE_HOME", str(tmp_path))
-    assert float(chats) == EVIDENT
+    assert float(chats) == MIN_EVIDENCE_RELEVANCE
     assert float(searches) == RELEVANT == Settings.load({}).min_relevance

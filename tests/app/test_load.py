@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from app.http.app import Limits, create_app
-from app.http.limits import Room
+from app.http.limits import FairSemaphore
 from backends import connect
 from backends.base import Backend, CollectionSpec, Record
 from benchmarks import load
@@ -180,7 +180,7 @@ def test_searches_by_words_do_not_wait_for_requests_that_wait_for_room_to_decode
 
 
 def test_who_waits_for_room_is_let_in_before_who_comes_later() -> None:
-    room, order = Room(1), []
+    room, order = FairSemaphore(1), []
     assert room.enter(0)
 
     def wait(number: int) -> None:

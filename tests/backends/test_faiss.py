@@ -32,7 +32,7 @@ from backends.base import (
 )
 from backends.faiss.backend import FaissBackend
 from backends.faiss.index import plan_index
-from backends.faiss.records import MAX_IDLE, Connections, reported
+from backends.faiss.records import MAX_IDLE, Connections, translate_errors
 from tests.support.repository import ROOT
 
 DIM = 24
@@ -495,10 +495,10 @@ def test_what_sqlite_refuses_is_no_outage(tmp_path):
             ("SELECT " + "(" * 2_000 + "1" + ")" * 2_000, []),
             ("SELECT zeroblob(1 << 40)", []),
         ):
-            with pytest.raises(BackendError, match="refuses") as caught, reported(tmp_path):
+            with pytest.raises(BackendError, match="refuses") as caught, translate_errors(tmp_path):
                 connection.execute(statement, values).fetchall()
             assert not isinstance(caught.value, (Unavailable, Corrupt))
-        with pytest.raises(Unavailable), reported(tmp_path):
+        with pytest.raises(Unavailable), translate_errors(tmp_path):
             connection.execute("SELECT * FROM nothing")
 
 

@@ -12,7 +12,7 @@ from app.cli.results_page import Part, Section, render
 from backends.base import Hit
 from backends.harmless import escaped, harmless, harmless_json, one_line
 from indexers.report import one_line as reported
-from retrieval.chat.errors import one_line as explained
+from retrieval.chat.errors import one_line as to_http_error
 
 #: Persian with a zero-width non-joiner, Hebrew with a right-to-left mark, Arabic with its mark, Hindi, emoji, Japanese.
 ORDINARY = [
@@ -33,7 +33,7 @@ REORDERING = [chr(n) for n in (*range(0x202A, 0x202F), *range(0x2066, 0x2070), 0
 def test_ordinary_text_of_every_script_stays(text: str) -> None:
     for function in (harmless, escaped, harmless_json, reported):
         assert function(text) == text
-    assert one_line(text) == explained(text) == " ".join(text.split())
+    assert one_line(text) == to_http_error(text) == " ".join(text.split())
 
 
 @pytest.mark.parametrize("bad", DRIVING + REORDERING)
@@ -42,7 +42,7 @@ def test_what_drives_or_reorders_is_gone_everywhere(bad: str, capsys: pytest.Cap
     page = render("t", [Section(text, [Part(text)], [_hit(text)], facts=[text])])
     print_json({"text": text})
     printed = capsys.readouterr().out
-    shown = [function(text) for function in (harmless, one_line, escaped, reported, explained)]
+    shown = [function(text) for function in (harmless, one_line, escaped, reported, to_http_error)]
     for said in (*shown, page, printed):
         assert not any(_is_unsafe(char) for char in said)
     # As a value nothing is lost, and two names stay told apart.

@@ -30,7 +30,7 @@ from backends.base import (
     Unavailable,
     Unsupported,
 )
-from backends.conformance.promise import Crowd, check_promise
+from backends.conformance.filtered_recall import Corpus, check_promise
 from backends.conformance.samples import clustered, some, vectors
 from backends.errors import Denied
 from backends.milvus.backend import LITE_FLUSH_ROWS
@@ -363,7 +363,7 @@ def crowd(backend, name, index, n=6_000):
     rng = np.random.default_rng(5)
     rows = clustered(n, 64, seed=31)
     near = np.argsort(np.argsort(-(rows @ rows[0]))) / n
-    found = Crowd(name, spec, rows, np.ones(n, np.bool_), rng.permutation(n) / n, near)
+    found = Corpus(name, spec, rows, np.ones(n, np.bool_), rng.permutation(n) / n, near)
     backend.create(spec)
     backend.upsert(name, found.records(np.arange(n)))
     return found

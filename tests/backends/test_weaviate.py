@@ -23,8 +23,8 @@ from backends.base import (
     matches,
 )
 from backends.conformance.filters import CORNERS, VALUES
+from backends.conformance.oracle import Twin
 from backends.conformance.samples import some, vectors
-from backends.conformance.twin import Twin
 from backends.weaviate import repair as weaviate_mend
 from backends.weaviate import schema as weaviate_schema
 from backends.weaviate.connection import KEY_VARIABLE
@@ -304,12 +304,12 @@ class TestTrouble:
             assert hits[0].id == f"r{i:05}"
 
     def test_flush_indexes_what_a_crash_left_out(self, backend, monkeypatch):
-        # Without `settle` Weaviate loses the index's part of the last batch, as it does in the middle of one.
+        # Without `persist_index_log` Weaviate loses the index's part of the last batch, as in the middle of one.
         rows = vectors(50, 8)
         backend.create(CollectionSpec("left", 8, "dot"))
         backend.upsert("left", [Record(f"a{i:02}", row) for i, row in enumerate(rows[:25])])
         with monkeypatch.context() as patch:
-            patch.setattr(weaviate_mend, "settle", lambda *_: None)
+            patch.setattr(weaviate_mend, "persist_index_log", lambda *_: None)
             backend.upsert("left", [Record(f"b{i:02}", row) for i, row in enumerate(rows[25:])])
         weaviate_server.kill()
         weaviate_server.server()
@@ -328,7 +328,7 @@ class TestTrouble:
         records = [Record(f"s{i:02}", row) for i, row in enumerate(vectors(30, 8))]
         backend.create(CollectionSpec("same", 8))
         with monkeypatch.context() as patch:
-            patch.setattr(weaviate_mend, "settle", lambda *_: None)
+            patch.setattr(weaviate_mend, "persist_index_log", lambda *_: None)
             backend.upsert("same", records)
         weaviate_server.kill()
         weaviate_server.server()

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks.suite.agenda import Agenda
 from benchmarks.suite.check import check, told
 from benchmarks.suite.context import Settings
 from benchmarks.suite.engines import Build, IndexSpec, choose
@@ -19,6 +18,7 @@ from benchmarks.suite.progress import Pace
 from benchmarks.suite.report import _left_out
 from benchmarks.suite.runner import Request, run
 from benchmarks.suite.runs import Block, Point, Run
+from benchmarks.suite.scheduler import Agenda
 from benchmarks.suite.summaries import plain, results
 
 SETTINGS = replace(
@@ -110,7 +110,7 @@ def _planned(case: str, repetition: int, expected_s: float, priority: int, engin
 
 def test_what_was_given_up_comes_back_when_there_turns_out_to_be_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = [1000.0]
-    monkeypatch.setattr("benchmarks.suite.agenda.time.monotonic", lambda: now_s[0])
+    monkeypatch.setattr("benchmarks.suite.scheduler.time.monotonic", lambda: now_s[0])
     most, least = _planned("frontier", 0, 10.0, 1), _planned("hybrid", 0, 10.0, 7)
     agenda = Agenda([least, most], until_s=1015.0)
     order = [least, most]
@@ -126,7 +126,7 @@ def test_what_was_given_up_comes_back_when_there_turns_out_to_be_time(monkeypatc
 
 def test_a_slot_that_was_begun_is_finished_for_all_engines(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = [0.0]
-    monkeypatch.setattr("benchmarks.suite.agenda.time.monotonic", lambda: now_s[0])
+    monkeypatch.setattr("benchmarks.suite.scheduler.time.monotonic", lambda: now_s[0])
     one, other = (_planned("hybrid", 0, 10.0, 7, engine) for engine in "ab")
     agenda = Agenda([one, other], until_s=25.0)
     assert agenda.next([one, other]) is one

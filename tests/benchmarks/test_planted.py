@@ -14,9 +14,9 @@ from benchmarks.suite import engines
 from benchmarks.suite.context import Settings
 from benchmarks.suite.datasets import open_dataset
 from benchmarks.suite.engines import choose
+from benchmarks.suite.fault_injection import Faults, PlantedBackend
 from benchmarks.suite.loops import arrivals_ns, open_loop
 from benchmarks.suite.metrics import latencies_ns
-from benchmarks.suite.planted import Faults, PlantedBackend
 from benchmarks.suite.runner import Request, run
 from benchmarks.suite.runs import Block
 from benchmarks.suite.selectivity import Filter

@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from benchmarks import relevance
-from benchmarks.captioned import Collections, Remembering, plain
+from benchmarks.captioned import CachingEncoder, Collections, plain
 from benchmarks.encoders import read_dataset
 from tests.support.cli import paint
 from tests.support.toy import PALETTE, ColourEncoder
@@ -106,7 +106,7 @@ def test_no_fold_holds_what_it_asks(folder: Path) -> None:
 
 def test_a_text_is_encoded_once(folder: Path) -> None:
     encoder = ColourEncoder()
-    remembering = Remembering(encoder)
+    remembering = CachingEncoder(encoder)
     first = remembering.encode_texts(["a red square", "something blue", "a red square"])
     again = remembering.encode_texts(["something blue", "a red square"])
     assert encoder.texts == 2

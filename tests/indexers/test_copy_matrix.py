@@ -18,8 +18,8 @@ import pytest
 import backends
 from backends import Backend
 from backends.base import CollectionSpec, Record, Unavailable
+from backends.conformance.oracle import payload
 from backends.conformance.samples import HOSTILE, metadata_of, vectors
-from backends.conformance.twin import payload
 from backends.filters import MetadataValue
 from indexers.archive import export_collection, import_collection
 from indexers.transfer import copy

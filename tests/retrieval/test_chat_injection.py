@@ -15,7 +15,7 @@ from backends.base import CollectionSpec, Record
 from retrieval.chat import REFUSAL, ChatOptions, GroundedChat
 from retrieval.chat.check.claims import citations
 from retrieval.chat.instructions import reads_like_an_instruction
-from retrieval.chat.shielding import printable, shield, unlink
+from retrieval.chat.sanitize import printable, shield, strip_links
 from retrieval.search.retriever import Retriever
 from tests.support.chat_models import Scripted, collection, prompt_of
 from tests.support.fake_openai import FakeOpenAI, over_http
@@ -222,7 +222,7 @@ def test_an_address_of_the_evidence_stays_as_plain_text(tmp_path: Path) -> None:
     answer = GroundedChat(retriever, model).ask("Where is the red beach described?")
     assert "https://beach.example/red [" in answer.text
     assert "?q=x" not in answer.text
-    assert unlink("[a](https://b.example/x)", ["https://b.example/x"]) == ("a", 1)
+    assert strip_links("[a](https://b.example/x)", ["https://b.example/x"]) == ("a", 1)
 
 
 @pytest.mark.parametrize(
@@ -248,13 +248,13 @@ def test_an_address_of_the_evidence_stays_as_plain_text(tmp_path: Path) -> None:
     ],
 )
 def test_a_link_goes_with_all_its_brackets(answer: str, left: str) -> None:
-    assert unlink(answer, [])[0] == left
+    assert strip_links(answer, [])[0] == left
 
 
 @pytest.mark.parametrize("piece", ["[", "(", "![", "[a](", "http://x/(", "[a](<", "[[", '[a](b "', "data:)"])
 def test_brackets_without_end_take_no_time_without_end(piece: str) -> None:
     start_s = time.monotonic()
-    unlink(piece * 5000, [])
+    strip_links(piece * 5000, [])
     assert time.monotonic() - start_s < 5
 
 

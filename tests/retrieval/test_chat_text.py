@@ -9,9 +9,9 @@ from PIL import Image
 
 from retrieval.chat.answers import DraftFilter
 from retrieval.chat.budget import cut, image_tokens, prepare_picture, text_tokens
-from retrieval.chat.calling import goes_round
 from retrieval.chat.check.claims import Claim, citations, sentences, stem, strip_citations
 from retrieval.chat.errors import explain, is_transient, one_line, retry_after_s
+from retrieval.chat.llm_client import is_repetition_loop
 from retrieval.chat.options import ChatOptions
 from retrieval.chat.rewrite import Turn, checked_rewrite, rewrite_by_rules, stands_alone
 
@@ -166,9 +166,11 @@ def test_pictures_lose_their_metadata() -> None:
 
 def test_a_model_that_goes_round_in_circles_is_noticed() -> None:
     start = "The pizza is made with a mix of ingredients, including "
-    assert not goes_round(start)
-    assert goes_round(start + "a variety of toppings, including " * 8)
-    assert not goes_round("A dog [1]. A cat [2]. " * 2 + "One more thing about the dog and the cat, which is new here.")
+    assert not is_repetition_loop(start)
+    assert is_repetition_loop(start + "a variety of toppings, including " * 8)
+    assert not is_repetition_loop(
+        "A dog [1]. A cat [2]. " * 2 + "One more thing about the dog and the cat, which is new here."
+    )
 
 
 def test_a_draft_has_no_reasoning_and_no_control_characters() -> None:

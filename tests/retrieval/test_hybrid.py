@@ -18,8 +18,8 @@ import backends
 from backends.base import And, Backend, CollectionSpec, Compare, Record
 from backends.exact.backend import ExactBackend
 from backends.filters import matches
-from backends.text import searched_text, words
-from retrieval.search.duplicates import leaders
+from backends.text import searched_text, tokenize
+from retrieval.search.duplicates import group_near_duplicates
 from retrieval.search.keywords import KeywordSidecar
 from retrieval.search.query import Term, query_vector
 from retrieval.search.results import Result
@@ -44,7 +44,7 @@ class HashedEncoder:
 
     def encode_texts(self, texts):
         self.calls += 1
-        rows = [sum((_direction(w) for w in words(t)), np.full(DIM, 1e-3)) for t in texts]
+        rows = [sum((_direction(w) for w in tokenize(t)), np.full(DIM, 1e-3)) for t in texts]
         return _unit(np.array(rows))
 
     def encode_images(self, images):
@@ -182,7 +182,7 @@ class TestModes:
             wanted = {
                 r.id
                 for r in RECORDS
-                if set(words(searched_text(r.text, r.uri))) & set(words(query))
+                if set(tokenize(searched_text(r.text, r.uri))) & set(tokenize(query))
                 and matches(where, r.metadata, r.modality)
             }
             found = retriever.search(query, COUNT, where=where, mode="keyword")
@@ -204,7 +204,7 @@ class TestModes:
         kept = retriever.search(asked, COUNT, mode=mode, modality=modality, min_relevance=gate)
 
         def stays(hit) -> bool:
-            return hit.relevance >= gate or set(words(asked)) <= set(words(searched_text(hit.text, hit.uri)))
+            return hit.relevance >= gate or set(tokenize(asked)) <= set(tokenize(searched_text(hit.text, hit.uri)))
 
         assert all(hit.relevance is not None for hit in whole)
         assert 0 < len(kept) < len(whole)
@@ -362,7 +362,7 @@ class TestDuplicates:
             near = [j for j in wanted if kinds[j] == kinds[i] and rows[j] @ rows[i] >= 0.93]
             wanted.setdefault(near[0] if near else i, []).extend([i] if near else [])
         assert max(wanted) > 257
-        assert leaders(kinds, rows, 0.93) == wanted
+        assert group_near_duplicates(kinds, rows, 0.93) == wanted
 
     def test_similar_folds_too_and_leaves_the_item_out(self, local):
         found = local.similar("i010", 20, group_duplicates=0.97)

@@ -17,14 +17,14 @@ from filelock import FileLock
 from backends import connect
 from backends.base import And, Backend, CollectionSpec, Compare, Not, Record, Unavailable
 from backends.conformance import Sizes
+from backends.conformance.adversarial import HostileChecks
 from backends.conformance.collections import CollectionChecks
-from backends.conformance.hostile import HostileChecks
 from backends.conformance.keyword import QUERIES, KeywordChecks
 from backends.conformance.lifetime import LifetimeChecks
 from backends.conformance.store import Suite
 from backends.conformance.threads import ThreadChecks
 from backends.exact.backend import ExactBackend
-from backends.text import file_name, searched_text, words
+from backends.text import file_name, searched_text, tokenize
 from retrieval.search.keyword_index import KeywordIndex
 from retrieval.search.keywords import KeywordSidecar, with_keywords
 from tests.support.repository import ROOT
@@ -385,7 +385,7 @@ def test_words_of_names():
     assert file_name("dir/sub/") == "sub"
     assert file_name("C:\\x\\y.png") == "y.png"
     assert file_name("http://[broken/x_y.png") == "x_y.png"
-    assert words(searched_text("A caption", "/x/My_dog-2.JPG")) == [
+    assert tokenize(searched_text("A caption", "/x/My_dog-2.JPG")) == [
         "a",
         "caption",
         "my_dog",

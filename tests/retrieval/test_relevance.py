@@ -14,7 +14,7 @@ from backends import connect
 from backends.base import METRICS, Backend
 from retrieval import Retriever
 from retrieval.relevance.nulls import MIN_BACKGROUND, fit_null
-from retrieval.relevance.scorer import RELEVANT, Calibrator, background_texts, make_of
+from retrieval.relevance.scorer import RELEVANT, Calibrator, background_texts, query_kind
 from retrieval.search.query import Term
 from retrieval.search.retriever import SearchError
 from tests.support.topics import DIM, TopicEncoder, fill, image_of, topic, unit
@@ -218,7 +218,7 @@ def test_composed_queries_are_judged_by_queries_of_their_make(retriever: Retriev
     assert best(retriever, both) > RELEVANT
     for queries in (neither, away):
         assert np.mean([best(retriever, query) >= RELEVANT for query in queries]) < 0.3
-    assert make_of(both) == (("words", 1.0), ("words", 1.0))
+    assert query_kind(both) == (("words", 1.0), ("words", 1.0))
 
 
 # The same number everywhere
@@ -260,11 +260,11 @@ def test_hits_found_by_other_means_get_the_same_number(retriever: Retriever, enc
         fill(store, encoder, 100, metric=metric, texts=True)
         judge = Calibrator(store, encoder, "c").judge(encoder.encode_texts(["topic 5"])[0], (("words", 1.0),))
         by_keyword = store.search_text("c", "topic", 30)
-        judged = judge.judge_found(by_keyword)
+        judged = judge.score_by_stored_vectors(by_keyword)
         assert [(hit.id, hit.score) for hit in judged] == [(hit.id, hit.score) for hit in by_keyword]
         expected = {hit.id: hit.relevance for hit in retriever.search("topic 5", 100, modality="text")}
         assert [hit.relevance for hit in judged] == pytest.approx([expected[hit.id] for hit in judged], abs=1e-4)
-        kept = judge.judge_found([*by_keyword, *store.search_text("c", "5", 1)], 0.5)
+        kept = judge.score_by_stored_vectors([*by_keyword, *store.search_text("c", "5", 1)], 0.5)
         assert [hit.id for hit in kept] == [
             hit.id for hit in [*by_keyword, *store.search_text("c", "5", 1)] if expected[hit.id] >= 0.5
         ]

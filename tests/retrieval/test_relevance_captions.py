@@ -14,7 +14,7 @@ from retrieval import Retriever
 from retrieval.relevance import scorer as judging
 from retrieval.relevance.captions import CONSULTED, describes, image_of
 from retrieval.relevance.nulls import Null, chances, fit_null
-from retrieval.relevance.scorer import RELEVANT, make_of
+from retrieval.relevance.scorer import RELEVANT, query_kind
 from retrieval.search.query import Term
 from tests.support.topics import DIM, TopicEncoder, direction, fill, text_of, topic, unit
 from tests.support.topics import image_of as picture_of
@@ -307,4 +307,4 @@ def test_an_empty_collection_can_be_prepared(encoder: TopicEncoder) -> None:
     store.upsert("c", [picture_of(encoder, 1), text_of(encoder, 1)])
     found.prepare()
     assert all(hit.relevance is not None for hit in found.search("topic 1", 2))
-    assert make_of([Term("topic 1")]) == WORDS
+    assert query_kind([Term("topic 1")]) == WORDS

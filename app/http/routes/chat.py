@@ -21,7 +21,7 @@ from app.http.routes.base import PlacedStream, operation
 from app.http.routes.search import picture
 from app.http.schemas.chat import AnswerBody, ChatBody, EvidenceBody
 from app.http.schemas.common import Collection
-from app.http.turns import Asked, Past, RunningTurn, explained
+from app.http.turns import ChatRequest, Past, RunningTurn, to_http_error
 
 if TYPE_CHECKING:
     from retrieval.chat import Answer
@@ -54,7 +54,7 @@ _ANSWER: dict[int, dict[str, Any]] = {
 }
 
 
-class _Left(Exception):
+class ClientDisconnected(Exception):
     """The client went while it was answered."""
 
 
@@ -74,7 +74,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         first, where the model has to be asked again), then `final`, which replaces the draft, or `error`, a problem
         document. To leave is to cancel: the model is not asked on.
         """
-        asked = Asked(
+        asked = ChatRequest(
             body.question,
             tuple(Past(turn.question, turn.answer, turn.query) for turn in body.history),
             picture(service, body.image, body.image_url),
@@ -95,7 +95,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
 async def respond(
     request: Request,
     service: Service,
-    asked: Asked,
+    asked: ChatRequest,
     *,
     stream: bool,
     whole: Callable[[Answer], BaseModel],
@@ -104,7 +104,7 @@ async def respond(
     """Answer in one turn: the body that `whole` makes of the answer, or a stream of `events`.
 
     `events` gets the turn and its first event, before which every error still has a status. A client that leaves ends
-    the turn. Raises `Refused`, and what the turn raised as `explained` tells it.
+    the turn. Raises `Refused`, and what the turn raised as `to_http_error` tells it.
     """
     with contextlib.ExitStack() as held:
         place = held.enter_context(service.stream_place()) if stream else None
@@ -112,24 +112,24 @@ async def respond(
         held.callback(turn.cancel)
         try:
             if place is None:
-                answer = await _while_there(request, turn.answer())
+                answer = await run_until_disconnect(request, turn.answer())
                 return Response(whole(answer).model_dump_json(), media_type="application/json")
-            first = await _while_there(request, turn.next())
-        except _Left:
+            first = await run_until_disconnect(request, turn.next())
+        except ClientDisconnected:
             return Response(status_code=CLOSED_BY_CLIENT)
         except Exception as error:
-            raise explained(service, error) from None
+            raise to_http_error(service, error) from None
         held.pop_all()
         return _TurnStream(place, turn, events(turn, first))
 
 
-async def _while_there(request: Request, work: Awaitable[T]) -> T:
-    """What `work` gives, as long as the client waits for it. Raises `_Left`, and what `work` raises."""
+async def run_until_disconnect(request: Request, work: Awaitable[T]) -> T:
+    """What `work` gives, as long as the client waits for it. Raises `ClientDisconnected`, and what `work` raises."""
     working, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
     try:
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise _Left
+            raise ClientDisconnected
         return working.result()
     finally:
         working.cancel()
@@ -163,7 +163,7 @@ async def _events(service: Service, turn: RunningTurn, first: Any, collection: s
         async for event in turn.events(KEEP_ALIVE_S):
             yield b": still there\n\n" if event is None else _event(service, event, collection)
     except Exception as error:
-        yield _sent("error", problem_of(explained(service, error)))
+        yield _sent("error", problem_of(to_http_error(service, error)))
 
 
 def _event(service: Service, event: Any, collection: str | None) -> bytes:
@@ -176,7 +176,7 @@ def _event(service: Service, event: Any, collection: str | None) -> bytes:
         case Token():
             return _sent("token", {"text": event.text})
         case Retrying():
-            reason = service.chats.without_place(event.reason)
+            reason = service.chats.redact_endpoint(event.reason)
             return _sent("retrying", {"attempt": event.attempt, "wait_s": event.wait_s, "reason": reason})
         case Final():
             return _sent("final", AnswerBody.of(event.answer, collection).model_dump())

@@ -37,7 +37,7 @@ from app.http.schemas.openai import (
     TokenUsage,
     UrlCitation,
 )
-from app.http.turns import Asked, Past, RunningTurn, explained
+from app.http.turns import ChatRequest, Past, RunningTurn, to_http_error
 
 if TYPE_CHECKING:
     from retrieval.chat import Answer
@@ -139,7 +139,7 @@ def _check_model(name: str) -> None:
         raise WrongRequest(f"The model {name!r} does not exist: use {MODEL!r}.", "model", "model_not_found", 404)
 
 
-def _asked(service: Service, body: CompletionBody, collection: str | None) -> Asked:
+def _asked(service: Service, body: CompletionBody, collection: str | None) -> ChatRequest:
     """The last message as the question, what is before it as the history, without system messages."""
     turns: list[tuple[list[str], list[str]]] = []
     url, where = None, ""
@@ -173,7 +173,7 @@ def _asked(service: Service, body: CompletionBody, collection: str | None) -> As
         for asked, answered in past[-MAX_HISTORY:]
     )
     picture = None if url is None else partial(_picture, service, url, where)
-    return Asked("\n".join(question), history, picture, body.where, body.strict, collection)
+    return ChatRequest("\n".join(question), history, picture, body.where, body.strict, collection)
 
 
 def _content(service: Service, message: Message, place: str) -> tuple[list[str], list[str]]:
@@ -290,7 +290,7 @@ async def _chunks(service: Service, turn: RunningTurn, writer: _Writer, *, with_
                 yield writer.chunk([], usage=_usage(event.answer).model_dump())
             yield b"data: [DONE]\n\n"
     except Exception as error:
-        told = error_of(explained(service, error))
+        told = error_of(to_http_error(service, error))
         if told is None:
             log.error("a request failed", exc_info=error)
         yield _event(told[1] if told is not None else openai_error(500, FAILED))

@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.suite.context import Context
 from benchmarks.suite.engines import memory_bytes, server_pids, server_version
-from benchmarks.suite.noise import watched
+from benchmarks.suite.host_noise import watched
 from benchmarks.suite.runs import Block, Point
 
 BATCH = 2_000
@@ -75,7 +75,7 @@ def opened(context: Context, point: Point) -> Block:
     command = [
         sys.executable,
         "-m",
-        "benchmarks.suite.opening",
+        "benchmarks.suite.cold_start",
         context.name,
         str(queries),
         str(context.settings.k),

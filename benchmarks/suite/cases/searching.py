@@ -9,8 +9,8 @@ import numpy as np
 
 from benchmarks.suite.context import Context, judged
 from benchmarks.suite.engines import native_client
+from benchmarks.suite.host_noise import watched
 from benchmarks.suite.loops import Recorder, arrivals_ns, closed_loop, open_loop
-from benchmarks.suite.noise import watched
 from benchmarks.suite.runs import Block, Point
 from benchmarks.suite.selectivity import Filter
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from backends.base import Hit
 from benchmarks.suite.context import Context, judged
+from benchmarks.suite.host_noise import watched
 from benchmarks.suite.keyword import Bm25, keyword_queries
 from benchmarks.suite.loops import Recorder, closed_loop
-from benchmarks.suite.noise import watched
 from benchmarks.suite.photos import file_of
 from benchmarks.suite.runs import Array, Block, Point
 from retrieval.encoders import load_encoder

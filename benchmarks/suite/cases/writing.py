@@ -13,8 +13,8 @@ import numpy as np
 from backends.base import Record
 from benchmarks.suite.context import Context, judge
 from benchmarks.suite.datasets import row_id
+from benchmarks.suite.host_noise import watched
 from benchmarks.suite.loops import Recorder, closed_loop
-from benchmarks.suite.noise import watched
 from benchmarks.suite.runs import Array, Block, Point
 from benchmarks.suite.truth import scores_of
 

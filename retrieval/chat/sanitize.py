@@ -2,7 +2,7 @@
 
 What was indexed may have been written by anyone. On the way in (`shield`) it loses whatever could be
 taken for the prompt's own structure, and sentences that read like instructions to a model are left out.
-On the way out (`unlink`) an answer loses links and images, by which a model under someone's influence
+On the way out (`strip_links`) an answer loses links and images, by which a model under someone's influence
 would send data away. Both are rules over text: they narrow what hostile text can do. They cannot promise
 that no phrasing reaches the model; what an answer claims is checked by `retrieval.chat.check.grounding`.
 """
@@ -112,7 +112,7 @@ def printable(text: str) -> str:
     )
 
 
-def unlink(answer: str, allowed: Iterable[str]) -> tuple[str, int]:
+def strip_links(answer: str, allowed: Iterable[str]) -> tuple[str, int]:
     """An answer without links, images and markup, and how many were taken out.
 
     An address that occurs letter by letter in one of `allowed` (the evidence as shown, the question) stays,

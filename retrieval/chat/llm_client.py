@@ -174,7 +174,7 @@ class Caller:
                     if piece:
                         self.first_token_at = self.first_token_at or time.monotonic()
                         yield piece
-                    if len(reply.text) > MAX_REPLY_CHARS or goes_round(reply.text):
+                    if len(reply.text) > MAX_REPLY_CHARS or is_repetition_loop(reply.text):
                         reply.truncated = True
                         return
             self.cancel.check()
@@ -197,7 +197,7 @@ class Caller:
         return item
 
 
-def goes_round(text: str) -> bool:
+def is_repetition_loop(text: str) -> bool:
     """Whether a text ends in words that it has been repeating: its last 40 characters 5 times in the last 600."""
     tail, window = text[-_LOOP_CHARS:], text[-_LOOP_WINDOW:]
     if len(window) < _LOOP_CHARS * 2:

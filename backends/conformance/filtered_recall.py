@@ -16,9 +16,9 @@ import pytest
 from numpy.typing import NDArray
 
 from backends.base import Backend, CollectionSpec, Compare, Hit, Record, Unsupported, Where
+from backends.conformance.oracle import RECALL, SCORE_TOLERANCE, in_order, score_tolerance
 from backends.conformance.samples import clustered, unit
 from backends.conformance.store import Store
-from backends.conformance.twin import RECALL, SCORE_TOLERANCE, in_order, score_tolerance
 from backends.kit.scores import similarity
 
 DIM = 64
@@ -28,7 +28,7 @@ NOISE = 0.02
 
 
 @dataclass(slots=True)
-class Crowd:
+class Corpus:
     """What the large collection holds: row i is record ``p{i:05}`` when `alive`, vectors of unit length."""
 
     name: str
@@ -48,7 +48,7 @@ class Crowd:
         return (self.record(int(i)) for i in which)
 
 
-def crowd_of(store: Store) -> Crowd:
+def crowd_of(store: Store) -> Corpus:
     """The crowd of this class, stored and indexed by the first check that asks."""
     if "crowd" not in store.cache:
         n = store.sizes.crowd
@@ -56,17 +56,17 @@ def crowd_of(store: Store) -> Crowd:
         rng = np.random.default_rng(5)
         rows = clustered(n, DIM, seed=31)
         nearness = np.argsort(np.argsort(-(rows @ rows[0]))) / n
-        crowd = Crowd(spec.name, spec, rows, np.ones(n, np.bool_), rng.permutation(n) / n, nearness)
+        crowd = Corpus(spec.name, spec, rows, np.ones(n, np.bool_), rng.permutation(n) / n, nearness)
         store.backend.create(spec)
         store.cache["crowd"] = crowd
         store.backend.upsert(spec.name, crowd.records(np.arange(n)))
         assert store.backend.count(spec.name) == n
         store.backend.flush(spec.name)
-    found: Crowd = store.cache["crowd"]
+    found: Corpus = store.cache["crowd"]
     return found
 
 
-def queries_of(crowd: Crowd) -> NDArray[np.float32]:
+def queries_of(crowd: Corpus) -> NDArray[np.float32]:
     """(15, DIM): five at records, five about the pole, five on its far side."""
     noise = clustered(15, DIM, seed=77) * 0.3
     about = np.concatenate(
@@ -75,7 +75,7 @@ def queries_of(crowd: Crowd) -> NDArray[np.float32]:
     return unit(about + noise[: len(about)])
 
 
-def check_hits(backend: Backend, crowd: Crowd, answers: list[list[Hit]], mask: NDArray[np.bool_], what: str) -> float:
+def check_hits(backend: Backend, crowd: Corpus, answers: list[list[Hit]], mask: NDArray[np.bool_], what: str) -> float:
     """Assert count, order, scores and that hits are alive and match; return the recall by distance."""
     matching = np.flatnonzero(mask & crowd.alive)
     expected = min(K, len(matching))
@@ -96,7 +96,7 @@ def check_hits(backend: Backend, crowd: Crowd, answers: list[list[Hit]], mask: N
     return float(np.mean(reached))
 
 
-def check_promise(backend: Backend, crowd: Crowd) -> None:
+def check_promise(backend: Backend, crowd: Corpus) -> None:
     """Assert the promise at every share, for both kinds of filter and for none."""
     queries = queries_of(crowd)
     cases: list[tuple[str, Where | None, NDArray[np.bool_]]] = [("no filter", None, np.ones(len(crowd.rows), np.bool_))]
