@@ -83,6 +83,13 @@ def root(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; no error reaches the caller, and none a trace to the user."""
     streams.complete()
+    try:
+        return _main(arguments)
+    finally:
+        streams.settle_errors()
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     debug = given[:1] == ["--debug"] or os.environ.get("SIGHTLINE_DEBUG", "") not in ("", "0")
     with warnings.catch_warnings():

@@ -28,9 +28,18 @@ def one_line(text: object) -> str:
 
 
 def note(text: object) -> None:
-    """Say something that is not a result: one line on stderr."""
-    sys.stderr.write(one_line(text) + "\n")
-    sys.stderr.flush()
+    """Say something that is not a result: one line on stderr. It is lost where there is no room for it.
+
+    Raises BrokenPipeError where whoever read it has gone.
+    """
+    try:
+        sys.stderr.write(one_line(text) + "\n")
+        sys.stderr.flush()
+    except BrokenPipeError:
+        raise
+    except OSError:
+        # A full disk, mostly: no reason to stop what was asked for.
+        return
 
 
 def print_json(value: object) -> None:

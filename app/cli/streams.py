@@ -48,6 +48,18 @@ def abandon_output() -> None:
         sys.stdout.flush()
 
 
+def settle_errors() -> None:
+    """Throw away messages that could not be written to stderr, or the interpreter's last try changes the exit code."""
+    try:
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, sys.stderr.fileno())
+            os.close(null)
+            sys.stderr.flush()
+
+
 def require_output() -> None:
     """Raise OSError where nothing can be written to stdout, before something is done whose result is shown once."""
     with contextlib.suppress(ValueError):

@@ -23,6 +23,8 @@ MAX_HEADER_BYTES = 16 * 1024
 #: Segments, blocks or chunks of a header, and tags of a TIFF.
 MAX_PARTS = 4096
 MAX_TAGS = 4096
+#: Strips or tiles of a TIFF, for each of which Pillow makes an object and sets up a decoder.
+MAX_TILES = 65_536
 MAX_IFDS = 256
 MAX_FRAMES = 10_000
 #: Profiles of printers take one or two megabytes.
@@ -251,8 +253,9 @@ def _directory(file: IO[bytes], at: int, order: str, big: bool) -> int:
     entries = file.read(entry * count)
     for start in range(0, len(entries) - entry + 1, entry):
         tag, _, values = struct.unpack_from(order + ("HHQ" if big else "HHI"), entries, start)
-        # What says where the pixels are may be longer: a number for every strip or tile.
-        most = MAX_PROFILE_BYTES if tag in (273, 279, 324, 325, 34675) else MAX_COMMENT_BYTES
+        if tag in (273, 279, 324, 325) and values > MAX_TILES:
+            raise HeaderError(f"has {values} strips or tiles, more than the {MAX_TILES} allowed")
+        most = MAX_PROFILE_BYTES if tag == 34675 else MAX_COMMENT_BYTES
         _bounded(True, values, most, f"or numbers in the tag {tag}")
     following = file.read(8 if big else 4)
     if len(following) < (8 if big else 4):

@@ -136,6 +136,12 @@ def test_closed_input_and_errors_do_no_harm(place: Place, command: str) -> None:
     assert done.stdout
 
 
+def test_a_full_disk_behind_the_messages_stops_nothing(place: Place) -> None:
+    done = place.run(f"index {place.pictures}", "2> /dev/full")
+    assert done.returncode == 0, done
+    assert place.run("nope", "2> /dev/full").returncode == 2
+
+
 def test_files_do_not_take_the_place_of_closed_streams(place: Place) -> None:
     # What is printed by accident would be written into the store.
     assert place.run(f"index {place.pictures} --prune", "<&- >&- 2>&-").returncode == 1

@@ -92,6 +92,14 @@ REFUSED: dict[str, tuple[bytes, str]] = {
         b"II*\0\x08\0\0\0" + struct.pack("<HHHII", 1, 270, 2, 50_000_000, 8) + bytes(4),
         "numbers in the tag 270",
     ),
+    "tiff strips": (
+        b"II*\0\x08\0\0\0" + struct.pack("<HHHII", 1, 273, 4, 1_000_000, 26) + bytes(4) + bytes(4_000_000),
+        "1000000 strips or tiles",
+    ),
+    "tiff tiles": (
+        b"MM\0*\0\0\0\x08" + struct.pack(">HHHII", 1, 325, 4, 70_000, 26) + bytes(4) + bytes(280_000),
+        "70000 strips or tiles",
+    ),
     "tiff pictures": (
         b"II*\0\x08\0\0\0" + b"".join(struct.pack("<HI", 0, 14 + 6 * n) for n in range(1000)),
         "more than 256 pictures",
