@@ -41,6 +41,10 @@ class Locked(Unavailable):
         self.holder = holder
 
 
+class ReadOnly(Unavailable):
+    """The store lies where nothing may be written; reading it may still work."""
+
+
 class Denied(Unavailable):
     """The engine answers, and refuses the key or the password."""
 

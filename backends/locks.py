@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -13,15 +14,16 @@ from weakref import WeakValueDictionary
 
 from filelock import FileLock, Timeout
 
-from backends.errors import Locked, Unavailable
+from backends.errors import Locked, ReadOnly, Unavailable
 
+_MAY_NOT_WRITE = (errno.EROFS, errno.EACCES, errno.EPERM)
 _WORD = re.compile(r"[a-z][a-z-]{0,20}\Z")
 
 
 def require_writable(folder: Path, reason: str) -> None:
-    """Raise `Unavailable` for a folder that is there and may not be written, with why the engine has to."""
+    """Raise `ReadOnly` for a folder that is there and may not be written, with why the engine has to."""
     if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
-        raise Unavailable(
+        raise ReadOnly(
             f"the folder {folder} may not be written, and {reason}: copy it to where it may be, "
             "or use the default engine, which only reads it for a search"
         )
@@ -45,7 +47,8 @@ class FolderLock:
     def acquire(self) -> bool:
         """Make the folder and take the lock unless it is held already; whether it was taken now.
 
-        Raises `Locked` naming the lock's file and who holds it, `Unavailable` where the folder cannot be used.
+        Raises `Locked` naming the lock's file and who holds it, `ReadOnly` where the folder may not be written,
+        `Unavailable` where it cannot be used for another reason.
         """
         with self._mutex:
             if self._lock is not None:
@@ -58,7 +61,8 @@ class FolderLock:
                 holder = self._holder()
                 raise Locked(f"{self.path} is locked by {holder}: {self.rule}", holder) from None
             except OSError as error:
-                raise Unavailable(
+                kind = ReadOnly if error.errno in _MAY_NOT_WRITE else Unavailable
+                raise kind(
                     f"cannot use the folder {self.folder}: {error.strerror or error}; choose one that may be written"
                 ) from error
             self._lock = lock

@@ -24,6 +24,7 @@ from backends.errors import (
     Denied,
     DimensionMismatch,
     Locked,
+    ReadOnly,
     Unavailable,
     Unsupported,
 )
@@ -310,7 +311,7 @@ class _Last:
 def _is_away(failure: Exception) -> bool:
     """Whether the store may be back in a moment."""
     cause = of_the_store(failure)
-    return isinstance(cause, Unavailable) and not isinstance(cause, (Denied, Locked))
+    return isinstance(cause, Unavailable) and not isinstance(cause, (Denied, Locked, ReadOnly))
 
 
 def _told(job: Job, failure: Exception) -> str:
@@ -325,6 +326,8 @@ def _told(job: Job, failure: Exception) -> str:
     if isinstance(cause, (CollectionExists, CollectionNotFound, DimensionMismatch, Unsupported)):
         return told_to_callers(cause)
     log.warning("index job %s failed: %s", job.id, failure)
+    if isinstance(cause, ReadOnly):
+        return "the store lies where nothing may be written: index where it may be, or into another store"
     if isinstance(cause, Locked):
         return "another process holds the store and keeps it until it ends: end it, then begin another job"
     return "the vector database does not answer as it should; what was stored stays, another job goes on from there"

@@ -22,7 +22,7 @@ from app.core.keys import KeyStoreError
 from app.core.roots import RootsError
 from app.core.telling import of_the_store, told_to_callers
 from backends.base import BackendError, CollectionExists, CollectionNotFound, Unsupported
-from backends.errors import Locked
+from backends.errors import Locked, ReadOnly
 from indexers.report import IndexingError
 from retrieval.encoders.base import EncoderError
 from retrieval.encoders.batching import Overloaded
@@ -67,6 +67,7 @@ MEANINGS = {
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 FAILED = "the service failed on this request; its log says why"
 _AWAY = "the vector database does not answer as it should: try again in a moment; the service's log says why"
+READ_ONLY = "this store lies where nothing may be written, so it can only be searched: the log says where"
 HELD = "another process holds the store and keeps it until it ends, so nothing can be written here: the log says which"
 
 #: Status, seconds for Retry-After, and what is told instead of the error, by class; the first that fits counts.
@@ -89,6 +90,7 @@ _OURS: list[tuple[type[Exception], int, int | None, str | None]] = [
     (KeyStoreError, 503, 30, "the API keys cannot be read: the service's log says why"),
     # No time to come again: that process keeps it.
     (Locked, 503, None, HELD),
+    (ReadOnly, 503, None, READ_ONLY),
     # Its address, and what its driver says, are for the log only.
     (BackendError, 503, 2, _AWAY),
 ]

@@ -12,9 +12,9 @@ MIN_EVIDENCE_RELEVANCE = 0.7
 
 
 def gate_of(min_relevance: float) -> float | None:
-    """The gate of a chat where searches show what has at least `min_relevance`, which counts if it is lower.
+    """The gate of a chat where searches show what has at least `min_relevance`: that counts only if it is lower.
 
-    It is `MIN_EVIDENCE_RELEVANCE` otherwise. None, no gate, where it is 0. The command line, the service and the benchmark take it from here.
+    None, no gate, where it is 0. The command line, the service and the benchmark take it from here.
     """
     return min(MIN_EVIDENCE_RELEVANCE, min_relevance) or None
 

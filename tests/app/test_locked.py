@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import subprocess
 import sys
@@ -12,12 +13,13 @@ from typing import Any
 
 import httpx
 import pytest
+from filelock import FileLock
 
 from app.core.keys import KeyStore
 from app.http.app import Limits, create_app
 from backends import connect
 from backends.base import CollectionSpec
-from backends.errors import Locked
+from backends.errors import Locked, ReadOnly
 from tests.support.cli import paint
 from tests.support.repository import ROOT
 from tests.support.service import is_problem
@@ -124,3 +126,26 @@ def test_a_command_says_who_holds_the_store(held: tuple[str, int], tmp_path: Pat
     outcome = run("index", tmp_path / "photos", "--backend", url, "--collection", "c")
     assert outcome.code == 1
     assert f"is locked by process {pid} (sightline serve)" in outcome.err
+
+
+def test_a_store_that_may_only_be_read_says_so_to_who_wants_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"faiss://{tmp_path}/store"
+    encoder = ColourEncoder()
+    with connect(url) as store:
+        store.create(CollectionSpec("c", encoder.dim, encoder=encoder.fingerprint))
+
+    def acquire(lock: FileLock) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(lock.lock_file))
+
+    monkeypatch.setattr(FileLock, "acquire", acquire)
+    with connect(url) as store:
+        with pytest.raises(ReadOnly, match="choose one that may be written"):
+            store.upsert("c", [])
+        with serving(create_app(store, encoder, "c", home=tmp_path / "home")) as client:
+            answer = client.delete("/v1/collections/c")
+            is_problem(answer, 503, "can only be searched")
+            assert "retry-after" not in answer.headers
+            assert str(tmp_path) not in answer.text
+            assert client.post("/v1/search", json={"text": "red"}).status_code == 200

@@ -82,8 +82,9 @@ def searched(service: Service, body: SearchBody, collection: str | None) -> Sear
 def looked_up(service: Service, image: bytes, k: int, offset: int, collection: str | None) -> HitsBody:
     """The texts that describe an image best. Raises what the retriever raises, and `ImageError`."""
     with service.decoding():
-        picture = service.load(image, service.picture_size)
+        # First, as it is quick: a collection that is not there needs no picture decoded.
         retriever = service.retriever(collection)
+        picture = service.load(image, service.picture_size)
         hits = retriever.lookup(picture, k, offset=offset)
     nothing = None if hits else why_nothing(retriever, modality="text", offset=offset)
     return HitsBody(hits=[HitBody.of(hit) for hit in hits], nothing=nothing)
