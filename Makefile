@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: setup demo test engines check format serve lock clean
+.PHONY: setup demo test test-fast engines check format serve lock clean
 
 setup: $(READY)
 
@@ -23,6 +23,10 @@ serve: $(READY)
 
 test: $(READY) engines
 	$(BIN)/python -m pytest
+
+# What needs no server and no browser, and is quick.
+test-fast: $(READY)
+	$(BIN)/python -m pytest -q -m "not server and not browser and not slow"
 
 # Weaviate's server is a Go program in no other package: about four minutes the first time.
 WEAVIATE := github.com/weaviate/weaviate/cmd/weaviate-server@v1.39.0

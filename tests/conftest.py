@@ -16,6 +16,7 @@ from app.main import main
 from backends.base import CollectionSpec, Record
 from backends.conformance import BackendSuite
 from benchmarks.fake_openai import Behaviour, FakeOpenAI
+from tests.support import local_server
 from tests.support.cli import Outcome, Run, paint
 from tests.support.local_server import required
 from tests.support.toy import ColourEncoder, KeptBackend
@@ -31,6 +32,10 @@ def pytest_configure() -> None:
     # A shell that starts the tests in the background has them, and so what they start, ignore Ctrl-C.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    local_server.marked = item.get_closest_marker("server") is not None
 
 
 @pytest.fixture(autouse=True)

@@ -26,6 +26,8 @@ from backends.base import CollectionSpec, Record
 from tests.support.cli import paint
 from tests.support.repository import ROOT
 
+pytestmark = pytest.mark.slow
+
 IS_ROOT = os.getuid() == 0
 
 

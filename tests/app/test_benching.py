@@ -17,6 +17,7 @@ from backends.kit.local_server import Launch, LocalServer, answers
 from benchmarks.suite import engines
 
 
+@pytest.mark.slow
 def test_a_report_is_written_and_a_finished_run_is_not_measured_again(tmp_path: Path) -> None:
     given = [
         "bench",

@@ -24,6 +24,8 @@ from tests.support.browser_store import COLOURS, OF_EACH, SpreadEncoder, fill
 from tests.support.repository import ROOT
 from tests.support.serving import running
 
+pytestmark = pytest.mark.browser
+
 STATIC = ROOT / "app" / "web"
 FREE = Limits(rate=None)
 TILE = ".grid li"

@@ -82,6 +82,7 @@ def test_without_the_packages_the_extra_is_named(run: Run, monkeypatch: pytest.M
     assert failed.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_real_default_end_to_end(tmp_path: Path, isolated: Path) -> None:
     """Two photographs, indexed by compact into faiss://, and found from another process."""
     skimage = pytest.importorskip("skimage")

@@ -106,6 +106,7 @@ def test_an_engine_without_its_client_says_what_to_install(
     assert (row["client"], row["version"], row["servers"]) == (None, None, [])
 
 
+@pytest.mark.server
 def test_the_configured_server_is_asked_and_not_touched(
     server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -124,12 +125,14 @@ def test_the_configured_server_is_asked_and_not_touched(
         assert connection.execute("SELECT to_regnamespace('sightline')").fetchone() == (None,)
 
 
+@pytest.mark.server
 def test_a_database_without_pgvector_says_so(server: Server) -> None:
     answer = answer_of(server.url(server.database(extension=False)))
     assert answer.state == ANSWERS
     assert re.search(r"pgvector 0\.\d+\.\d+ not yet in use", answer.version or "")
 
 
+@pytest.mark.server
 def test_a_wrong_password_is_refused_and_not_shown(
     server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -205,6 +208,7 @@ def test_each_server_is_asked_once(monkeypatch: pytest.MonkeyPatch, isolated: Pa
     assert [a.shown for a in both] == ["milvus://127.0.0.1:19530", "milvus://db"]
 
 
+@pytest.mark.server
 def test_a_milvus_that_up_started_answers() -> None:
     url, home = milvus_server.url(), milvus_server.home()
     (answer,) = probing.places("milvus", home, "")
@@ -214,6 +218,7 @@ def test_a_milvus_that_up_started_answers() -> None:
     assert re.fullmatch(r"Milvus 2\.3\.5.*", answer.version or "")
 
 
+@pytest.mark.server
 def test_a_weaviate_that_up_started_answers_to_its_own_key(monkeypatch: pytest.MonkeyPatch) -> None:
     running, home = weaviate_server.server(), weaviate_server.home()
     key = running.environment["SIGHTLINE_WEAVIATE_API_KEY"]

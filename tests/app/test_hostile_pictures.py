@@ -102,6 +102,7 @@ def test_pictures_of_many_pixels_are_taken_or_refused_by_what_they_need(name: st
             is_problem(picture, 422, reason)
 
 
+@pytest.mark.slow
 def test_a_picture_that_takes_too_long_is_ended_and_holds_up_nobody(tmp_path: Path) -> None:
     hostile, fine = slow(20), png(60, 40)
     path = tmp_path / "slow.pgm"
@@ -127,6 +128,7 @@ def test_a_picture_that_takes_too_long_is_ended_and_holds_up_nobody(tmp_path: Pa
         assert client.post("/v1/lookup", files={"image": fine}).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="asks Linux for the memory")
 def test_sixteen_hostile_look_ups_take_at_most_half_a_gigabyte(tmp_path: Path) -> None:
     def memory() -> int:

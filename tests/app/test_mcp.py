@@ -259,6 +259,7 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
+@pytest.mark.slow
 def test_the_command_speaks_over_standard_input_and_output(tmp_path: Path, server: FakeOpenAI) -> None:
     environment = {
         **os.environ,

@@ -57,6 +57,7 @@ def test_every_operation_documents_its_problems(described: dict[str, Any]) -> No
         assert described["components"]["schemas"][body]["examples"]
 
 
+@pytest.mark.slow
 def test_generated_requests_find_nothing_undocumented() -> None:
     pytest.importorskip("schemathesis")
     outcome = fuzz(ColourEncoder(), 12, phases="examples,fuzzing")

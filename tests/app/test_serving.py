@@ -58,6 +58,7 @@ def process(home: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[bytes], 
             served.kill()
 
 
+@pytest.mark.slow
 def test_sigterm_in_the_middle_of_a_job_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -177,6 +178,7 @@ def test_the_folders_that_the_command_line_indexes_are_shown(run: Run, tmp_path:
 # A database that goes away
 
 
+@pytest.mark.server
 def test_a_database_that_goes_away_and_comes_back_needs_no_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,7 @@ from tests.support.cli import Run, paint
 from tests.support.repository import ROOT
 from tests.support.service import is_problem
 from tests.support.serving import serving
+from tests.support.tiers import tiered
 from tests.support.toy import ColourEncoder
 
 ENGINES = ["exact://", "faiss:///{dir}", "pgvector-embedded:///{dir}"]
@@ -93,7 +94,7 @@ def files(home: Path) -> list[str]:
 # What is named stays, what is not goes
 
 
-@pytest.mark.parametrize("url", ENGINES)
+@pytest.mark.parametrize("url", tiered(ENGINES))
 def test_a_picture_is_kept_until_its_last_item_goes(url: str, home: Path, opened: Any, tmp_path: Path) -> None:
     store = opened(url.format(dir=str(tmp_path / "store").lstrip("/")))
     with served(store, home) as client:
@@ -234,7 +235,7 @@ def test_what_is_not_an_upload_is_never_removed(home: Path, opened: Any, tmp_pat
 # Faults and races
 
 
-@pytest.mark.parametrize("url", ENGINES)
+@pytest.mark.parametrize("url", tiered(ENGINES))
 def test_uploads_and_deletions_at_once_never_part_item_and_picture(
     url: str, home: Path, opened: Any, tmp_path: Path
 ) -> None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from backends.conformance import BackendSuite
 from tests.support import milvus_server
 
 
+@pytest.mark.slow
 class TestMilvusLite(BackendSuite):
     url = "milvus-lite:///{dir}"
 
 
+@pytest.mark.server
 class TestMilvus(BackendSuite):
     url = "milvus://"
 

@@ -54,10 +54,12 @@ def backend(server: Server) -> Iterator[PostgresBackend]:
         yield opened
 
 
+@pytest.mark.server
 class TestEmbedded(BackendSuite):
     url = "pgvector-embedded:///{dir}"
 
 
+@pytest.mark.server
 class TestServer(BackendSuite):
     """A server over TCP with a password; the server, not the writer, is killed in the middle of a write."""
 
@@ -97,6 +99,7 @@ def filled(backend: PostgresBackend, n: int = 30) -> Twin:
 # Servers and credentials
 
 
+@pytest.mark.server
 def test_an_open_backend_survives_a_restart_of_its_server(server: Server, backend: PostgresBackend) -> None:
     twin = filled(backend)
     with ThreadPoolExecutor(6) as pool:
@@ -110,6 +113,7 @@ def test_an_open_backend_survives_a_restart_of_its_server(server: Server, backen
     twin.same_hits(vectors(2, 8), 20)
 
 
+@pytest.mark.server
 def test_a_server_that_is_away_is_named_in_time(server: Server) -> None:
     url = server.url(server.clean()) + "?connect_timeout=2"
     with PostgresBackend.connect(url) as backend:
@@ -127,6 +131,7 @@ def test_a_server_that_is_away_is_named_in_time(server: Server) -> None:
         assert backend.count("photos") == 30
 
 
+@pytest.mark.server
 def test_wrong_credentials_are_said_without_the_password(server: Server) -> None:
     with pytest.raises(Unavailable, match="credentials") as caught:
         connect(server.url(server.clean(), password="s3cret"))
@@ -149,11 +154,13 @@ def test_the_address_shows_no_secret() -> None:
     assert PASSWORD not in address
 
 
+@pytest.mark.server
 def test_an_administrator_s_first_connection_installs_the_extension(server: Server) -> None:
     with PostgresBackend.connect(server.admin_url(server.database(extension=False))) as backend:
         filled(backend).same_records()
 
 
+@pytest.mark.server
 def test_an_extension_in_a_schema_of_its_own_is_found(server: Server) -> None:
     name = server.database(extension=False)
     with server.admin(name) as connection:
@@ -165,6 +172,7 @@ def test_an_extension_in_a_schema_of_its_own_is_found(server: Server) -> None:
         twin.same_hits(vectors(2, 8), 5)
 
 
+@pytest.mark.server
 def test_a_user_without_rights_is_told_so(server: Server) -> None:
     with pytest.raises(Unavailable, match="ask an administrator for CREATE EXTENSION vector"):
         connect(server.url(server.database(extension=False)))
@@ -175,6 +183,7 @@ def test_a_user_without_rights_is_told_so(server: Server) -> None:
         connect(server.url(name))
 
 
+@pytest.mark.server
 def test_a_database_that_is_not_utf8_is_refused(server: Server) -> None:
     with server.admin() as connection:
         connection.execute("CREATE DATABASE latin OWNER ann ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
@@ -185,6 +194,7 @@ def test_a_database_that_is_not_utf8_is_refused(server: Server) -> None:
 # The schema
 
 
+@pytest.mark.server
 def test_two_processes_may_migrate_at_once(server: Server) -> None:
     name = server.database(extension=False)
     url = server.admin_url(name)
@@ -201,6 +211,7 @@ def test_two_processes_may_migrate_at_once(server: Server) -> None:
         assert connection.execute("SELECT array_agg(version) FROM sightline.migrations").fetchone() == ([1],)
 
 
+@pytest.mark.server
 def test_a_schema_of_a_newer_version_is_left_alone(server: Server) -> None:
     name = server.clean()
     PostgresBackend.connect(server.url(name)).close()
@@ -210,6 +221,7 @@ def test_a_schema_of_a_newer_version_is_left_alone(server: Server) -> None:
         connect(server.url(name))
 
 
+@pytest.mark.server
 def test_tables_of_others_are_neither_listed_nor_touched(server: Server) -> None:
     name = server.clean()
     with server.admin(name) as connection:
@@ -227,6 +239,7 @@ def test_tables_of_others_are_neither_listed_nor_touched(server: Server) -> None
         assert connection.execute("SELECT id FROM sightline_staging").fetchall() == [(7,)]
 
 
+@pytest.mark.server
 def test_a_collection_dropped_and_made_again_by_another_process(server: Server) -> None:
     url = server.url(server.clean())
     with PostgresBackend.connect(url) as mine, PostgresBackend.connect(url) as other:
@@ -242,6 +255,7 @@ def test_a_collection_dropped_and_made_again_by_another_process(server: Server) 
         assert mine.search("photos", np.ones((1, 4)), 3) == [[]]
 
 
+@pytest.mark.server
 def test_a_collection_made_again_with_other_vectors_takes_no_old_ones(server: Server) -> None:
     url = server.url(server.clean())
     with PostgresBackend.connect(url) as mine, PostgresBackend.connect(url) as other:
@@ -256,6 +270,7 @@ def test_a_collection_made_again_with_other_vectors_takes_no_old_ones(server: Se
 # Full disk
 
 
+@pytest.mark.server
 def test_a_full_disk_is_said_and_stores_nothing(server: Server) -> None:
     name = server.clean()
     with PostgresBackend.connect(server.url(name)) as backend:
@@ -292,6 +307,7 @@ def scans_of(backend: PostgresBackend) -> int:
     return backend._database.run(ask)
 
 
+@pytest.mark.server
 @pytest.mark.parametrize(
     ("index", "expected"),
     [
@@ -320,6 +336,7 @@ def test_flush_builds_the_index_that_the_spec_asks_for(server: Server, index: In
         assert expected in str(found[0][0])
 
 
+@pytest.mark.server
 def test_l2_has_its_own_operators(server: Server) -> None:
     name = server.clean()
     with PostgresBackend.connect(server.url(name)) as backend:
@@ -333,6 +350,7 @@ def test_l2_has_its_own_operators(server: Server) -> None:
     assert "vector_l2_ops" in str(found)
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("quantization", ["none", "half", "binary"])
 @pytest.mark.parametrize("kind", ["hnsw", "ivf"])
 def test_the_index_is_used_and_is_right(server: Server, kind: str, quantization: str) -> None:
@@ -355,6 +373,7 @@ def test_the_index_is_used_and_is_right(server: Server, kind: str, quantization:
         assert scans_of(backend) > 0
 
 
+@pytest.mark.server
 def test_ivf_lists_follow_the_size(backend: PostgresBackend) -> None:
     twin = Twin(backend, CollectionSpec("photos", 8, index=IndexSpec("ivf")))
     lists = []
@@ -366,6 +385,7 @@ def test_ivf_lists_follow_the_size(backend: PostgresBackend) -> None:
     twin.same_hits(vectors(5, 8), 10)
 
 
+@pytest.mark.server
 def test_vectors_too_long_for_an_index_of_floats(backend: PostgresBackend) -> None:
     for dim, kind, quantization, metric in (
         (3_000, "hnsw", "none", "dot"),
@@ -383,6 +403,7 @@ def test_vectors_too_long_for_an_index_of_floats(backend: PostgresBackend) -> No
     twin.same_hits(vectors(2, 2_500), 5)
 
 
+@pytest.mark.server
 @pytest.mark.parametrize(
     ("index", "metric"),
     [
@@ -401,6 +422,7 @@ def test_what_pgvector_cannot_index_is_refused_at_create(
     assert backend.collections() == []
 
 
+@pytest.mark.server
 def test_components_beyond_half_precision_are_refused(backend: PostgresBackend) -> None:
     backend.create(CollectionSpec("photos", 4, "dot", index=IndexSpec("hnsw", "half")))
     with pytest.raises(ValueError, match="half precision"):
@@ -408,6 +430,7 @@ def test_components_beyond_half_precision_are_refused(backend: PostgresBackend) 
     assert backend.count("photos") == 0
 
 
+@pytest.mark.server
 def test_a_pgvector_without_iterative_scan_searches_filters_exactly(backend: PostgresBackend) -> None:
     """What 0.5 to 0.7 can do: the index serves unfiltered searches of up to ef_search hits."""
     rows = clustered(3_000, 32, 3)
@@ -425,6 +448,7 @@ def test_effort_becomes_pgvectors_parameters() -> None:
     assert [probes(effort, 100) for effort in (0.01, 0.5, 0.65, 1.0)] == [1, 19, 36, 100]
 
 
+@pytest.mark.server
 def test_effort_lasts_for_its_search_only(backend: PostgresBackend) -> None:
     backend.create(CollectionSpec("photos", 8, index=IndexSpec("hnsw")))
     backend.upsert("photos", some(400))
@@ -434,6 +458,7 @@ def test_effort_lasts_for_its_search_only(backend: PostgresBackend) -> None:
     assert shown == ("200",)
 
 
+@pytest.mark.server
 def test_an_index_scan_that_ends_short_is_followed_by_an_exact_one(backend: PostgresBackend) -> None:
     """Matches all on the far side of the query: the scan gives up before it reaches them."""
     rows = clustered(4_000, 16, 3)
@@ -452,6 +477,7 @@ def test_an_index_scan_that_ends_short_is_followed_by_an_exact_one(backend: Post
     assert all(hit.exact for hit in hits)
 
 
+@pytest.mark.server
 def test_flush_builds_the_graph_anew_after_many_deletes(server: Server) -> None:
     name = server.clean()
 
@@ -479,6 +505,7 @@ def deleted_and_flushed(backend: PostgresBackend, name: str) -> None:
     backend.flush(name)
 
 
+@pytest.mark.server
 def test_what_the_client_refuses_is_no_outage(backend: PostgresBackend) -> None:
     database = backend._database
     statement = b"SELECT " + b", ".join([b"%s"] * 65_536)

@@ -20,6 +20,8 @@ from backends.base import CollectionSpec, Corrupt, Unavailable
 from backends.conformance import Twin
 from backends.conformance.samples import some, vectors
 
+pytestmark = pytest.mark.server
+
 CHILD = """
 import json, sys, time
 from backends import connect

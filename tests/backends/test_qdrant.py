@@ -62,10 +62,12 @@ class FakeServer(BackendSuite):
         return cls.fake.url(prefer_grpc=cls.prefer_grpc)
 
 
+@pytest.mark.slow
 class TestQdrantOverHttp(FakeServer):
     prefer_grpc = False
 
 
+@pytest.mark.slow
 class TestQdrantOverGrpc(FakeServer):
     prefer_grpc = True
 

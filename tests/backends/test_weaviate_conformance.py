@@ -6,8 +6,12 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from backends.conformance import BackendSuite
 from tests.support import weaviate_server
+
+pytestmark = pytest.mark.server
 
 
 class TestWeaviate(BackendSuite):

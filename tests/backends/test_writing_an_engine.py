@@ -30,7 +30,7 @@ sys.path.append(_folder.name)
 engine = importlib.import_module(MODULE)
 _document: dict[str, object] = {"__name__": __name__}
 exec(compile(SUITE, str(PAGE), "exec"), _document)  # the document's own suite, as it stands there
-TestUsearch = _document["TestUsearch"]
+TestUsearch = pytest.mark.slow(_document["TestUsearch"])
 
 
 def test_the_engine_has_no_more_than_150_lines() -> None:

@@ -10,6 +10,7 @@ import pytest
 import backends
 from benchmarks import adapters
 from tests.support import milvus_server, weaviate_server
+from tests.support.tiers import tiered
 
 EMBEDDED = ("faiss", "pgvector-embedded", "qdrant-edge", "milvus-lite")
 SMALL = {"records": 300, "dim": 8, "k": 5, "queries": 6, "rounds": 1, "upserted": 50}
@@ -29,7 +30,7 @@ def test_every_engine_with_a_native_client_is_tried() -> None:
     assert {*EMBEDDED, *SERVERS, "postgresql"} == natives
 
 
-@pytest.mark.parametrize("scheme", [*EMBEDDED, *SERVERS])
+@pytest.mark.parametrize("scheme", tiered([*EMBEDDED, *SERVERS]))
 def test_both_sides_are_timed_and_nothing_is_left(
     scheme: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

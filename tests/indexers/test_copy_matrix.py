@@ -24,6 +24,7 @@ from backends.filters import MetadataValue
 from indexers.archive import export_collection, import_collection
 from indexers.transfer import copy
 from tests.support.open_engines import OPEN
+from tests.support.tiers import tiered
 
 DIM = 12
 SPEC = CollectionSpec("matrix", DIM, "cosine", "an encoder's ✓ fingerprint")
@@ -149,8 +150,8 @@ def test_every_scheme_takes_part_or_is_excused() -> None:
     assert set(ENGINES) <= set(OPEN), "tell this test how to open the new engine"
 
 
-@pytest.mark.parametrize("there", ENGINES)
-@pytest.mark.parametrize("here", ENGINES)
+@pytest.mark.parametrize("there", tiered(ENGINES))
+@pytest.mark.parametrize("here", tiered(ENGINES))
 def test_there_and_back(engines: Engines, here: str, there: str) -> None:
     source, target, wanted = engines[here], engines[there], engines.content(here)
     away, back = engines.name(), engines.name()
@@ -171,7 +172,7 @@ def test_there_and_back(engines: Engines, here: str, there: str) -> None:
         source.drop(back)
 
 
-@pytest.mark.parametrize("scheme", ENGINES)
+@pytest.mark.parametrize("scheme", tiered(ENGINES))
 def test_an_archive_and_back(engines: Engines, tmp_path: Path, scheme: str) -> None:
     backend, name = engines[scheme], engines.name()
     wanted = engines.content(scheme)
@@ -185,7 +186,7 @@ def test_an_archive_and_back(engines: Engines, tmp_path: Path, scheme: str) -> N
         backend.drop(name)
 
 
-@pytest.mark.parametrize("scheme", ENGINES)
+@pytest.mark.parametrize("scheme", tiered(ENGINES))
 def test_what_was_written_is_what_is_there(engines: Engines, scheme: str) -> None:
     same(engines.content(scheme), engines.content("exact"), engines[scheme].capabilities.vector_tolerance)
     given = {record.id: payload(record) for record in records()}

@@ -351,6 +351,7 @@ def test_ctrl_c_stores_the_batch_in_hand_and_reports(tmp_path: Path) -> None:
         assert backend.count("c") == 3 * int(indexed)
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_moment_loses_nothing_and_embeds_only_what_is_missing(tmp_path: Path) -> None:
     root, url, ledger = tree(tmp_path / "root", 60), f"faiss://{tmp_path}/store", tmp_path / "ledger.db"
     # When the fifth batch is embedded, the queues between have room only if the second is stored.

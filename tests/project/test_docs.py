@@ -78,6 +78,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_readmes_examples_run(workplace: Path) -> None:
     if not README.is_file():
         pytest.skip("there is no README.md")

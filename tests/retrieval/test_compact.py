@@ -228,6 +228,7 @@ def test_image_tower_is_efficientnet_lite2(photos: list[Image.Image]) -> None:
     np.testing.assert_allclose(network.logits(network.features(views)), expected, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_views_batched_for_a_gpu_come_back_by_image(photos: list[Image.Image]) -> None:
     network = ImageNetwork()
     views = [cut_views(photo) for photo in photos[:3]]

@@ -47,7 +47,10 @@ load_image(data, wanted=Wanted(**json.loads(sys.argv[2])))
 print(status("VmHWM") - before)
 """
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="asks Linux for the peak")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="asks Linux for the peak"),
+]
 
 
 @cache

@@ -90,6 +90,7 @@ def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         recall_report([[1.0]], [0])
 
 
+@pytest.mark.slow
 def test_encoder_benchmark_measures_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = []
     for index, name in enumerate(("chelsea", "coffee", "rocket")):

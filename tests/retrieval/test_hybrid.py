@@ -26,6 +26,7 @@ from retrieval.search.results import Result
 from retrieval.search.retriever import Retriever, SearchError
 from tests.support.cli import Outcome, Run
 from tests.support.sample_engines import LimitedBackend
+from tests.support.tiers import tiered
 from tests.support.toy import KeptBackend
 
 DIM = 16
@@ -96,7 +97,7 @@ OPEN = {
 }
 
 
-@pytest.fixture(scope="module", params=OPEN)
+@pytest.fixture(scope="module", params=tiered(OPEN))
 def retriever(request, tmp_path_factory) -> Iterator[Retriever]:
     try:
         backend: Backend = OPEN[request.param](tmp_path_factory.mktemp("engine"))

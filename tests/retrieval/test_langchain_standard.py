@@ -158,10 +158,12 @@ class TestFaiss(OverEngine):
     scheme = "faiss"
 
 
+@pytest.mark.server
 class TestPgvectorEmbedded(OverEngine):
     scheme = "pgvector-embedded"
 
 
+@pytest.mark.server
 class TestPostgresql(OverEngine):
     scheme = "postgresql"
 
@@ -190,14 +192,17 @@ class TestQdrantLocal(OverEngine):
     scheme = "qdrant-local"
 
 
+@pytest.mark.server
 class TestMilvus(OverEngine):
     scheme = "milvus"
 
 
+@pytest.mark.slow
 class TestMilvusLite(OverEngine):
     scheme = "milvus-lite"
 
 
+@pytest.mark.server
 class TestWeaviate(OverEngine):
     scheme = "weaviate"
 

@@ -21,6 +21,8 @@ from langchain_tests.unit_tests import ChatModelUnitTests
 from retrieval.llms import ModelError, ModelTimeout, load_model, traits
 from retrieval.llms.smollm import ChatSmolLM2, find_weights
 
+pytestmark = pytest.mark.slow
+
 FRANCE = [SystemMessage("Answer the question from the text."), HumanMessage("Text: Rex is a brown dog.\n\nWho is Rex?")]
 
 

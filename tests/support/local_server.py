@@ -18,6 +18,10 @@ def required() -> set[str]:
     return {name.strip() for name in os.environ.get("SIGHTLINE_TEST_REQUIRE", "").split(",") if name.strip()}
 
 
+#: Whether the test that runs has the mark `server`; without it, it must do without one.
+marked = True
+
+
 class LocalServer:
     """A server of `app.core.local_servers`. Where it cannot be started its tests skip, or fail if it is required."""
 
@@ -28,6 +32,7 @@ class LocalServer:
 
     def running(self) -> Running:
         """The running server, started again if it was killed; its key is in the environment then."""
+        assert marked, f"mark a test that starts {self.name} with pytest.mark.server"
         first = self._home is None
         if self._failed is None:
             try:

@@ -1,0 +1,19 @@
+"""The tiers of tests: marks for those that need a database server of their own, by the engine that they are over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+#: Engines whose tests start a server: Milvus, PostgreSQL (the embedded one is a server too), Weaviate.
+SERVERS = frozenset({"milvus", "pgvector-embedded", "postgresql", "weaviate"})
+
+
+def tiered(engines: Iterable[str]) -> list[Any]:
+    """Schemes or URLs as parameters of a test, those of servers marked."""
+    return [
+        pytest.param(engine, marks=pytest.mark.server) if engine.partition(":")[0] in SERVERS else engine
+        for engine in engines
+    ]
