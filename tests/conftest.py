@@ -13,6 +13,7 @@ import pytest
 
 import backends
 from app.main import main
+from backends import redaction
 from backends.base import CollectionSpec, Record
 from backends.conformance import BackendSuite
 from benchmarks.fake_openai import Behaviour, FakeOpenAI
@@ -50,6 +51,15 @@ def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
     monkeypatch.setenv("XDG_DATA_HOME", str(home / "share"))
     return home / "data"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten() -> Iterator[None]:
+    """What the tests of a module have taken for a secret is none to those that follow in this process."""
+    before = dict(redaction._remembered)
+    yield
+    redaction._remembered.clear()
+    redaction._remembered.update(before)
 
 
 @pytest.fixture

@@ -83,6 +83,7 @@ def test_hostile_pictures_are_refused_wherever_the_service_takes_any(tmp_path: P
         assert client.post("/v1/lookup", files={"image": png(60, 40)}).json()["hits"][0]["text"] == "black"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LARGE)
 def test_pictures_of_many_pixels_are_taken_or_refused_by_what_they_need(name: str, tmp_path: Path) -> None:
     data, reason = LARGE[name]

@@ -63,6 +63,7 @@ def test_a_text_does_not_wait_for_pictures() -> None:
             go.set()
 
 
+@pytest.mark.slow
 def test_a_long_call_hands_its_texts_over_a_few_at_a_time() -> None:
     class Pool:
         """Runs a task when its result is asked for, and knows how many were waiting at most."""
@@ -362,6 +363,7 @@ def test_command_lines_that_cannot_be_run(tmp_path: Path, capsys: pytest.Capture
     assert "no picture" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_real_service_under_a_little_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # The one test here that takes its time: it starts `sightline serve` with its models in a process.
     photos = tmp_path / "photos"

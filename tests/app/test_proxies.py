@@ -134,6 +134,7 @@ def test_the_setting_and_the_flag(run: Run, served_with: list[dict[str, Any]], t
 # Host
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "header",
     [

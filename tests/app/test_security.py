@@ -233,6 +233,7 @@ def ask(port: int, head: str, body: bytes = b"", wait_s: float = 10) -> bytes:
         return answer
 
 
+@pytest.mark.slow
 def test_a_gigabyte_is_refused_by_its_length_without_being_read(store: Backend, tmp_path: Path) -> None:
     with running(served(store, tmp_path)) as port:
         head = (
@@ -251,6 +252,7 @@ def test_a_gigabyte_is_refused_by_its_length_without_being_read(store: Backend, 
         assert ask(port, head, chunk * 40).startswith(b"HTTP/1.1 413 ")
 
 
+@pytest.mark.slow
 def test_who_may_not_write_is_refused_before_the_body_is_read(store: Backend, tmp_path: Path) -> None:
     keys = KeyStore(tmp_path / "keys.json")
     _, text = keys.add("reader", "read")

@@ -12,8 +12,10 @@ SLOW = {
     "test_a_forked_child_works_or_is_refused",
     "test_a_name_that_many_create_drop_and_use",
     "test_acknowledged_writes_survive_kill_9",
+    "test_comparisons_of_thousands_of_fields_are_answered",
     "test_filtered_search_keeps_its_promise",
     "test_index_kinds",
+    "test_long_lists_of_values_are_answered",
     "test_many_records_with_wide_metadata",
     "test_one_call_stores_more_than_an_engine_s_batch",
     "test_quantizations",
@@ -24,8 +26,16 @@ SLOW = {
 }
 
 
+def checks_of(item: pytest.Item) -> set[object]:
+    """The suite's checks that a test is about: the one it is, or those it has as parameters."""
+    suite = getattr(item, "cls", None)
+    if isinstance(suite, type) and issubclass(suite, BackendSuite):
+        return {getattr(item, "originalname", item.name)}
+    callspec = getattr(item, "callspec", None)
+    return {value for value in callspec.params.values() if isinstance(value, str)} if callspec else set()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        suite = getattr(item, "cls", None)
-        if isinstance(suite, type) and issubclass(suite, BackendSuite) and item.originalname in SLOW:  # type: ignore[attr-defined]
+        if checks_of(item) & SLOW:
             item.add_marker(pytest.mark.slow)

@@ -307,6 +307,7 @@ def test_leftovers_of_a_killed_writer_go(place: Path) -> None:
         assert {path.name for path in place.iterdir()} == {"c", "sightline.lock", "sightline.pid"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "quantization", "metric"),
     [

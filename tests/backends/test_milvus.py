@@ -373,6 +373,7 @@ def crowd(backend, name, index, n=6_000):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", [IndexSpec("hnsw"), IndexSpec("ivf"), IndexSpec("auto", "int8")])
 @pytest.mark.parametrize("engine", ["lite", pytest.param("server", marks=pytest.mark.server)])
 def test_the_promise_holds_on_every_index(engine, index, request, monkeypatch):

@@ -37,6 +37,7 @@ from tests.support.fake_qdrant import FakeQdrant, Refusal
 SIZES = Sizes(crowd=1_000, wide=2_000, indexed=800, kills=2)
 
 
+@pytest.mark.slow
 class TestQdrantLocal(BackendSuite):
     url = "qdrant-local://"
     sizes = SIZES

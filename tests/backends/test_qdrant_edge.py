@@ -46,6 +46,7 @@ NUMBERS = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_in
 NEAR = st.integers(2**53 - 4, 2**53 + 4) | st.integers(2**62 - 4, 2**62 + 4)
 
 
+@pytest.mark.slow
 class TestQdrantEdge(BackendSuite):
     url = "qdrant-edge:///{dir}"
     sizes = Sizes()
@@ -120,6 +121,7 @@ def test_doubles_come_back_bit_for_bit(tmp_path: Path) -> None:
             twin.same_count(Compare("x", "lte", value))
 
 
+@pytest.mark.slow
 def test_flush_builds_the_graph_and_searches_stay_true(tmp_path: Path) -> None:
     rows = clustered(6_000, 512, 5)
     queries = rows[::600] + 0.01

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
@@ -17,7 +16,6 @@ from app.core.server_probe import Answer
 from app.core.settings import Settings
 from app.http.observing import JsonLines
 from app.main import main
-from backends import redaction
 from backends.errors import Unavailable
 from backends.redaction import redact, remember, remember_url, shown
 from benchmarks.suite.engines import EngineError, choose
@@ -49,15 +47,6 @@ IN_PATH = ("{s}://db.example/SECRET", "{s}://db.example/hooks/SECRET?database=d"
 
 around = st.text(":/?#@%+ ,;=.[]'\"a1é\n", max_size=4)
 secrets = st.builds(lambda before, after: before + CORE + after, around, around)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def forgotten() -> Iterator[None]:
-    """What these tests have hidden is nothing to those that follow in this process."""
-    before = dict(redaction._remembered)
-    yield
-    redaction._remembered.clear()
-    redaction._remembered.update(before)
 
 
 def is_path(url: str) -> bool:

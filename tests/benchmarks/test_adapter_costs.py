@@ -30,6 +30,7 @@ def test_every_engine_with_a_native_client_is_tried() -> None:
     assert {*EMBEDDED, *SERVERS, "postgresql"} == natives
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", tiered([*EMBEDDED, *SERVERS]))
 def test_both_sides_are_timed_and_nothing_is_left(
     scheme: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

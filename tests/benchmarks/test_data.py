@@ -185,6 +185,7 @@ def test_a_collection_of_another_encoder_is_refused(album: Path, tmp_path: Path)
         open_dataset(f"photos:{url}#holiday@toy", queries=10, cache=tmp_path)
 
 
+@pytest.mark.slow
 def test_quality_and_the_way_from_words_to_pictures(album: Path, tmp_path: Path) -> None:
     settings = replace(Settings(), queries=16, repetitions=1, warmup=2, builds=1)
     request = Request(

@@ -29,6 +29,8 @@ from benchmarks.suite.summaries import Results, quality, results
 from benchmarks.suite.truth import brute_force, truth_of
 from tests.support.bench_data import clustered_set
 
+pytestmark = pytest.mark.slow
+
 SMALL = replace(
     Settings(),
     settle_s=0.0,

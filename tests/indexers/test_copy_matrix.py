@@ -150,6 +150,7 @@ def test_every_scheme_takes_part_or_is_excused() -> None:
     assert set(ENGINES) <= set(OPEN), "tell this test how to open the new engine"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("there", tiered(ENGINES))
 @pytest.mark.parametrize("here", tiered(ENGINES))
 def test_there_and_back(engines: Engines, here: str, there: str) -> None:

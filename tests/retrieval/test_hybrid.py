@@ -97,7 +97,7 @@ OPEN = {
 }
 
 
-@pytest.fixture(scope="module", params=tiered(OPEN))
+@pytest.fixture(scope="module", params=tiered(OPEN, slow=("milvus-lite", "qdrant-local", "sidecar over milvus-lite")))
 def retriever(request, tmp_path_factory) -> Iterator[Retriever]:
     try:
         backend: Backend = OPEN[request.param](tmp_path_factory.mktemp("engine"))

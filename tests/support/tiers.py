@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import pytest
@@ -11,9 +11,11 @@ import pytest
 SERVERS = frozenset({"milvus", "pgvector-embedded", "postgresql", "weaviate"})
 
 
-def tiered(engines: Iterable[str]) -> list[Any]:
-    """Schemes or URLs as parameters of a test, those of servers marked."""
-    return [
-        pytest.param(engine, marks=pytest.mark.server) if engine.partition(":")[0] in SERVERS else engine
-        for engine in engines
-    ]
+def tiered(engines: Iterable[str], *, slow: Collection[str] = ()) -> list[Any]:
+    """Schemes or URLs as parameters of a test, those of servers marked, and those that are slow in it."""
+    made = []
+    for engine in engines:
+        marks = [pytest.mark.server] if engine.partition(":")[0] in SERVERS else []
+        marks += [pytest.mark.slow] if engine in slow else []
+        made.append(pytest.param(engine, marks=marks))
+    return made
