@@ -19,7 +19,7 @@ from app.http.server import GracefulServer, configuration
 @contextlib.contextmanager
 def serving(app: FastAPI, **options: Any) -> Iterator[httpx.Client]:
     """A client of `app`, which is served as `sightline serve` does it, until the block ends."""
-    with running(app) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, **options) as client:
+    with running(app) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, **options) as client:
         yield client
 
 
