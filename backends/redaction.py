@@ -31,6 +31,7 @@ _HOSTS = re.compile(rf"{_HOST}(?:,{_HOST})*")
 _DATABASE = re.compile(r"/[\w.%~+-]{0,253}")
 _VALUE = re.compile(r"[\w.,:/%\[\]~+-]{0,253}")
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
+_NAME = re.compile(r"[a-z_]+")
 _OURS = re.compile(r"\bsl_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
 # The forms that messages show are no one's name and password.
 _USER = re.compile(r"(?<=://)(?!(?:user|user:password|:KEY)@)[^\s/'\"]*@")
@@ -125,7 +126,8 @@ def remember_url(url: str) -> None:
     for option in re.split(r"[&#]", rest[len(place) :].lstrip("?#")):
         name, equals, value = option.partition("=")
         if not _is_harmless(option, info) and name not in COMMON:
-            hidden += [value if equals else name]
+            # A bare word may be a secret that lost its name, but not the name that lost its secret.
+            hidden += [value] if equals else [] if _SECRET_NAME.search(name) and _NAME.fullmatch(name) else [name]
     # A token of Milvus is user:password.
     hidden += [part for value in hidden if ":" in value for part in [value.partition(":")[2]]]
     for value in hidden:

@@ -214,3 +214,10 @@ def test_no_command_tells_a_secret(command: list[str], capfd: pytest.CaptureFixt
     out, err = capfd.readouterr()
     assert CORE not in out + err
     assert "error: " in err
+
+
+def test_an_option_without_its_value_takes_no_word_from_messages() -> None:
+    remember_url("qdrant://db.example?api_key")
+    assert redact("give the right one in api_key") == "give the right one in api_key"
+    remember_url(f"qdrant://db.example?{OTHER}Bare")
+    assert redact(f"got {OTHER}Bare") == "got ***"
