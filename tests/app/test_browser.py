@@ -813,7 +813,8 @@ def test_chat_with_the_endpoint_itself(browser: Any, tmp_path: Path) -> None:
     from tests.support.chat_models import Scripted, collection
     from tests.support.toy import ColourEncoder
 
-    said = Scripted(replies=["The brown dog runs along a red beach [1]."], pause_s=0.05)
+    # Slow enough for its draft to be seen, and below to be stopped, however fast its pieces are sent.
+    said = Scripted(replies=["The brown dog runs along a red beach [1]."], pause_s=0.3)
     options: dict[str, Any] = {"load_model": lambda: (said, ChatOptions(gate=None))}
     store = collection(tmp_path / "photos").backend
     app = create_app(
@@ -831,7 +832,6 @@ def test_chat_with_the_endpoint_itself(browser: Any, tmp_path: Path) -> None:
         page.locator(".answer .cite").click()
         page.locator(OPEN).get_by_role("heading", name=re.compile("dog")).wait_for()
         page.keyboard.press("Escape")
-        # Slow enough to be stopped, however fast its pieces are sent.
         said.pause_s = 1.0
         page.get_by_label("Question").fill("and the cat?")
         page.keyboard.press("Enter")
