@@ -13,8 +13,6 @@ from urllib.request import url2pathname
 
 from backends.redaction import shown
 
-__all__ = ["ServerUrl", "local_path", "parse_folder_url", "parse_server_url", "shown"]
-
 # A name of Unicode letters is one too; what separates the parts of a URL is in none.
 _HOST = re.compile(r"[\w.:%-]+")
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")

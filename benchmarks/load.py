@@ -38,7 +38,7 @@ from typing import Any
 
 import httpx
 
-from backends.urls import shown
+from backends.redaction import shown
 from benchmarks.fake_openai import Behaviour, FakeOpenAI
 from benchmarks.load_clients import HUNG_S, Client, World
 from benchmarks.load_pictures import pictures_in

@@ -124,7 +124,7 @@ def chat_options(settings: Settings, model: BaseChatModel, *, strict: bool, aske
     return options_for(
         model,
         settings.model or OFFLINE,
-        remote=bool(settings.model_url) or settings.model.startswith("ollama:"),
+        model_url=settings.model_url,
         min_relevance=settings.min_relevance,
         strict=strict,
         max_evidence=asked_k,

@@ -16,7 +16,7 @@ from app.core.settings import Settings
 
 def collections(backend: options.Backend = None, as_json: options.Json = False) -> None:
     """List the collections of the store, with what fills them."""
-    from backends.urls import shown
+    from backends.redaction import shown
 
     settings = Settings.load({"backend": backend})
     found = []
@@ -53,7 +53,7 @@ def drop(
 
     Pictures that were uploaded to sightline serve are removed, unless another collection has them.
     """
-    from backends.urls import shown
+    from backends.redaction import shown
 
     settings = Settings.load({"backend": backend})
     with open_backend(settings) as store:

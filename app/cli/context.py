@@ -233,6 +233,6 @@ def require_collection(settings: Settings, backend: Backend) -> None:
     if settings.collection in names:
         return
     there = f"there are: {', '.join(names)}" if names else "there is none yet: fill it with sightline index PATH"
-    from backends.urls import shown
+    from backends.redaction import shown
 
     raise CommandError(f"no collection {settings.collection!r} in {shown(settings.backend)}; {there}")

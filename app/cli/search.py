@@ -420,7 +420,7 @@ def deliver(
     hits: Sequence[Hit] = section.hits
     if html is not None or open_page:
         from app.cli.results_page import render
-        from backends.urls import shown
+        from backends.redaction import shown
 
         path = html or settings.home / "results.html"
         title = section.parts[0].text or section.title

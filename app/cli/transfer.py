@@ -33,7 +33,7 @@ class Location:
 
 def location(text: str) -> Location:
     """Read ``faiss:///dir/photos`` or ``weaviate://host:8080/photos?grpc=50051``. Raises UsageError."""
-    from backends.urls import shown
+    from backends.redaction import shown
 
     address, mark, query = text.partition("?")
     url, _, collection = address.rpartition("/")

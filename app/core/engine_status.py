@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def look(settings: Settings) -> list[dict[str, Any]]:
     """What is known of each scheme, servers asked, as the objects that ``--json`` prints."""
     from app.core import server_probe as probing
-    from backends.urls import shown
+    from backends.redaction import shown
 
     rows = {row["scheme"]: row for row in installed()}
     servers = {

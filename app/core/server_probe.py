@@ -39,7 +39,7 @@ def places(scheme: str, home: Path, configured: str) -> list[Answer]:
     """The servers of a scheme to be asked: the one that `up` started, the default address, the setting `backend`."""
     from app.core import local_servers as servers
     from backends import engines
-    from backends.urls import shown
+    from backends.redaction import shown
 
     info = engines()[scheme]
     found: list[Answer] = []

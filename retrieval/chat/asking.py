@@ -24,7 +24,7 @@ def options_for(
     model: BaseChatModel,
     name: str = OFFLINE,
     *,
-    remote: bool = False,
+    model_url: str | None = None,
     min_relevance: float = RELEVANT,
     strict: bool = False,
     max_evidence: int | None = None,
@@ -33,7 +33,7 @@ def options_for(
 
     Args:
         name: what chose the model, as `retrieval.llms.load_model` takes it.
-        remote: whether it answers at an address, even one of this machine.
+        model_url: the address at which it answers, if one was given.
         min_relevance: what a search shows, 0 to 1; the chat's gate follows it downwards, see `gate_of`.
         strict: drop sentences without support, whatever the model.
         max_evidence: how many found items the model sees; None for what fits the model.
@@ -41,7 +41,7 @@ def options_for(
     known = traits(model)
     weak = name.startswith("offline:")
     context = max(256, min(known.context_tokens, _MAX_CONTEXT_TOKENS))
-    in_process = known.local and not remote
+    in_process = known.local and not model_url and not name.startswith("ollama:")
     evidence = max_evidence or (_OFFLINE_EVIDENCE if weak else 8)
     return ChatOptions(
         vision=known.vision,
@@ -87,6 +87,5 @@ def ask(
         ChatError: the model failed.
     """
     loaded = load_model(model, base_url=model_url)
-    remote = model_url is not None or model.startswith("ollama:")
-    chat = GroundedChat(retriever, loaded, options_for(loaded, model, remote=remote))
+    chat = GroundedChat(retriever, loaded, options_for(loaded, model, model_url=model_url))
     return chat.ask(question, image=image, where=where)

@@ -17,7 +17,7 @@ from app.core import server_probe as probing
 from app.core.server_probe import ANSWERS, REFUSED, SILENT, Answer
 from app.main import main
 from backends import versions
-from backends.urls import shown
+from backends.redaction import shown
 from tests.support import milvus_server, weaviate_server
 from tests.support.fake_qdrant import FakeQdrant
 from tests.support.postgres import PASSWORD, QUOTED, Server
