@@ -19,10 +19,17 @@ __all__ = ["Backend", "BackendError", "EngineInfo", "Unavailable", "connect", "e
 
 
 def connect(url: str) -> Backend:
-    """Open the vector database that `url` names, e.g. ``faiss:///home/me/index`` or ``exact://``.
+    """Open the vector database that `url` names.
 
-    Raises ValueError for an unknown scheme or a malformed URL, `Unavailable` when the engine does not
-    answer or its client is not installed. No message holds a secret of the URL.
+        with connect("faiss:///home/me/index") as backend:
+            print(backend.collections())
+
+    Args:
+        url: a scheme that `sightline engines` lists, and the folder or the server.
+
+    Raises:
+        ValueError: an unknown scheme or a malformed URL.
+        Unavailable: the engine does not answer, or its client is not installed. No message holds a secret of the URL.
     """
     scheme = scheme_of(url)
     if scheme is None:

@@ -105,8 +105,11 @@ class Record:
     Metadata values are str, int, float, bool or a list of str, under portable field names. Subclasses of them,
     such as enums, and NumPy's scalars and arrays of strings are made the plain values that they hold.
 
-    Raises ValueError for an empty id or one over 512 bytes of UTF-8, NUL or lone surrogates in any
-    string, an unknown modality, a metadata field called ``modality``, or metadata over 64 KiB.
+        Record("cat-1", vector, text="a cat on a sofa", uri="photos/cat.jpg", metadata={"year": 2024, "tags": ["cat"]})
+
+    Raises:
+        ValueError: an empty id or one over 512 bytes of UTF-8, NUL or lone surrogates in any string, an unknown
+            modality, a metadata field called ``modality``, or metadata over 64 KiB.
     """
 
     id: str
@@ -330,7 +333,12 @@ class Backend:
 
     @classmethod
     def connect(cls, url: str) -> Self:
-        """Open the store that `url` names. Raises `Unavailable` with the address and what to start."""
+        """Open the store that `url` names.
+
+        Raises:
+            ValueError: the URL is not one of this engine's.
+            Unavailable: with the address and what to start.
+        """
         raise NotImplementedError
 
     def collections(self) -> list[str]:
@@ -338,11 +346,20 @@ class Backend:
         raise NotImplementedError
 
     def describe(self, name: str) -> CollectionSpec:
-        """The spec that `create` was given. Raises `CollectionNotFound`."""
+        """The spec that `create` was given.
+
+        Raises:
+            CollectionNotFound: as every method that takes a name does, but `create` and `drop`.
+        """
         raise NotImplementedError
 
     def create(self, spec: CollectionSpec) -> None:
-        """Make an empty collection. Raises `CollectionExists`, or `Unsupported` for its index or metric."""
+        """Make an empty collection; of several who make one name at once, one succeeds.
+
+        Raises:
+            CollectionExists: there is one of that name.
+            Unsupported: the engine lacks the index, the quantization or the metric.
+        """
         raise NotImplementedError
 
     def drop(self, name: str) -> None:
@@ -352,9 +369,15 @@ class Backend:
     def upsert(self, name: str, records: Iterable[Record]) -> None:
         """Store the records, replacing those whose id is there.
 
-        Durable and visible to `get`, `count` and `search` when it returns. Later records win over
-        earlier ones of the same id. All are checked first: ValueError or `DimensionMismatch` means
-        that none was stored.
+        Durable and visible to `get`, `count` and `search` when it returns. All are checked first: what is
+        refused for its content stores none.
+
+        Args:
+            records: with vectors of the collection's length. Later ones win over earlier ones of the same id.
+
+        Raises:
+            ValueError: a record without a vector, or with one that is not finite (or zero, for cosine).
+            DimensionMismatch: a vector of another length.
         """
         raise NotImplementedError
 
@@ -363,10 +386,18 @@ class Backend:
         raise NotImplementedError
 
     def delete(self, name: str, *, ids: Sequence[str] | None = None, where: Where | None = None) -> int:
-        """Delete by id or by filter; returns how many records went.
+        """Delete by id or by filter, one of the two.
 
-        Give exactly one of the two, else ValueError. An empty `ids` deletes nothing; a filter that
-        says nothing (``{}``) is refused with ValueError: `drop` is the way to remove everything.
+        Args:
+            ids: those that are not there are passed over; an empty sequence deletes nothing.
+            where: all that match go.
+
+        Returns:
+            How many records went.
+
+        Raises:
+            ValueError: both or neither is given, or the filter matches whatever there is (``{}``): `drop`
+                is the way to remove everything.
         """
         raise NotImplementedError
 
@@ -385,16 +416,34 @@ class Backend:
     ) -> list[list[Hit]]:
         """The k best records for each query vector, best first, ties by id.
 
-        vectors: (q, d) float32. Returns q lists of min(k, matching) hits with recall@k >= 0.95 under
-        any filter; where the index cannot keep that promise the scan is exact and the hits say so.
-        `effort` in (0, 1] trades speed for recall; `None` is the engine's default, 1 its most thorough.
+            hits = backend.search("photos", vectors, 10, where=parse_where({"year": {"$gte": 2020}}))[0]
+
+        Args:
+            vectors: (q, d) float32.
+            k: at most `Capabilities.max_k`.
+            where: only records that match.
+            effort: in (0, 1], trades speed for recall; None is the engine's default, 1 its most thorough.
+
+        Returns:
+            q lists of min(k, matching) hits with recall@k >= 0.95 under any filter; where the index cannot
+            keep that promise the scan is exact and the hits say so.
+
+        Raises:
+            DimensionMismatch: the vectors are of another length than the collection's.
+            Unsupported: an operator of the filter, an effort or a k that the engine does not have.
         """
         raise NotImplementedError
 
     def search_text(self, name: str, query: str, k: int, *, where: Where | None = None) -> list[Hit]:
         """The k best records by keyword: those with at least one word of the query in text or file name.
 
-        What a word is, and which a record has, says `backends.text`; the score is the engine's BM25.
+        What a word is, and which a record has, says `backends.text`.
+
+        Returns:
+            Hits by the engine's BM25 (Robertson and Zaragoza, 2009), best first, ties by id.
+
+        Raises:
+            Unsupported: the engine has no keyword search; `Capabilities.keyword` says so before.
         """
         raise NotImplementedError
 
@@ -404,7 +453,15 @@ class Backend:
         """Every record once, in pages of up to `batch`; a page's cursor resumes after it.
 
         Records that are there from beginning to end are given exactly once, whatever is written
-        meanwhile; those that come or go may or may not be. Raises ValueError for a batch below 1.
+        meanwhile; those that come or go may or may not be.
+
+        Args:
+            with_vectors: False leaves the vectors out, which many engines read faster.
+            cursor: of an earlier page, perhaps of another process.
+            batch: records a page, at least 1.
+
+        Raises:
+            ValueError: a batch below 1.
         """
         raise NotImplementedError
 

@@ -55,21 +55,33 @@ def index(
 ) -> IndexReport:
     """Bring `collection` up to date with `source` and say what was found and done.
 
-    The collection is made if it is missing, with `metric` and `index`; one that another encoder filled
-    is refused before any work. Only what the backend does not have is embedded: interrupted in whatever
-    way, a rerun goes on from there, and ends in the state an uninterrupted run ends in. `ledger` names a
-    cache of content hashes that saves reading unchanged images again and may be deleted at any time.
+    Only what the backend does not have is embedded: interrupted in whatever way, a rerun goes on from there, and
+    ends in the state an uninterrupted run ends in. A file indexed from two sources belongs to the one that was
+    indexed last. Ctrl-C ends the run as `stop` does.
 
-    prune removes what the source has lost; a source with nothing in it, which may just be a disk that is
-    not mounted, is refused unless prune_empty is set. A file indexed from two sources belongs to the one
-    that was indexed last. progress is called from this thread, at most ten times a second. `stop`, when
-    set, and Ctrl-C, end the run after the picture in hand, or a second of the encoder's work; what is
-    embedded by then is stored, and a report returned with `interrupted`.
+        report = index("photos", backend, load_encoder("compact"), "photos")
+        print(report.indexed, report.quarantined)
 
-    Encoders may state `context_length`, in tokens, which sizes passages; `decode_size`, in pixels, the short side
-    down to which a JPEG may be scaled while it is decoded; and `images_at_once`, how many take hardly longer than one.
+    Args:
+        source: a folder, a manifest, or a `Source`.
+        encoder: one that filled the collection, if it is there. Its optional hints are told at `Encoder`.
+        collection: made if it is missing, with `metric` and `index`.
+        ledger: the file of a cache of content hashes, which saves reading unchanged images again and may be
+            deleted at any time.
+        prune: remove what the source has lost.
+        prune_empty: let `prune` take a source with nothing in it, which may just be a disk that is not mounted.
+        batch_size: items stored at once.
+        max_pixels: images with more are quarantined.
+        progress: called from this thread, at most ten times a second.
+        stop: when set, ends the run after the picture in hand, or a second of the encoder's work; what is
+            embedded by then is stored, and the report says `interrupted`.
 
-    Raises `IndexingError` for whatever a person has to change first, ValueError for impossible arguments.
+    Returns:
+        What was found, embedded, removed and quarantined.
+
+    Raises:
+        IndexingError: whatever a person has to change first, such as a collection that another encoder filled.
+        ValueError: impossible arguments.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")

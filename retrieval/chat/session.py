@@ -42,18 +42,20 @@ MAX_QUESTION_CHARS = 4_000
 class GroundedChat:
     """Answers questions from a collection: searches it, lets a model answer from what was found, checks the answer.
 
-    model: any LangChain chat model. It is asked only when something relevant was found (and to rewrite a
-    follow-up question, see `ChatOptions.rewrite`). Every [n] in an answer is one of its sources; an answer
-    without support is `REFUSAL`. Keeps no history: pass it in, or use a `Conversation`. Thread-safe where
-    retriever and model are.
+    Every [n] in an answer is one of its sources; an answer without support is `REFUSAL`. Keeps no history: pass it
+    in, or use a `Conversation`. Thread-safe where retriever and model are.
 
-    pictures: reads the file that an item names and gives its bytes or picture, or raises `ImageError` or
-    OSError for one that may not be seen, of which neither model nor encoder then gets anything but what is
-    stored. Without it any file is read, so give it where others than the asker add items.
+    Args:
+        model: any LangChain chat model. It is asked only when something relevant was found (and to rewrite a
+            follow-up question, see `ChatOptions.rewrite`).
+        pictures: reads the file that an item names and gives its bytes or picture, or raises `ImageError` or
+            OSError for one that may not be seen, of which neither model nor encoder then gets anything but what
+            is stored. Without it any file is read, so give it where others than the asker add items.
 
-    A turn raises `ChatError` (one line, no secret) for what goes wrong with the model, `ChatTimeout`,
-    `ChatCancelled` and `QuestionError` being three of its kinds; `SearchError`, `ImageError` and
-    `BackendError` come from the search.
+    Raises:
+        ChatError: of a turn: one line, no secret, for what goes wrong with the model. `ChatTimeout`,
+            `ChatCancelled` and `QuestionError` are three of its kinds.
+        SearchError, ImageError, BackendError: of a turn's search.
     """
 
     def __init__(
@@ -80,7 +82,14 @@ class GroundedChat:
         where: Filter = None,
         cancel: CancelToken | None = None,
     ) -> Answer:
-        """The checked answer. image: a picture that belongs to the question; where: only items that match."""
+        """The checked answer.
+
+        Args:
+            image: a picture that belongs to the question.
+            history: earlier turns, oldest first.
+            where: only items that match.
+            cancel: ends the turn from another thread.
+        """
         return _final(self.stream(question, image=image, history=history, where=where, cancel=cancel))
 
     def stream(

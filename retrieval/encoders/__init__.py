@@ -10,10 +10,15 @@ DEFAULT_ENCODER = "compact"
 
 
 def load_encoder(name: str = DEFAULT_ENCODER, *, device: str = "auto", precision: str = "auto") -> Encoder:
-    """Load the encoder called `name`: ``compact`` or ``openclip:MODEL/PRETRAINED`` (hub tag or local file).
+    """Load the encoder called `name`.
 
-    device: auto, cpu, cuda, cuda:N or mps. precision: auto, fp32, fp16 or bf16. Raises `EncoderError`
-    for an unknown name, or weights that are neither here nor downloadable.
+    Args:
+        name: ``compact`` or ``openclip:MODEL/PRETRAINED`` (hub tag or local file).
+        device: auto, cpu, cuda, cuda:N or mps.
+        precision: auto, fp32, fp16 or bf16.
+
+    Raises:
+        EncoderError: an unknown name, or weights that are neither here nor downloadable.
     """
     if name == "compact":
         from retrieval.encoders.compact import CompactEncoder

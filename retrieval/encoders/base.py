@@ -48,13 +48,23 @@ class Encoder(Protocol):
         ...
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """(n, dim) float32 rows of unit length, in the order given; n may be 0."""
+        """The vectors of texts.
+
+        Returns:
+            (n, dim) float32 rows of unit length, in the order given; n may be 0.
+        """
         ...
 
     def encode_images(self, images: Sequence[ImageInput]) -> NDArray[np.float32]:
-        """(n, dim) float32 rows of unit length, in the order given; n may be 0.
+        """The vectors of images.
 
-        Paths are decoded as `retrieval.images.decode.load_image` does; raises its `ImageError` for a file
-        that is not a usable image.
+        Args:
+            images: PIL images, or paths, which are decoded as `retrieval.images.decode.load_image` does.
+
+        Returns:
+            (n, dim) float32 rows of unit length, in the order given; n may be 0.
+
+        Raises:
+            ImageError: a file that is not a usable image.
         """
         ...

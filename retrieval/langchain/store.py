@@ -109,8 +109,11 @@ class SightlineVectorStore(VectorStore):
     ) -> list[str]:
         """Embed the texts, `batch_size` at a time, and store them, replacing those whose id is there.
 
-        Returns their ids; one that is None becomes a random UUID. Raises ValueError when metadatas or ids
-        are more or fewer than the texts, or an id is given twice.
+        Returns:
+            Their ids; one that is None becomes a random UUID.
+
+        Raises:
+            ValueError: metadatas or ids are more or fewer than the texts, or an id is given twice.
         """
         _refuse(kwargs)
         listed = _texts(texts)
@@ -146,12 +149,20 @@ class SightlineVectorStore(VectorStore):
         ids: Sequence[str | None] | None = None,
         uris: Sequence[str | None] | None = None,
     ) -> list[str]:
-        """Embed the images and store them, replacing those whose id is there; returns their ids.
+        """Embed the images and store them, replacing those whose id is there.
 
-        An image is a path, a ``file:`` URI, bytes or a PIL image. Its caption becomes the `page_content`
-        of its document, for keyword search; the vector is the picture's alone. `uris` say where the bytes
-        are, and default to the paths given. Raises `ImageError`, with nothing stored, for one that cannot
-        be read, and TypeError when the embeddings see no images.
+        Args:
+            images: paths, ``file:`` URIs, bytes or PIL images.
+            captions: become the `page_content` of the documents, for keyword search; the vector is the
+                picture's alone.
+            uris: where the bytes are; the paths given, where left out.
+
+        Returns:
+            Their ids.
+
+        Raises:
+            ImageError: one cannot be read; nothing is stored.
+            TypeError: the embeddings see no images.
         """
         if isinstance(images, str | bytes):
             raise ValueError("images must be a list, not one image")

@@ -69,6 +69,9 @@ def parse_terms(parts: Sequence[str]) -> list[Term]:
     """Read terms as people write them: ``beach``, ``-people``, ``sunset^0.5``, ``image:dog.jpg^2``.
 
     A leading ``-`` makes the weight negative, ``^NUMBER`` at the end sets it, ``image:`` takes a file.
+
+    Raises:
+        SearchError: a part that says nothing, or a weight that `Term` refuses.
     """
     terms = []
     for part in parts:
@@ -114,9 +117,14 @@ def query_items(query: Query) -> frozenset[str]:
 
 
 def query_vector(query: Query, encoder: Encoder) -> NDArray[np.float32]:
-    """The (dim,) float32 vector of a query: the weighted sum of its terms' vectors, at unit length.
+    """The vector of a query: the weighted sum of its terms' vectors.
 
-    Raises SearchError when the terms cancel each other out, `ImageError` for an image that cannot be read.
+    Returns:
+        (dim,) float32 of unit length.
+
+    Raises:
+        SearchError: the terms cancel each other out.
+        ImageError: an image that cannot be read.
     """
     terms = as_terms(query)
     texts = [(row, term.value) for row, term in enumerate(terms) if isinstance(term.value, str)]

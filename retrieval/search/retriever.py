@@ -69,13 +69,21 @@ class _Request:
 class Retriever:
     """Searches one collection of one backend with the encoder that filled it.
 
-    Thread-safe when backend and encoder are. Raises `CollectionNotFound` and `EncoderMismatch` at
-    construction; the collection is looked at again every 5 seconds of use, so that one which was
-    dropped and filled anew by another encoder is noticed.
+    Thread-safe when backend and encoder are. The collection is looked at again every 5 seconds of use, so that
+    one which was dropped and filled anew by another encoder is noticed. Results carry their calibrated relevance
+    (`retrieval.relevance.scorer`), judged by a random sample of the collection that the first search takes.
 
-    Results carry their calibrated relevance (`retrieval.relevance.scorer`). It is judged by a random sample of the
-    collection, taken at the first search and kept in the folder `samples`, one folder a store, or in memory;
-    `calibrate` False leaves it out.
+        retriever = Retriever(backend, load_encoder("compact"), "photos")
+        for hit in retriever.search("a cat", k=3, where={"year": {"$gte": 2020}}):
+            print(hit.score, hit.uri)
+
+    Args:
+        samples: the folder that keeps the samples, one folder a store; None keeps them in memory.
+        calibrate: False leaves relevance out.
+
+    Raises:
+        CollectionNotFound: at construction or at a later use.
+        EncoderMismatch: another encoder filled the collection.
     """
 
     def __init__(
@@ -133,26 +141,35 @@ class Retriever:
     ) -> list[Result]:
         """The results of ranks ``offset + 1`` to ``offset + k`` for words, an image, or weighted terms of both.
 
-        A str is text; a Path, bytes or PIL image is an image. With `modality` the hits are ordered by
-        score; without, images and texts are searched apart and merged by `reciprocal_rank_fusion`.
-        Stored items that the query is made of (`stored`) are left out.
-        `where` is a `Where` or its JSON form. Pages of one k fit together without gap or repetition
-        while the collection does not change. Raises SearchError, `ImageError` or `BackendError`.
+        Pages of one k fit together without gap or repetition while the collection does not change. Stored items
+        that the query is made of (`stored`) are left out. Once found, the list can be shaped: by `reranker`, then
+        `group_duplicates`, then `diversity`.
 
-        min_relevance: in [0, 1], leaves out what is less relevant, before paging; `RELEVANT` is the
-        recommended one. Relevance is judged by vectors, so an item found by keywords that has every word
-        of the query stays whatever its own. A keyword search without it judges, and encodes, nothing.
+        Args:
+            query: a str is text; a Path, bytes or PIL image is an image; a list of `Term` mixes them.
+            where: a `Where` or its JSON form.
+            modality: only images or only texts, by score; None searches each and merges them by
+                `reciprocal_rank_fusion`, since their scores cannot be compared.
+            effort: as in `Backend.search`.
+            min_relevance: in [0, 1], leaves out what is less relevant, before paging; `RELEVANT` is the
+                recommended one. Relevance is judged by vectors, so an item found by keywords that has every word
+                of the query stays whatever its own. A keyword search without it judges, and encodes, nothing.
+            mode: ``keyword`` ranks by BM25 over the words of the terms that do not steer away, ``hybrid`` fuses
+                that ranking with those by vectors, each read down to k, at least to 10. Without a word, as for a
+                picture, hybrid is vector. `score` is that of the list a hit was found in first.
+            diversity: in [0, 1), orders the first 100 by `maximal_marginal_relevance`.
+            group_duplicates: a cosine such as 0.95; what is as close as that to a better-ranked item of its
+                modality goes into its `duplicates`, those found as deep as was read.
+            reranker: orders the texts among the first 50 anew.
+            vector: the query's, where `query_vector` gave it before: the query is not encoded again then.
 
-        mode: ``keyword`` ranks by BM25 over the words of the terms that do not steer away, ``hybrid``
-        fuses that ranking with those by vectors, each read down to k, at least to 10. Without
-        a word, as for a picture, hybrid is vector. `score` is that of the list a hit was found in first.
+        Returns:
+            At most k results, best first.
 
-        The list can then be shaped: `reranker` orders the texts among the first 50 anew;
-        `group_duplicates`, a cosine such as 0.95, folds what is as close as that to a better-ranked item
-        of its modality into its `duplicates`, those found as deep as was read; `diversity` in [0, 1)
-        orders the first 100 by `maximal_marginal_relevance`.
-
-        vector: the query's, where `query_vector` gave it before: the query is not encoded again then.
+        Raises:
+            SearchError: what cannot be answered as asked: one line that says why and what to do.
+            ImageError: an image that cannot be read.
+            BackendError: the engine's own.
         """
         check_page(k, offset)
         self._check()
@@ -189,7 +206,10 @@ class Retriever:
     ) -> list[Result]:
         """The items nearest to a stored one, itself left out; of its own modality unless said otherwise.
 
-        Raises `ItemNotFound`, and what `search` raises.
+        Arguments are those of `search`.
+
+        Raises:
+            ItemNotFound: no such item; and what `search` raises.
         """
         check_page(k, offset)
         self._check()
@@ -217,7 +237,7 @@ class Retriever:
         effort: float | None = None,
         min_relevance: float | None = None,
     ) -> list[Result]:
-        """The texts (captions, passages) that describe an image best."""
+        """The texts (captions, passages) that describe an image best; arguments and errors are those of `search`."""
         return self.search(
             image, k, where=where, modality="text", offset=offset, effort=effort, min_relevance=min_relevance
         )
@@ -251,11 +271,21 @@ class Retriever:
         top: int = 10,
         vector: NDArray[np.float32] | None = None,
     ) -> dict[str, Facet]:
-        """How often each value of these metadata fields is there, the `top` values of each.
+        """How often each value of these metadata fields is there.
 
-        Without a query, exactly, over every item that matches `where` and `modality`; this reads the
-        whole collection. With one, over its first `depth` results, because a search by vectors finds
-        everything, only ever less alike. ``modality`` can be counted as a field. `vector` is that of `search`.
+        Args:
+            fields: their names; ``modality`` can be counted as a field.
+            query: None counts exactly, over every item that matches `where` and `modality`, by reading the whole
+                collection; else its first `depth` results are counted, because a search by vectors finds
+                everything, only ever less alike.
+            top: how many values of each field are given.
+            vector: that of `search`.
+
+        Returns:
+            The `top` most frequent values of each field, with their counts.
+
+        Raises:
+            SearchError: a field name that no item can have, and what `search` raises.
         """
         if isinstance(fields, str) or top < 1:
             raise SearchError(f"facets take a list of field names and a top of at least 1, not {fields!r} and {top}")
