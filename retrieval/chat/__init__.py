@@ -9,6 +9,7 @@ from retrieval.chat.events import Answer, ChatEvent, Counts, EvidenceFound, Fina
 from retrieval.chat.evidence import Evidence, PictureReader
 from retrieval.chat.llm_client import CancelToken
 from retrieval.chat.options import REFUSAL, ChatOptions
+from retrieval.chat.running import RunningTurn
 from retrieval.chat.session import Conversation, GroundedChat, Turn
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "PictureReader",
     "QuestionError",
     "Retrying",
+    "RunningTurn",
     "Sentence",
     "Token",
     "Turn",

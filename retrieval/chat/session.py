@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import threading
@@ -28,6 +27,7 @@ from retrieval.chat.llm_client import Caller, CancelToken, Reply
 from retrieval.chat.options import REFUSAL, ChatOptions
 from retrieval.chat.prompt import Prompt, build_prompt, evidence_budget
 from retrieval.chat.rewrite import Turn, checked_rewrite, rewrite_by_rules, rewrite_messages, stands_alone
+from retrieval.chat.running import RunningTurn
 from retrieval.chat.sanitize import printable
 from retrieval.images.decode import load_image
 from retrieval.search.query import Query, Term
@@ -133,31 +133,16 @@ class GroundedChat:
 
         Closing it, or cancelling the task that reads it, cancels the turn.
         """
-        token = cancel or CancelToken()
-        loop = asyncio.get_running_loop()
-        events: asyncio.Queue[ChatEvent | Exception | None] = asyncio.Queue()
-
-        def put(item: ChatEvent | Exception | None) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has gone, and its reader with it
-                loop.call_soon_threadsafe(events.put_nowait, item)
-
-        def work() -> None:
-            try:
-                for event in self.stream(question, image=image, history=history, where=where, cancel=token):
-                    put(event)
-            except Exception as error:
-                put(error)
-            else:
-                put(None)
-
-        threading.Thread(target=work, name="sightline-chat-turn", daemon=True).start()
+        turn = RunningTurn(
+            lambda token: self.stream(question, image=image, history=history, where=where, cancel=token),
+            cancel or CancelToken(),
+        )
+        turn.start()
         try:
-            while (item := await events.get()) is not None:
-                if isinstance(item, Exception):
-                    raise item
-                yield item
+            while (event := await turn.next()) is not None:
+                yield event
         finally:
-            token.cancel()
+            turn.cancel()
 
 
 class Conversation:

@@ -21,10 +21,10 @@ from app.http.routes.base import PlacedStream, operation
 from app.http.routes.search import picture
 from app.http.schemas.chat import AnswerBody, ChatBody, EvidenceBody
 from app.http.schemas.common import Collection
-from app.http.turns import ChatRequest, Past, RunningTurn, to_http_error
+from app.http.turns import ChatRequest, Past, to_http_error
 
 if TYPE_CHECKING:
-    from retrieval.chat import Answer
+    from retrieval.chat import Answer, RunningTurn
 
 T = TypeVar("T")
 

@@ -37,10 +37,10 @@ from app.http.schemas.openai import (
     TokenUsage,
     UrlCitation,
 )
-from app.http.turns import ChatRequest, Past, RunningTurn, to_http_error
+from app.http.turns import ChatRequest, Past, to_http_error
 
 if TYPE_CHECKING:
-    from retrieval.chat import Answer
+    from retrieval.chat import Answer, RunningTurn
 
 _CITATION = re.compile(r"\[(\d+)\]")
 _PIECE = re.compile(r"\S+\s*|\s+")
