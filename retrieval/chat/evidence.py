@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import Hit, Modality, Record, matches, parse_where
+from backends.base import Hit, Modality, Record, matches
 from backends.filters import MetadataValue
 from backends.urls import local_path
 from retrieval.chat.budget import Picture, cut, prepare_picture, text_tokens
@@ -19,9 +19,10 @@ from retrieval.chat.sanitize import shield
 from retrieval.encoders.base import Encoder
 from retrieval.images.decode import ImageError, ImageSource, load_image
 from retrieval.relevance.captions import describes, image_of
+from retrieval.search.filters import Filter, as_where
 from retrieval.search.query import Query, query_vector
 from retrieval.search.results import Result
-from retrieval.search.retriever import Filter, Retriever, reciprocal_rank_fusion
+from retrieval.search.retriever import Retriever, reciprocal_rank_fusion
 
 _MAX_FIELDS = 12
 _MAX_VALUE_CHARS = 120
@@ -90,7 +91,7 @@ def _with_owners(
     """The texts, captions replaced by their image where it is stored and the filter lets it through; each once."""
     known: dict[str, Hit | Record] = {image.id: image for image in images}
     missing = {image for hit in texts if (image := image_of(hit)) is not None} - known.keys()
-    clause = parse_where(where) if isinstance(where, Mapping) else where
+    clause = as_where(where)
     for record in retriever.backend.get(retriever.collection, sorted(missing)) if missing else ():
         if record.modality == "image" and matches(clause, record.metadata, record.modality):
             known[record.id] = record

@@ -30,8 +30,9 @@ from retrieval.chat.rewrite import Turn, checked_rewrite, rewrite_by_rules, rewr
 from retrieval.chat.running import RunningTurn
 from retrieval.chat.sanitize import printable
 from retrieval.images.decode import load_image
+from retrieval.search.filters import Filter
 from retrieval.search.query import Query, Term
-from retrieval.search.retriever import Filter, Retriever
+from retrieval.search.retriever import Retriever
 
 __all__ = ["Conversation", "GroundedChat", "Turn"]
 

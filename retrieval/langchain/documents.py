@@ -6,7 +6,7 @@ import json
 import math
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -135,6 +135,21 @@ def as_many(values: Sequence[T] | None, count: int, name: str) -> Sequence[T | N
         given = "one string" if isinstance(values, str) else str(len(values))
         raise ValueError(f"{name} must be a list of {count}, one for each item, not {given}")
     return values
+
+
+def as_texts(texts: Iterable[str]) -> list[str]:
+    """The texts as a list. Raises ValueError for a single string."""
+    if isinstance(texts, str):
+        raise ValueError("texts must be a list of strings, not one string")
+    return list(texts)
+
+
+def batches(texts: list[str], size: int | None) -> list[list[str]]:
+    """The texts, `size` at a time; all at once without. Raises ValueError for a size below 1."""
+    if size is not None and size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {size}")
+    step = size or len(texts) or 1
+    return [texts[start : start + step] for start in range(0, len(texts), step)]
 
 
 def document_of(item: Hit | Record) -> Document:
