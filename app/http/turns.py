@@ -22,6 +22,7 @@ from app.core.roots import RootsError
 from app.http.problems import Refused
 from retrieval.images.decode import ImageError
 from retrieval.images.plan import Wanted
+from retrieval.turn import Turn
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -43,20 +44,11 @@ Picture: TypeAlias = Callable[[], AbstractContextManager[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
-    """An earlier question of a conversation, its answer, and the query that it became, if that is known."""
-
-    question: str
-    answer: str
-    query: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class ChatRequest:
     """What a turn answers. `picture` gives the bytes of an image file, in the turn's thread."""
 
     question: str
-    history: tuple[Past, ...] = ()
+    history: tuple[Turn, ...] = ()
     picture: Picture | None = None
     where: dict[str, Any] | None = None
     strict: bool = False
@@ -147,14 +139,11 @@ class Chats:
         self._slots.release()
 
     def _events(self, service: Service, asked: ChatRequest, token: CancelToken) -> Generator[ChatEvent]:
-        from retrieval.chat import Turn
-
         # What the request asks for wrongly is told before a model is loaded for it.
         service.retriever(asked.collection)
         token.check()
         loaded = self._model()
         chat = self._chat(service, loaded, asked)
-        history = [Turn(past.question, past.answer, past.query) for past in asked.history]
         picture = None
         if asked.picture is not None:
             with asked.picture() as data:
@@ -162,7 +151,7 @@ class Chats:
         with (
             service.metrics.stage("answer"),
             contextlib.closing(
-                chat.stream(asked.question, image=picture, history=history, where=asked.where, cancel=token)
+                chat.stream(asked.question, image=picture, history=asked.history, where=asked.where, cancel=token)
             ) as events,
         ):
             yield from events

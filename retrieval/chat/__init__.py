@@ -10,7 +10,8 @@ from retrieval.chat.evidence import Evidence, PictureReader
 from retrieval.chat.llm_client import CancelToken
 from retrieval.chat.options import REFUSAL, ChatOptions
 from retrieval.chat.running import RunningTurn
-from retrieval.chat.session import Conversation, GroundedChat, Turn
+from retrieval.chat.session import Conversation, GroundedChat
+from retrieval.turn import Turn
 
 __all__ = [
     "REFUSAL",

@@ -14,7 +14,7 @@ from retrieval.chat.check.claims import strip_citations
 from retrieval.chat.errors import QuestionError
 from retrieval.chat.evidence import Evidence
 from retrieval.chat.options import REFUSAL, ChatOptions
-from retrieval.chat.rewrite import Turn
+from retrieval.turn import Turn
 
 _RULES = """You answer questions about a collection of photos and texts, from numbered evidence only.
 Rules:

@@ -26,15 +26,14 @@ from retrieval.chat.evidence import Evidence, PictureReader, Tagger, find, prepa
 from retrieval.chat.llm_client import Caller, CancelToken, Reply
 from retrieval.chat.options import REFUSAL, ChatOptions
 from retrieval.chat.prompt import Prompt, build_prompt, evidence_budget
-from retrieval.chat.rewrite import Turn, checked_rewrite, rewrite_by_rules, rewrite_messages, stands_alone
+from retrieval.chat.rewrite import checked_rewrite, rewrite_by_rules, rewrite_messages, stands_alone
 from retrieval.chat.running import RunningTurn
 from retrieval.chat.sanitize import printable
 from retrieval.images.decode import load_image
 from retrieval.search.filters import Filter
 from retrieval.search.query import Query, Term
 from retrieval.search.retriever import Retriever
-
-__all__ = ["Conversation", "GroundedChat", "Turn"]
+from retrieval.turn import Turn
 
 QuestionImage: TypeAlias = Path | bytes | Image.Image
 MAX_QUESTION_CHARS = 4_000

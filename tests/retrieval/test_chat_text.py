@@ -13,7 +13,8 @@ from retrieval.chat.check.claims import Claim, citations, sentences, stem, strip
 from retrieval.chat.errors import explain, is_transient, one_line, retry_after_s
 from retrieval.chat.llm_client import is_repetition_loop
 from retrieval.chat.options import ChatOptions
-from retrieval.chat.rewrite import Turn, checked_rewrite, rewrite_by_rules, stands_alone
+from retrieval.chat.rewrite import checked_rewrite, rewrite_by_rules, stands_alone
+from retrieval.turn import Turn
 
 PAST = [
     Turn(

@@ -37,7 +37,8 @@ from app.http.schemas.openai import (
     TokenUsage,
     UrlCitation,
 )
-from app.http.turns import ChatRequest, Past, to_http_error
+from app.http.turns import ChatRequest, to_http_error
+from retrieval.turn import Turn
 
 if TYPE_CHECKING:
     from retrieval.chat import Answer, RunningTurn
@@ -169,11 +170,18 @@ def _asked(service: Service, body: CompletionBody, collection: str | None) -> Ch
         raise WrongRequest("The last message must be the user's question.", "messages", "invalid_value")
     *past, (question, _) = turns
     history = tuple(
-        Past("\n".join(asked)[:MAX_QUESTION_CHARS], "\n".join(answered)[:MAX_ANSWER_CHARS])
+        Turn("\n".join(asked)[:MAX_QUESTION_CHARS], "\n".join(answered)[:MAX_ANSWER_CHARS])
         for asked, answered in past[-MAX_HISTORY:]
     )
     picture = None if url is None else partial(_picture, service, url, where)
-    return ChatRequest("\n".join(question), history, picture, body.where, body.strict, collection)
+    return ChatRequest(
+        "\n".join(question),
+        history=history,
+        picture=picture,
+        where=body.where,
+        strict=body.strict,
+        collection=collection,
+    )
 
 
 def _content(service: Service, message: Message, place: str) -> tuple[list[str], list[str]]:
