@@ -97,17 +97,17 @@ class GroundedChat:
         Tokens are a draft, not yet checked: `Final` replaces them. Closing the generator, or `cancel`, ends
         the request to the model.
         """
-        turn = _Turn(self, question, image, tuple(history), cancel or CancelToken())
-        evidence = turn.search(where)
-        yield EvidenceFound(turn.query, evidence, turn.search_s)
+        steps = _Steps(self, question, image, history=tuple(history), cancel=cancel or CancelToken())
+        evidence = steps.search(where)
+        yield EvidenceFound(steps.query, evidence, steps.search_s)
         if not evidence:
-            yield Final(turn.refusal())
+            yield Final(steps.refusal())
             return
-        prompt = turn.prompt(evidence)
+        prompt = steps.prompt(evidence)
         # The model takes longer than this; the answer's check then need not wait.
         threading.Thread(target=self._checker.texts.warm_up, name="sightline-chat-check").start()
         draft = DraftFilter()
-        with contextlib.closing(turn.caller.stream(prompt.messages)) as pieces:
+        with contextlib.closing(steps.caller.stream(prompt.messages)) as pieces:
             while True:
                 try:
                     piece = next(pieces)
@@ -118,7 +118,7 @@ class GroundedChat:
                     yield piece
                 elif shown := draft.feed(piece):
                     yield Token(shown)
-        yield Final(turn.answer(reply, prompt, evidence))
+        yield Final(steps.answer(reply, prompt, evidence))
 
     async def astream(
         self,
@@ -194,14 +194,15 @@ class _Spent:
     estimated: bool = False
 
 
-class _Turn:
-    """One question on its way to its answer."""
+class _Steps:
+    """One question on its way to its answer: what each step finds, the next ones use."""
 
     def __init__(
         self,
         chat: GroundedChat,
         question: str,
         image: QuestionImage | None,
+        *,
         history: tuple[Turn, ...],
         cancel: CancelToken,
     ) -> None:
