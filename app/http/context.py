@@ -96,7 +96,7 @@ class Service:
         self._held = contextlib.ExitStack()
         self._pool = self._held.enter_context(shared_pool())
         self._decoders = FairSemaphore(limits.max_decoding)
-        self._glances = FairSemaphore(limits.max_preview_decodes)
+        self._previews = FairSemaphore(limits.max_preview_decodes)
         self.metrics.gauge(
             "sightline_images_waiting", "Requests that wait to decode images.", lambda: self._decoders.waiting
         )
@@ -160,7 +160,7 @@ class Service:
 
         briefly: for what only decodes, so that it need not wait for those that encode what they decoded.
         """
-        room = self._glances if briefly else self._decoders
+        room = self._previews if briefly else self._decoders
         if not room.enter(self.limits.decoding_wait_s):
             raise Overloaded("too many images are being worked on: try again in a moment")
         try:
