@@ -175,10 +175,10 @@ class Service:
         """
         limits = self.limits
         bounds = Bounds(
-            limits.max_pixels if max_pixels is None else max_pixels,
-            limits.picture_s,
-            limits.picture_bytes,
-            limits.decoding_wait_s,
+            max_pixels=limits.max_pixels if max_pixels is None else max_pixels,
+            cpu_s=limits.picture_s,
+            largest_bytes=limits.picture_bytes,
+            wait_s=limits.decoding_wait_s,
         )
         try:
             return self._pool.load(data, wanted, bounds)

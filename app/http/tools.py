@@ -84,8 +84,8 @@ def build(service: Service) -> MCPServer:
         if (image is None) == (item_id is None):
             raise SearchError("look_up takes exactly one of image and item_id")
         if item_id is not None:
-            return neighbours(service, item_id, k, 0, "text", collection)
-        return looked_up(service, decoded(image or ""), k, 0, collection)
+            return neighbours(service, item_id, k=k, offset=0, modality="text", collection=collection)
+        return looked_up(service, decoded(image or ""), k=k, offset=0, collection=collection)
 
     @tool
     def get_item(

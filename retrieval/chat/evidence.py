@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -73,8 +74,9 @@ def find(retriever: Retriever, query: Query, options: ChatOptions, where: Filter
     a model sees the photo, and one photo is one item of evidence; its relevance is the best of both.
     """
     vector = query_vector(query, retriever.encoder)
-    images = _search(retriever, query, vector, options, where, "image")
-    texts = _with_owners(_search(retriever, query, vector, options, where, "text"), images, retriever, where)
+    images = _search(retriever, query, options, vector=vector, where=where, modality="image")
+    texts = _search(retriever, query, options, vector=vector, where=where, modality="text")
+    texts = _with_owners(texts, images, retriever=retriever, where=where)
     best: dict[str, float] = {}
     for hit in (*images, *texts):
         best[hit.id] = max(best.get(hit.id, 0.0), hit.relevance or 0.0)
@@ -86,7 +88,7 @@ def find(retriever: Retriever, query: Query, options: ChatOptions, where: Filter
 
 
 def _with_owners(
-    texts: Sequence[Result], images: Sequence[Result], retriever: Retriever, where: Filter
+    texts: Sequence[Result], images: Sequence[Result], *, retriever: Retriever, where: Filter
 ) -> list[Result]:
     """The texts, captions replaced by their image where it is stored and the filter lets it through; each once."""
     known: dict[str, Hit | Record] = {image.id: image for image in images}
@@ -107,8 +109,9 @@ def _with_owners(
 def _search(
     retriever: Retriever,
     query: Query,
-    vector: NDArray[np.float32],
     options: ChatOptions,
+    *,
+    vector: NDArray[np.float32],
     where: Filter,
     modality: Modality,
 ) -> list[Result]:
@@ -133,7 +136,12 @@ def _is_caption(hit: Hit, images: Mapping[str, Hit]) -> bool:
 
 
 def prepare(
-    found: Sequence[Result], tagger: Tagger, options: ChatOptions, budget: int, read: PictureReader | None = None
+    found: Sequence[Result],
+    *,
+    tagger: Tagger,
+    options: ChatOptions,
+    budget: int,
+    read: PictureReader | None = None,
 ) -> tuple[Evidence, ...]:
     """The found items as evidence numbered from 1, as many as `budget` tokens hold, in their order.
 
@@ -146,9 +154,10 @@ def prepare(
     left, pictures = budget, 0
     for item in found:
         may_see = options.vision and pictures < options.max_images
-        piece = _piece(len(evidence) + 1, item, tagger, options, read, may_see=may_see)
+        make = partial(_piece, len(evidence) + 1, item, tagger=tagger, options=options, read=read)
+        piece = make(may_see=may_see)
         if piece is not None and piece.tokens > left and piece.picture is not None:
-            piece = _piece(len(evidence) + 1, item, tagger, options, read, may_see=False)
+            piece = make(may_see=False)
         if piece is None:
             continue
         if piece.tokens > left:
@@ -160,7 +169,7 @@ def prepare(
 
 
 def _piece(
-    number: int, item: Result, tagger: Tagger, options: ChatOptions, read: PictureReader | None, *, may_see: bool
+    number: int, item: Result, *, tagger: Tagger, options: ChatOptions, read: PictureReader | None, may_see: bool
 ) -> Evidence | None:
     path = image_path(item)
     tags = None if path is None else tagger.known(path, options.tags)
@@ -194,7 +203,9 @@ def _piece(
     tokens = text_tokens(shown) + _LABEL_TOKENS + (picture.tokens if picture else 0)
     told = [(name, content) for name, content in lines if name != _TAGS_LABEL]
     facts = tuple(content if name == label else f"{name} {content}" for name, content in told)
-    return Evidence(number, item, shown, facts, tags, withheld, picture, tokens)
+    return Evidence(
+        number, item, shown=shown, facts=facts, tags=tags, withheld=withheld, picture=picture, tokens=tokens
+    )
 
 
 class Tagger:

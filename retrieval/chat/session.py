@@ -229,9 +229,9 @@ class _Steps:
         self.cancel.check()
         started = time.monotonic()
         rewriting_s = self._make_stand_alone()
-        budget = evidence_budget(self.query, self.history, self._attached, self.options)
+        budget = evidence_budget(self.query, self.history, attached=self._attached, options=self.options)
         terms: Query = self.query if self.image is None else [Term(self.query), Term(self.image)]
-        found = find(self.chat.retriever, terms, self.options, where)
+        found = find(self.chat.retriever, terms, self.options, where=where)
         prepared = functools.partial(prepare, tagger=self.chat._tagger, options=self.options, read=self.chat.pictures)
         evidence = prepared(found, budget=budget)
         if not evidence and prepared(found[:1], budget=10**9):
@@ -272,11 +272,18 @@ class _Steps:
         tags = ""
         if self.image is not None and self._attached is None:
             tags = self.chat._tagger.tags(self.image, self.options.tags)
-        return build_prompt(self.query, self.history, evidence, self._attached, self.options, attached_tags=tags)
+        return build_prompt(
+            self.query,
+            self.history,
+            evidence,
+            attached=self._attached,
+            options=self.options,
+            attached_tags=tags,
+        )
 
     def refusal(self) -> Answer:
         """The answer where nothing relevant was found."""
-        return self._answer(Checked(REFUSAL, True, False, (), (), 0, 0), (), Reply(), 0, called=False)
+        return self._answer(Checked(REFUSAL, refused=True), evidence=(), reply=Reply(), asked=0, called=False)
 
     def answer(self, reply: Reply, prompt: Prompt, evidence: tuple[Evidence, ...]) -> Answer:
         """The reply checked, with its counts."""
@@ -284,9 +291,9 @@ class _Steps:
         if self._attached is not None and self.image is not None:
             attached = self.chat.retriever.encoder.encode_images([self.image])[0]
         checked = self.chat._checker.check(
-            self.query, reply.text, evidence, self._vectors, attached, asked=self.question
+            self.query, reply.text, evidence, vectors=self._vectors, attached=attached, asked=self.question
         )
-        return self._answer(checked, evidence, reply, prompt.tokens, called=True)
+        return self._answer(checked, evidence=evidence, reply=reply, asked=prompt.tokens, called=True)
 
     def _vectors(self, pieces: Sequence[Evidence]) -> Mapping[int, NDArray[np.float32]]:
         retriever = self.chat.retriever
@@ -295,7 +302,7 @@ class _Steps:
         return {p.number: _unit(by_id[p.item.id]) for p in pieces if p.item.id in by_id}
 
     def _answer(
-        self, checked: Checked, evidence: tuple[Evidence, ...], reply: Reply, asked: int, *, called: bool
+        self, checked: Checked, *, evidence: tuple[Evidence, ...], reply: Reply, asked: int, called: bool
     ) -> Answer:
         images = sum(piece.picture is not None for piece in evidence) + (self._attached is not None and called)
         verdicts = [sentence.verdict for sentence in checked.sentences]
@@ -323,20 +330,20 @@ class _Steps:
         )
         first = self.caller.first_token_at if called else None
         return Answer(
-            self.question,
-            self.query,
-            checked.text,
-            checked.refused,
-            checked.quoted,
-            checked.sentences,
-            checked.sources,
-            evidence,
-            counts,
-            usage,
-            reply.truncated,
-            self.search_s,
-            None if first is None else first - self.started,
-            time.monotonic() - self.started,
+            question=self.question,
+            query=self.query,
+            text=checked.text,
+            refused=checked.refused,
+            quoted=checked.quoted,
+            sentences=checked.sentences,
+            sources=checked.sources,
+            evidence=evidence,
+            counts=counts,
+            usage=usage,
+            truncated=reply.truncated,
+            search_s=self.search_s,
+            first_token_s=None if first is None else first - self.started,
+            total_s=time.monotonic() - self.started,
         )
 
 
@@ -350,7 +357,7 @@ def _final(events: Iterable[ChatEvent]) -> Answer:
 def _spent(reply: Reply, asked: int) -> _Spent:
     if reply.input_tokens is not None and reply.output_tokens is not None:
         return _Spent(reply.input_tokens, reply.output_tokens)
-    return _Spent(asked, text_tokens(reply.text), True)
+    return _Spent(asked, text_tokens(reply.text), estimated=True)
 
 
 def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:

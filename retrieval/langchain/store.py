@@ -80,7 +80,9 @@ class SightlineVectorStore(VectorStore):
         self.fingerprint = fingerprint or embeddings_fingerprint(embeddings)
         self._embeddings = embeddings
         # Its checks of name, metric and fingerprint are wanted now, not at the first document.
-        self._template = CollectionSpec(collection, 1, metric, self.fingerprint, index or IndexSpec())
+        self._template = CollectionSpec(
+            collection, dim=1, metric=metric, encoder=self.fingerprint, index=index or IndexSpec()
+        )
         self._relevance_score_fn = relevance_score_fn
         self._known: tuple[float, CollectionSpec] | None = None
         self._spec()
@@ -166,7 +168,8 @@ class SightlineVectorStore(VectorStore):
             raise ValueError("images must be a list, not one image")
         listed = list(images)
         places = image_uris(listed) if uris is None else uris
-        made = records_of(as_many(captions, len(listed), "captions"), metadatas, ids, "image", places)
+        told = as_many(captions, len(listed), name="captions")
+        made = records_of(told, metadatas, ids, modality="image", uris=places)
         self._store(made, self._embed_images(listed) if listed else [])
         return [record.id for record in made]
 
@@ -262,7 +265,9 @@ class SightlineVectorStore(VectorStore):
         alone. Of images and texts each are chosen among their kind, then merged by rank.
         """
         vector = self._embeddings.embed_query(query)
-        return self.max_marginal_relevance_search_by_vector(vector, k, fetch_k, lambda_mult, **kwargs)
+        return self.max_marginal_relevance_search_by_vector(
+            vector, k=k, fetch_k=fetch_k, lambda_mult=lambda_mult, **kwargs
+        )
 
     async def amax_marginal_relevance_search(
         self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
@@ -270,7 +275,7 @@ class SightlineVectorStore(VectorStore):
         """`max_marginal_relevance_search`, with the asynchronous side of the embeddings."""
         vector = await self._embeddings.aembed_query(query)
         search = self.max_marginal_relevance_search_by_vector
-        return await run_in_executor(None, search, vector, k, fetch_k, lambda_mult, **kwargs)
+        return await run_in_executor(None, search, vector, k=k, fetch_k=fetch_k, lambda_mult=lambda_mult, **kwargs)
 
     def max_marginal_relevance_search_by_vector(
         self,
@@ -285,7 +290,7 @@ class SightlineVectorStore(VectorStore):
         if not 0 <= lambda_mult <= 1:
             raise ValueError(f"lambda_mult must be in [0, 1], not {lambda_mult!r}")
         rankings = self._rankings(embedding, max(k, fetch_k), filter, **kwargs)
-        chosen = [self._diverse(embedding, hits, k, lambda_mult) for hits in rankings]
+        chosen = [self._diverse(embedding, hits, k=k, lambda_mult=lambda_mult) for hits in rankings]
         return [document_of(hit) for hit in reciprocal_rank_fusion(chosen)[:k]]
 
     # Parts
@@ -377,7 +382,7 @@ class SightlineVectorStore(VectorStore):
             self._known = None
             return []
 
-    def _diverse(self, vector: Sequence[float], hits: list[Hit], k: int, lambda_mult: float) -> list[Hit]:
+    def _diverse(self, vector: Sequence[float], hits: list[Hit], *, k: int, lambda_mult: float) -> list[Hit]:
         stored = self.backend.get(self.collection, [hit.id for hit in hits], with_vectors=True)
         vectors = {record.id: record.vector for record in stored if record.vector is not None}
         # A hit may have been deleted since.
@@ -385,7 +390,7 @@ class SightlineVectorStore(VectorStore):
         if not there:
             return []
         rows = np.stack([vectors[hit.id] for hit in there])
-        return [there[i] for i in diverse_neighbours(vector, rows, k, lambda_mult)]
+        return [there[i] for i in diverse_neighbours(vector, rows, k=k, lambda_mult=lambda_mult)]
 
 
 def _refuse(unknown: Mapping[str, Any]) -> None:

@@ -25,10 +25,10 @@ def maximal_marginal_relevance(
         return []
     spread = float(values.max() - values.min())
     relevance = (values - values.min()) / spread if spread > 0 else np.ones(len(values))
-    return marginal_order(relevance, vectors, 1 - diversity, len(values))
+    return marginal_order(relevance, vectors, weight=1 - diversity, k=len(values))
 
 
-def diverse_neighbours(query: ArrayLike, vectors: NDArray[np.float32], k: int, lambda_mult: float) -> list[int]:
+def diverse_neighbours(query: ArrayLike, vectors: NDArray[np.float32], *, k: int, lambda_mult: float) -> list[int]:
     """The rows of `vectors`, (n, d), near to `query`, (d,), and unlike each other: at most k, in the order taken.
 
     Each is the one of greatest ``lambda_mult * cos(row, query) - (1 - lambda_mult) * max cos(row, taken)``,
@@ -36,7 +36,7 @@ def diverse_neighbours(query: ArrayLike, vectors: NDArray[np.float32], k: int, l
     """
     unit = unit_rows(vectors.astype(np.float64))
     relevance = unit @ unit_rows(np.atleast_2d(np.asarray(query, dtype=np.float64)))[0]
-    return marginal_order(relevance, unit, lambda_mult, k)
+    return marginal_order(relevance, unit, weight=lambda_mult, k=k)
 
 
 def unit_rows(rows: NDArray[Float]) -> NDArray[Float]:
@@ -46,7 +46,9 @@ def unit_rows(rows: NDArray[Float]) -> NDArray[Float]:
     return unit
 
 
-def marginal_order(relevance: NDArray[np.float64], unit: NDArray[np.floating[Any]], weight: float, k: int) -> list[int]:
+def marginal_order(
+    relevance: NDArray[np.float64], unit: NDArray[np.floating[Any]], *, weight: float, k: int
+) -> list[int]:
     """The rows of `unit`, (n, d) at unit length, as maximal marginal relevance takes them; at most k.
 
     First the most relevant one, then each time that of greatest ``weight * relevance - (1 - weight) * s``, s

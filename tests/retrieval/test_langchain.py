@@ -389,7 +389,7 @@ def test_diversity_is_what_langchain_computes() -> None:
     query = rng.standard_normal(6)
     for lambda_mult in (0.0, 0.3, 0.7, 1.0):
         for k in (1, 5, 40, 60):
-            ours = diverse_neighbours(query, vectors, k, lambda_mult)
+            ours = diverse_neighbours(query, vectors, k=k, lambda_mult=lambda_mult)
             assert ours == reference_mmr(query, vectors.tolist(), lambda_mult, k)
 
 

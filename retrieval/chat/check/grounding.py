@@ -54,8 +54,8 @@ class Sentence:
 
     text: str
     verdict: Verdict
-    citations: tuple[int, ...]
-    support: float
+    citations: tuple[int, ...] = ()
+    support: float = 0.0
     corrected: bool = False
 
 
