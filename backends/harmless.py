@@ -34,6 +34,11 @@ def escaped(text: str) -> str:
     return _ANY.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
+def shortened(text: str, limit: int) -> str:
+    """`text` of at most `limit` characters, the last of them ``…`` where it was longer."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
 def harmless_json(text: str) -> str:
     """A JSON text of the same value in which what is not harmless is written as escapes."""
     return _IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

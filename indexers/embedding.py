@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from backends.base import Record
 from indexers.planner import Batch
-from indexers.report import IndexingError, one_line
+from indexers.report import IndexingError, escaped_line
 from indexers.tally import Tally, Work
 from retrieval.encoders.base import Encoder, EncoderError
 
@@ -115,11 +115,13 @@ class Embedder:
         try:
             vectors = np.asarray(function(values), dtype=np.float32)
         except EncoderError as error:
-            raise IndexingError(f"the encoder {self._encoder.name} stopped working: {one_line(str(error))}") from error
+            raise IndexingError(
+                f"the encoder {self._encoder.name} stopped working: {escaped_line(str(error))}"
+            ) from error
         except Exception as error:
             if len(values) == 1:
                 self._failed(error)
-                return [f"the encoder failed on it: {one_line(str(error)) or type(error).__name__}"]
+                return [f"the encoder failed on it: {escaped_line(str(error)) or type(error).__name__}"]
             return [self._vectors(function, [value])[0] for value in values]
         if vectors.shape != (len(values), self._encoder.dim):
             raise IndexingError(
@@ -136,7 +138,7 @@ class Embedder:
         if self._failures >= MAX_FAILURES:
             raise IndexingError(
                 f"the encoder {self._encoder.name} failed on {self._failures} inputs in a row, "
-                f"lastly with {type(error).__name__}: {one_line(str(error))}"
+                f"lastly with {type(error).__name__}: {escaped_line(str(error))}"
             ) from error
 
 

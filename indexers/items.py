@@ -37,7 +37,7 @@ from indexers.files import (
 from indexers.ledger import Ledger
 from indexers.passages import RULE_VERSION, split_passages
 from indexers.photos import photo_facts
-from indexers.report import one_line
+from indexers.report import escaped_line
 from indexers.sources import MARKDOWN_SUFFIXES, Entry, Source
 from retrieval.images.decode import MAX_PIXELS, ImageError
 
@@ -87,7 +87,7 @@ class Reader:
                 return self._image(entry)
             return self._document(entry) if entry.kind == "document" else self._text(entry)
         except (Unreadable, ValueError) as error:
-            return Refused(entry, one_line(str(error)))
+            return Refused(entry, escaped_line(str(error)))
         except ImageError as error:
             return Refused(entry, image_reason(error))
 
@@ -180,7 +180,7 @@ def image_reason(error: ImageError) -> str:
     """Why an image given as bytes was refused, without the name that `retrieval.images.decode` gives to bytes."""
     reason = str(error)
     head, separator, rest = reason.partition(": ")
-    return one_line(rest if separator and head.startswith("image of ") else reason)
+    return escaped_line(rest if separator and head.startswith("image of ") else reason)
 
 
 def _joined(captions: tuple[str, ...]) -> str | None:

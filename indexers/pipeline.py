@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 from backends.base import Backend, BackendError, Record
 from indexers.embedding import Embedder
 from indexers.planner import Batch, Planner
-from indexers.report import IndexingError, one_line
+from indexers.report import IndexingError, escaped_line
 from indexers.sources import Entry
 from indexers.tally import Tally, Work
 
@@ -150,7 +150,7 @@ class Pipeline:
             self.backend.upsert(self.collection, [record for _, record in batch])
         except BackendError as error:
             raise IndexingError(
-                f"storing stopped: {one_line(str(error))}; what was stored stays, a rerun goes on from there"
+                f"storing stopped: {escaped_line(str(error))}; what was stored stays, a rerun goes on from there"
             ) from error
         except ValueError as error:
             # All are checked before any is stored, so one bad record keeps its whole batch out.

@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
-from backends.harmless import escaped
+from backends.harmless import escaped, shortened
 
 
 class IndexingError(Exception):
@@ -70,7 +70,6 @@ class IndexReport:
         return plain
 
 
-def one_line(text: str, limit: int = 300) -> str:
+def escaped_line(text: str, limit: int = 300) -> str:
     """`text` on one line of at most `limit` characters; what could drive a terminal or reorder it is escaped."""
-    line = escaped(text)
-    return line if len(line) <= limit else line[: limit - 1] + "…"
+    return shortened(escaped(text), limit)

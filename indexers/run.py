@@ -26,7 +26,7 @@ from indexers.pipeline import Pipeline
 from indexers.planner import Planner
 from indexers.progress import Meter, Progress
 from indexers.removal import Removed, remove_stale
-from indexers.report import IndexingError, IndexReport, Stopped, one_line
+from indexers.report import IndexingError, IndexReport, Stopped, escaped_line
 from indexers.sources import Listing, Source, open_source
 from indexers.tally import Tally
 from retrieval.encoders.base import Encoder
@@ -107,7 +107,7 @@ def index(
             if exists and run.complete:
                 run.remove(listing, prune, cache)
     except BackendError as error:
-        raise IndexingError(one_line(str(error), 1000)) from error
+        raise IndexingError(escaped_line(str(error), 1000)) from error
     return run.report(listing)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from indexers.files import display
-from indexers.report import Quarantined, one_line
+from indexers.report import Quarantined, escaped_line
 from indexers.sources import Entry
 
 Outcome: TypeAlias = Literal["indexed", "unchanged", "renamed", "duplicates", "updated"]
@@ -75,7 +75,7 @@ class Tally:
 
     def _set_aside(self, path: str, reason: str) -> None:
         with self._lock:
-            self.quarantined.append(Quarantined(path, one_line(reason)))
+            self.quarantined.append(Quarantined(path, escaped_line(reason)))
             self.kept_on_error.add(path)
             self.done += 1
             self.path = path

@@ -119,12 +119,14 @@ def _section(section: Section) -> dict[str, Any]:
 
 def _label(parts: Sequence[Part]) -> str:
     """A query in a few words, for the links at the top of the page."""
+    from backends.harmless import shortened
+
     words = []
     for number, part in enumerate(parts):
         sign = "− " if part.weight < 0 else "+ " if number else ""
         words.append(sign + (Path(part.text).name if part.image is not None else part.text))
     label = " ".join(words)
-    return label if len(label) <= MAX_LABEL_CHARS else label[: MAX_LABEL_CHARS - 1] + "…"
+    return shortened(label, MAX_LABEL_CHARS)
 
 
 def _part(part: Part) -> dict[str, Any]:
@@ -134,6 +136,8 @@ def _part(part: Part) -> dict[str, Any]:
 
 
 def _card(hit: Hit, rank: int) -> dict[str, Any]:
+    from backends.harmless import shortened
+
     path = local_path(hit.uri)
     text = hit.text or ""
     return {
@@ -143,7 +147,7 @@ def _card(hit: Hit, rank: int) -> dict[str, Any]:
         "relevance": (relevance := show_relevance(hit)),
         "shown": ("score", f"{hit.score:.3f}") if relevance == NOT_KNOWN else ("relevance", relevance),
         "modality": hit.modality,
-        "text": text if len(text) <= MAX_SHOWN_CHARS else text[: MAX_SHOWN_CHARS - 1] + "…",
+        "text": shortened(text, MAX_SHOWN_CHARS),
         "place": place(hit.uri),
         "name": path.name if path is not None else place(hit.uri) or hit.id,
         # Only files are linked: an address from a collection could be a script.

@@ -352,10 +352,9 @@ def read_mode(name: str) -> Mode:
 
 def default_modality(store: Backend, collection: str, where: dict[str, Any] | None) -> Modality:
     """What a search finds where nothing was said: images, or texts where no image matches the filter."""
-    from backends.base import And, Compare, parse_where
+    from retrieval.search.filters import and_modality, as_where
 
-    only = Compare("modality", "eq", "image")
-    return "image" if store.count(collection, only if where is None else And((parse_where(where), only))) else "text"
+    return "image" if store.count(collection, and_modality(as_where(where), "image")) else "text"
 
 
 def require_file(path: Path) -> None:

@@ -96,7 +96,7 @@ class Service:
         self._held = contextlib.ExitStack()
         self._pool = self._held.enter_context(shared_pool())
         self._decoders = FairSemaphore(limits.max_decoding)
-        self._glances = FairSemaphore(limits.max_preview_decodes)
+        self._previews = FairSemaphore(limits.max_preview_decodes)
         self.metrics.gauge(
             "sightline_images_waiting", "Requests that wait to decode images.", lambda: self._decoders.waiting
         )
@@ -160,7 +160,7 @@ class Service:
 
         briefly: for what only decodes, so that it need not wait for those that encode what they decoded.
         """
-        room = self._glances if briefly else self._decoders
+        room = self._previews if briefly else self._decoders
         if not room.enter(self.limits.decoding_wait_s):
             raise Overloaded("too many images are being worked on: try again in a moment")
         try:
@@ -175,10 +175,10 @@ class Service:
         """
         limits = self.limits
         bounds = Bounds(
-            limits.max_pixels if max_pixels is None else max_pixels,
-            limits.picture_s,
-            limits.picture_bytes,
-            limits.decoding_wait_s,
+            max_pixels=limits.max_pixels if max_pixels is None else max_pixels,
+            cpu_s=limits.picture_s,
+            largest_bytes=limits.picture_bytes,
+            wait_s=limits.decoding_wait_s,
         )
         try:
             return self._pool.load(data, wanted, bounds)

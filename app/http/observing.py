@@ -189,7 +189,8 @@ class RequestMetricsMiddleware:
             if not status:
                 await problem(500, FAILED)(scope, receive, with_id)
         finally:
-            self._note(scope, request_id, status or CLOSED_BY_CLIENT, time.perf_counter() - start_s)
+            seconds = time.perf_counter() - start_s
+            self._note(scope, request_id, status=status or CLOSED_BY_CLIENT, seconds=seconds)
 
     def _span(self, scope: Scope) -> Any:
         tracer = self._metrics.tracer
@@ -205,7 +206,7 @@ class RequestMetricsMiddleware:
             attributes={"http.request.method": scope["method"]},
         )
 
-    def _note(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
+    def _note(self, scope: Scope, request_id: str, *, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", None) or (
             "/static" if scope["path"].startswith("/static/") else "none"
         )

@@ -21,12 +21,12 @@ _CODES = {401: "invalid_api_key", 403: "insufficient_permissions", 404: "not_fou
 class WrongRequest(Refused):
     """A request that OpenAI's API would refuse too, or that asks for what this service has not."""
 
-    def __init__(self, message: str, param: str | None, code: str | None, status: int = 400) -> None:
+    def __init__(self, message: str, *, param: str | None, code: str | None, status: int = 400) -> None:
         super().__init__(status, message)
         self.param, self.code = param, code
 
 
-def openai_error(status: int, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+def openai_error(status: int, message: str, *, param: str | None = None, code: str | None = None) -> dict[str, Any]:
     """The body of an error."""
     kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
     return {"error": {"message": message, "type": kind, "param": param, "code": code or _CODES.get(status)}}
@@ -42,7 +42,7 @@ def error_of(error: Exception) -> tuple[int, dict[str, Any], Mapping[str, str] |
     param, code = getattr(refusal, "param", None), getattr(refusal, "code", None)
     if isinstance(error, RequestValidationError):
         param, code = ".".join(part for part in invalid(error)[0] if part != "body") or None, "invalid_value"
-    return status, openai_error(status, str(refusal.detail), param, code), refusal.headers
+    return status, openai_error(status, str(refusal.detail), param=param, code=code), refusal.headers
 
 
 def described(
@@ -115,4 +115,6 @@ def _is_theirs(path: str) -> bool:
 
 
 def _response(status: int, body: dict[str, Any], headers: Mapping[str, str] | None) -> Response:
-    return Response(json.dumps(body).encode("ascii"), status, headers, "application/json")
+    return Response(
+        json.dumps(body).encode("ascii"), status_code=status, headers=headers, media_type="application/json"
+    )

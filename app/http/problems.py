@@ -167,7 +167,9 @@ def _place(loc: Sequence[int | str], body: Any, kind: str) -> list[str]:
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     """An RFC 9457 problem document."""
     # In ASCII, as what is quoted from a request may be no valid Unicode.
-    return Response(json.dumps(document(status, detail)).encode("ascii"), status, headers, PROBLEM)
+    return Response(
+        json.dumps(document(status, detail)).encode("ascii"), status_code=status, headers=headers, media_type=PROBLEM
+    )
 
 
 def problem_of(error: Exception) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from app.http.routes.search import decoded, looked_up, searched
 from app.http.routes.search import picture as given
 from app.http.schemas.chat import MAX_HISTORY, MAX_QUESTION_CHARS, AnswerBody, PastTurn
 from app.http.schemas.common import HitsBody, ItemBody, K, SearchBody, Text, ThumbnailSize
-from app.http.turns import ChatRequest, Past, to_http_error
+from app.http.turns import ChatRequest, to_http_error
 from backends.base import Modality
 from retrieval.search.query import SearchError
 from retrieval.search.retriever import Mode
@@ -84,8 +84,8 @@ def build(service: Service) -> MCPServer:
         if (image is None) == (item_id is None):
             raise SearchError("look_up takes exactly one of image and item_id")
         if item_id is not None:
-            return neighbours(service, item_id, k, 0, "text", collection)
-        return looked_up(service, decoded(image or ""), k, 0, collection)
+            return neighbours(service, item_id, k=k, offset=0, modality="text", collection=collection)
+        return looked_up(service, decoded(image or ""), k=k, offset=0, collection=collection)
 
     @tool
     def get_item(
@@ -114,9 +114,15 @@ def build(service: Service) -> MCPServer:
         collection: Collection = None,
     ) -> AnswerBody:
         """Answer a question from the collection, with numbered sources; every sentence is checked against them."""
-        past = tuple(Past(turn.question, turn.answer, turn.query) for turn in history or ())
-        picture = given(service, image, None)
-        turn = await service.chats.begin(service, ChatRequest(question, past, picture, where, strict, collection))
+        asked = ChatRequest(
+            question,
+            history=tuple(past.turn() for past in history or ()),
+            picture=given(service, image, image_url=None),
+            where=where,
+            strict=strict,
+            collection=collection,
+        )
+        turn = await service.chats.begin(service, asked)
         try:
             answer = await turn.answer()
         except Exception as error:

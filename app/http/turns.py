@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import contextvars
 import importlib
 import logging
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,13 +22,14 @@ from app.core.roots import RootsError
 from app.http.problems import Refused
 from retrieval.images.decode import ImageError
 from retrieval.images.plan import Wanted
+from retrieval.turn import Turn
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
     from PIL import Image
 
     from app.http.context import Service
-    from retrieval.chat import Answer, CancelToken, ChatEvent, ChatOptions, GroundedChat
+    from retrieval.chat import CancelToken, ChatEvent, ChatOptions, GroundedChat, RunningTurn
 
 log = logging.getLogger(__name__)
 
@@ -45,20 +44,11 @@ Picture: TypeAlias = Callable[[], AbstractContextManager[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
-    """An earlier question of a conversation, its answer, and the query that it became, if that is known."""
-
-    question: str
-    answer: str
-    query: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class ChatRequest:
     """What a turn answers. `picture` gives the bytes of an image file, in the turn's thread."""
 
     question: str
-    history: tuple[Past, ...] = ()
+    history: tuple[Turn, ...] = ()
     picture: Picture | None = None
     where: dict[str, Any] | None = None
     strict: bool = False
@@ -102,7 +92,7 @@ class Chats:
             if "retrieval.chat" not in sys.modules:
                 # LangChain takes a second to import, in which the loop would do nothing else.
                 await anyio.to_thread.run_sync(importlib.import_module, "retrieval.chat")
-            from retrieval.chat import CancelToken
+            from retrieval.chat import CancelToken, RunningTurn
         except ImportError:
             raise Refused(503, "chat needs the extra chat: pip install 'sightline[chat]' on the server") from None
         if not self._slots.acquire(blocking=False):
@@ -149,14 +139,11 @@ class Chats:
         self._slots.release()
 
     def _events(self, service: Service, asked: ChatRequest, token: CancelToken) -> Generator[ChatEvent]:
-        from retrieval.chat import Turn
-
         # What the request asks for wrongly is told before a model is loaded for it.
         service.retriever(asked.collection)
         token.check()
         loaded = self._model()
         chat = self._chat(service, loaded, asked)
-        history = [Turn(past.question, past.answer, past.query) for past in asked.history]
         picture = None
         if asked.picture is not None:
             with asked.picture() as data:
@@ -164,7 +151,7 @@ class Chats:
         with (
             service.metrics.stage("answer"),
             contextlib.closing(
-                chat.stream(asked.question, image=picture, history=history, where=asked.where, cancel=token)
+                chat.stream(asked.question, image=picture, history=asked.history, where=asked.where, cancel=token)
             ) as events,
         ):
             yield from events
@@ -205,85 +192,6 @@ class Chats:
             kept = GroundedChat(retriever, loaded.model, options, pictures=partial(_read_shown, service))
             loaded.chats[key] = kept
         return kept
-
-
-class RunningTurn:
-    """One turn in a thread of its own, read on the event loop on which it was made.
-
-    events: what the thread goes through. ended: called in the thread when nothing of the turn runs any more.
-    """
-
-    def __init__(
-        self,
-        events: Callable[[CancelToken], Generator[ChatEvent]],
-        token: CancelToken,
-        ended: Callable[[RunningTurn], None],
-    ) -> None:
-        self._source, self._token, self._ended = events, token, ended
-        self._loop = asyncio.get_running_loop()
-        self._received: asyncio.Queue[Any] = asyncio.Queue()
-        # With the request's context, so that the stages' spans belong to the request's.
-        context = contextvars.copy_context()
-        self._thread = threading.Thread(target=context.run, args=(self._work,), name="sightline-turn", daemon=True)
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def cancel(self) -> None:
-        """End the turn and its request to the model; from any thread, and as often as one likes."""
-        self._token.cancel()
-
-    def join(self, within_s: float) -> None:
-        """Wait for the thread's end."""
-        self._thread.join(within_s)
-
-    async def next(self) -> ChatEvent | None:
-        """The next event, None after the last. Raises what the turn raised."""
-        item: ChatEvent | Exception | None = await self._received.get()
-        if isinstance(item, Exception):
-            raise item
-        return item
-
-    async def events(self, quiet_s: float) -> AsyncIterator[ChatEvent | None]:
-        """The events to the last; None whenever nothing came for `quiet_s`. Raises what the turn raised."""
-        while True:
-            try:
-                event = await asyncio.wait_for(self.next(), quiet_s)
-            except TimeoutError:
-                yield None
-                continue
-            if event is None:
-                return
-            yield event
-
-    async def answer(self) -> Answer:
-        """The checked answer, without what comes before it. Raises what the turn raised."""
-        from retrieval.chat import Final
-
-        answer = None
-        while (event := await self.next()) is not None:
-            if isinstance(event, Final):
-                answer = event.answer
-        assert answer is not None, "a turn ends with its Final event or raises"
-        return answer
-
-    def _work(self) -> None:
-        last: Exception | None = None
-        try:
-            with contextlib.closing(self._source(self._token)) as events:
-                for event in events:
-                    self._put(event)
-        except Exception as error:
-            last = error
-        finally:
-            # First, so that who has read the end finds room for another turn.
-            self._ended(self)
-        self._put(last)
-
-    def _put(self, item: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has gone, and its reader with it
-            self._loop.call_soon_threadsafe(self._received.put_nowait, item)
 
 
 def to_http_error(service: Service, error: Exception) -> Exception:

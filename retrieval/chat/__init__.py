@@ -9,7 +9,9 @@ from retrieval.chat.events import Answer, ChatEvent, Counts, EvidenceFound, Fina
 from retrieval.chat.evidence import Evidence, PictureReader
 from retrieval.chat.llm_client import CancelToken
 from retrieval.chat.options import REFUSAL, ChatOptions
-from retrieval.chat.session import Conversation, GroundedChat, Turn
+from retrieval.chat.running import RunningTurn
+from retrieval.chat.session import Conversation, GroundedChat
+from retrieval.turn import Turn
 
 __all__ = [
     "REFUSAL",
@@ -29,6 +31,7 @@ __all__ = [
     "PictureReader",
     "QuestionError",
     "Retrying",
+    "RunningTurn",
     "Sentence",
     "Token",
     "Turn",

@@ -44,12 +44,12 @@ class Checked:
     """A model's reply after the check: the text to show, and what was found on the way."""
 
     text: str
-    refused: bool
-    quoted: bool
-    sentences: tuple[Sentence, ...]
-    sources: tuple[Evidence, ...]
-    unresolved: int
-    links: int
+    refused: bool = False
+    quoted: bool = False
+    sentences: tuple[Sentence, ...] = ()
+    sources: tuple[Evidence, ...] = ()
+    unresolved: int = 0
+    links: int = 0
 
 
 class DraftFilter:
@@ -89,9 +89,9 @@ class Checker:
         question: str,
         reply: str,
         evidence: Sequence[Evidence],
+        *,
         vectors: ImageVectors,
         attached: NDArray[np.float32] | None = None,
-        *,
         asked: str = "",
     ) -> Checked:
         """The reply as it may be shown; `grounding` and `image_support` of `retrieval.chat.check` have the rules.
@@ -110,19 +110,26 @@ class Checker:
         numbers = {piece.number for piece in evidence}
         unresolved = sum(number not in numbers for number in citations(text))
         if _refuses(text):
-            return Checked(REFUSAL, True, False, (), (), unresolved, links)
-        judge = _Judge(self, question, evidence, vectors, attached)
+            return Checked(REFUSAL, refused=True, unresolved=unresolved, links=links)
+        judge = _Judge(self, question, evidence, vectors=vectors, attached=attached)
         judged = tuple(judge.sentence(sentence) for sentence in sentences(text))
         standing = [sentence for sentence in judged if sentence.verdict in ("supported", "from_image")]
         if standing and self._answers(questions, standing, evidence):
             final = _assemble(judged, strict=self.options.strict)
             cited = set(citations(final))
             sources = tuple(piece for piece in evidence if piece.number in cited)
-            return Checked(final, False, False, judged, sources, unresolved, links)
+            return Checked(final, sentences=judged, sources=sources, unresolved=unresolved, links=links)
         best = self._best(questions, evidence) if self.options.fallback == "quote" else None
         if best is not None:
-            return Checked(self._quote(question, best), False, True, judged, (best,), unresolved, links)
-        return Checked(REFUSAL, True, False, judged, (), unresolved, links)
+            return Checked(
+                self._quote(question, best),
+                quoted=True,
+                sentences=judged,
+                sources=(best,),
+                unresolved=unresolved,
+                links=links,
+            )
+        return Checked(REFUSAL, refused=True, sentences=judged, unresolved=unresolved, links=links)
 
     def _answers(self, questions: Sequence[str], standing: Sequence[Sentence], evidence: Sequence[Evidence]) -> bool:
         """Whether a weak model's answer is about the question; a capable one is left to judge that itself."""
@@ -161,6 +168,7 @@ class _Judge:
         checker: Checker,
         question: str,
         evidence: Sequence[Evidence],
+        *,
         vectors: ImageVectors,
         attached: NDArray[np.float32] | None,
     ) -> None:
@@ -177,13 +185,13 @@ class _Judge:
         claim = self._claim(text)
         if claim is None:
             verdict = "unsupported" if _NO.match(text) else "no_claim"
-            return Sentence(text, verdict, (), 0.0)  # type: ignore[arg-type]
+            return Sentence(text, verdict)  # type: ignore[arg-type]
         support = self._support(claim, cited)
         if support:
-            return Sentence(text, "supported", cited, support)
+            return Sentence(text, "supported", citations=cited, support=support)
         other, best = self._elsewhere(claim)
         if other is not None:
-            return Sentence(text, "supported", (other,), best, corrected=True)
+            return Sentence(text, "supported", citations=(other,), support=best, corrected=True)
         return self._from_tags(text, claim, cited) or self._from_image(text, claim, cited)
 
     def _claim(self, text: str) -> Claim | None:
@@ -214,7 +222,8 @@ class _Judge:
             if piece.tags and (not cited or number in cited):
                 support = self.checker.texts.judge(claim, [*piece.facts, piece.tags])
                 if support:
-                    return Sentence(text, "from_image", (number,), support, corrected=number not in cited)
+                    corrected = number not in cited
+                    return Sentence(text, "from_image", citations=(number,), support=support, corrected=corrected)
         return None
 
     def _from_image(self, text: str, claim: Claim, cited: tuple[int, ...]) -> Sentence:
@@ -233,9 +242,13 @@ class _Judge:
             share, number = max(placed, default=(0.0, 0))
             if share >= MIN_PERCENTILE:
                 return Sentence(
-                    text, "from_image", (number,) if number else (), share, corrected=number not in (*cited, 0)
+                    text,
+                    "from_image",
+                    citations=(number,) if number else (),
+                    support=share,
+                    corrected=number not in (*cited, 0),
                 )
-        return Sentence(text, "unsupported", (), 0.0)
+        return Sentence(text, "unsupported")
 
 
 def _refuses(text: str) -> bool:

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
     from retrieval.chat.events import Answer
-    from retrieval.search.retriever import Filter, Retriever
+    from retrieval.search.filters import Filter
+    from retrieval.search.retriever import Retriever
 
 #: A small model loses itself in more; and on a processor each costs seconds.
 _OFFLINE_EVIDENCE = 4

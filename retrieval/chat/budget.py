@@ -80,5 +80,7 @@ def prepare_picture(source: ImageSource, max_side: int, max_bytes: int) -> Pictu
             stream = io.BytesIO()
             fitted.save(stream, "JPEG", quality=quality, optimize=True)
             if stream.tell() <= max_bytes or (quality <= _LEAST_QUALITY and side <= _LEAST_SIDE):
-                return Picture(stream.getvalue(), fitted.width, fitted.height, image_tokens(*fitted.size))
+                return Picture(
+                    stream.getvalue(), width=fitted.width, height=fitted.height, tokens=image_tokens(*fitted.size)
+                )
         side = max(_LEAST_SIDE, side * 3 // 4)

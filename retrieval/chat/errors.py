@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from backends import harmless
+from backends.harmless import one_line, shortened
 from backends.redaction import redact
 
 MAX_REASON_CHARS = 200
@@ -56,7 +56,7 @@ def explain(error: BaseException, model: object, *, tokens: int = 0) -> ChatErro
         return ChatTimeout(f"model {name!r}{at} did not answer in time: is the server overloaded?")
     if kinds & _CONNECTION:
         return ChatError(f"model {name!r}{at} cannot be reached: is the server running, and model_url right?")
-    reason = one_line(str(error)) or "no reason given"
+    reason = redacted_line(str(error)) or "no reason given"
     told = f" ({status})" if status else f" ({type(error).__name__})"
     return ChatError(f"model {name!r}{at} failed{told}: {reason}")
 
@@ -120,10 +120,9 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         each = each.__cause__
 
 
-def one_line(text: str) -> str:
+def redacted_line(text: str) -> str:
     """`text` on one line, cut, without control characters and without anything that looks like a secret."""
-    text = harmless.one_line(redact(text, foreign=True))
-    return text if len(text) <= MAX_REASON_CHARS else text[: MAX_REASON_CHARS - 1] + "…"
+    return shortened(one_line(redact(text, foreign=True)), MAX_REASON_CHARS)
 
 
 def model_name(model: object) -> str:
@@ -131,7 +130,7 @@ def model_name(model: object) -> str:
     for attribute in ("model_name", "model", "model_id", "name"):
         value: Any = getattr(model, attribute, None)
         if isinstance(value, str) and value:
-            return one_line(value)
+            return redacted_line(value)
     return type(model).__name__
 
 
@@ -145,5 +144,5 @@ def endpoint(model: object) -> str:
                 port = f":{parts.port}" if parts.port else ""
             except ValueError:
                 return ""
-            return one_line(f"{parts.scheme}://{parts.hostname}{port}{parts.path}")
+            return redacted_line(f"{parts.scheme}://{parts.hostname}{port}{parts.path}")
     return ""

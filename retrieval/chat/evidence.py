@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import Hit, Modality, Record, matches, parse_where
+from backends.base import Hit, Modality, Record, matches
 from backends.filters import MetadataValue
 from backends.urls import local_path
 from retrieval.chat.budget import Picture, cut, prepare_picture, text_tokens
@@ -19,9 +20,10 @@ from retrieval.chat.sanitize import shield
 from retrieval.encoders.base import Encoder
 from retrieval.images.decode import ImageError, ImageSource, load_image
 from retrieval.relevance.captions import describes, image_of
+from retrieval.search.filters import Filter, as_where
 from retrieval.search.query import Query, query_vector
 from retrieval.search.results import Result
-from retrieval.search.retriever import Filter, Retriever, reciprocal_rank_fusion
+from retrieval.search.retriever import Retriever, reciprocal_rank_fusion
 
 _MAX_FIELDS = 12
 _MAX_VALUE_CHARS = 120
@@ -72,8 +74,9 @@ def find(retriever: Retriever, query: Query, options: ChatOptions, where: Filter
     a model sees the photo, and one photo is one item of evidence; its relevance is the best of both.
     """
     vector = query_vector(query, retriever.encoder)
-    images = _search(retriever, query, vector, options, where, "image")
-    texts = _with_owners(_search(retriever, query, vector, options, where, "text"), images, retriever, where)
+    images = _search(retriever, query, options, vector=vector, where=where, modality="image")
+    texts = _search(retriever, query, options, vector=vector, where=where, modality="text")
+    texts = _with_owners(texts, images, retriever=retriever, where=where)
     best: dict[str, float] = {}
     for hit in (*images, *texts):
         best[hit.id] = max(best.get(hit.id, 0.0), hit.relevance or 0.0)
@@ -85,12 +88,12 @@ def find(retriever: Retriever, query: Query, options: ChatOptions, where: Filter
 
 
 def _with_owners(
-    texts: Sequence[Result], images: Sequence[Result], retriever: Retriever, where: Filter
+    texts: Sequence[Result], images: Sequence[Result], *, retriever: Retriever, where: Filter
 ) -> list[Result]:
     """The texts, captions replaced by their image where it is stored and the filter lets it through; each once."""
     known: dict[str, Hit | Record] = {image.id: image for image in images}
     missing = {image for hit in texts if (image := image_of(hit)) is not None} - known.keys()
-    clause = parse_where(where) if isinstance(where, Mapping) else where
+    clause = as_where(where)
     for record in retriever.backend.get(retriever.collection, sorted(missing)) if missing else ():
         if record.modality == "image" and matches(clause, record.metadata, record.modality):
             known[record.id] = record
@@ -106,8 +109,9 @@ def _with_owners(
 def _search(
     retriever: Retriever,
     query: Query,
-    vector: NDArray[np.float32],
     options: ChatOptions,
+    *,
+    vector: NDArray[np.float32],
     where: Filter,
     modality: Modality,
 ) -> list[Result]:
@@ -132,7 +136,12 @@ def _is_caption(hit: Hit, images: Mapping[str, Hit]) -> bool:
 
 
 def prepare(
-    found: Sequence[Result], tagger: Tagger, options: ChatOptions, budget: int, read: PictureReader | None = None
+    found: Sequence[Result],
+    *,
+    tagger: Tagger,
+    options: ChatOptions,
+    budget: int,
+    read: PictureReader | None = None,
 ) -> tuple[Evidence, ...]:
     """The found items as evidence numbered from 1, as many as `budget` tokens hold, in their order.
 
@@ -145,9 +154,10 @@ def prepare(
     left, pictures = budget, 0
     for item in found:
         may_see = options.vision and pictures < options.max_images
-        piece = _piece(len(evidence) + 1, item, tagger, options, read, may_see=may_see)
+        make = partial(_piece, len(evidence) + 1, item, tagger=tagger, options=options, read=read)
+        piece = make(may_see=may_see)
         if piece is not None and piece.tokens > left and piece.picture is not None:
-            piece = _piece(len(evidence) + 1, item, tagger, options, read, may_see=False)
+            piece = make(may_see=False)
         if piece is None:
             continue
         if piece.tokens > left:
@@ -159,7 +169,7 @@ def prepare(
 
 
 def _piece(
-    number: int, item: Result, tagger: Tagger, options: ChatOptions, read: PictureReader | None, *, may_see: bool
+    number: int, item: Result, *, tagger: Tagger, options: ChatOptions, read: PictureReader | None, may_see: bool
 ) -> Evidence | None:
     path = image_path(item)
     tags = None if path is None else tagger.known(path, options.tags)
@@ -193,7 +203,9 @@ def _piece(
     tokens = text_tokens(shown) + _LABEL_TOKENS + (picture.tokens if picture else 0)
     told = [(name, content) for name, content in lines if name != _TAGS_LABEL]
     facts = tuple(content if name == label else f"{name} {content}" for name, content in told)
-    return Evidence(number, item, shown, facts, tags, withheld, picture, tokens)
+    return Evidence(
+        number, item, shown=shown, facts=facts, tags=tags, withheld=withheld, picture=picture, tokens=tokens
+    )
 
 
 class Tagger:

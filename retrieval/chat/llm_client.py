@@ -69,7 +69,7 @@ class CancelToken:
         self.check()
 
     @contextlib.contextmanager
-    def calling(self, callback: Callable[[], None]) -> Generator[None]:
+    def on_cancel(self, callback: Callable[[], None]) -> Generator[None]:
         """Have `callback` called when cancelled, as long as the block lasts."""
         with self._lock:
             self._callbacks.append(callback)
@@ -166,7 +166,7 @@ class Caller:
         first = min(deadline, time.monotonic() + self.options.first_token_s)
         end = _start(self.model, messages, received)
         try:
-            with self.cancel.calling(lambda: received.put(_STOP)):
+            with self.cancel.on_cancel(lambda: received.put(_STOP)):
                 while (chunk := self._next(received, first, deadline)) is not _STOP:
                     piece = _absorb(chunk, reply)
                     # An opening chunk without content is no sign of life; reasoning is.

@@ -14,7 +14,7 @@ from retrieval.chat.check.claims import strip_citations
 from retrieval.chat.errors import QuestionError
 from retrieval.chat.evidence import Evidence
 from retrieval.chat.options import REFUSAL, ChatOptions
-from retrieval.chat.rewrite import Turn
+from retrieval.turn import Turn
 
 _RULES = """You answer questions about a collection of photos and texts, from numbered evidence only.
 Rules:
@@ -35,13 +35,13 @@ class Prompt:
     images: int
 
 
-def evidence_budget(question: str, history: Sequence[Turn], attached: Picture | None, options: ChatOptions) -> int:
+def evidence_budget(question: str, history: Sequence[Turn], *, attached: Picture | None, options: ChatOptions) -> int:
     """The tokens that are left for evidence. Raises `QuestionError` where the question alone is too long."""
     boundary = _boundary()
     fixed = [
         SystemMessage(_rules(boundary)),
         *_history_messages(history, options),
-        _question(boundary, question, [], None),
+        _question(boundary, question, [], attached=None),
     ]
     used = sum(_tokens(message) for message in fixed) + (attached.tokens + 16 if attached else 0)
     left = options.context_tokens - options.max_answer_tokens - used
@@ -57,9 +57,9 @@ def build_prompt(
     question: str,
     history: Sequence[Turn],
     evidence: Sequence[Evidence],
+    *,
     attached: Picture | None,
     options: ChatOptions,
-    *,
     attached_tags: str = "",
 ) -> Prompt:
     """The messages of one request; the marks around the evidence are random and new in each.
@@ -71,11 +71,11 @@ def build_prompt(
     messages = [
         SystemMessage(_rules(boundary)),
         *_history_messages(history, options),
-        _question(boundary, question, evidence, attached, attached_tags),
+        _question(boundary, question, evidence, attached=attached, attached_tags=attached_tags),
     ]
     pictures = [piece.picture for piece in evidence if piece.picture] + ([attached] if attached else [])
     tokens = sum(_tokens(message) for message in messages) + sum(picture.tokens for picture in pictures)
-    return Prompt(messages, tokens, len(pictures))
+    return Prompt(messages, tokens=tokens, images=len(pictures))
 
 
 def _boundary() -> str:
@@ -108,7 +108,7 @@ def _history_messages(history: Sequence[Turn], options: ChatOptions) -> list[Bas
 
 
 def _question(
-    boundary: str, question: str, evidence: Sequence[Evidence], attached: Picture | None, attached_tags: str = ""
+    boundary: str, question: str, evidence: Sequence[Evidence], *, attached: Picture | None, attached_tags: str = ""
 ) -> HumanMessage:
     opening, closing = _marks(boundary)
     blocks: list[dict[str, Any]] = [{"type": "text", "text": opening}]

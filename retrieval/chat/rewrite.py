@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
 from retrieval.chat.budget import cut
 from retrieval.chat.check.claims import Claim, strip_citations
+from retrieval.turn import Turn
 
 MAX_QUERY_CHARS = 400
 _MAX_TOPIC_WORDS = 8
@@ -31,20 +31,6 @@ _LEADING = re.compile(
     r"any more|anything else|what if|really|are you sure|only|just|not)\b",
     re.IGNORECASE,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One past question with the stand-alone query it became and the answer it got."""
-
-    question: str
-    answer: str
-    query: str = ""
-
-    @property
-    def topic(self) -> str:
-        """What the turn was about: its stand-alone query, or the question where that is not known."""
-        return self.query or self.question
 
 
 def stands_alone(question: str, history: Sequence[Turn], *, has_image: bool = False) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import threading
@@ -27,13 +26,14 @@ from retrieval.chat.evidence import Evidence, PictureReader, Tagger, find, prepa
 from retrieval.chat.llm_client import Caller, CancelToken, Reply
 from retrieval.chat.options import REFUSAL, ChatOptions
 from retrieval.chat.prompt import Prompt, build_prompt, evidence_budget
-from retrieval.chat.rewrite import Turn, checked_rewrite, rewrite_by_rules, rewrite_messages, stands_alone
+from retrieval.chat.rewrite import checked_rewrite, rewrite_by_rules, rewrite_messages, stands_alone
+from retrieval.chat.running import RunningTurn
 from retrieval.chat.sanitize import printable
 from retrieval.images.decode import load_image
+from retrieval.search.filters import Filter
 from retrieval.search.query import Query, Term
-from retrieval.search.retriever import Filter, Retriever
-
-__all__ = ["Conversation", "GroundedChat", "Turn"]
+from retrieval.search.retriever import Retriever
+from retrieval.turn import Turn
 
 QuestionImage: TypeAlias = Path | bytes | Image.Image
 MAX_QUESTION_CHARS = 4_000
@@ -106,17 +106,17 @@ class GroundedChat:
         Tokens are a draft, not yet checked: `Final` replaces them. Closing the generator, or `cancel`, ends
         the request to the model.
         """
-        turn = _Turn(self, question, image, tuple(history), cancel or CancelToken())
-        evidence = turn.search(where)
-        yield EvidenceFound(turn.query, evidence, turn.search_s)
+        steps = _Steps(self, question, image, history=tuple(history), cancel=cancel or CancelToken())
+        evidence = steps.search(where)
+        yield EvidenceFound(steps.query, evidence, steps.search_s)
         if not evidence:
-            yield Final(turn.refusal())
+            yield Final(steps.refusal())
             return
-        prompt = turn.prompt(evidence)
+        prompt = steps.prompt(evidence)
         # The model takes longer than this; the answer's check then need not wait.
         threading.Thread(target=self._checker.texts.warm_up, name="sightline-chat-check").start()
         draft = DraftFilter()
-        with contextlib.closing(turn.caller.stream(prompt.messages)) as pieces:
+        with contextlib.closing(steps.caller.stream(prompt.messages)) as pieces:
             while True:
                 try:
                     piece = next(pieces)
@@ -127,7 +127,7 @@ class GroundedChat:
                     yield piece
                 elif shown := draft.feed(piece):
                     yield Token(shown)
-        yield Final(turn.answer(reply, prompt, evidence))
+        yield Final(steps.answer(reply, prompt, evidence))
 
     async def astream(
         self,
@@ -142,31 +142,16 @@ class GroundedChat:
 
         Closing it, or cancelling the task that reads it, cancels the turn.
         """
-        token = cancel or CancelToken()
-        loop = asyncio.get_running_loop()
-        events: asyncio.Queue[ChatEvent | Exception | None] = asyncio.Queue()
-
-        def put(item: ChatEvent | Exception | None) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has gone, and its reader with it
-                loop.call_soon_threadsafe(events.put_nowait, item)
-
-        def work() -> None:
-            try:
-                for event in self.stream(question, image=image, history=history, where=where, cancel=token):
-                    put(event)
-            except Exception as error:
-                put(error)
-            else:
-                put(None)
-
-        threading.Thread(target=work, name="sightline-chat-turn", daemon=True).start()
+        turn = RunningTurn(
+            lambda token: self.stream(question, image=image, history=history, where=where, cancel=token),
+            cancel or CancelToken(),
+        )
+        turn.start()
         try:
-            while (item := await events.get()) is not None:
-                if isinstance(item, Exception):
-                    raise item
-                yield item
+            while (event := await turn.next()) is not None:
+                yield event
         finally:
-            token.cancel()
+            turn.cancel()
 
 
 class Conversation:
@@ -218,14 +203,15 @@ class _Spent:
     estimated: bool = False
 
 
-class _Turn:
-    """One question on its way to its answer."""
+class _Steps:
+    """One question on its way to its answer: what each step finds, the next ones use."""
 
     def __init__(
         self,
         chat: GroundedChat,
         question: str,
         image: QuestionImage | None,
+        *,
         history: tuple[Turn, ...],
         cancel: CancelToken,
     ) -> None:
@@ -252,9 +238,9 @@ class _Turn:
         self.cancel.check()
         started = time.monotonic()
         rewriting_s = self._make_stand_alone()
-        budget = evidence_budget(self.query, self.history, self._attached, self.options)
+        budget = evidence_budget(self.query, self.history, attached=self._attached, options=self.options)
         terms: Query = self.query if self.image is None else [Term(self.query), Term(self.image)]
-        found = find(self.chat.retriever, terms, self.options, where)
+        found = find(self.chat.retriever, terms, self.options, where=where)
         prepared = functools.partial(prepare, tagger=self.chat._tagger, options=self.options, read=self.chat.pictures)
         evidence = prepared(found, budget=budget)
         if not evidence and prepared(found[:1], budget=10**9):
@@ -295,11 +281,18 @@ class _Turn:
         tags = ""
         if self.image is not None and self._attached is None:
             tags = self.chat._tagger.tags(self.image, self.options.tags)
-        return build_prompt(self.query, self.history, evidence, self._attached, self.options, attached_tags=tags)
+        return build_prompt(
+            self.query,
+            self.history,
+            evidence,
+            attached=self._attached,
+            options=self.options,
+            attached_tags=tags,
+        )
 
     def refusal(self) -> Answer:
         """The answer where nothing relevant was found."""
-        return self._answer(Checked(REFUSAL, True, False, (), (), 0, 0), (), Reply(), 0, called=False)
+        return self._answer(Checked(REFUSAL, refused=True), evidence=(), reply=Reply(), asked=0, called=False)
 
     def answer(self, reply: Reply, prompt: Prompt, evidence: tuple[Evidence, ...]) -> Answer:
         """The reply checked, with its counts."""
@@ -307,9 +300,9 @@ class _Turn:
         if self._attached is not None and self.image is not None:
             attached = self.chat.retriever.encoder.encode_images([self.image])[0]
         checked = self.chat._checker.check(
-            self.query, reply.text, evidence, self._vectors, attached, asked=self.question
+            self.query, reply.text, evidence, vectors=self._vectors, attached=attached, asked=self.question
         )
-        return self._answer(checked, evidence, reply, prompt.tokens, called=True)
+        return self._answer(checked, evidence=evidence, reply=reply, asked=prompt.tokens, called=True)
 
     def _vectors(self, pieces: Sequence[Evidence]) -> Mapping[int, NDArray[np.float32]]:
         retriever = self.chat.retriever
@@ -318,7 +311,7 @@ class _Turn:
         return {p.number: _unit(by_id[p.item.id]) for p in pieces if p.item.id in by_id}
 
     def _answer(
-        self, checked: Checked, evidence: tuple[Evidence, ...], reply: Reply, asked: int, *, called: bool
+        self, checked: Checked, *, evidence: tuple[Evidence, ...], reply: Reply, asked: int, called: bool
     ) -> Answer:
         images = sum(piece.picture is not None for piece in evidence) + (self._attached is not None and called)
         verdicts = [sentence.verdict for sentence in checked.sentences]
@@ -346,20 +339,20 @@ class _Turn:
         )
         first = self.caller.first_token_at if called else None
         return Answer(
-            self.question,
-            self.query,
-            checked.text,
-            checked.refused,
-            checked.quoted,
-            checked.sentences,
-            checked.sources,
-            evidence,
-            counts,
-            usage,
-            reply.truncated,
-            self.search_s,
-            None if first is None else first - self.started,
-            time.monotonic() - self.started,
+            question=self.question,
+            query=self.query,
+            text=checked.text,
+            refused=checked.refused,
+            quoted=checked.quoted,
+            sentences=checked.sentences,
+            sources=checked.sources,
+            evidence=evidence,
+            counts=counts,
+            usage=usage,
+            truncated=reply.truncated,
+            search_s=self.search_s,
+            first_token_s=None if first is None else first - self.started,
+            total_s=time.monotonic() - self.started,
         )
 
 
@@ -373,7 +366,7 @@ def _final(events: Iterable[ChatEvent]) -> Answer:
 def _spent(reply: Reply, asked: int) -> _Spent:
     if reply.input_tokens is not None and reply.output_tokens is not None:
         return _Spent(reply.input_tokens, reply.output_tokens)
-    return _Spent(asked, text_tokens(reply.text), True)
+    return _Spent(asked, text_tokens(reply.text), estimated=True)
 
 
 def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -6,7 +6,7 @@ import json
 import math
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -35,7 +35,7 @@ def portable_metadata(metadata: Mapping[str, Any]) -> dict[str, MetadataValue]:
     fields: dict[str, MetadataValue] = {}
     rest: dict[str, Any] = {}
     for name, value in metadata.items():
-        plain = _plain(value, f"metadata[{name!r}]", 1)
+        plain = _plain(value, f"metadata[{name!r}]", depth=1)
         if not isinstance(name, str):
             raise ValueError(f"metadata key {name!r} is a {type(name).__name__}: use a string, as JSON does")
         if FIELD_NAME.match(name) and name not in ("modality", RESERVED_FIELD) and _is_portable(plain):
@@ -64,7 +64,7 @@ def original_metadata(fields: Mapping[str, MetadataValue]) -> dict[str, Any]:
     return metadata
 
 
-def _plain(value: Any, place: str, depth: int) -> Any:
+def _plain(value: Any, place: str, *, depth: int) -> Any:
     """The value in the types of JSON."""
     if depth > _NESTING:
         raise ValueError(f"{place} is nested deeper than {_NESTING} levels")
@@ -73,12 +73,12 @@ def _plain(value: Any, place: str, depth: int) -> Any:
     if value is None or isinstance(value, str | int | float | bool):
         return value
     if isinstance(value, list | tuple):
-        return [_plain(element, f"{place}[{i}]", depth + 1) for i, element in enumerate(value)]
+        return [_plain(element, f"{place}[{i}]", depth=depth + 1) for i, element in enumerate(value)]
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
                 raise ValueError(f"{place} has the key {key!r}, a {type(key).__name__}: use a string, as JSON does")
-        return {key: _plain(inner, f"{place}[{key!r}]", depth + 1) for key, inner in value.items()}
+        return {key: _plain(inner, f"{place}[{key!r}]", depth=depth + 1) for key, inner in value.items()}
     raise ValueError(f"{place} is a {type(value).__name__}, which JSON cannot hold: store it as a string or number")
 
 
@@ -102,6 +102,7 @@ def records_of(
     texts: Sequence[str | None],
     metadatas: Sequence[Mapping[str, Any]] | None,
     ids: Sequence[str | None] | None,
+    *,
     modality: Modality = "text",
     uris: Sequence[str | None] | None = None,
 ) -> list[Record]:
@@ -115,19 +116,26 @@ def records_of(
     if twice and not isinstance(ids, str):
         raise ValueError(f"the id {twice[0]!r:.200} is given twice: give each item an id of its own, or None")
     columns = zip(
-        as_many(ids, count, "ids"),
+        as_many(ids, count, name="ids"),
         texts,
-        as_many(uris, count, "uris"),
-        as_many(metadatas, count, "metadatas"),
+        as_many(uris, count, name="uris"),
+        as_many(metadatas, count, name="metadatas"),
         strict=True,
     )
     return [
-        Record(str(uuid.uuid4()) if i is None else i, None, modality, text, uri, portable_metadata(metadata or {}))
+        Record(
+            str(uuid.uuid4()) if i is None else i,
+            vector=None,
+            modality=modality,
+            text=text,
+            uri=uri,
+            metadata=portable_metadata(metadata or {}),
+        )
         for i, text, uri, metadata in columns
     ]
 
 
-def as_many(values: Sequence[T] | None, count: int, name: str) -> Sequence[T | None]:
+def as_many(values: Sequence[T] | None, count: int, *, name: str) -> Sequence[T | None]:
     """`count` values, None each where there are none. Raises ValueError for any other number of them."""
     if values is None:
         return [None] * count
@@ -135,6 +143,21 @@ def as_many(values: Sequence[T] | None, count: int, name: str) -> Sequence[T | N
         given = "one string" if isinstance(values, str) else str(len(values))
         raise ValueError(f"{name} must be a list of {count}, one for each item, not {given}")
     return values
+
+
+def as_texts(texts: Iterable[str]) -> list[str]:
+    """The texts as a list. Raises ValueError for a single string."""
+    if isinstance(texts, str):
+        raise ValueError("texts must be a list of strings, not one string")
+    return list(texts)
+
+
+def batches(texts: list[str], size: int | None) -> list[list[str]]:
+    """The texts, `size` at a time; all at once without. Raises ValueError for a size below 1."""
+    if size is not None and size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {size}")
+    step = size or len(texts) or 1
+    return [texts[start : start + step] for start in range(0, len(texts), step)]
 
 
 def document_of(item: Hit | Record) -> Document:

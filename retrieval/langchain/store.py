@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -27,10 +28,19 @@ from backends.base import (
     Record,
 )
 from retrieval.images.decode import ImageSource
-from retrieval.langchain.documents import as_many, document_of, records_of
+from retrieval.langchain.documents import as_many, as_texts, batches, document_of, records_of
 from retrieval.langchain.embeddings import ImageEmbeddings, embeddings_fingerprint, image_uris
-from retrieval.langchain.search import RELEVANCE, fused, maximal_marginal_relevance, where_of, with_modality
-from retrieval.search.retriever import DESCRIBE_EVERY_S, EncoderMismatch, Filter
+from retrieval.search.diversity import diverse_neighbours
+from retrieval.search.filters import Filter, and_modality, as_where
+from retrieval.search.fusion import reciprocal_rank_fusion
+from retrieval.search.retriever import DESCRIBE_EVERY_S, EncoderMismatch
+
+#: Maps scores to [0, 1], monotonically: LangChain's scale, without calibration.
+RELEVANCE: dict[Metric, Callable[[float], float]] = {
+    "cosine": lambda score: min(1.0, max(0.0, (1.0 + score) / 2.0)),
+    "l2": lambda score: 1.0 / (1.0 - min(score, 0.0)),
+    "dot": lambda score: (1.0 + math.tanh(score / 2.0)) / 2.0,
+}
 
 
 class SightlineVectorStore(VectorStore):
@@ -70,7 +80,9 @@ class SightlineVectorStore(VectorStore):
         self.fingerprint = fingerprint or embeddings_fingerprint(embeddings)
         self._embeddings = embeddings
         # Its checks of name, metric and fingerprint are wanted now, not at the first document.
-        self._template = CollectionSpec(collection, 1, metric, self.fingerprint, index or IndexSpec())
+        self._template = CollectionSpec(
+            collection, dim=1, metric=metric, encoder=self.fingerprint, index=index or IndexSpec()
+        )
         self._relevance_score_fn = relevance_score_fn
         self._known: tuple[float, CollectionSpec] | None = None
         self._spec()
@@ -116,9 +128,9 @@ class SightlineVectorStore(VectorStore):
             ValueError: metadatas or ids are more or fewer than the texts, or an id is given twice.
         """
         _refuse(kwargs)
-        listed = _texts(texts)
+        listed = as_texts(texts)
         made = records_of(listed, metadatas, ids)
-        vectors = [row for each in _batches(listed, batch_size) for row in self._embeddings.embed_documents(each)]
+        vectors = [row for each in batches(listed, batch_size) for row in self._embeddings.embed_documents(each)]
         self._store(made, vectors)
         return [record.id for record in made]
 
@@ -133,10 +145,9 @@ class SightlineVectorStore(VectorStore):
     ) -> list[str]:
         """`add_texts`, with the asynchronous side of the embeddings."""
         _refuse(kwargs)
-        listed = _texts(texts)
+        listed = as_texts(texts)
         made = records_of(listed, metadatas, ids)
-        batches = _batches(listed, batch_size)
-        vectors = [row for each in batches for row in await self._embeddings.aembed_documents(each)]
+        vectors = [row for each in batches(listed, batch_size) for row in await self._embeddings.aembed_documents(each)]
         await run_in_executor(None, self._store, made, vectors)
         return [record.id for record in made]
 
@@ -168,7 +179,8 @@ class SightlineVectorStore(VectorStore):
             raise ValueError("images must be a list, not one image")
         listed = list(images)
         places = image_uris(listed) if uris is None else uris
-        made = records_of(as_many(captions, len(listed), "captions"), metadatas, ids, "image", places)
+        told = as_many(captions, len(listed), name="captions")
+        made = records_of(told, metadatas, ids, modality="image", uris=places)
         self._store(made, self._embed_images(listed) if listed else [])
         return [record.id for record in made]
 
@@ -185,7 +197,7 @@ class SightlineVectorStore(VectorStore):
         _refuse(kwargs)
         if ids is not None and filter is not None:
             raise ValueError("delete takes ids or a filter, not both")
-        where = where_of(filter)
+        where = as_where(filter)
         if ids is None and where is None:
             raise ValueError(
                 f"delete was told neither ids nor a filter; to remove everything, drop the collection "
@@ -240,7 +252,7 @@ class SightlineVectorStore(VectorStore):
         self, embedding: list[float], k: int = 4, filter: Filter = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """The k documents nearest to a vector, and their scores."""
-        hits = fused(self._rankings(embedding, k, filter, **kwargs), k)
+        hits = reciprocal_rank_fusion(self._rankings(embedding, k, filter, **kwargs))[:k]
         return [(document_of(hit), hit.score) for hit in hits]
 
     def similarity_search_by_image(
@@ -264,7 +276,9 @@ class SightlineVectorStore(VectorStore):
         alone. Of images and texts each are chosen among their kind, then merged by rank.
         """
         vector = self._embeddings.embed_query(query)
-        return self.max_marginal_relevance_search_by_vector(vector, k, fetch_k, lambda_mult, **kwargs)
+        return self.max_marginal_relevance_search_by_vector(
+            vector, k=k, fetch_k=fetch_k, lambda_mult=lambda_mult, **kwargs
+        )
 
     async def amax_marginal_relevance_search(
         self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
@@ -272,7 +286,7 @@ class SightlineVectorStore(VectorStore):
         """`max_marginal_relevance_search`, with the asynchronous side of the embeddings."""
         vector = await self._embeddings.aembed_query(query)
         search = self.max_marginal_relevance_search_by_vector
-        return await run_in_executor(None, search, vector, k, fetch_k, lambda_mult, **kwargs)
+        return await run_in_executor(None, search, vector, k=k, fetch_k=fetch_k, lambda_mult=lambda_mult, **kwargs)
 
     def max_marginal_relevance_search_by_vector(
         self,
@@ -287,8 +301,8 @@ class SightlineVectorStore(VectorStore):
         if not 0 <= lambda_mult <= 1:
             raise ValueError(f"lambda_mult must be in [0, 1], not {lambda_mult!r}")
         rankings = self._rankings(embedding, max(k, fetch_k), filter, **kwargs)
-        chosen = [self._diverse(embedding, hits, k, lambda_mult) for hits in rankings]
-        return [document_of(hit) for hit in fused(chosen, k)]
+        chosen = [self._diverse(embedding, hits, k=k, lambda_mult=lambda_mult) for hits in rankings]
+        return [document_of(hit) for hit in reciprocal_rank_fusion(chosen)[:k]]
 
     # Parts
 
@@ -363,7 +377,7 @@ class SightlineVectorStore(VectorStore):
         effort: float | None = None,
     ) -> list[list[Hit]]:
         """The nearest `depth` of the modality asked for, or else of each that the embeddings see."""
-        where = where_of(filter)
+        where = as_where(filter)
         if modality is not None and modality not in MODALITIES:
             raise ValueError(f"modality must be one of {MODALITIES}, not {modality!r}")
         wanted: Sequence[Modality | None] = [modality]
@@ -372,17 +386,14 @@ class SightlineVectorStore(VectorStore):
         if self._spec() is None:
             return []
         try:
-            return [
-                self.backend.search(self.collection, [vector], depth, where=with_modality(where, each), effort=effort)[
-                    0
-                ]
-                for each in wanted
-            ]
+            clauses = [and_modality(where, each) for each in wanted]
+            search = self.backend.search
+            return [search(self.collection, [vector], depth, where=clause, effort=effort)[0] for clause in clauses]
         except CollectionNotFound:
             self._known = None
             return []
 
-    def _diverse(self, vector: Sequence[float], hits: list[Hit], k: int, lambda_mult: float) -> list[Hit]:
+    def _diverse(self, vector: Sequence[float], hits: list[Hit], *, k: int, lambda_mult: float) -> list[Hit]:
         stored = self.backend.get(self.collection, [hit.id for hit in hits], with_vectors=True)
         vectors = {record.id: record.vector for record in stored if record.vector is not None}
         # A hit may have been deleted since.
@@ -390,20 +401,7 @@ class SightlineVectorStore(VectorStore):
         if not there:
             return []
         rows = np.stack([vectors[hit.id] for hit in there])
-        return [there[i] for i in maximal_marginal_relevance(vector, rows, k, lambda_mult)]
-
-
-def _texts(texts: Iterable[str]) -> list[str]:
-    if isinstance(texts, str):
-        raise ValueError("texts must be a list of strings, not one string")
-    return list(texts)
-
-
-def _batches(texts: list[str], size: int | None) -> list[list[str]]:
-    if size is not None and size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {size}")
-    step = size or len(texts) or 1
-    return [texts[start : start + step] for start in range(0, len(texts), step)]
+        return [there[i] for i in diverse_neighbours(vector, rows, k=k, lambda_mult=lambda_mult)]
 
 
 def _refuse(unknown: Mapping[str, Any]) -> None:

@@ -9,15 +9,15 @@ from typing import Any
 from PIL import Image
 
 from retrieval.llms.base import ModelError
-from retrieval.llms.messages import Part, Turn
+from retrieval.llms.messages import Message, Part
 
-#: Makes the processor's arguments from the turns.
-Prompt = Callable[[Any, Sequence[Turn]], dict[str, Any]]
+#: Makes the processor's arguments from the messages.
+Prompt = Callable[[Any, Sequence[Message]], dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Family:
-    """One family: `prompt` asks it, with min_images to max_images images in all turns together (None: any number).
+    """One family: `prompt` asks it, with min_images to max_images images in all messages together (None: any number).
 
     fit shortens, in place, what the processor made where a part of the model reads less than the rest.
     """
@@ -28,16 +28,16 @@ class Family:
     max_images: int | None = None
     fit: Callable[[Any, Any], None] = lambda inputs, config: None
 
-    def ask(self, processor: Any, turns: Sequence[Turn]) -> dict[str, Any]:
-        """The processor's arguments for `turns`; `ModelError` where the family cannot take so many images."""
-        images = sum(len(turn.images) for turn in turns)
+    def ask(self, processor: Any, messages: Sequence[Message]) -> dict[str, Any]:
+        """The processor's arguments for `messages`; `ModelError` where the family cannot take so many images."""
+        images = sum(len(message.images) for message in messages)
         if self.max_images is not None and images > self.max_images:
             raise ModelError(f"{self.name} takes {_counted(self.max_images)} a request, not {images}")
         if images < self.min_images:
             raise ModelError(
                 f"{self.name} answers about an image only: put {_counted(self.min_images)} into the message"
             )
-        return self.prompt(processor, turns)
+        return self.prompt(processor, messages)
 
 
 def _counted(images: int) -> str:
@@ -49,24 +49,24 @@ def family_of(model_type: str) -> Family:
     return FAMILIES.get(model_type) or Family(model_type, by_chat_template)
 
 
-def by_chat_template(processor: Any, turns: Sequence[Turn]) -> dict[str, Any]:
+def by_chat_template(processor: Any, messages: Sequence[Message]) -> dict[str, Any]:
     """Ask by the chat template that comes with the processor, images in the places where they stand."""
     if not getattr(processor, "chat_template", None):
         raise ModelError(
             "the model comes with no chat template for images: put its chat_template.jinja beside the weights"
         )
-    turns = _merged(turns)
+    messages = _merged(messages)
     try:
-        text = _rendered(processor, turns)
+        text = _rendered(processor, messages)
     except Exception as error:
-        # Templates refuse a system's turn in words of their own; there it goes in front of the first question.
-        if turns[0].role != "system":
+        # Templates refuse a system's message in words of their own; there it goes in front of the first question.
+        if messages[0].role != "system":
             raise ModelError(f"the model's chat template refuses these messages: {_line(error)}") from None
         try:
-            text = _rendered(processor, _merged([replace(turns[0], role="user"), *turns[1:]]))
+            text = _rendered(processor, _merged([replace(messages[0], role="user"), *messages[1:]]))
         except Exception as second:
             raise ModelError(f"the model's chat template refuses these messages: {_line(second)}") from None
-    images = [image for turn in turns for image in turn.images]
+    images = [image for message in messages for image in message.images]
     token = getattr(processor, "image_token", None)
     if isinstance(token, str) and text.count(token) != len(images):
         raise ModelError(f"the model's chat template has room for {text.count(token)} images, not {len(images)}")
@@ -78,27 +78,27 @@ def by_chat_template(processor: Any, turns: Sequence[Turn]) -> dict[str, Any]:
     }
 
 
-def _rendered(processor: Any, turns: Sequence[Turn]) -> str:
+def _rendered(processor: Any, messages: Sequence[Message]) -> str:
     conversation = [
         {
-            "role": turn.role,
+            "role": message.role,
             "content": [
-                {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in turn.parts
+                {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in message.parts
             ],
         }
-        for turn in turns
+        for message in messages
     ]
     return str(processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True))
 
 
-def _merged(turns: Sequence[Turn]) -> list[Turn]:
-    """`turns` with neighbours of one role made one: many templates insist on alternation."""
-    merged: list[Turn] = []
-    for turn in turns:
-        if merged and merged[-1].role == turn.role:
-            merged[-1] = replace(turn, parts=_joined(merged[-1].parts, turn.parts))
-        elif turn.parts:
-            merged.append(turn)
+def _merged(messages: Sequence[Message]) -> list[Message]:
+    """`messages` with neighbours of one role made one: many templates insist on alternation."""
+    merged: list[Message] = []
+    for message in messages:
+        if merged and merged[-1].role == message.role:
+            merged[-1] = replace(message, parts=_joined(merged[-1].parts, message.parts))
+        elif message.parts:
+            merged.append(message)
     return merged
 
 
@@ -109,34 +109,35 @@ def _joined(before: tuple[Part, ...], after: tuple[Part, ...]) -> tuple[Part, ..
     return (*before, *after)
 
 
-def _dialogue(turns: Sequence[Turn], question: str, answer: str, between: str) -> str:
-    """The texts of `turns`, each behind its side's name, ending with the name of who is to answer."""
+def _dialogue(messages: Sequence[Message], question: str, answer: str, between: str) -> str:
+    """The texts of `messages`, each behind its side's name, ending with the name of who is to answer."""
+    space = " " if question else ""
     said = [
-        f"{answer if turn.role == 'assistant' else question}{' ' if (question and turn.text) else ''}{turn.text}"
-        for turn in _with_system_in_front(turns)
+        f"{answer if message.role == 'assistant' else question}{space if message.text else ''}{message.text}"
+        for message in _with_system_in_front(messages)
     ]
     return between.join([*said, answer]).rstrip(" ") if answer else between.join(said)
 
 
-def _with_system_in_front(turns: Sequence[Turn]) -> list[Turn]:
-    """`turns` where what the system said is the beginning of the user's first turn."""
-    return _merged([replace(turn, role="user") if turn.role == "system" else turn for turn in turns])
+def _with_system_in_front(messages: Sequence[Message]) -> list[Message]:
+    """`messages` where what the system said is the beginning of the user's first message."""
+    return _merged([replace(message, role="user") if message.role == "system" else message for message in messages])
 
 
-def _images(turns: Sequence[Turn]) -> list[Image.Image]:
-    return [image for turn in turns for image in turn.images]
+def _images(messages: Sequence[Message]) -> list[Image.Image]:
+    return [image for message in messages for image in message.images]
 
 
-def _blip2(processor: Any, turns: Sequence[Turn]) -> dict[str, Any]:
-    """``Question: ... Answer:`` (Li et al., BLIP-2, ICML 2023, section 4.1), earlier turns in front."""
-    return {"text": [_dialogue(turns, "Question:", "Answer:", " ")], "images": _images(turns)}
+def _blip2(processor: Any, messages: Sequence[Message]) -> dict[str, Any]:
+    """``Question: ... Answer:`` (Li et al., BLIP-2, ICML 2023, section 4.1), earlier messages in front."""
+    return {"text": [_dialogue(messages, "Question:", "Answer:", " ")], "images": _images(messages)}
 
 
-def _instructblip(processor: Any, turns: Sequence[Turn]) -> dict[str, Any]:
-    """The instruction as it is; with earlier turns, the dialogue format of Dai et al., InstructBLIP, appendix E."""
-    alone = not any(turn.role == "assistant" for turn in turns)
-    text = _dialogue(turns, "", "", "\n") if alone else _dialogue(turns, "Question:", "Answer:", "\n")
-    return {"text": [text], "images": _images(turns)}
+def _instructblip(processor: Any, messages: Sequence[Message]) -> dict[str, Any]:
+    """The instruction as it is; with earlier messages, the dialogue format of Dai et al., InstructBLIP, appendix E."""
+    alone = not any(message.role == "assistant" for message in messages)
+    text = _dialogue(messages, "", "", "\n") if alone else _dialogue(messages, "Question:", "Answer:", "\n")
+    return {"text": [text], "images": _images(messages)}
 
 
 def _fit_qformer(inputs: Any, config: Any) -> None:
@@ -145,34 +146,34 @@ def _fit_qformer(inputs: Any, config: Any) -> None:
         inputs[name] = inputs[name][:, : config.qformer_config.max_position_embeddings]
 
 
-def _kosmos2(processor: Any, turns: Sequence[Turn]) -> dict[str, Any]:
+def _kosmos2(processor: Any, messages: Sequence[Message]) -> dict[str, Any]:
     """``Question: ... Answer:`` behind the image, without ``<grounding>`` (Peng et al., arXiv:2306.14824)."""
-    return {"text": [_dialogue(turns, "Question:", "Answer:", " ")], "images": _images(turns)}
+    return {"text": [_dialogue(messages, "Question:", "Answer:", " ")], "images": _images(messages)}
 
 
-def _fuyu(processor: Any, turns: Sequence[Turn]) -> dict[str, Any]:
+def _fuyu(processor: Any, messages: Sequence[Message]) -> dict[str, Any]:
     r"""The text and a line's end; the processor puts the image in front (the model card of Fuyu-8B)."""
-    text = _dialogue(turns, "", "", "\n") + "\n"
-    return {"text": text, "images": _images(turns), "return_legacy_image_output": False}
+    text = _dialogue(messages, "", "", "\n") + "\n"
+    return {"text": text, "images": _images(messages), "return_legacy_image_output": False}
 
 
-def _chameleon(processor: Any, turns: Sequence[Turn]) -> dict[str, Any]:
+def _chameleon(processor: Any, messages: Sequence[Message]) -> dict[str, Any]:
     """Images and texts in their order; the processor ends the prompt (Chameleon team, arXiv:2405.09818)."""
-    parts = [part for turn in _with_system_in_front(turns) for part in turn.parts]
+    parts = [part for message in _with_system_in_front(messages) for part in message.parts]
     text = "".join(part if isinstance(part, str) else processor.image_token for part in parts)
-    return {"text": [text], "images": _images(turns) or None}
+    return {"text": [text], "images": _images(messages) or None}
 
 
-def _idefics(processor: Any, turns: Sequence[Turn]) -> dict[str, Any]:
+def _idefics(processor: Any, messages: Sequence[Message]) -> dict[str, Any]:
     """``User: ...`` and ``Assistant:`` with images among the text (Laurençon et al., OBELICS, NeurIPS 2023).
 
     A text that is a web address and nothing else would be fetched by the processor: none is left whole.
     """
     items: list[Any] = []
-    for turn in _with_system_in_front(turns):
-        items.append("\nAssistant:" if turn.role == "assistant" else "\nUser:")
-        items.extend(part.replace("://", ": //") if isinstance(part, str) else part for part in turn.parts)
-        if turn.role == "user":
+    for message in _with_system_in_front(messages):
+        items.append("\nAssistant:" if message.role == "assistant" else "\nUser:")
+        items.extend(part.replace("://", ": //") if isinstance(part, str) else part for part in message.parts)
+        if message.role == "user":
             items.append("<end_of_utterance>")
     return {"text": [[*items, "\nAssistant:"]], "add_end_of_utterance_token": False}
 

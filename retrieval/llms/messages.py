@@ -1,4 +1,4 @@
-"""LangChain messages as turns of text and images, for models in this process."""
+"""LangChain messages as texts and decoded images, for models in this process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAX_IMAGES = 32
 
 
 @dataclass(frozen=True)
-class Turn:
+class Message:
     """What one side said: `role` is system, user or assistant; parts are texts and images in their order."""
 
     role: str
@@ -42,22 +42,22 @@ class Turn:
         return [part for part in self.parts if isinstance(part, Image.Image)]
 
 
-def read_turns(messages: Sequence[BaseMessage], *, max_image_side: int = 0) -> list[Turn]:
-    """Turn `messages` into texts and decoded images, none of its sides longer than `max_image_side` pixels.
+def read_messages(messages: Sequence[BaseMessage], *, max_image_side: int = 0) -> list[Message]:
+    """The texts and decoded images of `messages`, none of their sides longer than `max_image_side` pixels.
 
     0 refuses images. Images come as base64 (LangChain's image blocks, or OpenAI's image_url with a data: URL);
     nothing is fetched from an address. Raises `ModelError` for anything that is neither text nor such an image.
     """
-    turns = [_turn(message, max_image_side) for message in convert_to_messages(messages)]
-    if not any(turn.role == "user" for turn in turns):
+    read = [_read(message, max_image_side) for message in convert_to_messages(messages)]
+    if not any(message.role == "user" for message in read):
         raise ModelError("there is no question: the messages hold none of a user's")
-    count = sum(len(turn.images) for turn in turns)
+    count = sum(len(message.images) for message in read)
     if count > MAX_IMAGES:
         raise ModelError(f"{count} images are more than the {MAX_IMAGES} that one request may hold")
-    return turns
+    return read
 
 
-def _turn(message: BaseMessage, max_image_side: int) -> Turn:
+def _read(message: BaseMessage, max_image_side: int) -> Message:
     parts: list[Part] = []
     for block in message.content_blocks:
         kind = block["type"]
@@ -69,7 +69,7 @@ def _turn(message: BaseMessage, max_image_side: int) -> Turn:
             parts.append(_image(cast("dict[str, object]", block), max_image_side))
         elif kind not in ("reasoning", "tool_call"):
             raise ModelError(f"a message holds a block of type {kind}, which this model does not read")
-    return Turn(_role(message), tuple(parts))
+    return Message(_role(message), tuple(parts))
 
 
 def _role(message: BaseMessage) -> str:

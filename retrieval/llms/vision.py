@@ -18,7 +18,7 @@ from retrieval.llms.base import ModelError
 from retrieval.llms.decoding import Stop, TextStreamer
 from retrieval.llms.families import Family, family_of
 from retrieval.llms.local import Emit, Ending, LocalChatModel, Request
-from retrieval.llms.messages import Part, Turn, defuse, read_turns
+from retrieval.llms.messages import Message, Part, defuse, read_messages
 from retrieval.llms.repositories import find_model_folder
 from retrieval.llms.traits import DEFAULT_CONTEXT_TOKENS
 
@@ -108,11 +108,11 @@ class ChatTransformers(LocalChatModel):
 
     def _inputs(self, request: Request) -> Any:
         """What the processor makes of the messages, on the model's device."""
-        turns = [
-            Turn(turn.role, tuple(self._defused(part) for part in turn.parts))
-            for turn in read_turns(request.messages, max_image_side=self.max_image_side)
+        messages = [
+            Message(message.role, tuple(self._defused(part) for part in message.parts))
+            for message in read_messages(request.messages, max_image_side=self.max_image_side)
         ]
-        arguments = self._family.ask(self._processor, turns)
+        arguments = self._family.ask(self._processor, messages)
         try:
             inputs = self._processor(**arguments, return_tensors="pt")
         except Exception as error:

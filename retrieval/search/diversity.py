@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+Float = TypeVar("Float", np.float32, np.float64)
 
 
 def maximal_marginal_relevance(
@@ -23,10 +25,30 @@ def maximal_marginal_relevance(
         return []
     spread = float(values.max() - values.min())
     relevance = (values - values.min()) / spread if spread > 0 else np.ones(len(values))
-    return marginal_order(relevance, vectors, 1 - diversity, len(values))
+    return marginal_order(relevance, vectors, weight=1 - diversity, k=len(values))
 
 
-def marginal_order(relevance: NDArray[np.float64], unit: NDArray[np.floating[Any]], weight: float, k: int) -> list[int]:
+def diverse_neighbours(query: ArrayLike, vectors: NDArray[np.float32], *, k: int, lambda_mult: float) -> list[int]:
+    """The rows of `vectors`, (n, d), near to `query`, (d,), and unlike each other: at most k, in the order taken.
+
+    Each is the one of greatest ``lambda_mult * cos(row, query) - (1 - lambda_mult) * max cos(row, taken)``,
+    the first of equals: cosines as they are, as LangChain has it.
+    """
+    unit = unit_rows(vectors.astype(np.float64))
+    relevance = unit @ unit_rows(np.atleast_2d(np.asarray(query, dtype=np.float64)))[0]
+    return marginal_order(relevance, unit, weight=lambda_mult, k=k)
+
+
+def unit_rows(rows: NDArray[Float]) -> NDArray[Float]:
+    """(n, d) rows at unit length; a row of zeros stays as it is."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: NDArray[Float] = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
+    return unit
+
+
+def marginal_order(
+    relevance: NDArray[np.float64], unit: NDArray[np.floating[Any]], *, weight: float, k: int
+) -> list[int]:
     """The rows of `unit`, (n, d) at unit length, as maximal marginal relevance takes them; at most k.
 
     First the most relevant one, then each time that of greatest ``weight * relevance - (1 - weight) * s``, s

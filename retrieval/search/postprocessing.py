@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import Backend, Hit
-from retrieval.search.diversity import maximal_marginal_relevance
+from retrieval.search.diversity import maximal_marginal_relevance, unit_rows
 from retrieval.search.duplicates import group_near_duplicates
 from retrieval.search.fusion import Ranked
 from retrieval.search.query import SearchError
@@ -103,6 +103,4 @@ class PostProcessor:
         dim = len(next(iter(self._vectors.values()))) if self._vectors else 1
         nothing = np.zeros(dim, dtype=np.float32)
         rows = np.stack([self._vectors.get(item_id, nothing) for item_id in wanted])
-        norms = np.linalg.norm(rows, axis=1, keepdims=True)
-        unit: NDArray[np.float32] = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
-        return unit
+        return unit_rows(rows)

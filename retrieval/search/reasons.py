@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from backends.base import And, Compare, Modality, Where, parse_where
+from backends.base import Modality, Where
 from backends.text import tokenize
+from retrieval.search.filters import Filter, and_modality, as_where
 
 if TYPE_CHECKING:
     from retrieval.search.retriever import Retriever
@@ -17,7 +17,7 @@ _ONE: dict[Modality | None, str] = {"image": "image", "text": "text", None: "ite
 def why_nothing(
     retriever: Retriever,
     *,
-    where: Where | Mapping[str, Any] | None = None,
+    where: Filter = None,
     modality: Modality | None = None,
     offset: int = 0,
     asked_words: str | None = None,
@@ -31,9 +31,9 @@ def why_nothing(
         min_relevance: the least relevance that was asked for.
         left_out: how many items the search leaves out, since they are the query.
     """
-    tree = parse_where(where) if isinstance(where, Mapping) else where
-    only = None if modality is None else Compare("modality", "eq", modality)
-    narrowed = And(tuple(clause for clause in (only, tree) if clause is not None))
+    tree = as_where(where)
+    only = and_modality(None, modality)
+    narrowed = and_modality(tree, modality)
     one = _ONE[modality]
 
     def count(clause: Where | None) -> int:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from backends.base import And, Backend, Compare, Hit, Modality, Record, Where, matches, parse_where
+from backends.base import Backend, Hit, Modality, Record, Where, matches
 from backends.filters import check_field_name
 from backends.text import searched_text, tokenize
 from retrieval.encoders.base import Encoder
 from retrieval.relevance.scorer import Calibrator, QueryKind, RelevanceScorer, query_kind
 from retrieval.search.facets import Facet, count_facets
+from retrieval.search.filters import Filter, and_modality, as_where
 from retrieval.search.fusion import Ranked, fuse, reciprocal_rank_fusion
 from retrieval.search.postprocessing import WINDOW, PostProcessing, PostProcessor
 from retrieval.search.query import Query, SearchError, Stored, Term, as_terms, query_items, query_vector, query_words
@@ -35,7 +36,6 @@ __all__ = [
     "reciprocal_rank_fusion",
 ]
 
-Filter: TypeAlias = Where | Mapping[str, Any] | None
 Mode: TypeAlias = Literal["vector", "keyword", "hybrid"]
 
 MAX_DEPTH = 10_000
@@ -298,7 +298,7 @@ class Retriever:
             found = self.search(query, depth, where=where, modality=modality, mode=mode, vector=vector)
             return count_facets(((hit.metadata, hit.modality) for hit in found), fields, top)
         self._check()
-        clause = _and_modality(_as_where(where), modality)
+        clause = and_modality(_as_where(where), modality)
         pages = self.backend.scan(self.collection, with_vectors=False)
         items = ((r.metadata, r.modality) for page in pages for r in page.records)
         return count_facets((item for item in items if matches(clause, *item)), fields, top)
@@ -365,7 +365,7 @@ class Retriever:
         wanted: list[Modality] = [request.modality] if request.modality else ["image", "text"]
         if request.vector is not None:
             for modality in wanted:
-                clause = _and_modality(request.where, modality)
+                clause = and_modality(request.where, modality)
                 queries = request.vector[None, :]
                 hits = self.backend.search(self.collection, queries, depth, where=clause, effort=request.effort)[0]
                 judge, whole = request.judge, request.where is None
@@ -376,7 +376,7 @@ class Retriever:
                     kept = [*kept, *request.judge.captioned(request.min_relevance, request.where, hits)]
                 found.append((kept, len(hits) < depth or cut))
         if request.words:
-            clause = _and_modality(request.where, request.modality)
+            clause = and_modality(request.where, request.modality)
             hits = self.backend.search_text(self.collection, request.words, depth, where=clause)
             found.append((_relevant(hits, request), len(hits) < depth))
         return found
@@ -421,17 +421,8 @@ def check_page(k: int, offset: int) -> None:
         raise SearchError(f"offset + k is {offset + k}; paging ends at rank {MAX_DEPTH}: narrow the search with where")
 
 
-def _and_modality(where: Where | None, modality: Modality | None) -> Where | None:
-    if modality is None:
-        return where
-    only = Compare("modality", "eq", modality)
-    return only if where is None else And((only, where))
-
-
 def _as_where(where: Filter) -> Where | None:
-    if where is None or isinstance(where, Mapping):
-        try:
-            return None if where is None else parse_where(where)
-        except ValueError as error:
-            raise SearchError(f"the filter is not usable: {error}") from None
-    return where
+    try:
+        return as_where(where)
+    except (ValueError, TypeError) as error:
+        raise SearchError(f"the filter is not usable: {error}") from None

@@ -314,7 +314,7 @@ def test_a_turn_that_cannot_begin_keeps_no_room(
 
     with served(gallery, tmp_path, limits=Limits(rate=None, max_chats=1)) as client:
         with monkeypatch.context() as patch:
-            patch.setattr("app.http.turns.RunningTurn.start", full)
+            patch.setattr("retrieval.chat.RunningTurn.start", full)
             is_problem(asked(client), 503, "thread")
         assert asked(client).status_code == 200
         # Nor does one that fails.

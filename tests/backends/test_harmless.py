@@ -10,9 +10,9 @@ import pytest
 from app.cli.output import print_json
 from app.cli.results_page import Part, Section, render
 from backends.base import Hit
-from backends.harmless import escaped, harmless, harmless_json, one_line
-from indexers.report import one_line as reported
-from retrieval.chat.errors import one_line as to_http_error
+from backends.harmless import escaped, harmless, harmless_json, one_line, shortened
+from indexers.report import escaped_line
+from retrieval.chat.errors import redacted_line
 
 #: Persian with a zero-width non-joiner, Hebrew with a right-to-left mark, Arabic with its mark, Hindi, emoji, Japanese.
 ORDINARY = [
@@ -31,9 +31,9 @@ REORDERING = [chr(n) for n in (*range(0x202A, 0x202F), *range(0x2066, 0x2070), 0
 
 @pytest.mark.parametrize("text", ORDINARY)
 def test_ordinary_text_of_every_script_stays(text: str) -> None:
-    for function in (harmless, escaped, harmless_json, reported):
+    for function in (harmless, escaped, harmless_json, escaped_line):
         assert function(text) == text
-    assert one_line(text) == to_http_error(text) == " ".join(text.split())
+    assert one_line(text) == redacted_line(text) == " ".join(text.split())
 
 
 @pytest.mark.parametrize("bad", DRIVING + REORDERING)
@@ -42,7 +42,7 @@ def test_what_drives_or_reorders_is_gone_everywhere(bad: str, capsys: pytest.Cap
     page = render("t", [Section(text, [Part(text)], [_hit(text)], facts=[text])])
     print_json({"text": text})
     printed = capsys.readouterr().out
-    shown = [function(text) for function in (harmless, one_line, escaped, reported, to_http_error)]
+    shown = [function(text) for function in (harmless, one_line, escaped, escaped_line, redacted_line)]
     for said in (*shown, page, printed):
         assert not any(_is_unsafe(char) for char in said)
     # As a value nothing is lost, and two names stay told apart.
@@ -62,3 +62,10 @@ def test_lines_stay_where_a_text_may_have_them() -> None:
     assert harmless("a\r\n\tb\n") == "a\n\tb\n"
     assert one_line(" a\r\n\tb\x1b c\u202e ") == "a b c"
     assert one_line("a\u202eb") == "ab"
+
+
+def test_what_is_too_long_ends_in_an_ellipsis() -> None:
+    assert shortened("abcd", 4) == "abcd"
+    assert shortened("abcde", 4) == "abc…"
+    assert len(escaped_line("\x1b" * 200)) == 300
+    assert len(redacted_line("a b" * 200)) == 200

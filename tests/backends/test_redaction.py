@@ -19,7 +19,7 @@ from app.main import main
 from backends.errors import Unavailable
 from backends.redaction import redact, remember, remember_url, shown
 from benchmarks.suite.engines import EngineError, choose
-from retrieval.chat.errors import one_line
+from retrieval.chat.errors import redacted_line
 from retrieval.llms import ModelError, load_model
 
 CORE = "Hunter2Core"
@@ -155,7 +155,7 @@ def test_what_was_opened_once_is_hidden_in_every_text() -> None:
     assert redact(f"a header {OTHER}-1 and {OTHER}-2") == "a header *** and ***"
     assert redact("pass, but no passage") == "***, but no passage"
     assert str(Unavailable(f"it said {OTHER}-1")) == "it said ***"
-    assert one_line(f"Incorrect key: {OTHER}-2") == "Incorrect key: ***"
+    assert redacted_line(f"Incorrect key: {OTHER}-2") == "Incorrect key: ***"
     record = logging.LogRecord("app", logging.WARNING, "", 0, "%s", (f"{OTHER}-1",), None)
     assert OTHER not in JsonLines().format(record)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import io
 import threading
 import time
@@ -446,6 +447,24 @@ def test_astream_gives_the_same_events_and_can_be_left(retriever: Retriever) -> 
 
     with pytest.raises(ChatError, match="odd"):
         asyncio.run(fail())
+
+
+def test_astream_runs_in_the_context_of_its_reader(retriever: Retriever) -> None:
+    request = contextvars.ContextVar("request", default="nobody's")
+    seen = set()
+
+    def read(path: Path) -> Path:
+        seen.add(request.get())
+        return path
+
+    async def ask() -> None:
+        request.set("mine")
+        chat = GroundedChat(retriever, Scripted(replies=[TRUTH]), ChatOptions(vision=True), pictures=read)
+        async for _ in chat.astream(QUESTION):
+            pass
+
+    asyncio.run(ask())
+    assert seen == {"mine"}
 
 
 def test_two_turns_at_once_share_nothing(retriever: Retriever, server: FakeOpenAI) -> None:

@@ -8,7 +8,7 @@ import pytest
 from retrieval.chat.check.claims import Claim
 from retrieval.chat.check.grounding import TextSupport
 from retrieval.chat.check.image_support import BACKGROUND, MIN_PERCENTILE, ImageSupport
-from retrieval.chat.check.lexicon import same
+from retrieval.chat.check.lexicon import supports
 from tests.support.groundedness import HELD_OUT, PAIRS
 from tests.support.toy import ColourEncoder
 
@@ -58,11 +58,11 @@ def test_the_rules(support: TextSupport, claim: str, text: str, holds: bool) -> 
 
 
 def test_members_of_a_kind_exclude_each_other() -> None:
-    assert same("dog", "puppy") is True
-    assert same("dog", "cat") is False
-    assert same("animal", "cat") is True
-    assert same("cat", "animal") is False
-    assert same("cat", "table") is None
+    assert supports("dog", "puppy") is True
+    assert supports("dog", "cat") is False
+    assert supports("animal", "cat") is True
+    assert supports("cat", "animal") is False
+    assert supports("cat", "table") is None
 
 
 def test_a_question_relates_to_what_it_asks_about(support: TextSupport) -> None:

@@ -10,10 +10,11 @@ from PIL import Image
 from retrieval.chat.answers import DraftFilter
 from retrieval.chat.budget import cut, image_tokens, prepare_picture, text_tokens
 from retrieval.chat.check.claims import Claim, citations, sentences, stem, strip_citations
-from retrieval.chat.errors import explain, is_transient, one_line, retry_after_s
+from retrieval.chat.errors import explain, is_transient, redacted_line, retry_after_s
 from retrieval.chat.llm_client import is_repetition_loop
 from retrieval.chat.options import ChatOptions
-from retrieval.chat.rewrite import Turn, checked_rewrite, rewrite_by_rules, stands_alone
+from retrieval.chat.rewrite import checked_rewrite, rewrite_by_rules, stands_alone
+from retrieval.turn import Turn
 
 PAST = [
     Turn(
@@ -212,7 +213,9 @@ def test_errors_are_explained_in_one_line(error: Exception, says: str, transient
 
 def test_no_secret_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_API_KEY", "hunter2hunter2")
-    text = one_line("key hunter2hunter2, sk-abcdefghijklmnop, Bearer xyz, http://u:p@h/, api_key: 123 " + "x" * 400)
+    text = redacted_line(
+        "key hunter2hunter2, sk-abcdefghijklmnop, Bearer xyz, http://u:p@h/, api_key: 123 " + "x" * 400
+    )
     for secret in ("hunter2", "sk-abc", "xyz", "u:p", "123"):
         assert secret not in text
     assert len(text) <= 200

@@ -37,7 +37,7 @@ from retrieval.langchain import (
     portable_metadata,
 )
 from retrieval.langchain.documents import original_metadata
-from retrieval.langchain.search import maximal_marginal_relevance
+from retrieval.search.diversity import diverse_neighbours
 from retrieval.search.results import Result
 from retrieval.search.retriever import EncoderMismatch, Retriever, SearchError
 from tests.support.documents import FENCE
@@ -389,7 +389,7 @@ def test_diversity_is_what_langchain_computes() -> None:
     query = rng.standard_normal(6)
     for lambda_mult in (0.0, 0.3, 0.7, 1.0):
         for k in (1, 5, 40, 60):
-            ours = maximal_marginal_relevance(query, vectors, k, lambda_mult)
+            ours = diverse_neighbours(query, vectors, k=k, lambda_mult=lambda_mult)
             assert ours == reference_mmr(query, vectors.tolist(), lambda_mult, k)
 
 

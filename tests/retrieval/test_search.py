@@ -90,6 +90,8 @@ def test_where_in_both_forms_and_a_bad_one(retriever):
     assert ids(retriever.search("blue", 9, where={"warm": True})) == ["img-crimson", "img-red"]
     with pytest.raises(SearchError, match=r"\$gtt"):
         retriever.search("blue", where={"warm": {"$gtt": 1}})
+    with pytest.raises(SearchError, match="a filter is a Where or its JSON form"):
+        retriever.search("blue", where="warm")  # type: ignore[arg-type]
 
 
 def test_both_modalities_are_merged_by_rank_not_score(retriever):

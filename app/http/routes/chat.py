@@ -21,10 +21,10 @@ from app.http.routes.base import PlacedStream, operation
 from app.http.routes.search import picture
 from app.http.schemas.chat import AnswerBody, ChatBody, EvidenceBody
 from app.http.schemas.common import Collection
-from app.http.turns import ChatRequest, Past, RunningTurn, to_http_error
+from app.http.turns import ChatRequest, to_http_error
 
 if TYPE_CHECKING:
-    from retrieval.chat import Answer
+    from retrieval.chat import Answer, RunningTurn
 
 T = TypeVar("T")
 
@@ -76,11 +76,11 @@ def add_routes(app: FastAPI, service: Service) -> None:
         """
         asked = ChatRequest(
             body.question,
-            tuple(Past(turn.question, turn.answer, turn.query) for turn in body.history),
-            picture(service, body.image, body.image_url),
-            body.where,
-            body.strict,
-            collection,
+            history=tuple(past.turn() for past in body.history),
+            picture=picture(service, body.image, body.image_url),
+            where=body.where,
+            strict=body.strict,
+            collection=collection,
         )
         return await respond(
             request,

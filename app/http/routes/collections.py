@@ -40,7 +40,9 @@ def add_routes(app: FastAPI, service: Service) -> None:
     def create_collection(body: NewCollection) -> CollectionBody:
         """Make an empty collection for this service's encoder."""
         index = IndexSpec(kind=body.index, quantization=body.quantization)
-        spec = CollectionSpec(body.name, service.encoder.dim, "cosine", service.encoder.fingerprint, index)
+        spec = CollectionSpec(
+            body.name, service.encoder.dim, metric="cosine", encoder=service.encoder.fingerprint, index=index
+        )
         service.backend.create(spec)
         service.forget(body.name)
         return described(service, body.name)

@@ -51,7 +51,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         request: Request, item_id: ItemId, size: ThumbnailSize = ThumbnailSize.MEDIUM, collection: Collection = None
     ) -> Response:
         """A JPEG of the item's image that fits into `size` x `size` pixels."""
-        return _picture(service, request, item_id, size, collection)
+        return _picture(service, request, item_id, size=size, collection=collection)
 
     @app.head(
         "/v1/items/{item_id:path}/image",
@@ -63,14 +63,14 @@ def add_routes(app: FastAPI, service: Service) -> None:
         request: Request, item_id: ItemId, size: ThumbnailSize = ThumbnailSize.MEDIUM, collection: Collection = None
     ) -> Response:
         """The headers of that JPEG: its tag and length."""
-        return _picture(service, request, item_id, size, collection)
+        return _picture(service, request, item_id, size=size, collection=collection)
 
     @app.get("/v1/items/{item_id:path}/similar", tags=["items"], **operation("read", 404, 409, 422))
     def similar(
         item_id: ItemId, k: K = 10, offset: Offset = 0, modality: Modality | None = None, collection: Collection = None
     ) -> HitsBody:
         """The items nearest to a stored one, of its own modality unless said otherwise."""
-        return neighbours(service, item_id, k, offset, modality, collection)
+        return neighbours(service, item_id, k=k, offset=offset, modality=modality, collection=collection)
 
     @app.get("/v1/items/{item_id:path}", tags=["items"], **operation("read", 404, 409, 422))
     def item(item_id: ItemId, collection: Collection = None) -> ItemBody:
@@ -116,7 +116,7 @@ def stored(service: Service, item_id: str, collection: str | None) -> Record:
 
 
 def neighbours(
-    service: Service, item_id: str, k: int, offset: int, modality: Modality | None, collection: str | None
+    service: Service, item_id: str, *, k: int, offset: int, modality: Modality | None, collection: str | None
 ) -> HitsBody:
     """What is similar to an item. Raises `ItemNotFound`, and what the retriever raises."""
     _check(item_id)
@@ -133,7 +133,7 @@ def neighbours(
 def thumbnail(service: Service, record: Record, size: int) -> bytes:
     """A JPEG of an item's image within `size` x `size` pixels. Raises `ItemNotFound`, `ImageError`."""
     data, tag = _opened(service, record, size)
-    return _made(service, data, tag, size)
+    return _made(service, data, tag=tag, size=size)
 
 
 def _opened(service: Service, record: Record, size: int) -> tuple[bytes, str]:
@@ -151,7 +151,7 @@ def _opened(service: Service, record: Record, size: int) -> tuple[bytes, str]:
     return data, thumbnail_tag(path, status, size)
 
 
-def _made(service: Service, data: bytes, tag: str, size: int) -> bytes:
+def _made(service: Service, data: bytes, *, tag: str, size: int) -> bytes:
     kept = service.thumbnails.get(tag)
     service.metrics.thumbnails.labels("no" if kept is None else "yes").inc()
     if kept is not None:
@@ -159,13 +159,13 @@ def _made(service: Service, data: bytes, tag: str, size: int) -> bytes:
     return service.thumbnails.keep(tag, service.load(data, Wanted(fit=size)))
 
 
-def _picture(service: Service, request: Request, item_id: str, size: int, collection: str | None) -> Response:
+def _picture(service: Service, request: Request, item_id: str, *, size: int, collection: str | None) -> Response:
     data, tag = _opened(service, stored(service, item_id, collection), size)
     headers = {"ETag": f'"{tag[:32]}"', "Cache-Control": "private, max-age=3600", "Accept-Ranges": "bytes"}
     known = {part.strip().removeprefix("W/") for part in request.headers.get("if-none-match", "").split(",")}
     if headers["ETag"] in known or "*" in known:
         return Response(status_code=304, headers=headers)
-    return _ranged(request, _made(service, data, tag, size), headers)
+    return _ranged(request, _made(service, data, tag=tag, size=size), headers)
 
 
 def _ranged(request: Request, data: bytes, headers: dict[str, str]) -> Response:

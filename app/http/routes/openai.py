@@ -37,10 +37,11 @@ from app.http.schemas.openai import (
     TokenUsage,
     UrlCitation,
 )
-from app.http.turns import ChatRequest, Past, RunningTurn, to_http_error
+from app.http.turns import ChatRequest, to_http_error
+from retrieval.turn import Turn
 
 if TYPE_CHECKING:
-    from retrieval.chat import Answer
+    from retrieval.chat import Answer, RunningTurn
 
 _CITATION = re.compile(r"\[(\d+)\]")
 _PIECE = re.compile(r"\S+\s*|\s+")
@@ -114,11 +115,13 @@ def _check(body: CompletionBody) -> None:
     unknown = sorted(set(body.model_extra or {}) - WITHOUT_EFFECT)
     if unknown:
         raise WrongRequest(
-            f"Unrecognized request argument supplied: {unknown[0][:80]}", unknown[0], "unknown_parameter"
+            f"Unrecognized request argument supplied: {unknown[0][:80]}", param=unknown[0], code="unknown_parameter"
         )
     if body.stream_options is not None and not body.stream:
         raise WrongRequest(
-            "The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options", None
+            "The 'stream_options' parameter is only allowed when 'stream' is enabled.",
+            param="stream_options",
+            code=None,
         )
     for name, refused, what in (
         ("n", body.n not in (None, 1), "there is one answer: leave 'n' out, or set it to 1"),
@@ -131,12 +134,14 @@ def _check(body: CompletionBody) -> None:
         ("top_logprobs", bool(body.top_logprobs), "there are no log probabilities of a checked answer"),
     ):
         if refused:
-            raise WrongRequest(f"Unsupported value for {name!r}: {what}.", name, "unsupported_value")
+            raise WrongRequest(f"Unsupported value for {name!r}: {what}.", param=name, code="unsupported_value")
 
 
 def _check_model(name: str) -> None:
     if name != MODEL:
-        raise WrongRequest(f"The model {name!r} does not exist: use {MODEL!r}.", "model", "model_not_found", 404)
+        raise WrongRequest(
+            f"The model {name!r} does not exist: use {MODEL!r}.", param="model", code="model_not_found", status=404
+        )
 
 
 def _asked(service: Service, body: CompletionBody, collection: str | None) -> ChatRequest:
@@ -148,7 +153,7 @@ def _asked(service: Service, body: CompletionBody, collection: str | None) -> Ch
         place = f"messages.{number}"
         if message.role not in ("user", "assistant"):
             raise WrongRequest(
-                f"Messages of the role {message.role!r} are not taken.", f"{place}.role", "invalid_value"
+                f"Messages of the role {message.role!r} are not taken.", param=f"{place}.role", code="invalid_value"
             )
         texts, urls = _content(service, message, place)
         if message.role == "user":
@@ -159,21 +164,28 @@ def _asked(service: Service, body: CompletionBody, collection: str | None) -> Ch
             for each in urls:
                 if url is not None:
                     raise WrongRequest(
-                        "A question comes with one picture at most.", f"{place}.content", "invalid_value"
+                        "A question comes with one picture at most.", param=f"{place}.content", code="invalid_value"
                     )
                 url, where = each, f"{place}.content"
         elif turns:
             # An answer that said nothing still ends the question before it.
             turns[-1][1].extend(texts or [""])
     if not spoken or spoken[-1][1].role != "user":
-        raise WrongRequest("The last message must be the user's question.", "messages", "invalid_value")
+        raise WrongRequest("The last message must be the user's question.", param="messages", code="invalid_value")
     *past, (question, _) = turns
     history = tuple(
-        Past("\n".join(asked)[:MAX_QUESTION_CHARS], "\n".join(answered)[:MAX_ANSWER_CHARS])
+        Turn("\n".join(asked)[:MAX_QUESTION_CHARS], "\n".join(answered)[:MAX_ANSWER_CHARS])
         for asked, answered in past[-MAX_HISTORY:]
     )
-    picture = None if url is None else partial(_picture, service, url, where)
-    return ChatRequest("\n".join(question), history, picture, body.where, body.strict, collection)
+    picture = None if url is None else partial(_picture, service, url, param=where)
+    return ChatRequest(
+        "\n".join(question),
+        history=history,
+        picture=picture,
+        where=body.where,
+        strict=body.strict,
+        collection=collection,
+    )
 
 
 def _content(service: Service, message: Message, place: str) -> tuple[list[str], list[str]]:
@@ -189,7 +201,9 @@ def _content(service: Service, message: Message, place: str) -> tuple[list[str],
             urls.append(_url(service, part, param))
         else:
             raise WrongRequest(
-                f"Parts of the type {part.type[:40]!r} are not taken: use text and image_url.", param, "invalid_value"
+                f"Parts of the type {part.type[:40]!r} are not taken: use text and image_url.",
+                param=param,
+                code="invalid_value",
             )
     return texts, urls
 
@@ -201,11 +215,11 @@ def _url(service: Service, part: Part, param: str) -> str:
         param = f"{param}.image_url.url"
         if not service.fetcher.enabled:
             told = "Images are taken as data: URLs in base64 only; no address is fetched."
-            raise WrongRequest(told, param, "invalid_image_url")
+            raise WrongRequest(told, param=param, code="invalid_image_url")
         try:
             service.fetcher.check(url)
         except FetchError as error:
-            raise WrongRequest(str(error), param, "invalid_image_url") from None
+            raise WrongRequest(str(error), param=param, code="invalid_image_url") from None
     return url
 
 
@@ -219,7 +233,7 @@ def _picture(service: Service, url: str, param: str) -> Iterator[bytes]:
         try:
             data = held.enter_context(service.fetched(service.fetcher.check(url)))
         except FetchError as error:
-            raise WrongRequest(str(error), param, "invalid_image_url") from None
+            raise WrongRequest(str(error), param=param, code="invalid_image_url") from None
         yield data
 
 
@@ -227,7 +241,7 @@ def _decoded(url: str, param: str) -> bytes:
     try:
         return base64.b64decode(url.partition(",")[2], validate=True)
     except (binascii.Error, ValueError):
-        raise WrongRequest("The image's data: URL is not valid base64.", param, "invalid_base64") from None
+        raise WrongRequest("The image's data: URL is not valid base64.", param=param, code="invalid_base64") from None
 
 
 class _Writer:

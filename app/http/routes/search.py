@@ -43,7 +43,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         collection: Collection = None,
     ) -> HitsBody:
         """The stored texts that describe an uploaded image best."""
-        return looked_up(service, image.file.read(), k, offset, collection)
+        return looked_up(service, image.file.read(), k=k, offset=offset, collection=collection)
 
 
 def searched(service: Service, body: SearchBody, collection: str | None) -> SearchHitsBody:
@@ -61,7 +61,7 @@ def searched(service: Service, body: SearchBody, collection: str | None) -> Sear
         if has_image:
             held.enter_context(service.decoding())
         stored = retriever.stored([term.item for term in body.terms or [] if term.item is not None])
-        query = _query(service, body, data, stored)
+        query = _query(service, body, image=data, stored=stored)
         vector = query_vector(query, retriever.encoder) if body.facets and body.mode != "keyword" else None
         hits = _hits(retriever, query, body, vector)
         facets = _facets(retriever, query, body, vector) if body.facets else None
@@ -79,7 +79,7 @@ def searched(service: Service, body: SearchBody, collection: str | None) -> Sear
     return SearchHitsBody(hits=[HitBody.of(hit) for hit in hits], facets=facets, nothing=nothing)
 
 
-def looked_up(service: Service, image: bytes, k: int, offset: int, collection: str | None) -> HitsBody:
+def looked_up(service: Service, image: bytes, *, k: int, offset: int, collection: str | None) -> HitsBody:
     """The texts that describe an image best. Raises what the retriever raises, and `ImageError`."""
     with service.decoding():
         # First, as it is quick: a collection that is not there needs no picture decoded.
@@ -121,7 +121,7 @@ def _facets(
     return {name: FacetBody.of(facet) for name, facet in counted.items()}
 
 
-def _query(service: Service, body: SearchBody, image: bytes | None, stored: Mapping[str, Stored]) -> Query:
+def _query(service: Service, body: SearchBody, *, image: bytes | None, stored: Mapping[str, Stored]) -> Query:
     if body.text is not None:
         return [Term(body.text)]
     if image is not None:

@@ -138,7 +138,8 @@ def _uploaded(files: Sequence[UploadFile], described: list[NewItem], about: dict
             pending.append(_Pending(name[:255], nothing, error=told))
             continue
         names.add(name)
-        pending.append(_Pending(name[:255], described[about[name]] if name in about else nothing, file.file.read()))
+        item = described[about[name]] if name in about else nothing
+        pending.append(_Pending(name[:255], item, data=file.file.read()))
     return pending
 
 
@@ -149,7 +150,7 @@ def _collection(service: Service, name: str) -> None:
     except CollectionNotFound:
         if name != service.collection:
             raise
-        spec = CollectionSpec(name, service.encoder.dim, "cosine", service.encoder.fingerprint)
+        spec = CollectionSpec(name, service.encoder.dim, metric="cosine", encoder=service.encoder.fingerprint)
         # Another first upload, or a job, may have made it meanwhile.
         with contextlib.suppress(CollectionExists):
             service.backend.create(spec)
@@ -167,9 +168,9 @@ def _read(service: Service, name: str, hold: Hold, one: _Pending, seen: dict[str
             raise ValueError("has neither a file nor a text")
         if _is_told_again(one, seen):
             return
-        read = Reader(
-            Source("folder", "uploads", (service.uploads.folder / name).resolve()), None, 0, service.limits.max_pixels
-        ).read(_entry(service, name, hold, one))
+        source = Source("folder", "uploads", root=(service.uploads.folder / name).resolve())
+        reader = Reader(source, ledger=None, max_words=0, max_pixels=service.limits.max_pixels)
+        read = reader.read(_entry(service, name, hold, one))
     except ImageError as error:
         one.error = image_reason(error)
     except ValueError as error:
@@ -216,7 +217,7 @@ def _entry(service: Service, name: str, hold: Hold, one: _Pending) -> Entry:
         suffix = _SUFFIXES.get(image.format or "", (image.format or "img").lower())
     file = f"{one.content}.{suffix}"
     service.uploads.keep(hold, name, file, one.data)
-    return Entry(file, "image", (about.text,) if about.text else (), about.metadata, id=about.id)
+    return Entry(file, "image", captions=(about.text,) if about.text else (), metadata=about.metadata, id=about.id)
 
 
 def _store(service: Service, name: str, hold: Hold, batch: list[_Pending]) -> None:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.http.schemas.common import ImageAddress, Text
 from backends.base import Modality
 from backends.urls import local_path
+from retrieval.turn import Turn
 
 if TYPE_CHECKING:
     from backends.base import Hit
@@ -29,6 +30,10 @@ class PastTurn(BaseModel):
     question: Text = Field(min_length=1, max_length=MAX_QUESTION_CHARS)
     answer: Text = Field(max_length=MAX_ANSWER_CHARS)
     query: Text = Field("", max_length=MAX_QUESTION_CHARS, description="The answer's `query`, if known.")
+
+    def turn(self) -> Turn:
+        """The turn itself, within the bounds of HTTP."""
+        return Turn(self.question, self.answer, self.query)
 
 
 class ChatBody(BaseModel):

@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.chat.check.claims import Claim
-from retrieval.chat.check.lexicon import same
+from retrieval.chat.check.lexicon import supports
 
 Verdict: TypeAlias = Literal["supported", "from_image", "unsupported", "no_claim"]
 TextVectors: TypeAlias = Callable[[Sequence[str]], NDArray[np.float32]]
@@ -54,8 +54,8 @@ class Sentence:
 
     text: str
     verdict: Verdict
-    citations: tuple[int, ...]
-    support: float
+    citations: tuple[int, ...] = ()
+    support: float = 0.0
     corrected: bool = False
 
 
@@ -106,7 +106,7 @@ class TextSupport:
         """Stems of the claim's content words of which `source` has neither the stem nor a near meaning."""
         missing = set()
         for word in set(claim.content) - source.stems:
-            known = {other: same(word, other) for other in source.content}
+            known = {other: supports(word, other) for other in source.content}
             if True in known.values():
                 continue
             near = [source.content[other] for other in known if len(other) > 1]

@@ -152,7 +152,7 @@ def _wider() -> dict[str, frozenset[str]]:
     return {name: frozenset(below) for name, below in found.items()}
 
 
-def same(claimed: str, given: str) -> bool | None:
+def supports(claimed: str, given: str) -> bool | None:
     """Whether `given` supports `claimed`, both stems: True, False where they exclude each other, None if unknown."""
     if claimed == given or given in _wider().get(claimed, ()):
         return True
