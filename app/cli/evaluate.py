@@ -16,7 +16,6 @@ from app.cli import options
 from app.cli.context import load_named, open_backend, waiting
 from app.cli.output import note, print_json, print_table
 from app.core.errors import CommandError
-from app.core.settings import Settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,14 +50,14 @@ class Measured:
     texts_per_s: float
 
 
+@options.grouped
 def evaluate_command(
     captions: Annotated[Path, typer.Argument(metavar="CAPTIONS", help="A manifest, e.g. captions.jsonl, or a folder.")],
+    *,
     backend: Annotated[
         str | None, typer.Option("--backend", metavar="URL", help="Search there, in a collection dropped afterwards.")
     ] = None,
-    encoder: options.Encoder = None,
-    device: options.Device = None,
-    precision: options.Precision = None,
+    chosen: options.EncoderFlags,
     as_json: options.Json = False,
 ) -> None:
     """Measure R@1, R@5, R@10 and the median rank, text to image and image to text.
@@ -66,9 +65,9 @@ def evaluate_command(
     Each line of CAPTIONS names a picture and its captions: {"file": "a.jpg", "captions": ["a dog", …]}.
     Nothing is kept: the search runs in memory by an exact scan, or in the store that --backend names.
     """
-    settings = Settings.load({"backend": backend or "exact://", "device": device, "precision": precision})
+    settings = options.load_settings(chosen, backend=backend or "exact://")
     pairs = read_pairs(captions)
-    model = load_named(encoder or settings.encoder, settings)
+    model = load_named(settings.encoder, settings)
     with contextlib.ExitStack() as stack:
         if backend is None:
             import backends

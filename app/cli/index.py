@@ -35,13 +35,11 @@ COMPACT_NOTE = (
 )
 
 
+@options.grouped
 def index(
     path: Annotated[str, typer.Argument(metavar="PATH", help="A folder, a file, a manifest, or - for JSON lines.")],
-    backend: options.Backend = None,
-    collection: options.Collection = None,
-    encoder: options.Encoder = None,
-    device: options.Device = None,
-    precision: options.Precision = None,
+    *,
+    chosen: options.SearchFlags,
     batch_size: Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Items at a time.")] = None,
     index_kind: Annotated[
         str, typer.Option("--index-kind", metavar="KIND", help="Of a new collection: auto, flat, hnsw or ivf.")
@@ -63,15 +61,7 @@ def index(
     pictures of over 100 megapixels, and what takes over 60 s of a processor or 2 GiB of memory to
     decode. Ctrl-C finishes the picture in hand; the next run goes on from there.
     """
-    settings = Settings.load(
-        {
-            "backend": backend,
-            "collection": collection,
-            "device": device,
-            "precision": precision,
-            "batch_size": batch_size,
-        }
-    )
+    settings = options.load_settings(chosen, batch_size=batch_size)
     from backends.base import IndexSpec
 
     try:
@@ -83,8 +73,8 @@ def index(
     source = open_source(path)
     with open_backend(settings) as store:
         is_new = settings.collection not in store.collections()
-        model = encoder_for(settings, store, encoder)
-        if is_new and model.name == "compact" and encoder is None:
+        model = encoder_for(settings, store, chosen.encoder)
+        if is_new and model.name == "compact" and chosen.encoder is None:
             note(COMPACT_NOTE)
         report = run(source, store, model, settings, prune=prune or prune_empty, prune_empty=prune_empty, spec=spec)
     finish(report, path, as_json=as_json, strict=strict)

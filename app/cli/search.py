@@ -48,8 +48,10 @@ if TYPE_CHECKING:
 MODALITIES = ("image", "text", "any")
 
 
+@options.grouped
 def search(
     words: Annotated[list[str] | None, typer.Argument(metavar="WORDS", help="What to look for.")] = None,
+    *,
     image: Annotated[list[Path] | None, typer.Option("--image", metavar="FILE", help="Look for this picture.")] = None,
     term: Annotated[
         list[str] | None,
@@ -78,14 +80,8 @@ def search(
     misses: Annotated[
         bool, typer.Option("--misses", help="Where nothing is relevant, show the nearest misses.")
     ] = False,
-    backend: options.Backend = None,
-    collection: options.Collection = None,
-    encoder: options.Encoder = None,
-    device: options.Device = None,
-    precision: options.Precision = None,
-    html: options.Html = None,
-    open_page: options.Open = False,
-    as_json: options.Json = False,
+    chosen: options.SearchFlags,
+    output: options.OutputFlags,
 ) -> None:
     """Find images by words, by pictures, or by both.
 
@@ -106,11 +102,9 @@ def search(
 
         # Before anything is opened: its packages are an extra.
         reranker = CrossEncoder()
-    settings = Settings.load(
-        {"backend": backend, "collection": collection, "device": device, "precision": precision, "k": k}
-    )
+    settings = options.load_settings(chosen, k=k)
     with open_backend(settings) as store:
-        retriever = open_retriever(settings, store, encoder)
+        retriever = open_retriever(settings, store, chosen.encoder)
         with waiting("searching"):
             kind = kind if modality is not None else default_modality(store, settings.collection, clause)
             gate = default_gate(query, settings, mode) if min_relevance is None else min_relevance or None
@@ -151,11 +145,13 @@ def search(
     if nearest and gate is not None:
         section = nothing_relevant(section, nearest, gate, misses=misses)
     shown = nearest if misses else None
-    deliver(section, settings, html, open_page=open_page, as_json=as_json, misses=shown, facets=counted)
+    deliver(section, settings, output, misses=shown, facets=counted)
 
 
+@options.grouped
 def similar(
     item_id: Annotated[str, typer.Argument(metavar="ID", help="An item's id, as search --json prints it.")],
+    *,
     modality: Annotated[
         str | None, typer.Option("--modality", metavar="KIND", help="image or text. Default: the item's own.")
     ] = None,
@@ -166,16 +162,13 @@ def similar(
     diversity: options.Diversity = 0.0,
     group_duplicates: options.GroupDuplicates = None,
     min_relevance: options.MinRelevance = None,
-    backend: options.Backend = None,
-    collection: options.Collection = None,
-    html: options.Html = None,
-    open_page: options.Open = False,
-    as_json: options.Json = False,
+    chosen: options.StoreFlags,
+    output: options.OutputFlags,
 ) -> None:
     """Find the items nearest to a stored one; no model is loaded for it."""
     kind = read_modality(modality, MODALITIES[:2])
     clause = read_where(where)
-    settings = Settings.load({"backend": backend, "collection": collection, "k": k})
+    settings = options.load_settings(chosen, k=k)
     with open_backend(settings) as store:
         retriever = stored_retriever(settings, store)
         item = retriever.get(item_id)
@@ -209,33 +202,27 @@ def similar(
     part = Part(text=item.text or place(item.uri), image=local_path(item.uri) if item.modality == "image" else None)
     facts = query_facts(where, offset, k=settings.k, gate=min_relevance)
     section = Section("Similar items", [part], hits, facts, offset + 1, nothing)
-    deliver(section, settings, html, open_page=open_page, as_json=as_json)
+    deliver(section, settings, output)
 
 
+@options.grouped
 def lookup(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A picture file.")],
+    *,
     where: options.WhereJson = None,
     k: options.K = None,
     offset: options.Offset = 0,
     effort: options.Effort = None,
     min_relevance: options.MinRelevance = None,
-    backend: options.Backend = None,
-    collection: options.Collection = None,
-    encoder: options.Encoder = None,
-    device: options.Device = None,
-    precision: options.Precision = None,
-    html: options.Html = None,
-    open_page: options.Open = False,
-    as_json: options.Json = False,
+    chosen: options.SearchFlags,
+    output: options.OutputFlags,
 ) -> None:
     """Find the texts of the collection that describe a picture best."""
     clause = read_where(where)
     require_file(image)
-    settings = Settings.load(
-        {"backend": backend, "collection": collection, "device": device, "precision": precision, "k": k}
-    )
+    settings = options.load_settings(chosen, k=k)
     with open_backend(settings) as store:
-        retriever = open_retriever(settings, store, encoder)
+        retriever = open_retriever(settings, store, chosen.encoder)
         with waiting("searching"):
             hits = retriever.lookup(
                 image, settings.k, where=clause, offset=offset, effort=effort, min_relevance=min_relevance
@@ -250,17 +237,18 @@ def lookup(
     part = Part(text=str(image), image=image)
     facts = query_facts(where, offset, k=settings.k, gate=min_relevance)
     section = Section("Texts for a picture", [part], hits, facts, offset + 1, nothing)
-    deliver(section, settings, html, open_page=open_page, as_json=as_json)
+    deliver(section, settings, output)
 
 
+@options.grouped
 def show(
     item_id: Annotated[str, typer.Argument(metavar="ID", help="An item's id.")],
-    backend: options.Backend = None,
-    collection: options.Collection = None,
+    *,
+    chosen: options.StoreFlags,
     as_json: options.Json = False,
 ) -> None:
     """Show one stored item: where it is, its text and its metadata."""
-    settings = Settings.load({"backend": backend, "collection": collection})
+    settings = options.load_settings(chosen)
     with open_backend(settings) as store:
         require_collection(settings, store)
         found = store.get(settings.collection, [item_id])
@@ -406,10 +394,8 @@ def query_facts(where: str | None, offset: int, *, k: int, gate: float | None = 
 def deliver(
     section: Section,
     settings: Settings,
-    html: Path | None,
+    output: options.OutputFlags,
     *,
-    open_page: bool,
-    as_json: bool,
     misses: Sequence[Result] | None = None,
     facets: Mapping[str, Facet] | None = None,
 ) -> None:
@@ -418,17 +404,17 @@ def deliver(
     misses: what the section shows though nothing of it is relevant.
     """
     hits: Sequence[Hit] = section.hits
-    if html is not None or open_page:
+    if output.html is not None or output.open_page:
         from app.cli.results_page import render
         from backends.redaction import shown
 
-        path = html or settings.home / "results.html"
+        path = output.html or settings.home / "results.html"
         title = section.parts[0].text or section.title
         write_atomically(path, render(title, [section], [f"collection {settings.collection}", shown(settings.backend)]))
         note(f"results page: {path.absolute()}")
-        if open_page and not webbrowser.open(path.absolute().as_uri()):
+        if output.open_page and not webbrowser.open(path.absolute().as_uri()):
             note(f"note: no browser could be opened; open {path.absolute()} yourself")
-    if as_json:
+    if output.as_json:
         found = [hit_object(hit) for hit in hits]
         answer: dict[str, Any] = {"hits": [], "misses": found} if misses else {"hits": found}
         if facets is not None:

@@ -192,6 +192,7 @@ class TestSearch:
         (["search", "red", "--where", "[]"], 2, "JSON object"),
         (["search", "red", "--modality", "sound"], 2, "image, text, any"),
         (["search", "red", "--precision", "fp8"], 2, "precision"),
+        (["search", "red", "--encoder", ""], 2, "encoder must be a non-empty string"),
         (["search", "--terms", 'a "b'], 2, "quotation mark"),
         (["search", "--image", "missing.png"], 1, "missing.png"),
         (["search", "--term", "image:missing.png"], 1, "missing.png"),
