@@ -28,7 +28,7 @@ class Limits:
     max_large_bodies, large_body_bytes: bodies over so many bytes, or of unknown length, that are taken at a time.
     max_chats: questions that are answered at a time.
     max_decoding, decoding_wait_s: requests that hold decoded images at a time, and how long others wait for that;
-    max_glances: pictures of a chat beside them, which are only decoded and made small.
+    max_preview_decodes: pictures of a chat beside them, which are only decoded and made small.
     picture_bytes, picture_s: memory, and seconds of a processor, that decoding one picture may take.
     max_fetches, fetch_s: images fetched from allowed hosts at a time, each of `max_body_bytes` at most, and how
     long one may take.
