@@ -306,8 +306,8 @@ async def ends_with_done_job(response: httpx.Response) -> tuple[Any, Fault | Non
     if job is None or job["state"] != "done":
         state = "no event" if job is None else f"job {job['state']}: {job['error']}"
         return None, Fault(state)
-    aside = job["report"]["quarantined_count"]
-    return job, Fault(f"{aside} files were set aside") if aside else None
+    skipped = job["report"]["quarantined_count"]
+    return job, Fault(f"{skipped} files were skipped") if skipped else None
 
 
 async def events(response: httpx.Response) -> AsyncIterator[tuple[str, Any]]:

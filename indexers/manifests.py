@@ -72,7 +72,7 @@ class _Notes:
 def read_manifest(name: str, text: str, *, with_ids: bool = False) -> Table:
     """The rows of a manifest's text; `name` ends in .jsonl, .ndjson, .csv or .tsv and is used in reasons.
 
-    with_ids: an ``id`` column is the record's id rather than metadata. A malformed line is set aside
+    with_ids: an ``id`` column is the record's id rather than metadata. A malformed line is quarantined
     with its number, the rest goes on. Raises `Unreadable` for a table without usable header.
     """
     table, notes = Table(), _Notes()

@@ -99,9 +99,9 @@ def read_pairs(path: Path) -> Pairs:
     source = open_source(path)
     listing = source.listing()
     for item in listing.quarantined[:MAX_NOTED]:
-        note(f"note: left out {item.path}: {item.reason}")
+        note(f"note: skipped {item.path} ({item.reason})")
     if len(listing.quarantined) > MAX_NOTED:
-        note(f"note: left out {len(listing.quarantined) - MAX_NOTED:,} more")
+        note(f"note: skipped {len(listing.quarantined) - MAX_NOTED:,} more")
     entries = [entry for entry in listing.entries if entry.kind == "image" and entry.captions]
     if not entries:
         raise CommandError(

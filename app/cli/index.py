@@ -1,4 +1,4 @@
-"""The command that indexes: live progress, what was set aside, and a Ctrl-C that loses nothing."""
+"""The command that indexes: live progress, what was skipped, and a Ctrl-C that loses nothing."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def index(
     prune_empty: Annotated[
         bool, typer.Option("--prune-empty", help="Prune even where PATH has nothing left in it.")
     ] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if a file had to be set aside.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if a file had to be skipped.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Index pictures and texts; run it again to take in only what is new or has changed.
 
     A folder is read with all below it, captions from name.txt beside name.jpg, or from captions.jsonl,
-    .csv or .tsv. Files that cannot be read are set aside and listed with the reason; so are
+    .csv or .tsv. Files that cannot be read are skipped and listed with the reason; so are
     pictures of over 100 megapixels, and what takes over 60 s of a processor or 2 GiB of memory to
     decode. Ctrl-C finishes the picture in hand; the next run goes on from there.
     """
@@ -183,7 +183,7 @@ def describe(progress: Progress) -> str:
     if progress.remaining_s is not None and progress.remaining_s >= 1:
         parts.append(f"{duration(progress.remaining_s)} left")
     if progress.quarantined:
-        parts.append(f"{progress.quarantined:,} set aside")
+        parts.append(f"{progress.quarantined:,} skipped")
     return ", ".join(parts)
 
 
@@ -223,9 +223,9 @@ def progress_line() -> Iterator[Any]:
 def finish(report: IndexReport, path: str, *, as_json: bool, strict: bool) -> None:
     """Give out the report and leave with the exit code that tells how it went."""
     for item in report.quarantined[:MAX_LISTED]:
-        note(f"set aside: {item.path}: {item.reason}")
+        note(f"skipped {item.path} ({item.reason})")
     if len(report.quarantined) > MAX_LISTED:
-        note(f"set aside: {len(report.quarantined) - MAX_LISTED:,} more; --json lists them all")
+        note(f"skipped {len(report.quarantined) - MAX_LISTED:,} more; --json lists them all")
     if as_json:
         print_json(report.to_dict())
     else:
@@ -252,7 +252,7 @@ def summary(report: IndexReport) -> str:
             ("updated", report.updated),
             ("duplicates", report.duplicates),
             ("pruned", report.pruned),
-            ("set aside", len(report.quarantined)),
+            ("skipped", len(report.quarantined)),
         )
         if number
     ]
