@@ -75,7 +75,7 @@ def evaluate_command(
             store = stack.enter_context(backends.connect("exact://"))
         else:
             store = stack.enter_context(open_backend(settings))
-        measured = measure(pairs, model, store)
+        measured = measure_both_ways(pairs, model, store)
     note(
         f"{measured.images:,} images at {measured.images_per_s:.1f}/s, {measured.texts:,} texts at "
         f"{measured.texts_per_s:.1f}/s, encoder {model.name}"
@@ -110,7 +110,7 @@ def read_pairs(path: Path) -> Pairs:
     return Pairs([source.root / entry.path for entry in entries], [entry.captions for entry in entries])
 
 
-def measure(pairs: Pairs, encoder: Encoder, backend: Backend) -> Measured:
+def measure_both_ways(pairs: Pairs, encoder: Encoder, backend: Backend) -> Measured:
     """Index the pairs into a collection of its own, search both ways, and drop it.
 
     Raises `EvaluationError`, `BackendError`, or CommandError when no picture can be read.

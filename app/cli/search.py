@@ -109,7 +109,7 @@ def search(
             kind = kind if modality is not None else default_modality(store, settings.collection, clause)
             gate = default_gate(query, settings, mode) if min_relevance is None else min_relevance or None
 
-            def find(least: float | None) -> list[Result]:
+            def searched(least: float | None) -> list[Result]:
                 return retriever.search(
                     query,
                     settings.k,
@@ -124,8 +124,8 @@ def search(
                     reranker=reranker,
                 )
 
-            hits = find(gate)
-            nearest = find(None) if gate is not None and not hits else None
+            hits = searched(gate)
+            nearest = searched(None) if gate is not None and not hits else None
             nothing = NOTHING_FOUND
             if not hits and not nearest:
                 nothing = nothing_found(

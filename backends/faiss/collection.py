@@ -33,7 +33,7 @@ from backends.faiss.records import (
     storable,
     translate_errors,
 )
-from backends.faiss.search import find, find_text, known_selection, read_hits
+from backends.faiss.search import find_text, known_selection, nearest_positions, read_hits
 from backends.faiss.snapshot import Floats, Snapshot, read_snapshot
 
 COMPACT_SHARE = 0.2
@@ -41,7 +41,7 @@ COPY_BYTES = 1 << 26
 T = TypeVar("T")
 
 
-class Collection:
+class CollectionHandle:
     """Reads and writes of one collection; thread-safe. The caller holds the writer's lock for writes."""
 
     def __init__(self, folder: Path) -> None:
@@ -143,7 +143,7 @@ class Collection:
             known, selection = known_selection(snapshot, where)
             if known:
                 # The read of the hits also reads the version: when it is the snapshot's, one statement did it all.
-                found = find(snapshot, queries, k, selection, effort)
+                found = nearest_positions(snapshot, queries, k, selection, effort)
                 connection = self.connections.take()
                 try:
                     hits = read_hits(connection, snapshot, found, k, self.spec.metric == "cosine")
@@ -156,7 +156,7 @@ class Collection:
                 if hits is not None:
                     return hits
         with self.reading() as (connection, snapshot):
-            found = find(snapshot, queries, k, snapshot.selection(connection, where), effort)
+            found = nearest_positions(snapshot, queries, k, snapshot.selection(connection, where), effort)
             hits = read_hits(connection, snapshot, found, k, self.spec.metric == "cosine")
         if hits is None:
             raise Corrupt(

@@ -36,7 +36,9 @@ class Found:
     exact: bool
 
 
-def find(snapshot: Snapshot, queries: Floats, k: int, selection: Selection | None, effort: float | None) -> list[Found]:
+def nearest_positions(
+    snapshot: Snapshot, queries: Floats, k: int, selection: Selection | None, effort: float | None
+) -> list[Found]:
     """The best k positions among `selection` (all when `None`) for each query."""
     plan = _plan(snapshot, k, selection, effort)
     if plan is None:

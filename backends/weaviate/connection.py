@@ -41,7 +41,7 @@ _GONE = re.compile(
 )
 
 
-class Refused(BackendError):
+class ServerRefused(BackendError):
     """The server's answer to a call it did not carry out; `text` is its own words."""
 
     def __init__(self, message: str, text: str) -> None:
@@ -201,7 +201,7 @@ class WeaviateServer:
                 f"Weaviate at {self.address} takes no more writes ({line}): its disk is nearly full; free space on "
                 "it, then set the collection's shards to READY"
             )
-        return Refused(f"Weaviate at {self.address} refuses: {line}", line)
+        return ServerRefused(f"Weaviate at {self.address} refuses: {line}", line)
 
     def call(self, method: str, request: Any, *, timeout_s: float = QUERY_S, retry: bool = True) -> Any:
         """One gRPC call. Waits for a server that starts again, and sends it again unless not to `retry`."""
