@@ -20,7 +20,7 @@ from backends.base import Capabilities, CollectionSpec
 from backends.checks import COLLECTION_NAME
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Unavailable
 from backends.qdrant.connection import open_client
-from backends.qdrant.engine import Floats, Found, Plan, Point, Row
+from backends.qdrant.driver import Floats, Found, Plan, Point, Row
 from backends.qdrant.errors import as_backend_error
 from backends.qdrant.payload import DENSE, SPARSE, STORED, TOKENS
 from backends.qdrant.store import OVERSAMPLING, QdrantStore
@@ -60,7 +60,7 @@ class Place:
         return self.spec.name
 
 
-class ClientEngine:
+class ClientDriver:
     """Collections behind a `QdrantClient`: of a server, or in local mode, which one thread at a time may use."""
 
     dialect = ClientDialect()
@@ -286,7 +286,7 @@ class QdrantBackend(QdrantStore[Place]):
         within ten seconds when nothing answers or the key is refused, ValueError for a malformed URL.
         """
         client, address, _ = open_client(url)
-        return cls(ClientEngine(client, address, local=False))
+        return cls(ClientDriver(client, address, local=False))
 
 
 class QdrantLocalBackend(QdrantStore[Place]):
@@ -309,7 +309,7 @@ class QdrantLocalBackend(QdrantStore[Place]):
                 "for Qdrant in a folder write qdrant-edge:///dir"
             )
         client = QdrantClient(location=":memory:", force_disable_check_same_thread=True)
-        return cls(ClientEngine(client, url, local=True))
+        return cls(ClientDriver(client, url, local=True))
 
 
 def _is_ours(name: str) -> bool:

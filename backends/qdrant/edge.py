@@ -26,10 +26,10 @@ from backends.base import Capabilities, CollectionSpec
 from backends.checks import COLLECTION_NAME
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Corrupt, Locked, Unavailable
 from backends.locks import FolderLock, require_writable
+from backends.qdrant.driver import Floats, Found, Plan, Point, Row
 from backends.qdrant.edge_config import EdgeDialect, config_of, params_of
 from backends.qdrant.edge_disk import sync, write_through
 from backends.qdrant.edge_payload import WANTED, packed, unpacked
-from backends.qdrant.engine import Floats, Found, Plan, Point, Row
 from backends.qdrant.payload import DENSE, SPARSE, TOKENS
 from backends.qdrant.store import QdrantStore
 from backends.urls import parse_folder_url
@@ -73,7 +73,7 @@ class _EdgeHandle:
         self.logged_bytes = 0
 
 
-class EdgeEngine:
+class EdgeDriver:
     """The shards of one folder. A shard takes calls from any thread; writes to one are made one after another.
 
     Locks are taken in one order: a collection's `writer` first, then the store's `_mutex`, which nobody holds while
@@ -390,7 +390,7 @@ class QdrantEdgeBackend(QdrantStore[_EdgeHandle]):
         The folder is made if need be. ValueError for a URL of another form, `Unavailable` when another
         store has the folder open or it cannot be written.
         """
-        return cls(EdgeEngine(parse_folder_url(url, "qdrant-edge")))
+        return cls(EdgeDriver(parse_folder_url(url, "qdrant-edge")))
 
 
 def _vectors(wanted: bool) -> list[str] | bool:

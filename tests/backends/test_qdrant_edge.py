@@ -228,7 +228,7 @@ def test_what_the_engine_raises_is_one_line_that_names_the_folder(tmp_path: Path
     with connect(url_of(tmp_path)) as backend:
         backend.create(CollectionSpec("c", 4))
         assert backend.count("c") == 0
-        collection = backend._engine.find("c")  # type: ignore[attr-defined]
+        collection = backend._driver.find("c")  # type: ignore[attr-defined]
         whole, collection.shard = collection.shard, Broken()
         with pytest.raises(Unavailable, match=r"disk of .* is full"):
             backend.upsert("c", [Record("a", np.ones(4, np.float32))])
@@ -257,7 +257,7 @@ def test_urls_name_a_folder(tmp_path: Path) -> None:
 
 
 def indexed(backend: Backend) -> set[str]:
-    return set(backend._engine.find("c").shard.info().payload_schema)  # type: ignore[attr-defined]
+    return set(backend._driver.find("c").shard.info().payload_schema)  # type: ignore[attr-defined]
 
 
 def test_a_field_is_indexed_when_a_filter_names_it_and_a_record_has_it(tmp_path: Path) -> None:
@@ -337,7 +337,7 @@ def test_points_with_each_field_by_itself_are_read_too(tmp_path: Path) -> None:
     record = Record("a'\"é", np.ones(8, np.float32), "text", "some words", None, {"n": 1.5, "tags": ["x"]})
     with connect(url_of(tmp_path)) as backend:
         backend.create(CollectionSpec("c", 8))
-        shard = backend._engine.find("c").shard
+        shard = backend._driver.find("c").shard
         vector = np.asarray(record.vector)
         point = qe.Point(point_id(record.id), {DENSE: (vector / np.linalg.norm(vector)).tolist()}, payload_of(record))
         shard.update(qe.UpdateOperation.upsert_points([point]))

@@ -47,7 +47,7 @@ class Handle(Protocol):
 H = TypeVar("H", bound=Handle)
 
 
-class Engine(Protocol[H]):
+class Driver(Protocol[H]):
     """One Qdrant: points in and out. Every call raises `BackendError`s, `CollectionNotFound` among them.
 
     An operation calls `find` once and gives the handle to all else that it calls. Where the collection was dropped
