@@ -85,7 +85,7 @@ class ServerUrl:
             raise ValueError(f"{self.address}: option {name} must be true or false")
         return value in TRUE if value else default
 
-    def number(self, name: str, default: int, highest: int = 65_535) -> int:
+    def number(self, name: str, default: int, *, highest: int = 65_535) -> int:
         """A positive whole number."""
         value = self.options.get(name)
         if value is None:
@@ -104,7 +104,7 @@ def place_of(url: str) -> str:
         return shown(url)
 
 
-def parse_server_url(url: str, scheme: str, port: int, known: Collection[str], *, keyed: bool = False) -> ServerUrl:
+def parse_server_url(url: str, scheme: str, *, port: int, known: Collection[str], keyed: bool = False) -> ServerUrl:
     """The parts of ``scheme://host[:port][?option=value&...]``; `port` where the URL names none.
 
     With `keyed` a key may stand before the host: ``scheme://:KEY@host`` (percent-escaped where it must be).

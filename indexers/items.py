@@ -156,7 +156,7 @@ class Reader:
         text = entry.text or ""
         digest = digest_of(text.encode())
         metadata: Metadata = {**entry.metadata, "source": self.source.name}
-        record = Record(entry.id or f"txt-{digest}", None, "text", text, None, metadata)
+        record = Record(entry.id or f"txt-{digest}", None, "text", text, metadata=metadata)
         return Item(entry, digest, [Planned(record, text)])
 
     def _place(self, path: str) -> Metadata:

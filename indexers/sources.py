@@ -182,7 +182,7 @@ class _Described:
         """
         if row.file is None:
             text = "\n".join(row.captions)
-            self.texts.append(Entry(f"{name}:{row.line}", "text", (), row.metadata, text, row.id))
+            self.texts.append(Entry(f"{name}:{row.line}", "text", metadata=row.metadata, text=text, id=row.id))
             return
         path = locate(root, folder, row.file)
         entry = self.files.setdefault(path, Entry(path, kind_of(path) or "image", id=row.id))

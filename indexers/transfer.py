@@ -128,7 +128,14 @@ def transfer(
     target.flush(spec.name)
     count, error = _verify(until_stopped(pages(), stop), spec, target)
     extra = target.count(spec.name) - count
-    return TransferReport(written, unchanged, extra, error, None, time.monotonic() - started)
+    return TransferReport(
+        written=written,
+        unchanged=unchanged,
+        extra=extra,
+        vector_error=error,
+        parity=None,
+        seconds=time.monotonic() - started,
+    )
 
 
 def until_stopped(pages: Iterable[Page], stop: threading.Event | None) -> Iterator[Page]:

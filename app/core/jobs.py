@@ -297,7 +297,11 @@ class _Last:
     """Passes progress on, and keeps the last of it."""
 
     tell: Callable[[Progress], None]
-    progress: Progress = field(default_factory=lambda: Progress(WAITING, 0, None, 0.0, None, 0, ""))
+    progress: Progress = field(
+        default_factory=lambda: Progress(
+            stage=WAITING, done=0, total=None, rate_per_s=0.0, remaining_s=None, quarantined=0, path=""
+        )
+    )
 
     def __call__(self, progress: Progress) -> None:
         self.progress = progress

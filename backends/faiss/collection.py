@@ -146,7 +146,7 @@ class CollectionHandle:
                 found = nearest_positions(snapshot, queries, k, selection, effort)
                 connection = self.connections.take()
                 try:
-                    hits = read_hits(connection, snapshot, found, k, self.spec.metric == "cosine")
+                    hits = read_hits(connection, snapshot, found, k, bounded=self.spec.metric == "cosine")
                     self.connections.check_unchanged(connection)
                 except sqlite3.Error:
                     with translate_errors(self.connections.path):
@@ -157,7 +157,7 @@ class CollectionHandle:
                     return hits
         with self.reading() as (connection, snapshot):
             found = nearest_positions(snapshot, queries, k, snapshot.selection(connection, where), effort)
-            hits = read_hits(connection, snapshot, found, k, self.spec.metric == "cosine")
+            hits = read_hits(connection, snapshot, found, k, bounded=self.spec.metric == "cosine")
         if hits is None:
             raise Corrupt(
                 f"{self.connections.path} and the vector files beside it disagree: restore both from a backup"
@@ -167,7 +167,7 @@ class CollectionHandle:
     def search_text(self, query: str, k: int, where: Where | None) -> list[Hit]:
         with self.reading() as (connection, snapshot):
             found = find_text(connection, snapshot, query, k, snapshot.selection(connection, where))
-            hits = read_hits(connection, snapshot, [found], k, False)
+            hits = read_hits(connection, snapshot, [found], k, bounded=False)
         if hits is None:
             raise Corrupt(f"{self.connections.path}: its keyword index names rows that are not there")
         return hits[0]
@@ -252,13 +252,13 @@ class CollectionHandle:
             if current is not None and current.covered == len(snapshot.rows) and current.sort == wanted:
                 return
             name = f"graph-{snapshot.generation}-{snapshot.version + 1}.faiss"
-            text = self._build(snapshot.vectors, wanted, snapshot, self.folder / name)
+            text = self._build(snapshot.vectors, wanted, grown_from=snapshot, path=self.folder / name)
         if text != snapshot.index_text:
             with self._write() as (connection, now):
                 self._commits(connection, now, "index_file = ?", (text,))
             self._committed = now.version + 1
 
-    def _build(self, vectors: Floats, wanted: tuple[str, str], grown_from: Snapshot | None, path: Path) -> str:
+    def _build(self, vectors: Floats, wanted: tuple[str, str], *, grown_from: Snapshot | None, path: Path) -> str:
         previous = None if grown_from is None else grown_from.index
         try:
             index, trained = build_index(self.spec, vectors, wanted, previous, self.folder)
@@ -281,7 +281,7 @@ class CollectionHandle:
             if wanted is not None:
                 vectors, _ = self.files.map(generation, len(kept))
                 name = f"graph-{generation}-{now.version + 1}.faiss"
-                text = self._build(vectors, wanted, None, self.folder / name)
+                text = self._build(vectors, wanted, grown_from=None, path=self.folder / name)
             connection.execute("DELETE FROM dead")
             connection.execute("INSERT INTO words (words) VALUES ('optimize')")
             self._commits(

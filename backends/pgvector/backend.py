@@ -223,7 +223,7 @@ class PostgresBackend(Backend):
     def flush(self, name: str) -> None:
         def work(connection: Connection, _: StoredCollection) -> None:
             collection = self._find(connection, name, fresh=True)
-            rows = _count(connection, collection, None)
+            rows = _count(connection, collection, where=None)
             if rebuild_is_faster(connection, collection, rows):
                 drop_index(connection, collection)
             maintain(connection, collection)

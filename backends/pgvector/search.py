@@ -148,7 +148,7 @@ class Searcher:
         elif effort is not None:
             settings["hnsw.ef_search"] = str(ef_search(effort))
         params = [{**filtering, "query": query} for query in queries]
-        found = _fetch(connection, statement, params, settings)
+        found = _fetch(connection, statement, params, settings=settings)
         return [_hits(rows, q, collection.spec.metric, exact=False) for rows, q in zip(found, queries, strict=True)]
 
     def _scan(
@@ -166,7 +166,7 @@ class Searcher:
         ordering = "value" if collection.spec.metric == "cosine" else distance
         statement = f"SELECT {COLUMNS}, {value} FROM {collection.table} WHERE {text} ORDER BY {ordering}, id LIMIT {k}"  # noqa: S608
         params = [{**filtering, "query": query} for query in queries]
-        found = _fetch(connection, statement, params, {})
+        found = _fetch(connection, statement, params, settings={})
         return [_hits(rows, q, collection.spec.metric, exact=True) for rows, q in zip(found, queries, strict=True)]
 
 
@@ -180,7 +180,7 @@ def _value(collection: StoredCollection, distance: str) -> str:
 
 
 def _fetch(
-    connection: Connection, statement: str, batches: Sequence[Mapping[str, object]], settings: Mapping[str, str]
+    connection: Connection, statement: str, batches: Sequence[Mapping[str, object]], *, settings: Mapping[str, str]
 ) -> list[list[Row]]:
     """The rows of one statement for each set of parameters, many statements to a round trip."""
     query = statement.encode()

@@ -87,7 +87,7 @@ class ClientDriver:
             if name is not None:
                 # Whatever went wrong, the collection may no longer be the one that was remembered.
                 self._known.pop(name, None)
-            raise as_backend_error(error, self.address, name) from error
+            raise as_backend_error(error, self.address, name=name) from error
 
     def names(self) -> list[str]:
         with self._calling() as client:
@@ -171,7 +171,7 @@ class ClientDriver:
         with self._calling(at.name) as client:
             client.upsert(PREFIX + at.name, structs, wait=True)
 
-    def retrieve(self, at: Place, ids: Sequence[str], payload: bool, vectors: bool) -> list[Row]:
+    def retrieve(self, at: Place, ids: Sequence[str], *, payload: bool, vectors: bool) -> list[Row]:
         wanted = list(STORED) if payload else False
         with self._calling(at.name) as client:
             rows = client.retrieve(PREFIX + at.name, list(ids), wanted, [DENSE] if vectors else False)
@@ -193,7 +193,7 @@ class ClientDriver:
         # Local mode scans whatever it is asked.
         return 0 if self._local else None
 
-    def scroll(self, at: Place, start: str | None, limit: int, condition: Any | None, vectors: bool) -> list[Row]:
+    def scroll(self, at: Place, start: str | None, limit: int, condition: Any | None, *, vectors: bool) -> list[Row]:
         with self._calling(at.name) as client:
             rows, _ = client.scroll(
                 PREFIX + at.name,

@@ -292,7 +292,7 @@ class EdgeDriver:
         self._update(at, qe.UpdateOperation.upsert_points(prepared))
         at.logged_bytes += size_bytes
 
-    def retrieve(self, at: _EdgeHandle, ids: Sequence[str], payload: bool, vectors: bool) -> list[Row]:
+    def retrieve(self, at: _EdgeHandle, ids: Sequence[str], *, payload: bool, vectors: bool) -> list[Row]:
         with self._using(at, "reading") as shard:
             return [_row(r) for r in shard.retrieve(list(ids), WANTED if payload else False, _vectors(vectors))]
 
@@ -312,7 +312,9 @@ class EdgeDriver:
                 return int(shard.info().points_count)
             return int(shard.count(qe.CountRequest(exact=False, filter=condition)))
 
-    def scroll(self, at: _EdgeHandle, start: str | None, limit: int, condition: Any | None, vectors: bool) -> list[Row]:
+    def scroll(
+        self, at: _EdgeHandle, start: str | None, limit: int, condition: Any | None, *, vectors: bool
+    ) -> list[Row]:
         request = qe.ScrollRequest(
             offset=start, limit=limit, filter=condition, with_payload=WANTED, with_vector=_vectors(vectors)
         )

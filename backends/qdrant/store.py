@@ -80,7 +80,9 @@ class QdrantStore(Backend, Generic[H]):
         wanted = list(dict.fromkeys(points.values()))
         found: dict[str, Record] = {}
         for start in range(0, len(wanted), BATCH):
-            for _, payload, vector in self._driver.retrieve(at, wanted[start : start + BATCH], True, with_vectors):
+            for _, payload, vector in self._driver.retrieve(
+                at, wanted[start : start + BATCH], payload=True, vectors=with_vectors
+            ):
                 record = record_of(payload, vector)
                 found[record.id] = record
         return [found[i] for i in ids if i in points and i in found]
@@ -108,7 +110,7 @@ class QdrantStore(Backend, Generic[H]):
         if points:
             with self._driver.writing(at):
                 for start in range(0, len(points), BATCH):
-                    there = self._driver.retrieve(at, points[start : start + BATCH], False, False)
+                    there = self._driver.retrieve(at, points[start : start + BATCH], payload=False, vectors=False)
                     if there:
                         self._driver.delete_ids(at, [row[0] for row in there])
                     n += len(there)
@@ -143,7 +145,7 @@ class QdrantStore(Backend, Generic[H]):
     def _is_there(self, at: H, field: str) -> bool:
         """Whether any record has the field. Its name is among the keywords, which are always indexed."""
         named = self._driver.dialect.combine(must=[self._driver.dialect.has_any([field])])
-        return bool(self._driver.scroll(at, None, 1, named, False))
+        return bool(self._driver.scroll(at, start=None, limit=1, condition=named, vectors=False))
 
     def search(
         self,
@@ -230,7 +232,7 @@ class QdrantStore(Backend, Generic[H]):
     ) -> Iterator[Page]:
         check_batch(batch)
         at = self._driver.find(name)
-        for rows in self._rows(at, cursor, batch, None, vectors=with_vectors):
+        for rows in self._rows(at, cursor, batch, condition=None, vectors=with_vectors):
             yield Page([record_of(payload, vector) for _, payload, vector in rows], rows[-1][0])
 
     def _rows(
@@ -245,7 +247,7 @@ class QdrantStore(Backend, Generic[H]):
             start = None if after is None else id_after(after)
             if after is not None and start is None:
                 return
-            rows = self._driver.scroll(at, start, batch, condition, vectors)
+            rows = self._driver.scroll(at, start, batch, condition, vectors=vectors)
             if rows:
                 yield rows
             if len(rows) < batch:

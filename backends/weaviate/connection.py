@@ -60,7 +60,7 @@ class WeaviateServer:
     def __init__(self, url: ServerUrl) -> None:
         self.url = url
         self.address = url.address
-        self._timeout_s: float = url.number("timeout", CONNECT_S, 3600)
+        self._timeout_s: float = url.number("timeout", CONNECT_S, highest=3600)
         self.version = ""
         self.key = url.key or os.environ.get(KEY_VARIABLE) or None
         bearer = f"Bearer {self.key}" if self.key else None
@@ -91,7 +91,7 @@ class WeaviateServer:
 
         Raises `Unavailable` naming address and remedy.
         """
-        server = cls(parse_server_url(url, "weaviate", HTTP_PORT, OPTIONS, keyed=True))
+        server = cls(parse_server_url(url, "weaviate", port=HTTP_PORT, known=OPTIONS, keyed=True))
         if within_s is not None:
             server._timeout_s = min(server._timeout_s, within_s)
         try:

@@ -114,7 +114,15 @@ def fit_null(scores: Floats, population: int, related: NDArray[np.bool_] | None 
     tail = _tail(table) if population > n else 0.0
     background = _gumbel_cdf(above, location, scale)
     location += tail * float(np.log(max(population / n, 1.0)))
-    return Null(hubness, slope, middle, (low, high), location, scale, background)
+    return Null(
+        hubness=hubness,
+        slope=slope,
+        middle=middle,
+        bounds=(low, high),
+        location=location,
+        scale=scale,
+        background=background,
+    )
 
 
 def extremal_coefficient(first: Null, second: Null) -> float:

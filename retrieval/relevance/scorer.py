@@ -333,7 +333,7 @@ class RelevanceScorer:
             found = (
                 self._nearest_texts()
                 if modality == "text"
-                else nearest(calibrator.backend, calibrator.collection, self.vector, modality, 1)
+                else nearest(calibrator.backend, calibrator.collection, self.vector, modality, count=1)
             )
             best = self._alone([hit.score for hit in found[:1]], modality)
             self._reached[modality] = float(best[0]) if best is not None and len(best) else 0.0
@@ -342,7 +342,7 @@ class RelevanceScorer:
     def _nearest_texts(self) -> list[Hit]:
         if self._texts is None:
             calibrator = self.calibrator
-            self._texts = nearest(calibrator.backend, calibrator.collection, self.vector, "text", CONSULTED)
+            self._texts = nearest(calibrator.backend, calibrator.collection, self.vector, "text", count=CONSULTED)
         return self._texts
 
     def _of_words(self) -> bool:

@@ -118,7 +118,7 @@ def _check(body: CompletionBody) -> None:
         )
     if body.stream_options is not None and not body.stream:
         raise WrongRequest(
-            "The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options", None
+            "The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options", code=None
         )
     for name, refused, what in (
         ("n", body.n not in (None, 1), "there is one answer: leave 'n' out, or set it to 1"),
