@@ -78,7 +78,7 @@ class ServerUrl:
     def __repr__(self) -> str:
         return f"ServerUrl({self.address})"
 
-    def flag(self, name: str, default: bool) -> bool:
+    def flag(self, name: str, *, default: bool) -> bool:
         """A yes-or-no option."""
         value = self.options.get(name, "").lower()
         if value and value not in TRUE + FALSE:

@@ -222,7 +222,13 @@ def measure_parity(
         overlaps.append(len(shared) / max(1, len(left)))
         pairs = [abs(hit.score - scores[hit.id]) for hit in right if hit.id in scores]
         difference = max([difference, *pairs])
-    return Parity(len(vectors), k, float(np.mean(overlaps)), min(overlaps), difference)
+    return Parity(
+        queries=len(vectors),
+        k=k,
+        mean_overlap=float(np.mean(overlaps)),
+        least_overlap=min(overlaps),
+        score_difference=difference,
+    )
 
 
 def _sample(

@@ -126,8 +126,8 @@ def measure_both_ways(pairs: Pairs, encoder: Encoder, backend: Backend) -> Measu
         text_vectors = _in_batches(encoder.encode_texts, texts)
     text_s = time.perf_counter() - started
     with _filled(backend, encoder, image_vectors, text_vectors) as name, waiting("searching both ways"):
-        to_images = _rankings(backend, name, text_vectors, "image", len(kept))
-        to_texts = _rankings(backend, name, image_vectors, "text", len(texts))
+        to_images = _rankings(backend, name, text_vectors, "image", depth=len(kept))
+        to_texts = _rankings(backend, name, image_vectors, "text", depth=len(texts))
     from retrieval.evaluation import ranking_report
 
     answers: list[set[str]] = [set() for _ in kept]
@@ -137,7 +137,9 @@ def measure_both_ways(pairs: Pairs, encoder: Encoder, backend: Backend) -> Measu
         "text_to_image": ranking_report(to_images, [{f"image-{position}"} for position in owner]),
         "image_to_text": ranking_report(to_texts, answers),
     }
-    return Measured(report, len(kept), len(texts), len(kept) / image_s, len(texts) / text_s)
+    return Measured(
+        report, images=len(kept), texts=len(texts), images_per_s=len(kept) / image_s, texts_per_s=len(texts) / text_s
+    )
 
 
 def encode_images(paths: Sequence[Path], encoder: Encoder) -> tuple[list[int], NDArray[np.float32]]:
@@ -194,7 +196,7 @@ def _filled(
 
 
 def _rankings(
-    backend: Backend, name: str, queries: NDArray[np.float32], modality: Modality, depth: int
+    backend: Backend, name: str, queries: NDArray[np.float32], modality: Modality, *, depth: int
 ) -> list[list[str]]:
     """For each query the ids of the best items of `modality`, best first, down to `MAX_RANK`."""
     from backends.base import Compare

@@ -141,7 +141,7 @@ def search(
 
     title = "Search" if len(query) == 1 else "Composed search"
     facts = query_facts(where, offset, k=settings.k, gate=gate)
-    section = Section(title, parts_of(query), hits, facts, offset + 1, nothing)
+    section = Section(title, parts_of(query), hits, facts=facts, first_rank=offset + 1, nothing=nothing)
     if nearest and gate is not None:
         section = nothing_relevant(section, nearest, gate, misses=misses)
     shown = nearest if misses else None
@@ -201,7 +201,7 @@ def similar(
 
     part = Part(text=item.text or place(item.uri), image=local_path(item.uri) if item.modality == "image" else None)
     facts = query_facts(where, offset, k=settings.k, gate=min_relevance)
-    section = Section("Similar items", [part], hits, facts, offset + 1, nothing)
+    section = Section("Similar items", [part], hits, facts=facts, first_rank=offset + 1, nothing=nothing)
     deliver(section, settings, output)
 
 
@@ -236,7 +236,7 @@ def lookup(
 
     part = Part(text=str(image), image=image)
     facts = query_facts(where, offset, k=settings.k, gate=min_relevance)
-    section = Section("Texts for a picture", [part], hits, facts, offset + 1, nothing)
+    section = Section("Texts for a picture", [part], hits, facts=facts, first_rank=offset + 1, nothing=nothing)
     deliver(section, settings, output)
 
 

@@ -145,7 +145,7 @@ def read_hits(
             # Rounding takes the cosine of equal unit vectors a little past 1.
             if bounded and not -1.0 <= score <= 1.0:
                 score = 1.0 if score > 0 else -1.0
-            hits.append(Hit(item[1], score, item[2], item[3], item[4], metadata_of(item[5]), one.exact))
+            hits.append(Hit(item[1], score, item[2], item[3], item[4], metadata_of(item[5]), exact=one.exact))
         hits.sort(key=_rank)
         results.append(hits)
     return results

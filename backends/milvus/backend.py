@@ -254,7 +254,14 @@ class MilvusBackend(Backend):
         return search(
             self,
             SearchRequest(
-                opened, opened.spec.metric, index, queries, int(k), selection, effort, self._lite is not None
+                opened=opened,
+                metric=opened.spec.metric,
+                index=index,
+                queries=queries,
+                k=int(k),
+                expression=selection,
+                effort=effort,
+                lite=self._lite is not None,
             ),
         )
 

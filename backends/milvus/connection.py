@@ -216,7 +216,7 @@ class Connection:
         timeout_s = float(parts.number("timeout", int(CALL_S), highest=86_400))
         host = parts.address.removeprefix("milvus://")
         return cls(
-            f"{'https' if parts.flag('secure', False) else 'http'}://{host}",
+            f"{'https' if parts.flag('secure', default=False) else 'http'}://{host}",
             parts.address,
             REMEDY,
             token=parts.options.get("token") or os.environ.get("SIGHTLINE_MILVUS_TOKEN", ""),

@@ -210,7 +210,9 @@ def _hits(rows: Sequence[Row], query: NDArray[np.float32], metric: Metric, *, ex
         scores = (-np.sqrt(((wide - query) ** 2).sum(axis=1)) if metric == "l2" else wide @ query).tolist()
     else:
         scores = []
-    hits = [Hit(row[0], score, row[1], row[2], row[3], row[4], exact) for row, score in zip(rows, scores, strict=True)]
+    hits = [
+        Hit(row[0], score, row[1], row[2], row[3], row[4], exact=exact) for row, score in zip(rows, scores, strict=True)
+    ]
     hits.sort(key=lambda hit: (-hit.score, hit.id))
     return hits
 

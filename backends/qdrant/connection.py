@@ -30,13 +30,13 @@ def open_client(url: str, *, within_s: float | None = None) -> tuple[QdrantClien
     Raises `Unavailable`, ValueError for a malformed URL; see `backends.qdrant.backend.QdrantBackend.connect`.
     """
     server = parse_server_url(url, "qdrant", port=6333, known=OPTIONS)
-    grpc = server.flag("prefer_grpc", True)
+    grpc = server.flag("prefer_grpc", default=True)
     grpc_port = server.number("grpc_port", 6334)
     key = server.options.get("api_key") or os.environ.get(KEY_VARIABLE) or None
     if key is not None and not (key.isascii() and key.isprintable()):
         # The client's own error would repeat it.
         raise ValueError(f"the API key for {server.address} has characters that no key has")
-    https = server.flag("https", False)
+    https = server.flag("https", default=False)
     timeout_s = server.number("timeout_s", TIMEOUT_S, highest=86_400)
     if within_s is not None:
         timeout_s = max(1, min(timeout_s, int(within_s)))

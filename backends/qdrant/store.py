@@ -299,7 +299,7 @@ def _hits(found: list[Found], k: int, metric: str, *, exact: bool) -> list[Hit]:
                 payload.get("text"),
                 payload.get("uri"),
                 metadata_of(payload),
-                exact,
+                exact=exact,
             )
         )
     hits.sort(key=lambda hit: (-hit.score, hit.id))

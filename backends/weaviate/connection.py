@@ -66,7 +66,7 @@ class WeaviateServer:
         bearer = f"Bearer {self.key}" if self.key else None
         if bearer is not None and not (bearer.isascii() and bearer.isprintable()):
             raise ValueError(f"the API key for {self.address} has characters that no key has")
-        https = url.flag("https", False)
+        https = url.flag("https", default=False)
         host = f"[{url.host}]" if ":" in url.host else url.host
         self._rest = httpx.Client(
             base_url=f"{'https' if https else 'http'}://{host}:{url.port}/v1",
@@ -75,7 +75,7 @@ class WeaviateServer:
             trust_env=url.host not in ("127.0.0.1", "localhost", "::1"),
         )
         self._metadata = (("authorization", bearer),) if bearer else ()
-        self._channel = _channel(f"{host}:{url.number('grpc', GRPC_PORT)}", url.flag("grpc_https", https))
+        self._channel = _channel(f"{host}:{url.number('grpc', GRPC_PORT)}", url.flag("grpc_https", default=https))
         self._stub = weaviate_pb2_grpc.WeaviateStub(self._channel)
         self._health = self._channel.unary_unary(
             "/grpc.health.v1.Health/Check",

@@ -305,7 +305,9 @@ class RelevanceScorer:
                 (similarity,) = Items.of(record.vector[None], metric).similarities(self.vector[None])[0]
                 # Rounding must not lift it above what the engine ranked before it.
                 score = min(as_score(similarity, metric), ranked[-1].score)
-                hits.append(Hit(record.id, score, "image", record.text, record.uri, record.metadata, ranked[-1].exact))
+                hits.append(
+                    Hit(record.id, score, "image", record.text, record.uri, record.metadata, exact=ranked[-1].exact)
+                )
         return self.judge(sorted(hits, key=lambda hit: (-hit.score, hit.id)), min_relevance)
 
     def _alone(self, scores: Sequence[float], modality: Modality) -> NDArray[np.float64] | None:
