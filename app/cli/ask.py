@@ -14,7 +14,7 @@ import typer
 from app.cli import options
 from app.cli.context import open_backend, open_retriever, waiting
 from app.cli.output import is_terminal, note, one_line, place, print_json, shorten_home, write
-from app.cli.search import read_where, require_file
+from app.cli.queries import read_where, require_file
 from app.core.errors import CommandError
 from app.core.settings import Settings
 

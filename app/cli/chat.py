@@ -13,7 +13,7 @@ from app.cli import options
 from app.cli.ask import chat_options, follow, open_model, source_line
 from app.cli.context import open_backend, open_retriever
 from app.cli.output import is_terminal, local_path, note, write
-from app.cli.search import read_where, require_file
+from app.cli.queries import read_where, require_file
 from app.cli.thumbnails import protocol, thumbnail
 from app.core.errors import CommandError
 

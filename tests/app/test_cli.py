@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.cli.main import EXIT_CODES
-from app.cli.search import split_terms
+from app.cli.queries import split_terms
 from backends.errors import CollectionNotFound
 from tests.support.cli import Outcome, Run, paint, sightline
 from tests.support.repository import ROOT
