@@ -13,11 +13,12 @@ from app.cli.ask import model_loader
 from app.cli.context import encoder_for, open_backend, require_collection, samples_folder
 from app.cli.output import note
 from app.core.errors import CommandError
-from app.core.settings import Settings
 from app.serve import folder
 
 
+@options.grouped
 def mcp(
+    *,
     root: Annotated[
         list[Path] | None,
         typer.Option(
@@ -26,14 +27,8 @@ def mcp(
             help="Show pictures of this folder only; may be repeated. Default: what was indexed before.",
         ),
     ] = None,
-    backend: options.Backend = None,
-    collection: options.Collection = None,
-    encoder: options.Encoder = None,
-    device: options.Device = None,
-    precision: options.Precision = None,
-    model: options.Model = None,
-    model_url: options.ModelUrl = None,
-    model_vision: options.ModelVision = None,
+    chosen: options.SearchFlags,
+    answering: options.ModelFlags,
     strict: options.Strict = False,
 ) -> None:
     """Give a collection to an assistant, as tools of the Model Context Protocol.
@@ -53,24 +48,13 @@ def mcp(
     from app.http.context import Service
     from app.http.limits import Limits
 
-    settings = Settings.load(
-        {
-            "backend": backend,
-            "collection": collection,
-            "encoder": encoder,
-            "device": device,
-            "precision": precision,
-            "model": model,
-            "model_url": model_url,
-            "model_vision": model_vision,
-        }
-    )
+    settings = options.load_settings(chosen, answering)
     roots = [folder(path) for path in root] if root else None
     with open_backend(settings) as store, tempfile.TemporaryDirectory(prefix="sightline-") as none:
         require_collection(settings, store)
         service = Service(
             store,
-            encoder_for(settings, store, encoder),
+            encoder_for(settings, store, chosen.encoder),
             settings.collection,
             home=settings.home,
             access=Access(None, required=False, rate=None),

@@ -19,7 +19,6 @@ from app.cli.keys import open_keys
 from app.cli.output import note
 from app.core.errors import CommandError, UsageError
 from app.core.hosts import HostList, TrustedProxies
-from app.core.settings import Settings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -27,7 +26,9 @@ if TYPE_CHECKING:
     from app.core.keys import KeyStore
 
 
+@options.grouped
 def serve(
+    *,
     host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
         int, typer.Option("--port", metavar="N", min=0, max=65535, help="Port; 0 takes a free one.")
@@ -69,14 +70,8 @@ def serve(
             help="Fetch images from these hosts at a request's word; names with commas, *.example.org for subdomains.",
         ),
     ] = None,
-    backend: options.Backend = None,
-    collection: options.Collection = None,
-    encoder: options.Encoder = None,
-    device: options.Device = None,
-    precision: options.Precision = None,
-    model: options.Model = None,
-    model_url: options.ModelUrl = None,
-    model_vision: options.ModelVision = None,
+    chosen: options.SearchFlags,
+    answering: options.ModelFlags,
     strict: options.Strict = False,
 ) -> None:
     """Serve search and chat over HTTP, with a page for the browser.
@@ -87,20 +82,8 @@ def serve(
     The model that answers questions is loaded at the first one. SIGTERM or Ctrl-C ends it: requests
     finish, answers are broken off, an index job goes on at the next start.
     """
-    settings = Settings.load(
-        {
-            "backend": backend,
-            "collection": collection,
-            "encoder": encoder,
-            "device": device,
-            "precision": precision,
-            "rate_limit": rate_limit,
-            "trusted_proxy": trusted_proxy,
-            "fetch_hosts": fetch_hosts,
-            "model": model,
-            "model_url": model_url,
-            "model_vision": model_vision,
-        }
+    settings = options.load_settings(
+        chosen, answering, rate_limit=rate_limit, trusted_proxy=trusted_proxy, fetch_hosts=fetch_hosts
     )
     from app.core.malloc import share_heaps
 
@@ -109,7 +92,7 @@ def serve(
     is_public = _check_address(host, public, keys)
     roots = [folder(path) for path in root] if root else None
     with listen(host, port) as listener, open_backend(settings) as store:
-        loaded = encoder_for(settings, store, encoder)
+        loaded = encoder_for(settings, store, chosen.encoder)
         from app.http.app import Limits, create_app
 
         service = create_app(

@@ -124,13 +124,13 @@ class Record:
             self._make_plain()
         if not isinstance(self.id, str) or not self.id:
             raise ValueError(f"an id must be a non-empty string, not {self.id!r}")
-        check_string(self.id, f"id {self.id[:80]!r}", MAX_ID_BYTES)
+        check_string(self.id, f"id {self.id[:80]!r}", limit_bytes=MAX_ID_BYTES)
         if self.modality not in MODALITIES:
             raise ValueError(f"record {self.id!r}: modality must be 'image' or 'text', not {self.modality!r}")
         if self.text is not None:
-            check_string(self.text, f"record {self.id!r}: text", MAX_TEXT_BYTES)
+            check_string(self.text, f"record {self.id!r}: text", limit_bytes=MAX_TEXT_BYTES)
         if self.uri is not None:
-            check_string(self.uri, f"record {self.id!r}: uri", MAX_URI_BYTES)
+            check_string(self.uri, f"record {self.id!r}: uri", limit_bytes=MAX_URI_BYTES)
         if self.metadata:
             object.__setattr__(self, "metadata", check_metadata(self.id, self.metadata))
 
@@ -222,7 +222,7 @@ class CollectionSpec:
             raise ValueError(f"dim must be an integer from 1 to {MAX_DIM}, not {self.dim!r}")
         if self.metric not in METRICS:
             raise ValueError(f"metric must be one of {METRICS}, not {self.metric!r}")
-        check_string(self.encoder, "the encoder fingerprint", MAX_TEXT_BYTES)
+        check_string(self.encoder, "the encoder fingerprint", limit_bytes=MAX_TEXT_BYTES)
 
     def to_json(self) -> str:
         """The spec as one line of JSON, for an engine to store beside the collection."""

@@ -52,7 +52,7 @@ def check_field_name(name: str) -> None:
         )
 
 
-def check_string(value: str, what: str, limit_bytes: int | None = None) -> None:
+def check_string(value: str, what: str, *, limit_bytes: int | None = None) -> None:
     """Raise ValueError for what no engine can store: NUL, lone surrogates, or more than `limit_bytes`."""
     if "\x00" in value:
         raise ValueError(f"{what} contains a NUL character, which databases cannot store: remove it")
@@ -263,7 +263,7 @@ def parse_where(data: Any) -> Where:
     A mapping is the conjunction of its entries; a plain value means ``$eq``; ``$and``/``$or`` take a
     list, ``$not`` one mapping. Raises ValueError naming the place for anything else, and as `check_where` does.
     """
-    where = _Parser().mapping(data, "where", 1)
+    where = _Parser().mapping(data, "where", depth=1)
     check_where(where)
     return where
 
@@ -297,7 +297,7 @@ class _Parser:
     def __init__(self) -> None:
         self.nodes = 0
 
-    def mapping(self, data: Any, where: str, depth: int) -> Where:
+    def mapping(self, data: Any, where: str, *, depth: int) -> Where:
         if not isinstance(data, Mapping):
             raise ValueError(f"{where} must be an object like {{'year': {{'$gte': 1990}}}}, not {_cut(data)}")
         if depth > MAX_DEPTH:
@@ -308,10 +308,10 @@ class _Parser:
             if key in ("$and", "$or"):
                 if not isinstance(value, Sequence) or isinstance(value, str):
                     raise ValueError(f"{place} must be a list of filters, not {_cut(value)}")
-                parts = tuple(self.mapping(v, f"{place}[{i}]", depth + 1) for i, v in enumerate(value))
+                parts = tuple(self.mapping(v, f"{place}[{i}]", depth=depth + 1) for i, v in enumerate(value))
                 clauses.append(And(parts) if key == "$and" else Or(parts))
             elif key == "$not":
-                clauses.append(Not(self.mapping(value, place, depth + 1)))
+                clauses.append(Not(self.mapping(value, place, depth=depth + 1)))
             elif isinstance(key, str) and key.startswith("$"):
                 raise ValueError(f"{place}: unknown operator {key!r}; only $and, $or and $not stand here")
             else:

@@ -78,14 +78,14 @@ class ServerUrl:
     def __repr__(self) -> str:
         return f"ServerUrl({self.address})"
 
-    def flag(self, name: str, default: bool) -> bool:
+    def flag(self, name: str, *, default: bool) -> bool:
         """A yes-or-no option."""
         value = self.options.get(name, "").lower()
         if value and value not in TRUE + FALSE:
             raise ValueError(f"{self.address}: option {name} must be true or false")
         return value in TRUE if value else default
 
-    def number(self, name: str, default: int, highest: int = 65_535) -> int:
+    def number(self, name: str, default: int, *, highest: int = 65_535) -> int:
         """A positive whole number."""
         value = self.options.get(name)
         if value is None:
@@ -104,7 +104,7 @@ def place_of(url: str) -> str:
         return shown(url)
 
 
-def parse_server_url(url: str, scheme: str, port: int, known: Collection[str], *, keyed: bool = False) -> ServerUrl:
+def parse_server_url(url: str, scheme: str, *, port: int, known: Collection[str], keyed: bool = False) -> ServerUrl:
     """The parts of ``scheme://host[:port][?option=value&...]``; `port` where the URL names none.
 
     With `keyed` a key may stand before the host: ``scheme://:KEY@host`` (percent-escaped where it must be).

@@ -52,7 +52,9 @@ def closed_loop(encoder: Encoder, clients: int, seconds: float) -> list[float]:
     return [latency for one in latencies for latency in one]
 
 
-def measure(encoder: Encoder, clients: int, seconds: float, rounds: int) -> dict[str, tuple[float, float, float]]:
+def measure_batching(
+    encoder: Encoder, clients: int, seconds: float, rounds: int
+) -> dict[str, tuple[float, float, float]]:
     """Queries/s, p50 and p99 in seconds, with batching and plain; the two take turns."""
     found: dict[str, list[tuple[float, float, float]]] = {"plain": [], "batched": []}
     with BatchedEncoder(encoder) as batched:
@@ -83,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     encoder.encode_texts(queries(8))
     print("| clients | | queries/s | p50 ms | p99 ms |\n|---|---|---|---|---|")  # noqa: T201
     for clients in map(int, options.clients.split(",")):
-        for name, (rate, p50, p99) in measure(encoder, clients, options.seconds, options.rounds).items():
+        for name, (rate, p50, p99) in measure_batching(encoder, clients, options.seconds, options.rounds).items():
             print(f"| {clients} | {name} | {rate:,.0f} | {p50 * 1e3:.1f} | {p99 * 1e3:.1f} |")  # noqa: T201
 
 

@@ -73,7 +73,7 @@ def _read_row(line: str, where: str) -> tuple[str, list[str]]:
     return row["file"], captions
 
 
-def measure(name: str, dataset: Dataset, repeats: int, device: str, precision: str) -> dict[str, Any]:
+def measure_encoder(name: str, dataset: Dataset, repeats: int, device: str, precision: str) -> dict[str, Any]:
     """Load the encoder called `name` and measure recall, rates (median of `repeats`) and peak memory.
 
     Rates include decoding, as in indexing. The first pass, which loads the weights, is not timed.
@@ -118,7 +118,7 @@ def measure_all(
     results = []
     for name in names:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-            results.append(process.submit(measure, name, dataset, repeats, device, precision).result())
+            results.append(process.submit(measure_encoder, name, dataset, repeats, device, precision).result())
     return results
 
 

@@ -132,7 +132,7 @@ class FakeOpenAI:
         self._listener.close()
 
 
-class _Refused(Exception):
+class _ApiError(Exception):
     def __init__(self, status: int, message: str, code: str | None = None) -> None:
         self.status, self.message, self.code = status, message, code
 
@@ -141,8 +141,8 @@ def create_app(server: FakeOpenAI) -> FastAPI:
     """The API of `server`: POST /v1/chat/completions and GET /v1/models."""
     app = FastAPI(openapi_url=None)
 
-    @app.exception_handler(_Refused)
-    async def refused(_: Request, error: _Refused) -> JSONResponse:
+    @app.exception_handler(_ApiError)
+    async def refused(_: Request, error: _ApiError) -> JSONResponse:
         return _error(error.status, error.message, error.code)
 
     @app.get("/v1/models")
@@ -165,7 +165,7 @@ def create_app(server: FakeOpenAI) -> FastAPI:
             return _error(failure.status, "The server cannot answer now.", None, headers)
         prompt_tokens = len(received.prompt) // 4 + IMAGE_TOKENS * len(received.images)
         if prompt_tokens > behaviour.context_tokens:
-            raise _Refused(
+            raise _ApiError(
                 400,
                 f"This model's maximum context length is {behaviour.context_tokens} tokens. However, your messages "
                 f"resulted in {prompt_tokens} tokens.",
@@ -253,12 +253,12 @@ def _words(text: str) -> set[str]:
 
 
 def _read(body: dict[str, Any]) -> Received:
-    """A request's prompt and images. Raises _Refused as the API does for what it does not take."""
+    """A request's prompt and images. Raises _ApiError as the API does for what it does not take."""
     model, messages = body.get("model"), body.get("messages")
     if model not in MODELS:
-        raise _Refused(404, f"The model `{model}` does not exist or you do not have access to it.", "model_not_found")
+        raise _ApiError(404, f"The model `{model}` does not exist or you do not have access to it.", "model_not_found")
     if not isinstance(messages, list) or not messages:
-        raise _Refused(400, "Invalid type for 'messages': expected an array of objects.", "invalid_type")
+        raise _ApiError(400, "Invalid type for 'messages': expected an array of objects.", "invalid_type")
     texts, images = [], []
     for message in messages:
         content = message.get("content") or ""
@@ -269,7 +269,7 @@ def _read(body: dict[str, Any]) -> Received:
             elif part.get("type") == "image_url" and model == "fake-vision":
                 images.append(_image(part["image_url"]["url"]))
             else:
-                raise _Refused(400, f"Invalid content type {part.get('type')!r} for model {model}.", "invalid_value")
+                raise _ApiError(400, f"Invalid content type {part.get('type')!r} for model {model}.", "invalid_value")
     return Received(str(model), "\n".join(texts), tuple(images), bool(body.get("stream")), body)
 
 
@@ -280,14 +280,14 @@ def _image(url: str) -> bytes:
             raise ValueError
         return base64.b64decode(data, validate=True)
     except (ValueError, binascii.Error):
-        raise _Refused(400, "Invalid image data: give a base64 data URL.", "invalid_image_url") from None
+        raise _ApiError(400, "Invalid image data: give a base64 data URL.", "invalid_image_url") from None
 
 
 def _check_key(request: Request, behaviour: Behaviour) -> None:
     given = request.headers.get("authorization", "").removeprefix("Bearer ")
     if behaviour.api_key is not None and given != behaviour.api_key:
         # The real API repeats the key it refuses, masked; this one does it in full, to see that nobody shows it.
-        raise _Refused(401, f"Incorrect API key provided: {given}.", "invalid_api_key")
+        raise _ApiError(401, f"Incorrect API key provided: {given}.", "invalid_api_key")
 
 
 def _error(status: int, message: str, code: str | None, headers: dict[str, str] | None = None) -> JSONResponse:

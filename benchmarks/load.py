@@ -8,8 +8,8 @@ indexed. The model is the named fake of benchmarks/fake_openai.py, over HTTP, wh
 word and 0.01 s for each; the clients and it share the machine with the service.
 
 An **error** is whatever is not the documented success: another status, an answer without hits, a stream that does
-not come to its end, a job that fails, no byte for 60 s. A 429 or 503 with Retry-After is counted apart, as **told to
-come again**: the client waits for so long and repeats the request, for up to 60 s, after which it has **given up**.
+not come to its end, a job that fails, no byte for 60 s. A 429 or 503 with Retry-After is counted apart, as
+**throttled**: the client waits for so long and repeats the request, for up to 60 s, after which it has **given up**.
 Latencies are those of successes, to the last byte; those after 20 s are also given apart, as the first questions load
 the model's packages and the encoder's networks.
 

@@ -22,9 +22,9 @@ from benchmarks.load_record import Attempt, Record
 
 #: A request that has no next byte in this time counts as hung.
 HUNG_S = 60.0
-#: A client that is told to come again does so for this long.
+#: A client that is throttled tries again for this long.
 PATIENCE_S = 60.0
-#: After an error within a stream, which cannot say when to come again.
+#: After an error within a stream, which cannot say when to try again.
 RETRY_S = 2.0
 #: One client in sixteen of each kind where it stands once.
 ROLES = (
@@ -64,8 +64,8 @@ class Fault:
     status: int = 200
 
     @property
-    def told(self) -> bool:
-        """Whether it says to come again."""
+    def throttled(self) -> bool:
+        """Whether it says to try again later."""
         return self.status == 503
 
 
@@ -200,7 +200,7 @@ class Client:
     async def _attempt(
         self, endpoint: str, method: str, path: str, read: Read, expected: int, options: dict[str, Any]
     ) -> tuple[Any, float | None]:
-        """One request, recorded: what it gave, and after how many seconds to come again, if that was said."""
+        """One request, recorded: what it gave, and after how many seconds to try again, if that was said."""
         start_s = time.perf_counter()
         status, size, value, wait_s = 0, 0, None, None
         fault: Fault | None = None
@@ -217,7 +217,7 @@ class Client:
             fault = Fault(f"hung: nothing for {HUNG_S:g} s", status)
         except (httpx.TransportError, ValueError, KeyError) as error:
             fault = Fault(f"{type(error).__name__}: {error}", status)
-        if fault is not None and status == expected and fault.told:
+        if fault is not None and status == expected and fault.throttled:
             wait_s = RETRY_S
         if fault is not None:
             status, value = (fault.status if status == expected else status), None
@@ -229,7 +229,7 @@ class Client:
                 int(1e9 * (time.perf_counter() - start_s)),
                 status,
                 size,
-                "ok" if fault is None else "told" if wait_s is not None else "error",
+                "ok" if fault is None else "throttled" if wait_s is not None else "error",
                 "" if fault is None else fault.message[:500],
             )
         )
@@ -237,7 +237,7 @@ class Client:
 
 
 def refusal(response: httpx.Response) -> tuple[float | None, Fault]:
-    """After how many seconds to come again, where that is what the response says, and what it says."""
+    """After how many seconds to try again, where that is what the response says, and what it says."""
     status = response.status_code
     try:
         body = response.json()
@@ -306,8 +306,8 @@ async def ends_with_done_job(response: httpx.Response) -> tuple[Any, Fault | Non
     if job is None or job["state"] != "done":
         state = "no event" if job is None else f"job {job['state']}: {job['error']}"
         return None, Fault(state)
-    aside = job["report"]["quarantined_count"]
-    return job, Fault(f"{aside} files were set aside") if aside else None
+    skipped = job["report"]["quarantined_count"]
+    return job, Fault(f"{skipped} files were skipped") if skipped else None
 
 
 async def events(response: httpx.Response) -> AsyncIterator[tuple[str, Any]]:

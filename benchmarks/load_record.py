@@ -9,8 +9,8 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-#: ok: the documented success. told: 429 or 503 with Retry-After, to come again. error: all else.
-Outcome: TypeAlias = Literal["ok", "told", "error"]
+#: ok: the documented success. throttled: 429 or 503 with Retry-After. error: all else.
+Outcome: TypeAlias = Literal["ok", "throttled", "error"]
 #: What is answered while the database is away, too: a job is only written down.
 WITHOUT_DATABASE = frozenset({"healthz", "index"})
 
@@ -82,7 +82,7 @@ def _row(name: str, attempts: Sequence[Attempt], record: Record, seconds: float)
         "p99_ms": p99,
         "max_ms": most,
         "warm_p99_ms": np.percentile(warm, 99) if warm else None,
-        "told": sum(attempt.outcome == "told" for attempt in attempts),
+        "throttled": sum(attempt.outcome == "throttled" for attempt in attempts),
         "given_up": given_up,
         "errors": sum(attempt.outcome == "error" for attempt in attempts),
         "statuses": dict(sorted(Counter(str(attempt.status) for attempt in attempts).items())),
@@ -146,7 +146,7 @@ def outage_of(record: Record, killed_s: float, back_s: float) -> dict[str, Any]:
         "all_recovered_s": max(first.values(), default=None),
         "never_recovered": sorted(used - first.keys()),
         "unclean": _counted(a for a in after if a.outcome == "error"),
-        "slowest_answer_s": max((a.latency_ns / 1e9 for a in down if a.outcome == "told"), default=None),
+        "slowest_answer_s": max((a.latency_ns / 1e9 for a in down if a.outcome == "throttled"), default=None),
     }
 
 

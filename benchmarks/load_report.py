@@ -19,7 +19,7 @@ def markdown(figures: dict[str, Any]) -> str:
     """The figures as Markdown."""
     lines = [
         f"{figures['clients']} clients, {figures['seconds']:g} s, {figures['backend']}\n",
-        "| endpoint | requests | per s | p50 ms | p99 ms | p99 after 20 s | max ms | told to wait | given up | errors "
+        "| endpoint | requests | per s | p50 ms | p99 ms | p99 after 20 s | max ms | throttled | given up | errors "
         "| statuses |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -27,7 +27,7 @@ def markdown(figures: dict[str, Any]) -> str:
         statuses = ", ".join(f"{status}: {count:,}" for status, count in row["statuses"].items())
         times = " | ".join("–" if row[key] is None else f"{row[key]:,.0f}" for key in TIMES)
         lines.append(
-            f"| {row['endpoint']} | {row['count']:,} | {row['per_s']:.1f} | {times} | {row['told']:,} | "
+            f"| {row['endpoint']} | {row['count']:,} | {row['per_s']:.1f} | {times} | {row['throttled']:,} | "
             f"{row['given_up']:,} | {row['errors']:,} | {statuses} |"
         )
     lines += ["", *_memory(figures["memory"]), *_outage(figures["outage"])]
@@ -118,7 +118,7 @@ def _latencies(attempts: Sequence[Attempt], outage: dict[str, Any] | None, path:
             marker=MARKERS[number // len(COLOURS) % len(MARKERS)],
             label=name,
         )
-    for outcome, colour in (("told", "#999999"), ("error", "#FF0000")):
+    for outcome, colour in (("throttled", "#999999"), ("error", "#FF0000")):
         others = [a for a in attempts if a.outcome == outcome]
         if others:
             axes.scatter(
@@ -127,7 +127,7 @@ def _latencies(attempts: Sequence[Attempt], outage: dict[str, Any] | None, path:
                 s=16,
                 marker="x",
                 color=colour,
-                label="told to come again" if outcome == "told" else outcome,
+                label=outcome,
             )
     axes.set_yscale("log")
     axes.set_ylabel("latency, ms")

@@ -1,4 +1,4 @@
-"""The encoder's stage: vectors for a batch, with whatever cannot be embedded set aside one by one."""
+"""The encoder's stage: vectors for a batch, with whatever cannot be embedded quarantined one by one."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class EntryRefused:
     """An entry that cannot be used, and why."""
 
     entry: Entry
@@ -80,16 +80,16 @@ class Reader:
     max_words: int
     max_pixels: int = MAX_PIXELS
 
-    def read(self, entry: Entry) -> Item | Refused:
+    def read(self, entry: Entry) -> Item | EntryRefused:
         """What the entry is and which records it should have; reads its file unless the ledger knows it."""
         try:
             if entry.kind == "image":
                 return self._image(entry)
             return self._document(entry) if entry.kind == "document" else self._text(entry)
         except (Unreadable, ValueError) as error:
-            return Refused(entry, escaped_line(str(error)))
+            return EntryRefused(entry, escaped_line(str(error)))
         except ImageError as error:
-            return Refused(entry, image_reason(error))
+            return EntryRefused(entry, image_reason(error))
 
     def content(self, entry: Entry, digest: str) -> bytes:
         """The bytes of an image file. Raises `Unreadable` if they are not those of `digest` any more."""
@@ -156,7 +156,7 @@ class Reader:
         text = entry.text or ""
         digest = digest_of(text.encode())
         metadata: Metadata = {**entry.metadata, "source": self.source.name}
-        record = Record(entry.id or f"txt-{digest}", None, "text", text, None, metadata)
+        record = Record(entry.id or f"txt-{digest}", None, "text", text, metadata=metadata)
         return Item(entry, digest, [Planned(record, text)])
 
     def _place(self, path: str) -> Metadata:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from backends.base import MAX_ID_BYTES
 from backends.filters import check_string
 from indexers.fields import FieldNames, Metadata, clean_value, column_types, convert
 from indexers.files import Unreadable
@@ -72,7 +73,7 @@ class _Notes:
 def read_manifest(name: str, text: str, *, with_ids: bool = False) -> Table:
     """The rows of a manifest's text; `name` ends in .jsonl, .ndjson, .csv or .tsv and is used in reasons.
 
-    with_ids: an ``id`` column is the record's id rather than metadata. A malformed line is set aside
+    with_ids: an ``id`` column is the record's id rather than metadata. A malformed line is quarantined
     with its number, the rest goes on. Raises `Unreadable` for a table without usable header.
     """
     table, notes = Table(), _Notes()
@@ -143,7 +144,7 @@ def _captions(key: str, value: Any, *, one: bool) -> list[str]:
 def check_caption(text: str, what: str) -> str:
     """`text` if it can be stored as a caption, else raises `Unreadable`."""
     try:
-        check_string(text, what, MAX_CAPTION_BYTES)
+        check_string(text, what, limit_bytes=MAX_CAPTION_BYTES)
     except ValueError as error:
         raise Unreadable(str(error)) from None
     return text
@@ -153,7 +154,7 @@ def _record_id(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
         raise Unreadable(f"'id' must be a non-empty string or an integer, not {value!r:.80}")
     try:
-        check_string(str(value), "'id'", 512)
+        check_string(str(value), "'id'", limit_bytes=MAX_ID_BYTES)
     except ValueError as error:
         raise Unreadable(str(error)) from None
     return str(value)

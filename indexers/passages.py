@@ -112,7 +112,7 @@ def _markdown_blocks(text: str) -> Iterator[_Block]:
     if front is not None:
         inside = front.group().strip().strip("-.").strip()
         if inside:
-            yield _Block(inside, "", 2, atomic=True)
+            yield _Block(inside, heading="", line=2, atomic=True)
         # Blanked rather than cut, so that line numbers stay those of the file.
         text = "\n" * front.group().count("\n") + text[front.end() :]
     lines = text.split("\n")

@@ -17,7 +17,7 @@ from PIL import Image
 
 from backends.base import Backend, Record, Vector
 from indexers.files import Unreadable, display
-from indexers.items import Item, Planned, Reader, Refused, image_reason, same_record, same_vector
+from indexers.items import EntryRefused, Item, Planned, Reader, image_reason, same_record, same_vector
 from indexers.ledger import Ledger
 from indexers.sources import Entry
 from indexers.tally import Outcome, Tally, Work
@@ -92,7 +92,7 @@ class Planner:
             for found in _in_order(readers, self._read, entries, 4 * self._threads):
                 if self._stopped():
                     return False
-                if isinstance(found, Refused):
+                if isinstance(found, EntryRefused):
                     self._tally.refuse(found.entry, found.reason)
                 elif self._is_first(found):
                     waiting.append(found)
@@ -109,7 +109,7 @@ class Planner:
             self._batch.drop()
             self._decoders.shutdown(wait=False)
 
-    def _read(self, entry: Entry) -> Item | Refused:
+    def _read(self, entry: Entry) -> Item | EntryRefused:
         with self._tally.busy("hash"):
             return self._reader.read(entry)
 

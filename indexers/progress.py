@@ -50,4 +50,12 @@ class Meter:
         remaining = None
         if total is not None and (done >= total or rate > 0):
             remaining = 0.0 if done >= total else (total - done) / rate
-        return Progress(stage, done, total, rate, remaining, quarantined, path)
+        return Progress(
+            stage=stage,
+            done=done,
+            total=total,
+            rate_per_s=rate,
+            remaining_s=remaining,
+            quarantined=quarantined,
+            path=path,
+        )

@@ -42,7 +42,7 @@ def remove_stale(
 ) -> Removed:
     """Remove what `source` replaced and, with `prune`, what it lost.
 
-    expected: the ids it should have; spared: display paths that failed in this run. sure: all of
+    expected: the ids it should have; kept_on_error: display paths that failed in this run. sure: all of
     `expected` are stored, so that equal counts mean that there is nothing to look for. Raises `Stopped` soon after
     `stop` is set, with some left, which the next run finds.
     """

@@ -1,4 +1,4 @@
-"""What a run says about itself: its report, what it set aside and why, and the error a person can act on."""
+"""What a run says about itself: its report, what it quarantined and why, and the error a person can act on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_stopped(stop: threading.Event | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """Something of the source that was set aside, and why; `path` is relative to it, ``file:line`` in manifests."""
+    """Something of the source that could not be used, and why; `path` is relative to it, ``file:line`` in manifests."""
 
     path: str
     reason: str

@@ -182,7 +182,7 @@ class _Described:
         """
         if row.file is None:
             text = "\n".join(row.captions)
-            self.texts.append(Entry(f"{name}:{row.line}", "text", (), row.metadata, text, row.id))
+            self.texts.append(Entry(f"{name}:{row.line}", "text", metadata=row.metadata, text=text, id=row.id))
             return
         path = locate(root, folder, row.file)
         entry = self.files.setdefault(path, Entry(path, kind_of(path) or "image", id=row.id))
@@ -227,7 +227,7 @@ class _Folder:
                     children = sorted(found, key=lambda child: child.name)
             except OSError as error:
                 self._out.unread.append(folder)
-                self._set_aside(folder or ".", f"the folder is {explain(error)}")
+                self._quarantine(folder or ".", f"the folder is {explain(error)}")
                 continue
             for child in children:
                 check_stopped(self._stop)
@@ -243,7 +243,7 @@ class _Folder:
                         self._out.ignored += 1
                 except OSError as error:
                     self._out.unread.append(path)
-                    self._set_aside(path, explain(error))
+                    self._quarantine(path, explain(error))
             yield folder, names
 
     def _usable_link(self, path: str) -> bool:
@@ -251,10 +251,10 @@ class _Folder:
         try:
             target = (self._root / path).resolve(strict=True)
         except (OSError, RuntimeError) as error:
-            self._set_aside(path, f"is a link that leads nowhere: {error.__class__.__name__}")
+            self._quarantine(path, f"is a link that leads nowhere: {error.__class__.__name__}")
             return False
         if not target.is_relative_to(self._root):
-            self._set_aside(path, "is a link that leads outside the folder: index its target by itself")
+            self._quarantine(path, "is a link that leads outside the folder: index its target by itself")
             return False
         return target.is_file()
 
@@ -266,7 +266,7 @@ class _Folder:
         except Unreadable as error:
             # What it described is unknown now, which is no reason to remove what is stored of it.
             self._out.unread.append(folder)
-            self._set_aside(path, str(error))
+            self._quarantine(path, str(error))
             return
         self._out.quarantined += [Quarantined(display(q.path), q.reason) for q in table.quarantined]
         for row in table.rows:
@@ -274,7 +274,7 @@ class _Folder:
             try:
                 described.add(self._root, folder, path, row)
             except Unreadable as error:
-                self._set_aside(f"{path}:{row.line}", str(error))
+                self._quarantine(f"{path}:{row.line}", str(error))
 
     def _entries(self, folder: str) -> Iterator[Entry]:
         names = self._files[folder]
@@ -305,8 +305,8 @@ class _Folder:
             return tuple(check_caption(line, "a caption") for line in lines if line)
         except Unreadable as error:
             if str(error) != "is empty":
-                self._set_aside(path, f"the captions file {error}")
+                self._quarantine(path, f"the captions file {error}")
             return ()
 
-    def _set_aside(self, path: str, reason: str) -> None:
+    def _quarantine(self, path: str, reason: str) -> None:
         self._out.quarantined.append(Quarantined(display(path), reason))

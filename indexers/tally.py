@@ -63,17 +63,17 @@ class Tally:
             self.path = path
 
     def refuse(self, entry: Entry, reason: str) -> None:
-        """An item is set aside."""
-        self._set_aside(display(entry.path), reason)
+        """An item is quarantined."""
+        self._quarantine(display(entry.path), reason)
 
     def fail(self, work: Work, reason: str) -> None:
-        """A record of an item could not be made or stored: the item is set aside, once."""
+        """A record of an item could not be made or stored: the item is quarantined, once."""
         with self._lock:
             first, work.failed = not work.failed, True
         if first:
-            self._set_aside(work.path, reason)
+            self._quarantine(work.path, reason)
 
-    def _set_aside(self, path: str, reason: str) -> None:
+    def _quarantine(self, path: str, reason: str) -> None:
         with self._lock:
             self.quarantined.append(Quarantined(path, escaped_line(reason)))
             self.kept_on_error.add(path)

@@ -128,7 +128,14 @@ def transfer(
     target.flush(spec.name)
     count, error = _verify(until_stopped(pages(), stop), spec, target)
     extra = target.count(spec.name) - count
-    return TransferReport(written, unchanged, extra, error, None, time.monotonic() - started)
+    return TransferReport(
+        written=written,
+        unchanged=unchanged,
+        extra=extra,
+        vector_error=error,
+        parity=None,
+        seconds=time.monotonic() - started,
+    )
 
 
 def until_stopped(pages: Iterable[Page], stop: threading.Event | None) -> Iterator[Page]:
@@ -215,7 +222,13 @@ def measure_parity(
         overlaps.append(len(shared) / max(1, len(left)))
         pairs = [abs(hit.score - scores[hit.id]) for hit in right if hit.id in scores]
         difference = max([difference, *pairs])
-    return Parity(len(vectors), k, float(np.mean(overlaps)), min(overlaps), difference)
+    return Parity(
+        queries=len(vectors),
+        k=k,
+        mean_overlap=float(np.mean(overlaps)),
+        least_overlap=min(overlaps),
+        score_difference=difference,
+    )
 
 
 def _sample(

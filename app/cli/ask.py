@@ -14,7 +14,7 @@ import typer
 from app.cli import options
 from app.cli.context import open_backend, open_retriever, waiting
 from app.cli.output import is_terminal, note, one_line, place, print_json, shorten_home, write
-from app.cli.search import read_where, require_file
+from app.cli.queries import read_where, require_file
 from app.core.errors import CommandError
 from app.core.settings import Settings
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from retrieval.chat import Answer, ChatEvent, ChatOptions, Evidence
 
 
+@options.grouped
 def ask(
     question: Annotated[list[str], typer.Argument(metavar="QUESTION", help="What you want to know.")],
+    *,
     image: Annotated[
         Path | None, typer.Option("--image", metavar="FILE", help="A picture that belongs to the question.")
     ] = None,
-    model: options.Model = None,
-    model_url: options.ModelUrl = None,
-    model_vision: options.ModelVision = None,
+    answering: options.ModelFlags,
     stream: Annotated[
         bool | None,
         typer.Option("--stream/--no-stream", help="Show the draft as it is written. Default: on a terminal."),
@@ -42,11 +42,7 @@ def ask(
     strict: options.Strict = False,
     where: options.WhereJson = None,
     k: options.K = None,
-    backend: options.Backend = None,
-    collection: options.Collection = None,
-    encoder: options.Encoder = None,
-    device: options.Device = None,
-    precision: options.Precision = None,
+    chosen: options.SearchFlags,
     as_json: options.Json = False,
 ) -> None:
     """Answer a question from what the collection holds, with numbered sources.
@@ -57,20 +53,9 @@ def ask(
     clause = read_where(where)
     if image is not None:
         require_file(image)
-    settings = Settings.load(
-        {
-            "backend": backend,
-            "collection": collection,
-            "device": device,
-            "precision": precision,
-            "k": k,
-            "model": model,
-            "model_url": model_url,
-            "model_vision": model_vision,
-        }
-    )
+    settings = options.load_settings(chosen, answering, k=k)
     with open_backend(settings) as store:
-        retriever = open_retriever(settings, store, encoder)
+        retriever = open_retriever(settings, store, chosen.encoder)
         loaded = open_model(settings)
         from retrieval.chat import GroundedChat
 

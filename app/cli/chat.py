@@ -13,10 +13,9 @@ from app.cli import options
 from app.cli.ask import chat_options, follow, open_model, source_line
 from app.cli.context import open_backend, open_retriever
 from app.cli.output import is_terminal, local_path, note, write
-from app.cli.search import read_where, require_file
+from app.cli.queries import read_where, require_file
 from app.cli.thumbnails import protocol, thumbnail
 from app.core.errors import CommandError
-from app.core.settings import Settings
 
 if TYPE_CHECKING:
     from typing import Any
@@ -31,10 +30,10 @@ HELP = """/sources      what the model was given for the last answer, cited or n
 /quit         leave; so does Ctrl-D. Ctrl-C stops an answer"""
 
 
+@options.grouped
 def chat(
-    model: options.Model = None,
-    model_url: options.ModelUrl = None,
-    model_vision: options.ModelVision = None,
+    *,
+    answering: options.ModelFlags,
     strict: options.Strict = False,
     thumbnails: Annotated[
         bool | None,
@@ -42,11 +41,7 @@ def chat(
     ] = None,
     where: options.WhereJson = None,
     k: options.K = None,
-    backend: options.Backend = None,
-    collection: options.Collection = None,
-    encoder: options.Encoder = None,
-    device: options.Device = None,
-    precision: options.Precision = None,
+    chosen: options.SearchFlags,
 ) -> None:
     """Ask questions one after another; each is understood in the light of those before.
 
@@ -54,20 +49,9 @@ def chat(
     kept on disk. In a pipe, each line of standard input is a question.
     """
     clause = read_where(where)
-    settings = Settings.load(
-        {
-            "backend": backend,
-            "collection": collection,
-            "device": device,
-            "precision": precision,
-            "k": k,
-            "model": model,
-            "model_url": model_url,
-            "model_vision": model_vision,
-        }
-    )
+    settings = options.load_settings(chosen, answering, k=k)
     with open_backend(settings) as store:
-        retriever = open_retriever(settings, store, encoder)
+        retriever = open_retriever(settings, store, chosen.encoder)
         loaded = open_model(settings)
         from retrieval.chat import Conversation, GroundedChat
 

@@ -20,7 +20,7 @@ from app.cli.context import encoder_for, open_backend, samples_folder, write_ato
 from app.cli.index import run, summary
 from app.cli.output import hit_object, note, place, print_hits, print_json, write
 from app.core.errors import CommandError
-from app.core.settings import Settings, default_backend
+from app.core.settings import default_backend
 
 if TYPE_CHECKING:
     from app.cli.results_page import Section
@@ -38,21 +38,19 @@ LOOKUP = "photos/coffee.png"
 COMPOSED = (("photos/rocket.jpg", 1.0), ("a person wearing a space suit", 1.0), ("a tower", -1.0))
 
 
+@options.grouped
 def demo(
+    *,
     stamps: Annotated[bool, typer.Option(help="Take in Debian's tuxpaint-stamps-default where installed.")] = True,
-    encoder: options.Encoder = None,
-    device: options.Device = None,
-    precision: options.Precision = None,
+    chosen: options.EncoderFlags,
     k: Annotated[int, typer.Option("--k", metavar="N", help="How many results a query.")] = 5,
-    html: options.Html = None,
-    open_page: options.Open = False,
-    as_json: options.Json = False,
+    output: options.OutputFlags,
 ) -> None:
     """Index two dozen photographs that packages carry, search them five ways, and write the results page.
 
     Everything goes into the folder `demo` of the home; a second run finds it all unchanged.
     """
-    settings = Settings.load({"device": device, "precision": precision, "k": k})
+    settings = options.load_settings(chosen, k=k)
     folder = settings.home / "demo"
     settings = replace(settings, backend=default_backend(folder), collection=COLLECTION, batch_size=16)
     pictures = gather(folder / "pictures", stamps=STAMPS if stamps else None)
@@ -62,7 +60,7 @@ def demo(
     from retrieval.search.retriever import Retriever
 
     with open_backend(settings) as store:
-        model = encoder_for(settings, store, encoder)
+        model = encoder_for(settings, store, chosen.encoder)
         source = open_source(pictures)
         report = run(source, store, model, settings, prune=True, spec=IndexSpec())
         note(summary(report))
@@ -70,9 +68,9 @@ def demo(
             note("interrupted: run the demo again to go on from there")
             raise typer.Exit(130)
         sections = list(ask(Retriever(store, model, COLLECTION, samples=samples_folder(settings)), pictures.parent, k))
-    page = html or folder / "results.html"
+    page = output.html or folder / "results.html"
     write_atomically(page, render("Sightline demo", sections, [f"{report.found:,} pictures", f"encoder {model.name}"]))
-    if as_json:
+    if output.as_json:
         print_json(
             {"report": report.to_dict(), "page": str(page.absolute()), "searches": [_object(s) for s in sections]}
         )
@@ -81,7 +79,7 @@ def demo(
             write(f"\n{section.title}: {_words(section)}")
             print_hits(section.hits)
         write(f"\nresults page: {page.absolute()}")
-    if open_page and not webbrowser.open(page.absolute().as_uri()):
+    if output.open_page and not webbrowser.open(page.absolute().as_uri()):
         note(f"note: no browser could be opened; open {page.absolute()} yourself")
 
 

@@ -16,7 +16,6 @@ from app.cli import options
 from app.cli.context import load_named, open_backend, waiting
 from app.cli.output import note, print_json, print_table
 from app.core.errors import CommandError
-from app.core.settings import Settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,14 +50,14 @@ class Measured:
     texts_per_s: float
 
 
+@options.grouped
 def evaluate_command(
     captions: Annotated[Path, typer.Argument(metavar="CAPTIONS", help="A manifest, e.g. captions.jsonl, or a folder.")],
+    *,
     backend: Annotated[
         str | None, typer.Option("--backend", metavar="URL", help="Search there, in a collection dropped afterwards.")
     ] = None,
-    encoder: options.Encoder = None,
-    device: options.Device = None,
-    precision: options.Precision = None,
+    chosen: options.EncoderFlags,
     as_json: options.Json = False,
 ) -> None:
     """Measure R@1, R@5, R@10 and the median rank, text to image and image to text.
@@ -66,9 +65,9 @@ def evaluate_command(
     Each line of CAPTIONS names a picture and its captions: {"file": "a.jpg", "captions": ["a dog", …]}.
     Nothing is kept: the search runs in memory by an exact scan, or in the store that --backend names.
     """
-    settings = Settings.load({"backend": backend or "exact://", "device": device, "precision": precision})
+    settings = options.load_settings(chosen, backend=backend or "exact://")
     pairs = read_pairs(captions)
-    model = load_named(encoder or settings.encoder, settings)
+    model = load_named(settings.encoder, settings)
     with contextlib.ExitStack() as stack:
         if backend is None:
             import backends
@@ -76,7 +75,7 @@ def evaluate_command(
             store = stack.enter_context(backends.connect("exact://"))
         else:
             store = stack.enter_context(open_backend(settings))
-        measured = measure(pairs, model, store)
+        measured = measure_both_ways(pairs, model, store)
     note(
         f"{measured.images:,} images at {measured.images_per_s:.1f}/s, {measured.texts:,} texts at "
         f"{measured.texts_per_s:.1f}/s, encoder {model.name}"
@@ -100,9 +99,9 @@ def read_pairs(path: Path) -> Pairs:
     source = open_source(path)
     listing = source.listing()
     for item in listing.quarantined[:MAX_NOTED]:
-        note(f"note: left out {item.path}: {item.reason}")
+        note(f"note: skipped {item.path} ({item.reason})")
     if len(listing.quarantined) > MAX_NOTED:
-        note(f"note: left out {len(listing.quarantined) - MAX_NOTED:,} more")
+        note(f"note: skipped {len(listing.quarantined) - MAX_NOTED:,} more")
     entries = [entry for entry in listing.entries if entry.kind == "image" and entry.captions]
     if not entries:
         raise CommandError(
@@ -111,7 +110,7 @@ def read_pairs(path: Path) -> Pairs:
     return Pairs([source.root / entry.path for entry in entries], [entry.captions for entry in entries])
 
 
-def measure(pairs: Pairs, encoder: Encoder, backend: Backend) -> Measured:
+def measure_both_ways(pairs: Pairs, encoder: Encoder, backend: Backend) -> Measured:
     """Index the pairs into a collection of its own, search both ways, and drop it.
 
     Raises `EvaluationError`, `BackendError`, or CommandError when no picture can be read.
@@ -127,8 +126,8 @@ def measure(pairs: Pairs, encoder: Encoder, backend: Backend) -> Measured:
         text_vectors = _in_batches(encoder.encode_texts, texts)
     text_s = time.perf_counter() - started
     with _filled(backend, encoder, image_vectors, text_vectors) as name, waiting("searching both ways"):
-        to_images = _rankings(backend, name, text_vectors, "image", len(kept))
-        to_texts = _rankings(backend, name, image_vectors, "text", len(texts))
+        to_images = _rankings(backend, name, text_vectors, "image", depth=len(kept))
+        to_texts = _rankings(backend, name, image_vectors, "text", depth=len(texts))
     from retrieval.evaluation import ranking_report
 
     answers: list[set[str]] = [set() for _ in kept]
@@ -138,7 +137,9 @@ def measure(pairs: Pairs, encoder: Encoder, backend: Backend) -> Measured:
         "text_to_image": ranking_report(to_images, [{f"image-{position}"} for position in owner]),
         "image_to_text": ranking_report(to_texts, answers),
     }
-    return Measured(report, len(kept), len(texts), len(kept) / image_s, len(texts) / text_s)
+    return Measured(
+        report, images=len(kept), texts=len(texts), images_per_s=len(kept) / image_s, texts_per_s=len(texts) / text_s
+    )
 
 
 def encode_images(paths: Sequence[Path], encoder: Encoder) -> tuple[list[int], NDArray[np.float32]]:
@@ -195,7 +196,7 @@ def _filled(
 
 
 def _rankings(
-    backend: Backend, name: str, queries: NDArray[np.float32], modality: Modality, depth: int
+    backend: Backend, name: str, queries: NDArray[np.float32], modality: Modality, *, depth: int
 ) -> list[list[str]]:
     """For each query the ids of the best items of `modality`, best first, down to `MAX_RANK`."""
     from backends.base import Compare

@@ -1,4 +1,4 @@
-"""The command that indexes: live progress, what was set aside, and a Ctrl-C that loses nothing."""
+"""The command that indexes: live progress, what was skipped, and a Ctrl-C that loses nothing."""
 
 from __future__ import annotations
 
@@ -31,17 +31,15 @@ PLAIN_LINE_EVERY_S = 10.0
 MAX_LISTED = 20
 COMPACT_NOTE = (
     "note: using compact, the small default that works offline; for better results choose one of "
-    "`sightline models` and index with --encoder NAME"
+    "`sightline encoders` and index with --encoder NAME"
 )
 
 
+@options.grouped
 def index(
     path: Annotated[str, typer.Argument(metavar="PATH", help="A folder, a file, a manifest, or - for JSON lines.")],
-    backend: options.Backend = None,
-    collection: options.Collection = None,
-    encoder: options.Encoder = None,
-    device: options.Device = None,
-    precision: options.Precision = None,
+    *,
+    chosen: options.SearchFlags,
     batch_size: Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Items at a time.")] = None,
     index_kind: Annotated[
         str, typer.Option("--index-kind", metavar="KIND", help="Of a new collection: auto, flat, hnsw or ivf.")
@@ -53,25 +51,17 @@ def index(
     prune_empty: Annotated[
         bool, typer.Option("--prune-empty", help="Prune even where PATH has nothing left in it.")
     ] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if a file had to be set aside.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if a file had to be skipped.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Index pictures and texts; run it again to take in only what is new or has changed.
 
     A folder is read with all below it, captions from name.txt beside name.jpg, or from captions.jsonl,
-    .csv or .tsv. Files that cannot be read are set aside and listed with the reason; so are
+    .csv or .tsv. Files that cannot be read are skipped and listed with the reason; so are
     pictures of over 100 megapixels, and what takes over 60 s of a processor or 2 GiB of memory to
     decode. Ctrl-C finishes the picture in hand; the next run goes on from there.
     """
-    settings = Settings.load(
-        {
-            "backend": backend,
-            "collection": collection,
-            "device": device,
-            "precision": precision,
-            "batch_size": batch_size,
-        }
-    )
+    settings = options.load_settings(chosen, batch_size=batch_size)
     from backends.base import IndexSpec
 
     try:
@@ -83,8 +73,8 @@ def index(
     source = open_source(path)
     with open_backend(settings) as store:
         is_new = settings.collection not in store.collections()
-        model = encoder_for(settings, store, encoder)
-        if is_new and model.name == "compact" and encoder is None:
+        model = encoder_for(settings, store, chosen.encoder)
+        if is_new and model.name == "compact" and chosen.encoder is None:
             note(COMPACT_NOTE)
         report = run(source, store, model, settings, prune=prune or prune_empty, prune_empty=prune_empty, spec=spec)
     finish(report, path, as_json=as_json, strict=strict)
@@ -193,7 +183,7 @@ def describe(progress: Progress) -> str:
     if progress.remaining_s is not None and progress.remaining_s >= 1:
         parts.append(f"{duration(progress.remaining_s)} left")
     if progress.quarantined:
-        parts.append(f"{progress.quarantined:,} set aside")
+        parts.append(f"{progress.quarantined:,} skipped")
     return ", ".join(parts)
 
 
@@ -233,9 +223,9 @@ def progress_line() -> Iterator[Any]:
 def finish(report: IndexReport, path: str, *, as_json: bool, strict: bool) -> None:
     """Give out the report and leave with the exit code that tells how it went."""
     for item in report.quarantined[:MAX_LISTED]:
-        note(f"set aside: {item.path}: {item.reason}")
+        note(f"skipped {item.path} ({item.reason})")
     if len(report.quarantined) > MAX_LISTED:
-        note(f"set aside: {len(report.quarantined) - MAX_LISTED:,} more; --json lists them all")
+        note(f"skipped {len(report.quarantined) - MAX_LISTED:,} more; --json lists them all")
     if as_json:
         print_json(report.to_dict())
     else:
@@ -262,7 +252,7 @@ def summary(report: IndexReport) -> str:
             ("updated", report.updated),
             ("duplicates", report.duplicates),
             ("pruned", report.pruned),
-            ("set aside", len(report.quarantined)),
+            ("skipped", len(report.quarantined)),
         )
         if number
     ]

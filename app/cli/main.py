@@ -20,10 +20,10 @@ from app.cli.keys import keyring
 from app.cli.output import note
 
 EXIT_CODES = {
-    0: "done; a search that finds nothing and an index run that sets single files aside are done too",
+    0: "done; a search that finds nothing and an index run that skips single files are done too",
     1: "failed; the reason is on stderr, in one line that says what to do",
     2: "the command line or a setting was not understood",
-    3: "`index --strict` finished, but set files aside",
+    3: "`index --strict` finished, but skipped files",
     130: "interrupted with Ctrl-C; for `index`, all that was finished is kept and the next run goes on from there",
 }
 # Typer brings its own copy of click in some versions; both have this hierarchy under BadParameter.
@@ -52,7 +52,8 @@ app.command("import")(transfer.import_)
 app.add_typer(engines)
 app.command("eval")(evaluate.evaluate_command)
 app.command("bench")(bench.bench)
-app.command("models")(encoders.models)
+app.command("encoders")(encoders.encoders)
+app.command("models", hidden=True)(encoders.models)
 app.add_typer(keyring)
 app.command("demo")(demo.demo)
 

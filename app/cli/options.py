@@ -1,17 +1,23 @@
-"""The flags that commands share, declared once."""
+"""The flags that commands share, declared once, and groups of them that a command takes as one parameter."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from app.core.settings import Settings
 
 Backend = Annotated[str | None, typer.Option("--backend", metavar="URL", help="Vector database, e.g. faiss:///dir.")]
 Collection = Annotated[str | None, typer.Option("--collection", metavar="NAME", help="Collection to work on.")]
 Encoder = Annotated[
     str | None,
-    typer.Option("--encoder", metavar="NAME", help="compact or openclip:MODEL/PRETRAINED; see sightline models."),
+    typer.Option("--encoder", metavar="NAME", help="compact or openclip:MODEL/PRETRAINED; see sightline encoders."),
 ]
 Device = Annotated[str | None, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")]
 Precision = Annotated[str | None, typer.Option("--precision", metavar="NAME", help="auto, fp32, fp16 or bf16.")]
@@ -59,3 +65,77 @@ ModelVision = Annotated[
     str | None, typer.Option("--model-vision", metavar="WHETHER", help="Whether it sees images: auto, yes or no.")
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Drop sentences that the sources do not support.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    """A group of flags: each field is one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreFlags(Flags):
+    """Which collection of which store."""
+
+    backend: Backend = None
+    collection: Collection = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderFlags(Flags):
+    """Which encoder, and how it computes."""
+
+    encoder: Encoder = None
+    device: Device = None
+    precision: Precision = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchFlags(EncoderFlags, StoreFlags):
+    """Which collection, and the encoder of what is looked for in it or added to it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFlags(Flags):
+    """Which model answers."""
+
+    model: Model = None
+    model_url: ModelUrl = None
+    model_vision: ModelVision = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputFlags(Flags):
+    """Where results go: a page, the browser, JSON; else a table."""
+
+    html: Html = None
+    open_page: Open = False
+    as_json: Json = False
+
+
+def load_settings(*groups: Flags, **flags: Any) -> Settings:
+    """The settings of this run, over which these flags win. Raises `SettingsError` naming the flag."""
+    for group in groups:
+        flags |= vars(group)
+    return Settings.load(flags)
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """The command as Typer takes it: each parameter that is a group of flags is replaced by those flags."""
+    groups: dict[str, type[Flags]] = {}
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        group = parameter.annotation
+        if isinstance(group, type) and issubclass(group, Flags):
+            groups[parameter.name] = group
+            parameters += inspect.signature(group, eval_str=True).parameters.values()
+        else:
+            parameters.append(parameter)
+
+    @functools.wraps(command)
+    def call(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{flag: given.pop(flag) for flag in inspect.signature(group).parameters})
+        command(**given)
+
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return call

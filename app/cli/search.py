@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 import webbrowser
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,7 +32,8 @@ from app.cli.output import (
     show_relevance,
     write,
 )
-from app.core.errors import CommandError, UsageError
+from app.cli.queries import MODALITIES, read_modality, read_mode, read_query, read_where, require_file
+from app.core.errors import CommandError
 from app.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -43,13 +42,13 @@ if TYPE_CHECKING:
     from retrieval.search.facets import Facet
     from retrieval.search.query import Term
     from retrieval.search.results import Result
-    from retrieval.search.retriever import Mode, Retriever
-
-MODALITIES = ("image", "text", "any")
+    from retrieval.search.retriever import Retriever
 
 
+@options.grouped
 def search(
     words: Annotated[list[str] | None, typer.Argument(metavar="WORDS", help="What to look for.")] = None,
+    *,
     image: Annotated[list[Path] | None, typer.Option("--image", metavar="FILE", help="Look for this picture.")] = None,
     term: Annotated[
         list[str] | None,
@@ -78,14 +77,8 @@ def search(
     misses: Annotated[
         bool, typer.Option("--misses", help="Where nothing is relevant, show the nearest misses.")
     ] = False,
-    backend: options.Backend = None,
-    collection: options.Collection = None,
-    encoder: options.Encoder = None,
-    device: options.Device = None,
-    precision: options.Precision = None,
-    html: options.Html = None,
-    open_page: options.Open = False,
-    as_json: options.Json = False,
+    chosen: options.SearchFlags,
+    output: options.OutputFlags,
 ) -> None:
     """Find images by words, by pictures, or by both.
 
@@ -106,16 +99,14 @@ def search(
 
         # Before anything is opened: its packages are an extra.
         reranker = CrossEncoder()
-    settings = Settings.load(
-        {"backend": backend, "collection": collection, "device": device, "precision": precision, "k": k}
-    )
+    settings = options.load_settings(chosen, k=k)
     with open_backend(settings) as store:
-        retriever = open_retriever(settings, store, encoder)
+        retriever = open_retriever(settings, store, chosen.encoder)
         with waiting("searching"):
             kind = kind if modality is not None else default_modality(store, settings.collection, clause)
             gate = default_gate(query, settings, mode) if min_relevance is None else min_relevance or None
 
-            def find(least: float | None) -> list[Result]:
+            def searched(least: float | None) -> list[Result]:
                 return retriever.search(
                     query,
                     settings.k,
@@ -130,8 +121,8 @@ def search(
                     reranker=reranker,
                 )
 
-            hits = find(gate)
-            nearest = find(None) if gate is not None and not hits else None
+            hits = searched(gate)
+            nearest = searched(None) if gate is not None and not hits else None
             nothing = NOTHING_FOUND
             if not hits and not nearest:
                 nothing = nothing_found(
@@ -147,15 +138,17 @@ def search(
 
     title = "Search" if len(query) == 1 else "Composed search"
     facts = query_facts(where, offset, k=settings.k, gate=gate)
-    section = Section(title, parts_of(query), hits, facts, offset + 1, nothing)
+    section = Section(title, parts_of(query), hits, facts=facts, first_rank=offset + 1, nothing=nothing)
     if nearest and gate is not None:
         section = nothing_relevant(section, nearest, gate, misses=misses)
     shown = nearest if misses else None
-    deliver(section, settings, html, open_page=open_page, as_json=as_json, misses=shown, facets=counted)
+    deliver(section, settings, output, misses=shown, facets=counted)
 
 
+@options.grouped
 def similar(
     item_id: Annotated[str, typer.Argument(metavar="ID", help="An item's id, as search --json prints it.")],
+    *,
     modality: Annotated[
         str | None, typer.Option("--modality", metavar="KIND", help="image or text. Default: the item's own.")
     ] = None,
@@ -166,16 +159,13 @@ def similar(
     diversity: options.Diversity = 0.0,
     group_duplicates: options.GroupDuplicates = None,
     min_relevance: options.MinRelevance = None,
-    backend: options.Backend = None,
-    collection: options.Collection = None,
-    html: options.Html = None,
-    open_page: options.Open = False,
-    as_json: options.Json = False,
+    chosen: options.StoreFlags,
+    output: options.OutputFlags,
 ) -> None:
     """Find the items nearest to a stored one; no model is loaded for it."""
     kind = read_modality(modality, MODALITIES[:2])
     clause = read_where(where)
-    settings = Settings.load({"backend": backend, "collection": collection, "k": k})
+    settings = options.load_settings(chosen, k=k)
     with open_backend(settings) as store:
         retriever = stored_retriever(settings, store)
         item = retriever.get(item_id)
@@ -208,34 +198,28 @@ def similar(
 
     part = Part(text=item.text or place(item.uri), image=local_path(item.uri) if item.modality == "image" else None)
     facts = query_facts(where, offset, k=settings.k, gate=min_relevance)
-    section = Section("Similar items", [part], hits, facts, offset + 1, nothing)
-    deliver(section, settings, html, open_page=open_page, as_json=as_json)
+    section = Section("Similar items", [part], hits, facts=facts, first_rank=offset + 1, nothing=nothing)
+    deliver(section, settings, output)
 
 
+@options.grouped
 def lookup(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A picture file.")],
+    *,
     where: options.WhereJson = None,
     k: options.K = None,
     offset: options.Offset = 0,
     effort: options.Effort = None,
     min_relevance: options.MinRelevance = None,
-    backend: options.Backend = None,
-    collection: options.Collection = None,
-    encoder: options.Encoder = None,
-    device: options.Device = None,
-    precision: options.Precision = None,
-    html: options.Html = None,
-    open_page: options.Open = False,
-    as_json: options.Json = False,
+    chosen: options.SearchFlags,
+    output: options.OutputFlags,
 ) -> None:
     """Find the texts of the collection that describe a picture best."""
     clause = read_where(where)
     require_file(image)
-    settings = Settings.load(
-        {"backend": backend, "collection": collection, "device": device, "precision": precision, "k": k}
-    )
+    settings = options.load_settings(chosen, k=k)
     with open_backend(settings) as store:
-        retriever = open_retriever(settings, store, encoder)
+        retriever = open_retriever(settings, store, chosen.encoder)
         with waiting("searching"):
             hits = retriever.lookup(
                 image, settings.k, where=clause, offset=offset, effort=effort, min_relevance=min_relevance
@@ -249,18 +233,19 @@ def lookup(
 
     part = Part(text=str(image), image=image)
     facts = query_facts(where, offset, k=settings.k, gate=min_relevance)
-    section = Section("Texts for a picture", [part], hits, facts, offset + 1, nothing)
-    deliver(section, settings, html, open_page=open_page, as_json=as_json)
+    section = Section("Texts for a picture", [part], hits, facts=facts, first_rank=offset + 1, nothing=nothing)
+    deliver(section, settings, output)
 
 
+@options.grouped
 def show(
     item_id: Annotated[str, typer.Argument(metavar="ID", help="An item's id.")],
-    backend: options.Backend = None,
-    collection: options.Collection = None,
+    *,
+    chosen: options.StoreFlags,
     as_json: options.Json = False,
 ) -> None:
     """Show one stored item: where it is, its text and its metadata."""
-    settings = Settings.load({"backend": backend, "collection": collection})
+    settings = options.load_settings(chosen)
     with open_backend(settings) as store:
         require_collection(settings, store)
         found = store.get(settings.collection, [item_id])
@@ -277,94 +262,11 @@ def show(
             write(f"{name:12}  " + "\n              ".join(text.splitlines() or [""]))
 
 
-def read_query(
-    words: Sequence[str] | None,
-    images: Sequence[Path] | None,
-    term: Sequence[str] | None,
-    terms: Sequence[str] | None,
-) -> list[Term]:
-    """The terms of a query as the command line gives it. Raises UsageError when there is none."""
-    from retrieval.search.query import Term, parse_terms
-
-    query: list[Term] = []
-    if words:
-        query.append(Term(" ".join(words)))
-    for path in images or ():
-        require_file(path)
-        query.append(Term(path))
-    parts = [*(term or ()), *(part for line in terms or () for part in split_terms(line))]
-    for parsed in parse_terms(parts) if parts else ():
-        if isinstance(parsed.value, Path):
-            require_file(parsed.value)
-        query.append(parsed)
-    if not query:
-        raise UsageError("say what to look for: words, --image FILE, or --term; see sightline search --help")
-    return query
-
-
-def split_terms(line: str) -> list[str]:
-    """Split a line of terms at spaces that are not between double quotes."""
-    lexer = shlex.shlex(line, posix=True, punctuation_chars="")
-    lexer.whitespace_split, lexer.quotes, lexer.commenters, lexer.escape = True, '"', "", ""
-    try:
-        return list(lexer)
-    except ValueError:
-        raise UsageError(f"--terms {line!r}: a quotation mark is not closed") from None
-
-
-def read_where(text: str | None) -> dict[str, Any] | None:
-    """The filter that ``--where`` gives as JSON. Raises UsageError where it is none."""
-    if text is None:
-        return None
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f'--where is not JSON ({error}): write it as \'{{"year": {{"$gte": 1990}}}}\'') from None
-    if not isinstance(value, dict):
-        raise UsageError(f"--where must be a JSON object, not {text[:80]!r}")
-    from backends.filters import parse_where
-
-    try:
-        parse_where(value)
-    except ValueError as error:
-        raise UsageError(f"--where: {error}") from None
-    return value
-
-
-def read_modality(name: str | None, known: Sequence[str] = MODALITIES) -> Modality | None:
-    """The modality that ``--modality`` names; None for any, and where nothing was said."""
-    if name is not None and name not in known:
-        raise UsageError(f"--modality must be one of {', '.join(known)}, not {name!r}")
-    if name == "image":
-        return "image"
-    return "text" if name == "text" else None
-
-
-def read_mode(name: str) -> Mode:
-    """The mode that ``--mode`` names."""
-    from retrieval.search.retriever import Mode
-
-    for mode in get_args(Mode):
-        if mode == name:
-            return mode  # type: ignore[no-any-return]
-    raise UsageError(f"--mode must be one of {', '.join(get_args(Mode))}, not {name!r}")
-
-
 def default_modality(store: Backend, collection: str, where: dict[str, Any] | None) -> Modality:
     """What a search finds where nothing was said: images, or texts where no image matches the filter."""
     from retrieval.search.filters import and_modality, as_where
 
     return "image" if store.count(collection, and_modality(as_where(where), "image")) else "text"
-
-
-def require_file(path: Path) -> None:
-    """Raise CommandError unless `path` is a file."""
-    try:
-        found = path.is_file()
-    except (OSError, ValueError):
-        found = False
-    if not found:
-        raise CommandError(f"no file {path}: check the path of the picture")
 
 
 def default_gate(query: Sequence[Term], settings: Settings, mode: str) -> float | None:
@@ -405,10 +307,8 @@ def query_facts(where: str | None, offset: int, *, k: int, gate: float | None = 
 def deliver(
     section: Section,
     settings: Settings,
-    html: Path | None,
+    output: options.OutputFlags,
     *,
-    open_page: bool,
-    as_json: bool,
     misses: Sequence[Result] | None = None,
     facets: Mapping[str, Facet] | None = None,
 ) -> None:
@@ -417,17 +317,17 @@ def deliver(
     misses: what the section shows though nothing of it is relevant.
     """
     hits: Sequence[Hit] = section.hits
-    if html is not None or open_page:
+    if output.html is not None or output.open_page:
         from app.cli.results_page import render
         from backends.redaction import shown
 
-        path = html or settings.home / "results.html"
+        path = output.html or settings.home / "results.html"
         title = section.parts[0].text or section.title
         write_atomically(path, render(title, [section], [f"collection {settings.collection}", shown(settings.backend)]))
         note(f"results page: {path.absolute()}")
-        if open_page and not webbrowser.open(path.absolute().as_uri()):
+        if output.open_page and not webbrowser.open(path.absolute().as_uri()):
             note(f"note: no browser could be opened; open {path.absolute()} yourself")
-    if as_json:
+    if output.as_json:
         found = [hit_object(hit) for hit in hits]
         answer: dict[str, Any] = {"hits": [], "misses": found} if misses else {"hits": found}
         if facets is not None:

@@ -73,17 +73,18 @@ def copy(
     _finish(report, end.collection, as_json=as_json)
 
 
+@options.grouped
 def export(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder.")],
-    backend: options.Backend = None,
-    collection: options.Collection = None,
+    *,
+    chosen: options.StoreFlags,
     as_json: options.Json = False,
 ) -> None:
     """Write a collection into a folder of Parquet files, for backup and for other tools.
 
     The manifest is written last: a folder that has one is whole.
     """
-    settings = Settings.load({"backend": backend, "collection": collection})
+    settings = options.load_settings(chosen)
     from indexers import archive, transfer
 
     with open_backend(settings) as store:

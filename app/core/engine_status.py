@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 def look(settings: Settings) -> list[dict[str, Any]]:
     """What is known of each scheme, servers asked, as the objects that ``--json`` prints."""
-    from app.core import server_probe as probing
+    from app.core import server_probe
     from backends.redaction import shown
 
     rows = {row["scheme"]: row for row in installed()}
     servers = {
-        scheme: probing.places(scheme, settings.home, settings.backend) if row["installed"] else []
+        scheme: server_probe.places(scheme, settings.home, settings.backend) if row["installed"] else []
         for scheme, row in rows.items()
     }
     used = shown(settings.backend)
-    probing.ask([answer for answers in servers.values() for answer in answers])
+    server_probe.ask([answer for answers in servers.values() for answer in answers])
     for scheme, answers in servers.items():
         rows[scheme]["servers"] = [
             {

@@ -117,7 +117,14 @@ class IndexJobs:
                 raise JobError(f"the collection {collection!r} is being removed: try again in a moment")
             if sum(job.state == "queued" for job in self._jobs.values()) >= MAX_WAITING:
                 raise TooManyJobs(f"{MAX_WAITING} jobs are waiting: try again when one has ended")
-            job = Job(secrets.token_hex(8), source, collection, prune, "queued", time.time())
+            job = Job(
+                id=secrets.token_hex(8),
+                source=source,
+                collection=collection,
+                prune=prune,
+                state="queued",
+                created_s=time.time(),
+            )
             try:
                 self._put(job)
             except OSError as error:
@@ -297,7 +304,11 @@ class _Last:
     """Passes progress on, and keeps the last of it."""
 
     tell: Callable[[Progress], None]
-    progress: Progress = field(default_factory=lambda: Progress(WAITING, 0, None, 0.0, None, 0, ""))
+    progress: Progress = field(
+        default_factory=lambda: Progress(
+            stage=WAITING, done=0, total=None, rate_per_s=0.0, remaining_s=None, quarantined=0, path=""
+        )
+    )
 
     def __call__(self, progress: Progress) -> None:
         self.progress = progress

@@ -51,7 +51,7 @@ def servers() -> dict[str, LocalServer]:
     return {server.name: server for server in found}
 
 
-def find(name: str) -> LocalServer:
+def server_named(name: str) -> LocalServer:
     """The server called `name`. Raises ServerError naming those there are."""
     try:
         return servers()[name]
@@ -61,7 +61,7 @@ def find(name: str) -> LocalServer:
 
 def running(name: str, home: Path) -> Running | None:
     """The server `name` that `up` started under `home`, if that very process still runs."""
-    server, folder = find(name), _folder(name, home)
+    server, folder = server_named(name), _folder(name, home)
     try:
         saved = json.loads((folder / "pid.json").read_text("utf-8"))
         process = psutil.Process(saved["pid"])
@@ -78,7 +78,7 @@ def up(name: str, home: Path, *, timeout_s: float = START_S) -> Running:
 
     Raises ServerError when it is not installed, a port is taken, or it does not answer in time.
     """
-    server, folder = find(name), _folder(name, home)
+    server, folder = server_named(name), _folder(name, home)
     there = running(name, home)
     if there is None:
         reason = server.missing()

@@ -24,7 +24,7 @@ class Limits:
     """What the service takes; sizes in bytes, durations in seconds.
 
     rate: requests of one key, or of one address where there is no key, e.g. ``6000/minute``; None for no limit.
-    max_in_flight: requests worked on or waiting at a time; the next one is told to come again.
+    max_in_flight: requests worked on or waiting at a time; the next one is throttled: 503 with Retry-After.
     max_large_bodies, large_body_bytes: bodies over so many bytes, or of unknown length, that are taken at a time.
     max_chats: questions that are answered at a time.
     max_decoding, decoding_wait_s: requests that hold decoded images at a time, and how long others wait for that;
@@ -173,7 +173,7 @@ class RateLimit:
         return len(self._counts)
 
     def wait_s(self, caller: str) -> int:
-        """Count a request: 0 when it may pass, else after how many whole seconds to come again."""
+        """Count a request: 0 when it may pass, else after how many whole seconds to try again."""
         periods = time.monotonic() / self._period_s
         number, gone = int(periods), periods % 1
         with self._lock:

@@ -88,7 +88,7 @@ _OURS: list[tuple[type[Exception], int, int | None, str | None]] = [
     (Overloaded, 503, 1, None),
     (EncoderError, 503, 10, "the encoder does not work: the service's log says why"),
     (KeyStoreError, 503, 30, "the API keys cannot be read: the service's log says why"),
-    # No time to come again: that process keeps it.
+    # No Retry-After: that process keeps it.
     (Locked, 503, None, HELD),
     (ReadOnly, 503, None, READ_ONLY),
     # Its address, and what its driver says, are for the log only.

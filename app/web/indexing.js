@@ -1,4 +1,4 @@
-// The index view: start a job over an allowed folder, watch it, cancel it, and see what was set aside and why.
+// The index view: start a job over an allowed folder, watch it, cancel it, and see what was skipped and why.
 
 import { call, events } from "./api.js";
 import { announce, button, duration, failure, h, number } from "./dom.js";
@@ -90,7 +90,7 @@ export function indexView() {
     if (job.error) parts.push(h("p", { class: "problem" }, job.error));
     if (report) {
       parts.push(h("p", { class: "counts" }, COUNTS.filter((name) => report[name]).map((name) => h("span", {}, h("strong", {}, number(report[name])), ` ${name}`))));
-      if (report.quarantined_count) parts.push(aside(item, job, open));
+      if (report.quarantined_count) parts.push(skipped(item, job, open));
     }
     const had = item.contains(document.activeElement) && document.activeElement.tagName;
     item.replaceChildren(...parts);
@@ -102,8 +102,8 @@ export function indexView() {
     const many = progress.total === null ? `${number(progress.done)} so far` : `${number(progress.done)} of ${number(progress.total)}`;
     const rate = progress.rate_per_s > 0 ? ` · ${progress.rate_per_s.toFixed(1)} a second` : "";
     const left = progress.remaining_s ? ` · ${duration(progress.remaining_s)} to go` : "";
-    const set = progress.quarantined ? ` · ${number(progress.quarantined)} set aside` : "";
-    return `${progress.stage} · ${many}${rate}${left}${set}`;
+    const skips = progress.quarantined ? ` · ${number(progress.quarantined)} skipped` : "";
+    return `${progress.stage} · ${many}${rate}${left}${skips}`;
   }
 
   function cancelButton(job) {
@@ -113,12 +113,12 @@ export function indexView() {
     }, { class: "small", "aria-label": `Cancel the job over ${job.folder}` });
   }
 
-  /** What was set aside; the list of jobs has only its number, so the rows are read when they are wanted. */
-  function aside(item, job, open) {
+  /** What was skipped; the list of jobs has only its number, so the rows are read when they are wanted. */
+  function skipped(item, job, open) {
     const rows = h("tbody");
     const fill = (all) => rows.replaceChildren(...all.map(({ path, reason }) => h("tr", {}, h("td", {}, h("code", {}, path)), h("td", {}, reason))));
-    const node = h("details", { open }, h("summary", {}, `${number(job.report.quarantined_count)} set aside`),
-      h("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": "Files that were set aside" },
+    const node = h("details", { open }, h("summary", {}, `${number(job.report.quarantined_count)} skipped`),
+      h("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": "Files that were skipped" },
         h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "File"), h("th", { scope: "col" }, "Why"))), rows)));
     if (job.report.quarantined.length) fill(job.report.quarantined);
     else {

@@ -16,7 +16,7 @@ REFUSED = {"empty": "", "NUL": "a\x00b", "a lone surrogate": "a\ud800b", "513 by
 
 def hostile_records() -> list[Record]:
     """One record for each hostile string, which is its id, text, uri and metadata."""
-    rows = vectors(len(HOSTILE), 8, 11)
+    rows = vectors(len(HOSTILE), 8, seed=11)
     return [
         Record(text, rows[i], "text", text, text, {"v": text, "tags": [text, "x"]}) for i, text in enumerate(HOSTILE)
     ]
@@ -31,7 +31,7 @@ class HostileChecks:
         assert twin.same_count() == len(set(HOSTILE)) == len(HOSTILE)
         twin.same_records()
         twin.same_get(HOSTILE[::-1])
-        twin.same_hits(vectors(3, 8, 12), 100)
+        twin.same_hits(vectors(3, 8, seed=12), 100)
 
     def test_hostile_strings_in_filters(self, store: Store) -> None:
         twin = store.twin()
@@ -62,7 +62,9 @@ class HostileChecks:
         def survive(ids: list[str], texts: list[str]) -> None:
             twin = store.twin()
             rows = vectors(len(ids), 8)
-            twin.upsert(Record(i, rows[n], "text", texts[n % 5], None, {"t": texts[n % 5]}) for n, i in enumerate(ids))
+            twin.upsert(
+                Record(i, rows[n], "text", texts[n % 5], metadata={"t": texts[n % 5]}) for n, i in enumerate(ids)
+            )
             twin.same_records()
             twin.delete(ids=ids[::3])
             twin.same_get(ids)

@@ -147,7 +147,7 @@ def random_shapes(number: int) -> list[list[Any]]:
 def try_random_trees(store: Store, twin: Twin, examples: int, number: int, matched: list[int]) -> list[Where]:
     """Compare count and search under random filters; returns those that were tried, notes how many each matched."""
     tried: list[Where] = []
-    query = vectors(1, 8, 7)
+    query = vectors(1, 8, seed=7)
     k = min(store.sizes.records, store.capabilities.max_k or store.sizes.records)
 
     @seed(number)
@@ -396,7 +396,7 @@ class FilterChecks:
 
     def test_a_filter_is_applied_before_the_cut_to_k(self, store: Store) -> None:
         twin = store.twin()
-        rows = vectors(200, 8, 3)
+        rows = vectors(200, 8, seed=3)
         query = np.ones((1, 8), np.float32)
         order = np.argsort(rows @ query[0] / np.linalg.norm(rows, axis=1))
         records = [Record(f"p{rank:03}", rows[i], metadata={"rank": rank}) for rank, i in enumerate(order.tolist())]

@@ -85,7 +85,7 @@ def documents() -> list[Record]:
     """The records of `DOCUMENTS`."""
     rows = vectors(len(DOCUMENTS), 8)
     return [
-        Record(i, rows[n], "text" if n % 2 else "image", text, None, {"n": n})
+        Record(i, rows[n], "text" if n % 2 else "image", text, metadata={"n": n})
         for n, (i, text) in enumerate(DOCUMENTS.items())
     ]
 

@@ -75,7 +75,7 @@ class RecordChecks:
         before = Record(
             "r00007", axis[0], "image", "old words", "file:///old", {"n": 1, "only_old": "x", "tags": ["o"]}
         )
-        after = Record("r00007", -axis[0], "text", "new words", None, {"n": 2, "tags": ["p", "q"]})
+        after = Record("r00007", -axis[0], "text", "new words", metadata={"n": 2, "tags": ["p", "q"]})
         twin.upsert([before])
         assert store.backend.search(twin.name, axis[:1], 1)[0][0].id == "r00007"
         twin.upsert([after])
@@ -94,7 +94,7 @@ class RecordChecks:
         assert twin.same_count() == 6
         assert twin.same_get(["r00000"])[0].text == "third"
         twin.same_records()
-        twin.same_hits(vectors(3, 8, 5), 10)
+        twin.same_hits(vectors(3, 8, seed=5), 10)
 
     def test_upsert_takes_any_iterable_and_number_type(self, store: Store) -> None:
         twin = store.twin()

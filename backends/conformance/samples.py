@@ -194,9 +194,9 @@ def poured(batch: int) -> list[Record]:
 
     New records, and one that every batch replaces.
     """
-    rows = vectors(POUR_BATCH, POUR_DIM, 1000 + batch)
+    rows = vectors(POUR_BATCH, POUR_DIM, seed=1000 + batch)
     own = [
-        Record(f"b{batch:05}-{i:02}", rows[i], "text", f"batch{batch}", None, {"batch": batch, "i": i})
+        Record(f"b{batch:05}-{i:02}", rows[i], "text", f"batch{batch}", metadata={"batch": batch, "i": i})
         for i in range(POUR_BATCH - 1)
     ]
-    return [*own, Record("shared", rows[-1], "text", f"batch{batch}", None, {"batch": batch, "i": POUR_BATCH - 1})]
+    return [*own, Record("shared", rows[-1], "text", f"batch{batch}", metadata={"batch": batch, "i": POUR_BATCH - 1})]

@@ -55,7 +55,7 @@ class ScanChecks:
     def test_scan_while_being_written(self, store: Store) -> None:
         name = store.collection()
         store.backend.upsert(name, some(60, prefix="m"))
-        rows = vectors(40, 8, 3)
+        rows = vectors(40, 8, seed=3)
         seen: list[str] = []
         for i, page in enumerate(store.backend.scan(name, batch=10)):
             seen += [r.id for r in page.records]

@@ -27,7 +27,7 @@ class SearchChecks:
             twin = store.twin(dim=16, metric=metric)
             twin.upsert(some(store.sizes.records, 16))
             for k in (1, 7, 100):
-                twin.same_hits(vectors(5, 16, 3), k)
+                twin.same_hits(vectors(5, 16, seed=3), k)
             twin.same_hits(twin.same_records()[4].vector[None, :], 3)  # type: ignore[index]
 
     def test_scores_are_the_known_ones(self, store: Store) -> None:
@@ -49,7 +49,7 @@ class SearchChecks:
         if "cosine" not in store.capabilities.metrics:
             pytest.skip("the engine declares no cosine")
         twin = store.twin(metric="cosine")
-        rows = vectors(40, 8, 1)
+        rows = vectors(40, 8, seed=1)
         twin.upsert(Record(f"v{i:02}", row * 10.0 ** (i % 9 - 4)) for i, row in enumerate(rows))
         for scale in (1e-6, 1.0, 1e6):
             for hits in twin.same_hits(rows[:4] * scale, 5):
@@ -59,16 +59,16 @@ class SearchChecks:
     def test_identical_vectors_stand_in_order_of_their_ids(self, store: Store) -> None:
         for metric in sorted(store.capabilities.metrics):
             twin = store.twin(dim=24, metric=metric)
-            rows = vectors(5, 24, 2)
+            rows = vectors(5, 24, seed=2)
             order = np.random.default_rng(4).permutation(60)
             twin.upsert(Record(f"t{i:03}", rows[i % 5]) for i in order)
-            for hits in twin.same_hits(rows + vectors(5, 24, 3) * 0.1, 60):
+            for hits in twin.same_hits(rows + vectors(5, 24, seed=3) * 0.1, 60):
                 assert [hit.id for hit in hits[:12]] == sorted(hit.id for hit in hits[:12])
                 assert len({int(hit.id[1:]) % 5 for hit in hits[:12]}) == 1
 
     def test_ties_at_the_cut_go_to_the_lower_ids_when_exact(self, store: Store) -> None:
         twin = store.twin(dim=24)
-        row = vectors(1, 24, 2)[0]
+        row = vectors(1, 24, seed=2)[0]
         twin.upsert(Record(f"t{i:03}", row) for i in np.random.default_rng(4).permutation(50))
         twin.upsert(some(50, 24))
         for k in (1, 10, 49):
@@ -79,7 +79,7 @@ class SearchChecks:
     def test_many_queries_at_once_answer_as_one_by_one(self, store: Store) -> None:
         twin = store.twin()
         twin.upsert(some(store.sizes.records))
-        queries = vectors(300, 8, 6)
+        queries = vectors(300, 8, seed=6)
         together = twin.same_hits(queries, 5)
         for i in range(0, 300, 60):
             (alone,) = twin.same_hits(queries[i : i + 1], 5)
@@ -156,7 +156,7 @@ class SearchChecks:
     def test_hits_carry_the_record(self, store: Store) -> None:
         twin = store.twin()
         full = Record("full", vectors(1, 8)[0], "text", "its text", "file:///x y.jpg", {"a": 1, "b": [], "c": 1.0})
-        bare = Record("bare", vectors(1, 8, 1)[0])
+        bare = Record("bare", vectors(1, 8, seed=1)[0])
         twin.upsert([full, bare])
         (hits,) = twin.same_hits(vectors(1, 8), 2)
         assert {hit.id: (hit.text, hit.uri, dict(hit.metadata)) for hit in hits} == {

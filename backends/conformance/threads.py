@@ -34,7 +34,7 @@ def together(tasks: list[Callable[[], None]]) -> None:
 
 def record(rows: NDArray[np.float32], i: int) -> Record:
     """Record i of those written."""
-    return Record(f"w{i:05}", rows[i], "image", f"word{i}", None, {"even": i % 2 == 0})
+    return Record(f"w{i:05}", rows[i], "image", f"word{i}", metadata={"even": i % 2 == 0})
 
 
 def truth(queries: NDArray[np.float32], rows: NDArray[np.float32], metric: Metric) -> NDArray[np.float64]:
@@ -47,7 +47,7 @@ class Ingest:
 
     def __init__(self, store: Store) -> None:
         self.store, self.name, self.backend = store, store.collection(DIM), store.backend
-        self.rows = vectors(FIRST + store.sizes.write_batches * BATCH, DIM, 51)
+        self.rows = vectors(FIRST + store.sizes.write_batches * BATCH, DIM, seed=51)
         self.begun, self.stored = set(range(FIRST)), set(range(FIRST))
         self.doomed, self.deleted = set[int](), set[int]()
         self.finished = threading.Event()
@@ -143,7 +143,7 @@ class ThreadChecks:
         def write(thread: int) -> None:
             for b in range(5):
                 store.backend.upsert(
-                    name, [Record(f"s{i}", vectors(1, 8, b)[0], text=f"{thread}-{b}") for i in range(10)]
+                    name, [Record(f"s{i}", vectors(1, 8, seed=b)[0], text=f"{thread}-{b}") for i in range(10)]
                 )
 
         together([partial(write, t) for t in range(4)])

@@ -34,7 +34,7 @@ from backends.text import BM25_B, BM25_K1, searched_text, tokenize
 
 
 @dataclass(slots=True)
-class _Collection:
+class _Contents:
     spec: CollectionSpec
     records: dict[str, Record] = field(default_factory=dict)
 
@@ -47,7 +47,7 @@ class ExactBackend(Backend):
     )
 
     def __init__(self) -> None:
-        self._collections: dict[str, _Collection] = {}
+        self._collections: dict[str, _Contents] = {}
         self._lock = threading.RLock()
         self._closed = False
 
@@ -67,7 +67,7 @@ class ExactBackend(Backend):
         if self._closed:
             raise BackendError("this exact:// store is closed, and what it held is gone: connect again")
 
-    def _find(self, name: str) -> _Collection:
+    def _find(self, name: str) -> _Contents:
         self._check_open()
         try:
             return self._collections[name]
@@ -84,7 +84,7 @@ class ExactBackend(Backend):
             self._check_open()
             if spec.name in self._collections:
                 raise CollectionExists(f"collection {spec.name!r} is already in exact://")
-            self._collections[spec.name] = _Collection(spec)
+            self._collections[spec.name] = _Contents(spec)
 
     def drop(self, name: str) -> None:
         with self._lock:

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike
 from backends.base import Backend, Capabilities, CollectionSpec, Hit, Page, Record, Where
 from backends.checks import COLLECTION_NAME, check_batch, check_ids, check_index, check_search, check_selection
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Unavailable
-from backends.faiss.collection import Collection
+from backends.faiss.collection import CollectionHandle
 from backends.faiss.files import sync_folder
 from backends.faiss.records import STORE, create_store
 from backends.locks import FolderLock
@@ -55,7 +55,7 @@ class FaissBackend(Backend):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock = FolderLock(folder, ONE_WRITER)
-        self._open: dict[str, Collection] = {}
+        self._open: dict[str, CollectionHandle] = {}
         self._mutex = threading.RLock()
         self._closed = False
 
@@ -71,7 +71,7 @@ class FaissBackend(Backend):
             raise Unavailable(f"{folder} is a file; faiss:// keeps its collections in a folder")
         return cls(folder)
 
-    def _find(self, name: str) -> Collection:
+    def _find(self, name: str) -> CollectionHandle:
         found = self._open.get(name)
         if found is not None:
             return found
@@ -81,10 +81,10 @@ class FaissBackend(Backend):
             if name not in self._open:
                 if not isinstance(name, str) or not COLLECTION_NAME.match(name):
                     raise CollectionNotFound(f"no collection {name!r} in {self.folder}")
-                self._open[name] = Collection(self.folder / name)
+                self._open[name] = CollectionHandle(self.folder / name)
             return self._open[name]
 
-    def _on(self, name: str, action: Callable[[Collection], T], *, writes: bool = False) -> T:
+    def _on(self, name: str, action: Callable[[CollectionHandle], T], *, writes: bool = False) -> T:
         """Run `action` on the collection; again on the one that is there now if it was dropped meanwhile."""
         for _ in range(ATTEMPTS):
             collection = self._find(name)
@@ -102,7 +102,7 @@ class FaissBackend(Backend):
                     return result
         raise CollectionNotFound(f"collection {name!r} in {self.folder} was dropped meanwhile")
 
-    def _forget(self, name: str, collection: Collection) -> None:
+    def _forget(self, name: str, collection: CollectionHandle) -> None:
         with self._mutex:
             if self._open.get(name) is collection:
                 del self._open[name]
@@ -149,7 +149,7 @@ class FaissBackend(Backend):
             return collection is not None and collection.closed
 
     def describe(self, name: str) -> CollectionSpec:
-        def spec(collection: Collection) -> CollectionSpec:
+        def spec(collection: CollectionHandle) -> CollectionSpec:
             if collection.is_dropped():
                 raise CollectionNotFound(f"no collection {name!r} in {self.folder}")
             return collection.spec
@@ -205,7 +205,7 @@ class FaissBackend(Backend):
                 collection.drop()
             return self._remove(name, collection)
 
-    def _remove(self, name: str, collection: Collection | None) -> bool:
+    def _remove(self, name: str, collection: CollectionHandle | None) -> bool:
         """Take a collection's folder away, `None` for one that cannot be opened; False when another is there now."""
         aside = self.folder / f"{DROPPED}{name}-{os.urandom(4).hex()}"
         with self._mutex:

@@ -33,7 +33,7 @@ from backends.faiss.records import (
     storable,
     translate_errors,
 )
-from backends.faiss.search import find, find_text, known_selection, read_hits
+from backends.faiss.search import find_text, known_selection, nearest_positions, read_hits
 from backends.faiss.snapshot import Floats, Snapshot, read_snapshot
 
 COMPACT_SHARE = 0.2
@@ -41,7 +41,7 @@ COPY_BYTES = 1 << 26
 T = TypeVar("T")
 
 
-class Collection:
+class CollectionHandle:
     """Reads and writes of one collection; thread-safe. The caller holds the writer's lock for writes."""
 
     def __init__(self, folder: Path) -> None:
@@ -143,10 +143,10 @@ class Collection:
             known, selection = known_selection(snapshot, where)
             if known:
                 # The read of the hits also reads the version: when it is the snapshot's, one statement did it all.
-                found = find(snapshot, queries, k, selection, effort)
+                found = nearest_positions(snapshot, queries, k, selection, effort)
                 connection = self.connections.take()
                 try:
-                    hits = read_hits(connection, snapshot, found, k, self.spec.metric == "cosine")
+                    hits = read_hits(connection, snapshot, found, k, bounded=self.spec.metric == "cosine")
                     self.connections.check_unchanged(connection)
                 except sqlite3.Error:
                     with translate_errors(self.connections.path):
@@ -156,8 +156,8 @@ class Collection:
                 if hits is not None:
                     return hits
         with self.reading() as (connection, snapshot):
-            found = find(snapshot, queries, k, snapshot.selection(connection, where), effort)
-            hits = read_hits(connection, snapshot, found, k, self.spec.metric == "cosine")
+            found = nearest_positions(snapshot, queries, k, snapshot.selection(connection, where), effort)
+            hits = read_hits(connection, snapshot, found, k, bounded=self.spec.metric == "cosine")
         if hits is None:
             raise Corrupt(
                 f"{self.connections.path} and the vector files beside it disagree: restore both from a backup"
@@ -167,7 +167,7 @@ class Collection:
     def search_text(self, query: str, k: int, where: Where | None) -> list[Hit]:
         with self.reading() as (connection, snapshot):
             found = find_text(connection, snapshot, query, k, snapshot.selection(connection, where))
-            hits = read_hits(connection, snapshot, [found], k, False)
+            hits = read_hits(connection, snapshot, [found], k, bounded=False)
         if hits is None:
             raise Corrupt(f"{self.connections.path}: its keyword index names rows that are not there")
         return hits[0]
@@ -252,13 +252,13 @@ class Collection:
             if current is not None and current.covered == len(snapshot.rows) and current.sort == wanted:
                 return
             name = f"graph-{snapshot.generation}-{snapshot.version + 1}.faiss"
-            text = self._build(snapshot.vectors, wanted, snapshot, self.folder / name)
+            text = self._build(snapshot.vectors, wanted, grown_from=snapshot, path=self.folder / name)
         if text != snapshot.index_text:
             with self._write() as (connection, now):
                 self._commits(connection, now, "index_file = ?", (text,))
             self._committed = now.version + 1
 
-    def _build(self, vectors: Floats, wanted: tuple[str, str], grown_from: Snapshot | None, path: Path) -> str:
+    def _build(self, vectors: Floats, wanted: tuple[str, str], *, grown_from: Snapshot | None, path: Path) -> str:
         previous = None if grown_from is None else grown_from.index
         try:
             index, trained = build_index(self.spec, vectors, wanted, previous, self.folder)
@@ -281,7 +281,7 @@ class Collection:
             if wanted is not None:
                 vectors, _ = self.files.map(generation, len(kept))
                 name = f"graph-{generation}-{now.version + 1}.faiss"
-                text = self._build(vectors, wanted, None, self.folder / name)
+                text = self._build(vectors, wanted, grown_from=None, path=self.folder / name)
             connection.execute("DELETE FROM dead")
             connection.execute("INSERT INTO words (words) VALUES ('optimize')")
             self._commits(

@@ -70,13 +70,14 @@ def _compare(node: Compare, leaf: Callable[[str, tuple[Any, ...]], Mask], alive:
         return there if value else alive & ~there
     if op in ORDERINGS:
         return leaf(f" AND kind = ? AND value {_SIGNS[op]} ?", (key, kind_of(value), value))
-    found = _equal(key, value if op in ("in", "nin") else (value,), op == "contains", leaf, alive)
+    found = _equal(key, value if op in ("in", "nin") else (value,), lists_only=op == "contains", leaf=leaf, alive=alive)
     return leaf("", (key,)) & ~found if op in ("ne", "nin") else found
 
 
 def _equal(
     key: str,
     values: tuple[Scalar, ...],
+    *,
     lists_only: bool,
     leaf: Callable[[str, tuple[Any, ...]], Mask],
     alive: Mask,

@@ -62,7 +62,7 @@ class NativeFaiss:
 
     def search_batch(self, queries: Floats, k: int) -> list[list[str]]:
         """FAISS takes all queries in one call, on its own threads."""
-        return self._found(queries, k, None)
+        return self._found(queries, k, selector=None)
 
     def _found(self, queries: Floats, k: int, selector: Any) -> list[list[str]]:
         assert self._rows is not None

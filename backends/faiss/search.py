@@ -36,7 +36,9 @@ class Found:
     exact: bool
 
 
-def find(snapshot: Snapshot, queries: Floats, k: int, selection: Selection | None, effort: float | None) -> list[Found]:
+def nearest_positions(
+    snapshot: Snapshot, queries: Floats, k: int, selection: Selection | None, effort: float | None
+) -> list[Found]:
     """The best k positions among `selection` (all when `None`) for each query."""
     plan = _plan(snapshot, k, selection, effort)
     if plan is None:
@@ -80,11 +82,11 @@ def _scan(snapshot: Snapshot, queries: Floats, k: int, selection: Selection | No
             part, scan_scores(part, snapshot.vectors, positions, snapshot.spec.metric), strict=True
         ):
             near = within_reach(scores, k, query, snapshot.max_norm, snapshot.spec.metric)
-            found.append(_best(snapshot, query, k, near if positions is None else positions[near], True))
+            found.append(_best(snapshot, query, k, near if positions is None else positions[near], exact=True))
     return found
 
 
-def _best(snapshot: Snapshot, query: Floats, k: int, candidates: Integers, exact: bool) -> Found:
+def _best(snapshot: Snapshot, query: Floats, k: int, candidates: Integers, *, exact: bool) -> Found:
     """The best k of the candidates and all that tie with the k-th, by exact score."""
     scores = exact_scores(query, snapshot.vectors, candidates, snapshot.spec.metric)
     order = np.argsort(-scores, kind="stable")
@@ -113,11 +115,11 @@ def _merge(
         scores = scan_scores(query[None], snapshot.vectors, rest, snapshot.spec.metric)[0]
         near = within_reach(scores, k, query, snapshot.max_norm, snapshot.spec.metric)
         labels = np.concatenate([labels, rest[near]])
-    return _best(snapshot, query, k, labels, False)
+    return _best(snapshot, query, k, labels, exact=False)
 
 
 def read_hits(
-    connection: sqlite3.Connection, snapshot: Snapshot, found: list[Found], k: int, bounded: bool
+    connection: sqlite3.Connection, snapshot: Snapshot, found: list[Found], k: int, *, bounded: bool
 ) -> list[list[Hit]] | None:
     """The hits of what was found, ties by id; `None` when the collection is no longer at that version.
 
@@ -143,7 +145,7 @@ def read_hits(
             # Rounding takes the cosine of equal unit vectors a little past 1.
             if bounded and not -1.0 <= score <= 1.0:
                 score = 1.0 if score > 0 else -1.0
-            hits.append(Hit(item[1], score, item[2], item[3], item[4], metadata_of(item[5]), one.exact))
+            hits.append(Hit(item[1], score, item[2], item[3], item[4], metadata_of(item[5]), exact=one.exact))
         hits.sort(key=_rank)
         results.append(hits)
     return results

@@ -135,7 +135,20 @@ def read_snapshot(
             # Derived data: while the file is gone, scans of the originals answer.
             with suppress(FileNotFoundError):
                 index = load_index(spec, index_text, files.folder, vectors)
-    return Snapshot(spec, version, generation, live, next_row, max_norm, vectors, rows, alive, seen, index, index_text)
+    return Snapshot(
+        spec=spec,
+        version=version,
+        generation=generation,
+        live=live,
+        next_row=next_row,
+        max_norm=max_norm,
+        vectors=vectors,
+        rows=rows,
+        alive=alive,
+        dead_seen=seen,
+        index=index,
+        index_text=index_text,
+    )
 
 
 def scan_scores(queries: Floats, vectors: Floats, positions: Integers | None, metric: str) -> Floats:

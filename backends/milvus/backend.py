@@ -65,7 +65,7 @@ class MilvusBackend(Backend):
         max_k=MAX_LIMIT,
     )
 
-    def __init__(self, connection: Connection, dialect: Dialect, lite: LiteServer | None, keyword: bool) -> None:
+    def __init__(self, connection: Connection, dialect: Dialect, *, lite: LiteServer | None, keyword: bool) -> None:
         self._connection, self._dialect, self._lite = connection, dialect, lite
         self._collections = Collections(connection, lite, keyword)
         if keyword != self.capabilities.keyword:
@@ -83,7 +83,7 @@ class MilvusBackend(Backend):
         # Unknown versions are taken for new ones. BM25 came with 2.5, and so did unknown truth values: what a
         # comparison with a missing key was false before.
         new = connection.release >= (2, 5) or connection.release == (0, 0)
-        return cls(connection, Dialect(guarded=new, lists_as_text=False), None, keyword=new)
+        return cls(connection, Dialect(guarded=new, lists_as_text=False), lite=None, keyword=new)
 
     # Collections
 
@@ -254,7 +254,14 @@ class MilvusBackend(Backend):
         return search(
             self,
             SearchRequest(
-                opened, opened.spec.metric, index, queries, int(k), selection, effort, self._lite is not None
+                opened=opened,
+                metric=opened.spec.metric,
+                index=index,
+                queries=queries,
+                k=int(k),
+                expression=selection,
+                effort=effort,
+                lite=self._lite is not None,
             ),
         )
 
@@ -320,7 +327,7 @@ class MilvusBackend(Backend):
             ),
         )
         # Lite gives the score with a minus before it.
-        hits = [hit_of(hit["id"], hit["entity"], abs(hit["distance"]), True) for hit in found]
+        hits = [hit_of(hit["id"], hit["entity"], abs(hit["distance"]), exact=True) for hit in found]
         return sorted(hits, key=lambda hit: (-hit.score, hit.id))
 
     # Upkeep
@@ -365,7 +372,7 @@ class MilvusLiteBackend(MilvusBackend):
         except BaseException:
             lite.release()
             raise
-        return cls(connection, Dialect(guarded=True, lists_as_text=True), lite, keyword=True)
+        return cls(connection, Dialect(guarded=True, lists_as_text=True), lite=lite, keyword=True)
 
     def close(self) -> None:
         super().close()
@@ -383,7 +390,7 @@ def _usable(ids: Sequence[str]) -> list[str]:
     found = []
     for record_id in dict.fromkeys(ids):
         with contextlib.suppress(ValueError):
-            check_string(record_id, "id", 512)
+            check_string(record_id, "id", limit_bytes=512)
             if record_id:
                 found.append(record_id)
     return found

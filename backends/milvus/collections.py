@@ -145,7 +145,7 @@ class Collections:
 
     def create(self, spec: CollectionSpec) -> None:
         """Make a collection. Raises `CollectionExists`, `Unsupported`."""
-        index = index_of(spec.index, self.lite is not None)
+        index = index_of(spec.index, lite=self.lite is not None)
         opened = CollectionHandle(spec, stored_name(spec.name))
         with self._alone(opened.stored):
             self._make(opened)
@@ -201,7 +201,7 @@ class Collections:
             # Whatever is wrong, the call that needed it loaded says so.
             with contextlib.suppress(MilvusException):
                 if not client.list_indexes(opened.stored, field_name="vector"):
-                    self._build(opened, index_of(opened.spec.index, self.lite is not None))
+                    self._build(opened, index_of(opened.spec.index, lite=self.lite is not None))
                 client.load_collection(opened.stored, _async=True, timeout=CALL_S)
 
         self.connection.call(opened.spec.name, load)
@@ -229,7 +229,7 @@ class Collections:
         """The index that the collection has; `flush`, here or elsewhere, may have made a graph of ``auto``."""
         spec = opened.spec.index
         if spec.kind != "auto" or spec.quantization != "none" or self.lite is not None:
-            return index_of(spec, self.lite is not None)
+            return index_of(spec, lite=self.lite is not None)
         if time.monotonic() - opened.asked >= REFRESH_S:
             said = self.call(opened, lambda client: client.describe_index(opened.stored, "vector")) or {}
             opened.index = Index(said.get("index_type", FLAT.type), {})
@@ -256,7 +256,7 @@ class Collections:
         with opened.lock:
             self.call(opened, lambda client: client.release_collection(opened.stored))
             self.call(opened, lambda client: client.drop_index(opened.stored, "vector"))
-            self._build(opened, index_of(IndexSpec("hnsw"), False))
+            self._build(opened, index_of(IndexSpec("hnsw"), lite=False))
             opened.asked = -REFRESH_S
             self._load(opened)
 

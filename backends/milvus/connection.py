@@ -212,11 +212,11 @@ class Connection:
 
         Raises `Unavailable`, ValueError for a malformed URL.
         """
-        parts = parse_server_url(url, "milvus", 19530, ("token", "database", "secure", "timeout"))
-        timeout_s = float(parts.number("timeout", int(CALL_S), 86_400))
+        parts = parse_server_url(url, "milvus", port=19530, known=("token", "database", "secure", "timeout"))
+        timeout_s = float(parts.number("timeout", int(CALL_S), highest=86_400))
         host = parts.address.removeprefix("milvus://")
         return cls(
-            f"{'https' if parts.flag('secure', False) else 'http'}://{host}",
+            f"{'https' if parts.flag('secure', default=False) else 'http'}://{host}",
             parts.address,
             REMEDY,
             token=parts.options.get("token") or os.environ.get("SIGHTLINE_MILVUS_TOKEN", ""),

@@ -43,7 +43,7 @@ class NativeMilvus:
         schema.add_field("modality", DataType.VARCHAR, max_length=16)
         schema.add_field("text", DataType.VARCHAR, max_length=MAX_TEXT_BYTES, enable_analyzer=self._keyword)
         schema.add_field("uri", DataType.VARCHAR, max_length=MAX_URI_BYTES)
-        index = index_of(self._spec.index, self._lite)
+        index = index_of(self._spec.index, lite=self._lite)
         params = client.prepare_index_params()
         params.add_index("vector", index_type=index.type, metric_type=METRICS[self._spec.metric], params=index.params)
         if self._keyword:

@@ -125,7 +125,7 @@ def record_of(row: Mapping[str, Any]) -> Record:
     return Record(row["id"], vector, row["modality"], text, uri, metadata)
 
 
-def hit_of(record_id: str, row: Mapping[str, Any], score: float, exact: bool) -> Hit:
+def hit_of(record_id: str, row: Mapping[str, Any], score: float, *, exact: bool) -> Hit:
     """The hit of a row."""
     text, uri, metadata = _parts(row)
-    return Hit(record_id, score, row["modality"], text, uri, metadata, exact)
+    return Hit(record_id, score, row["modality"], text, uri, metadata, exact=exact)

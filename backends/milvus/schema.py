@@ -38,7 +38,7 @@ class Index:
 FLAT = Index("FLAT", {})
 
 
-def index_of(spec: IndexSpec, lite: bool) -> Index:
+def index_of(spec: IndexSpec, *, lite: bool) -> Index:
     """The Milvus index of an `IndexSpec`. Raises `Unsupported` for what the engine has not.
 
     ``auto`` is FLAT, which is exact in every state of the data: until a server has built and loaded any

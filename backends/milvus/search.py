@@ -97,7 +97,9 @@ def search(reader: Reader, ask: SearchRequest) -> list[list[Hit]]:
     total = 1 if matching is None else max(matching, reader.count_matching(ask.opened, ""))
     params = search_params(ask, 1.0 if matching is None else matching / total, total)
     limit = min(MAX_LIMIT, ask.k * OVERFETCH if ask.index.quantized else ask.k)
-    answers = [_hits(ask, q, found, False) for q, found in _nearest(reader, ask, ask.queries, limit, params)]
+    answers = [
+        _hits(ask, q, found, exact=False) for q, found in _nearest(reader, ask, ask.queries, limit, params=params)
+    ]
     if all(len(hits) >= ask.k for hits in answers):
         return [hits[: ask.k] for hits in answers]
     expected = min(ask.k, reader.count_matching(ask.opened, ask.expression))
@@ -120,7 +122,7 @@ def search_params(ask: SearchRequest, share: float, total: int) -> dict[str, int
 
 
 def _nearest(
-    reader: Reader, ask: SearchRequest, queries: Floats, limit: int, params: dict[str, int]
+    reader: Reader, ask: SearchRequest, queries: Floats, limit: int, *, params: dict[str, int]
 ) -> Iterator[tuple[Floats, Any]]:
     fields = [*STORED, "vector"] if ask.metric != "cosine" or ask.index.quantized else STORED
     step = max(1, HITS_PER_REQUEST // limit)
@@ -129,7 +131,7 @@ def _nearest(
         yield from zip(block, reader.nearest(ask, block, limit, params, fields), strict=True)
 
 
-def _hits(ask: SearchRequest, query: Floats, found: Any, exact: bool) -> list[Hit]:
+def _hits(ask: SearchRequest, query: Floats, found: Any, *, exact: bool) -> list[Hit]:
     rows = [(hit["id"], hit["entity"], hit["distance"]) for hit in found]
     if not rows:
         return []
@@ -139,7 +141,7 @@ def _hits(ask: SearchRequest, query: Floats, found: Any, exact: bool) -> list[Hi
     else:
         # Milvus computes distances as |a|^2 - 2ab + |b|^2, which loses all digits for near neighbours.
         scores = scores_of(query, np.array([entity["vector"] for _, entity, _ in rows], np.float32), ask.metric)
-    hits = [hit_of(i, entity, score, exact) for (i, entity, _), score in zip(rows, scores, strict=True)]
+    hits = [hit_of(i, entity, score, exact=exact) for (i, entity, _), score in zip(rows, scores, strict=True)]
     hits.sort(key=lambda hit: (-hit.score, hit.id))
     return hits
 
@@ -153,9 +155,9 @@ def _exact(reader: Reader, ask: SearchRequest) -> list[list[Hit]]:
         asked = limit
         still = []
         for row, (query, found) in zip(
-            open_rows, _nearest(reader, ask, ask.queries[open_rows], asked, {}), strict=True
+            open_rows, _nearest(reader, ask, ask.queries[open_rows], asked, params={}), strict=True
         ):
-            hits = _hits(ask, query, found, True)
+            hits = _hits(ask, query, found, exact=True)
             answers[row] = hits[: ask.k]
             if len(hits) >= asked > ask.k and asked < MAX_LIMIT:
                 kth, last = hits[ask.k - 1].score, hits[-1].score
@@ -177,4 +179,4 @@ def _scan(reader: Reader, ask: SearchRequest) -> list[list[Hit]]:
     wanted = list({record_id for found in best for _, record_id in found})
     rows = {row["id"]: row for row in reader.rows(ask.opened, wanted, ["id", *STORED])}
     # What was deleted meanwhile is not there any more.
-    return [[hit_of(i, rows[i], 0.0 - negative, True) for negative, i in found if i in rows] for found in best]
+    return [[hit_of(i, rows[i], 0.0 - negative, exact=True) for negative, i in found if i in rows] for found in best]

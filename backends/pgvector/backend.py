@@ -37,13 +37,13 @@ from backends.pgvector.connection import Connection, Database, parse_url
 from backends.pgvector.filters import where_sql
 from backends.pgvector.index import (
     MAX_HALF,
-    Collection,
+    StoredCollection,
     build,
     check_layout,
     drop_index,
-    find,
     layout_of,
     maintain,
+    read_collection,
     rebuild_is_faster,
     wants_build,
 )
@@ -80,25 +80,25 @@ class PostgresBackend(Backend):
             settings["hnsw.ef_search"] = SETTINGS["hnsw.ef_search"]
         database.open(self._installed.vector_oid, settings)
         self._searcher = Searcher(iterative=self._installed.iterative)
-        self._known: dict[str, tuple[float, Collection]] = {}
+        self._known: dict[str, tuple[float, StoredCollection]] = {}
 
     @classmethod
     def connect(cls, url: str) -> Self:
         """Open a server's database and bring the schema up to date; see the module for the URL."""
         return cls(Database(*parse_url(url)))
 
-    def _find(self, connection: Connection, name: str, *, fresh: bool = False) -> Collection:
+    def _find(self, connection: Connection, name: str, *, fresh: bool = False) -> StoredCollection:
         known = self._known.get(name)
         if known is not None and not fresh and time.monotonic() - known[0] < _COLLECTION_LIFE_S:
             return known[1]
-        collection = find(connection, name)
+        collection = read_collection(connection, name)
         if collection is None:
             self._known.pop(name, None)
             raise CollectionNotFound(f"no collection {name!r} in {self._database.address}")
         self._known[name] = (time.monotonic(), collection)
         return collection
 
-    def _run(self, name: str, work: Callable[[Connection, Collection], T]) -> T:
+    def _run(self, name: str, work: Callable[[Connection, StoredCollection], T]) -> T:
         """Do work on a collection; once more when what is remembered of it was another's, dropped since."""
 
         def attempt(connection: Connection) -> T:
@@ -146,7 +146,7 @@ class PostgresBackend(Backend):
     def upsert(self, name: str, records: Iterable[Record]) -> None:
         given = list(records)
 
-        def work(connection: Connection, collection: Collection) -> None:
+        def work(connection: Connection, collection: StoredCollection) -> None:
             kept, vectors = prepare_records(given, collection.spec)
             layout = layout_of(collection.spec)
             if kept and layout is not None and layout.quantization == "half" and abs(vectors).max() > MAX_HALF:
@@ -161,7 +161,7 @@ class PostgresBackend(Backend):
         wanted = _storable(ids)
         vector = "vector" if with_vectors else "NULL"
 
-        def work(connection: Connection, collection: Collection) -> dict[str, Record]:
+        def work(connection: Connection, collection: StoredCollection) -> dict[str, Record]:
             statement = f"SELECT id, {vector}, modality, text, uri, metadata FROM {collection.table} WHERE id = ANY(%s)"  # noqa: S608
             rows = connection.cursor(binary=True).execute(statement.encode(), [wanted])
             return {row[0]: Record(*row) for row in rows}
@@ -173,7 +173,7 @@ class PostgresBackend(Backend):
         ids = check_selection(ids, where)
         text, params = where_sql(where) if ids is None else ("id = ANY(%s)", [_storable(ids)])
 
-        def work(connection: Connection, collection: Collection) -> int:
+        def work(connection: Connection, collection: StoredCollection) -> int:
             return connection.execute(f"DELETE FROM {collection.table} WHERE {text}".encode(), params).rowcount  # noqa: S608
 
         return self._run(name, work)
@@ -192,7 +192,7 @@ class PostgresBackend(Backend):
     ) -> list[list[Hit]]:
         check_search(k, effort, self.capabilities)
 
-        def work(connection: Connection, collection: Collection) -> list[list[Hit]]:
+        def work(connection: Connection, collection: StoredCollection) -> list[list[Hit]]:
             queries = prepare_queries(vectors, collection.spec)
             return self._searcher.search(connection, collection, queries, k, where, effort)
 
@@ -209,7 +209,7 @@ class PostgresBackend(Backend):
         vector = "vector" if with_vectors else "NULL"
         after = cursor or ""
 
-        def work(connection: Connection, collection: Collection) -> list[Record]:
+        def work(connection: Connection, collection: StoredCollection) -> list[Record]:
             statement = (
                 f"SELECT id, {vector}, modality, text, uri, metadata FROM {collection.table} "  # noqa: S608
                 f"WHERE id > %s ORDER BY id LIMIT {int(batch)}"
@@ -221,9 +221,9 @@ class PostgresBackend(Backend):
             yield Page(page, after)
 
     def flush(self, name: str) -> None:
-        def work(connection: Connection, _: Collection) -> None:
+        def work(connection: Connection, _: StoredCollection) -> None:
             collection = self._find(connection, name, fresh=True)
-            rows = _count(connection, collection, None)
+            rows = _count(connection, collection, where=None)
             if rebuild_is_faster(connection, collection, rows):
                 drop_index(connection, collection)
             maintain(connection, collection)
@@ -238,7 +238,7 @@ class PostgresBackend(Backend):
         self._database.close()
 
 
-def _count(connection: Connection, collection: Collection, where: Where | None) -> int:
+def _count(connection: Connection, collection: StoredCollection, where: Where | None) -> int:
     text, params = where_sql(where)
     row = connection.execute(f"SELECT count(*) FROM {collection.table} WHERE {text}".encode(), params).fetchone()  # noqa: S608
     return int(row[0]) if row else 0

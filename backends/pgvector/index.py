@@ -36,7 +36,7 @@ _CLASS = {"<#>": "ip_ops", "<->": "l2_ops"}
 
 
 @dataclass(frozen=True, slots=True)
-class Collection:
+class StoredCollection:
     """A collection as stored: number of its table, spec, rows at the last ANALYZE, and the index if built.
 
     `lists` is an IVF index's number of lists, 0 otherwise.
@@ -65,7 +65,7 @@ class Layout:
     method: str
     quantization: str
 
-    def ordering(self, collection: Collection) -> str:
+    def ordering(self, collection: StoredCollection) -> str:
         """The expression to order by, with the placeholder ``query``, which the index answers."""
         dim = collection.spec.dim
         if self.quantization == "half":
@@ -74,7 +74,7 @@ class Layout:
             return f"binary_quantize(vector)::bit({dim}) <~> binary_quantize(%(query)s)::bit({dim})"
         return f"vector {collection.distance} %(query)s"
 
-    def columns(self, collection: Collection) -> str:
+    def columns(self, collection: StoredCollection) -> str:
         dim, operators = collection.spec.dim, _CLASS[collection.distance]
         if self.quantization == "half":
             return f"((vector::halfvec({dim})) halfvec_{operators})"
@@ -130,7 +130,7 @@ def default_lists(rows: int) -> int:
     return min(_MAX_LISTS, max(1, math.isqrt(rows)))
 
 
-def wants_build(collection: Collection, rows: int) -> bool:
+def wants_build(collection: StoredCollection, rows: int) -> bool:
     """Whether `flush` must (re)build: no index yet though due, or IVF lists chosen for a far smaller collection."""
     index = collection.spec.index
     if layout_of(collection.spec) is None or rows == 0:
@@ -140,7 +140,7 @@ def wants_build(collection: Collection, rows: int) -> bool:
     return 0 < 2 * collection.lists < default_lists(rows) and "nlist" not in index.params
 
 
-def build(connection: Connection, collection: Collection, rows: int) -> None:
+def build(connection: Connection, collection: StoredCollection, rows: int) -> None:
     """Build the collection's vector index in one transaction; readers go on, writers wait."""
     try:
         _build(connection, collection, rows, parallel=True)
@@ -149,7 +149,7 @@ def build(connection: Connection, collection: Collection, rows: int) -> None:
         _build(connection, collection, rows, parallel=False)
 
 
-def _build(connection: Connection, collection: Collection, rows: int, *, parallel: bool) -> None:
+def _build(connection: Connection, collection: StoredCollection, rows: int, *, parallel: bool) -> None:
     layout = layout_of(collection.spec)
     if layout is None:
         raise AssertionError("wants_build said that there is something to build")
@@ -179,7 +179,7 @@ def _build(connection: Connection, collection: Collection, rows: int, *, paralle
         )
 
 
-def find(connection: Connection, name: str) -> Collection | None:
+def read_collection(connection: Connection, name: str) -> StoredCollection | None:
     """The collection of this name as the database has it now."""
     row = connection.execute(
         "SELECT c.number, c.spec, coalesce(t.reltuples, -1)::bigint, i.indexrelid IS NOT NULL, "
@@ -192,10 +192,10 @@ def find(connection: Connection, name: str) -> Collection | None:
     ).fetchone()
     if row is None:
         return None
-    return Collection(row[0], CollectionSpec.from_json(row[1]), row[2], row[3], row[4] or 0)
+    return StoredCollection(row[0], CollectionSpec.from_json(row[1]), row[2], row[3], row[4] or 0)
 
 
-def rebuild_is_faster(connection: Connection, collection: Collection, rows: int) -> bool:
+def rebuild_is_faster(connection: Connection, collection: StoredCollection, rows: int) -> bool:
     """Whether so many rows were deleted or replaced that a new graph is cheaper than repairing the old one.
 
     VACUUM finds new neighbours for every node that has lost one, which is a quarter of the graph when
@@ -210,12 +210,12 @@ def rebuild_is_faster(connection: Connection, collection: Collection, rows: int)
     return bool(row and row[0] > _REPAIRED_SHARE * rows)
 
 
-def drop_index(connection: Connection, collection: Collection) -> None:
+def drop_index(connection: Connection, collection: StoredCollection) -> None:
     """Drop the vector index."""
     connection.execute(f"DROP INDEX IF EXISTS sightline.c{collection.number}_vector".encode())
 
 
-def maintain(connection: Connection, collection: Collection) -> None:
+def maintain(connection: Connection, collection: StoredCollection) -> None:
     """Give back the space of deleted rows and refresh the planner's statistics."""
     try:
         connection.execute(f"VACUUM (ANALYZE) {collection.table}".encode())

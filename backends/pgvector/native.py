@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 
 from backends.base import Backend, CollectionSpec, Record
 from backends.pgvector.backend import PostgresBackend
-from backends.pgvector.index import find
+from backends.pgvector.index import read_collection
 from backends.pgvector.search import SETTINGS
 from backends.text import tokenize
 
@@ -35,7 +35,7 @@ class NativePgvector:
         self._connection = psycopg.connect(backend._database._conninfo, autocommit=True)
         register_vector(self._connection)
         execute = self._connection.execute
-        collection = find(self._connection, spec.name)
+        collection = read_collection(self._connection, spec.name)
         if collection is None:
             raise ValueError(f"collection {spec.name!r} must be there")
         self._table = collection.table

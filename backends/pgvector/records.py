@@ -14,7 +14,7 @@ from psycopg import errors
 from backends.base import Record
 from backends.pgvector.connection import Connection
 from backends.pgvector.filters import metadata_json
-from backends.pgvector.index import Collection
+from backends.pgvector.index import StoredCollection
 from backends.text import searched_text, tokenize
 
 _COLUMNS = ("id", "modality", "text", "uri", "metadata", "terms", "length", "vector")
@@ -75,7 +75,7 @@ def _copy(connection: Connection, table: str, records: Sequence[Record], vectors
 
 
 def write(
-    connection: Connection, collection: Collection, records: Sequence[Record], vectors: NDArray[np.float32]
+    connection: Connection, collection: StoredCollection, records: Sequence[Record], vectors: NDArray[np.float32]
 ) -> None:
     """Store the records in one transaction, replacing those whose id is there.
 
@@ -95,7 +95,7 @@ def write(
 
 
 def _merge(
-    connection: Connection, collection: Collection, records: Sequence[Record], vectors: NDArray[np.float32]
+    connection: Connection, collection: StoredCollection, records: Sequence[Record], vectors: NDArray[np.float32]
 ) -> None:
     columns = ", ".join(_COLUMNS)
     changes = ", ".join(f"{column} = excluded.{column}" for column in _COLUMNS[1:])

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from backends.base import Hit, Metric, Where
 from backends.pgvector.connection import Connection
 from backends.pgvector.filters import named, where_sql
-from backends.pgvector.index import Collection, layout_of
+from backends.pgvector.index import StoredCollection, layout_of
 from backends.text import BM25_B, BM25_K1, tokenize
 
 Row: TypeAlias = tuple[Any, ...]
@@ -70,7 +70,7 @@ class Searcher:
     def search(
         self,
         connection: Connection,
-        collection: Collection,
+        collection: StoredCollection,
         queries: NDArray[np.float32],
         k: int,
         where: Where | None,
@@ -89,7 +89,7 @@ class Searcher:
         return hits
 
     def _index_serves(
-        self, connection: Connection, collection: Collection, k: int, where: Where | None, effort: float | None
+        self, connection: Connection, collection: StoredCollection, k: int, where: Where | None, effort: float | None
     ) -> bool:
         rows = max(collection.rows, 0)
         if not collection.indexed or effort == 1 or k * 10 > rows:
@@ -102,7 +102,7 @@ class Searcher:
         # Measured costs: about 1 us a row matched and scanned, about 4 us a row visited in the graph.
         return self._matches_over(connection, collection, where, max(_MIN_EXACT_MATCHES, math.isqrt(4 * rows * k)))
 
-    def _matches_over(self, connection: Connection, collection: Collection, where: Where, limit: int) -> bool:
+    def _matches_over(self, connection: Connection, collection: StoredCollection, where: Where, limit: int) -> bool:
         text, params = where_sql(where)
         # A digest, as a filter may be megabytes.
         key = (collection.number, blake2b(f"{limit} {text} {params!r}".encode(), digest_size=16).digest())
@@ -121,7 +121,7 @@ class Searcher:
     def _indexed(
         self,
         connection: Connection,
-        collection: Collection,
+        collection: StoredCollection,
         queries: NDArray[np.float32],
         k: int,
         where: Where | None,
@@ -148,11 +148,16 @@ class Searcher:
         elif effort is not None:
             settings["hnsw.ef_search"] = str(ef_search(effort))
         params = [{**filtering, "query": query} for query in queries]
-        found = _fetch(connection, statement, params, settings)
+        found = _fetch(connection, statement, params, settings=settings)
         return [_hits(rows, q, collection.spec.metric, exact=False) for rows, q in zip(found, queries, strict=True)]
 
     def _scan(
-        self, connection: Connection, collection: Collection, queries: NDArray[np.float32], k: int, where: Where | None
+        self,
+        connection: Connection,
+        collection: StoredCollection,
+        queries: NDArray[np.float32],
+        k: int,
+        where: Where | None,
     ) -> list[list[Hit]]:
         """Every matching row compared. Adding 0 makes the expression one that no index can answer."""
         text, filtering = named(where_sql(where))
@@ -161,11 +166,11 @@ class Searcher:
         ordering = "value" if collection.spec.metric == "cosine" else distance
         statement = f"SELECT {COLUMNS}, {value} FROM {collection.table} WHERE {text} ORDER BY {ordering}, id LIMIT {k}"  # noqa: S608
         params = [{**filtering, "query": query} for query in queries]
-        found = _fetch(connection, statement, params, {})
+        found = _fetch(connection, statement, params, settings={})
         return [_hits(rows, q, collection.spec.metric, exact=True) for rows, q in zip(found, queries, strict=True)]
 
 
-def _value(collection: Collection, distance: str) -> str:
+def _value(collection: StoredCollection, distance: str) -> str:
     """The column that scores are made of: the distance, or the vector itself.
 
     pgvector sums in float32. Of unit vectors that is right to about 1e-6; of others it may be far off,
@@ -175,7 +180,7 @@ def _value(collection: Collection, distance: str) -> str:
 
 
 def _fetch(
-    connection: Connection, statement: str, batches: Sequence[Mapping[str, object]], settings: Mapping[str, str]
+    connection: Connection, statement: str, batches: Sequence[Mapping[str, object]], *, settings: Mapping[str, str]
 ) -> list[list[Row]]:
     """The rows of one statement for each set of parameters, many statements to a round trip."""
     query = statement.encode()
@@ -205,12 +210,16 @@ def _hits(rows: Sequence[Row], query: NDArray[np.float32], metric: Metric, *, ex
         scores = (-np.sqrt(((wide - query) ** 2).sum(axis=1)) if metric == "l2" else wide @ query).tolist()
     else:
         scores = []
-    hits = [Hit(row[0], score, row[1], row[2], row[3], row[4], exact) for row, score in zip(rows, scores, strict=True)]
+    hits = [
+        Hit(row[0], score, row[1], row[2], row[3], row[4], exact=exact) for row, score in zip(rows, scores, strict=True)
+    ]
     hits.sort(key=lambda hit: (-hit.score, hit.id))
     return hits
 
 
-def search_text(connection: Connection, collection: Collection, query: str, k: int, where: Where | None) -> list[Hit]:
+def search_text(
+    connection: Connection, collection: StoredCollection, query: str, k: int, where: Where | None
+) -> list[Hit]:
     """BM25 as in Lucene (Robertson and Zaragoza 2009), its statistics taken at query time over the whole collection.
 
     The GIN index on words finds the documents of each query word, whose number is its document

@@ -20,7 +20,7 @@ from backends.base import Capabilities, CollectionSpec
 from backends.checks import COLLECTION_NAME
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Unavailable
 from backends.qdrant.connection import open_client
-from backends.qdrant.engine import Floats, Found, Plan, Point, Row
+from backends.qdrant.driver import Floats, Found, Plan, Point, Row
 from backends.qdrant.errors import as_backend_error
 from backends.qdrant.payload import DENSE, SPARSE, STORED, TOKENS
 from backends.qdrant.store import OVERSAMPLING, QdrantStore
@@ -60,7 +60,7 @@ class Place:
         return self.spec.name
 
 
-class ClientEngine:
+class ClientDriver:
     """Collections behind a `QdrantClient`: of a server, or in local mode, which one thread at a time may use."""
 
     dialect = ClientDialect()
@@ -87,7 +87,7 @@ class ClientEngine:
             if name is not None:
                 # Whatever went wrong, the collection may no longer be the one that was remembered.
                 self._known.pop(name, None)
-            raise as_backend_error(error, self.address, name) from error
+            raise as_backend_error(error, self.address, name=name) from error
 
     def names(self) -> list[str]:
         with self._calling() as client:
@@ -171,7 +171,7 @@ class ClientEngine:
         with self._calling(at.name) as client:
             client.upsert(PREFIX + at.name, structs, wait=True)
 
-    def retrieve(self, at: Place, ids: Sequence[str], payload: bool, vectors: bool) -> list[Row]:
+    def retrieve(self, at: Place, ids: Sequence[str], *, payload: bool, vectors: bool) -> list[Row]:
         wanted = list(STORED) if payload else False
         with self._calling(at.name) as client:
             rows = client.retrieve(PREFIX + at.name, list(ids), wanted, [DENSE] if vectors else False)
@@ -193,7 +193,7 @@ class ClientEngine:
         # Local mode scans whatever it is asked.
         return 0 if self._local else None
 
-    def scroll(self, at: Place, start: str | None, limit: int, condition: Any | None, vectors: bool) -> list[Row]:
+    def scroll(self, at: Place, start: str | None, limit: int, condition: Any | None, *, vectors: bool) -> list[Row]:
         with self._calling(at.name) as client:
             rows, _ = client.scroll(
                 PREFIX + at.name,
@@ -286,7 +286,7 @@ class QdrantBackend(QdrantStore[Place]):
         within ten seconds when nothing answers or the key is refused, ValueError for a malformed URL.
         """
         client, address, _ = open_client(url)
-        return cls(ClientEngine(client, address, local=False))
+        return cls(ClientDriver(client, address, local=False))
 
 
 class QdrantLocalBackend(QdrantStore[Place]):
@@ -309,7 +309,7 @@ class QdrantLocalBackend(QdrantStore[Place]):
                 "for Qdrant in a folder write qdrant-edge:///dir"
             )
         client = QdrantClient(location=":memory:", force_disable_check_same_thread=True)
-        return cls(ClientEngine(client, url, local=True))
+        return cls(ClientDriver(client, url, local=True))
 
 
 def _is_ours(name: str) -> bool:

@@ -29,15 +29,15 @@ def open_client(url: str, *, within_s: float | None = None) -> tuple[QdrantClien
 
     Raises `Unavailable`, ValueError for a malformed URL; see `backends.qdrant.backend.QdrantBackend.connect`.
     """
-    server = parse_server_url(url, "qdrant", 6333, OPTIONS)
-    grpc = server.flag("prefer_grpc", True)
+    server = parse_server_url(url, "qdrant", port=6333, known=OPTIONS)
+    grpc = server.flag("prefer_grpc", default=True)
     grpc_port = server.number("grpc_port", 6334)
     key = server.options.get("api_key") or os.environ.get(KEY_VARIABLE) or None
     if key is not None and not (key.isascii() and key.isprintable()):
         # The client's own error would repeat it.
         raise ValueError(f"the API key for {server.address} has characters that no key has")
-    https = server.flag("https", False)
-    timeout_s = server.number("timeout_s", TIMEOUT_S, 86_400)
+    https = server.flag("https", default=False)
+    timeout_s = server.number("timeout_s", TIMEOUT_S, highest=86_400)
     if within_s is not None:
         timeout_s = max(1, min(timeout_s, int(within_s)))
     _check_port(server, grpc_port if grpc else server.port, within_s or CONNECT_TIMEOUT_S)
@@ -82,7 +82,7 @@ def _check_server(client: QdrantClient, address: str) -> str:
         try:
             return call()
         except Exception as error:
-            raise as_backend_error(error, address, None) from error
+            raise as_backend_error(error, address, name=None) from error
 
     version = str(ask(client.info).version)
     ask(client.get_collections)

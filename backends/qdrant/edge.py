@@ -26,10 +26,10 @@ from backends.base import Capabilities, CollectionSpec
 from backends.checks import COLLECTION_NAME
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Corrupt, Locked, Unavailable
 from backends.locks import FolderLock, require_writable
+from backends.qdrant.driver import Floats, Found, Plan, Point, Row
 from backends.qdrant.edge_config import EdgeDialect, config_of, params_of
 from backends.qdrant.edge_disk import sync, write_through
 from backends.qdrant.edge_payload import WANTED, packed, unpacked
-from backends.qdrant.engine import Floats, Found, Plan, Point, Row
 from backends.qdrant.payload import DENSE, SPARSE, TOKENS
 from backends.qdrant.store import QdrantStore
 from backends.urls import parse_folder_url
@@ -45,7 +45,7 @@ RESERVE_BYTES = 128 << 20
 
 
 @dataclass(slots=True, eq=False)
-class _Collection:
+class _EdgeHandle:
     """An open collection. `gone` is set, and its shard closed, by who holds `writer` and drops or closes it."""
 
     spec: CollectionSpec
@@ -73,7 +73,7 @@ class _Collection:
         self.logged_bytes = 0
 
 
-class EdgeEngine:
+class EdgeDriver:
     """The shards of one folder. A shard takes calls from any thread; writes to one are made one after another.
 
     Locks are taken in one order: a collection's `writer` first, then the store's `_mutex`, which nobody holds while
@@ -86,7 +86,7 @@ class EdgeEngine:
         self.folder = folder
         self._lock = FolderLock(folder, SINGLE_PROCESS_HINT)
         self._mutex = threading.RLock()
-        self._open: dict[str, _Collection] = {}
+        self._open: dict[str, _EdgeHandle] = {}
         self._closed = False
         require_writable(folder, "Qdrant Edge locks it, and writes to it when it is opened")
         self._lock.acquire()
@@ -95,7 +95,7 @@ class EdgeEngine:
                 shutil.rmtree(leftover, ignore_errors=True)
 
     @contextmanager
-    def _using(self, at: _Collection, doing: str) -> Iterator[Any]:
+    def _using(self, at: _EdgeHandle, doing: str) -> Iterator[Any]:
         """The shard of a collection; whatever it raises once that was dropped says just that."""
         try:
             with self._translate_errors(f"{doing} {at.spec.name!r}"):
@@ -104,7 +104,7 @@ class EdgeEngine:
             self._check_there(at, error)
             raise
 
-    def _check_there(self, at: _Collection, cause: BaseException | None = None) -> None:
+    def _check_there(self, at: _EdgeHandle, cause: BaseException | None = None) -> None:
         """Raise `CollectionNotFound` once the collection was dropped, BackendError once the store was closed."""
         if at.gone:
             self._check_open()
@@ -139,7 +139,7 @@ class EdgeEngine:
         if self._closed:
             raise BackendError(f"the store qdrant-edge://{self.folder} is closed: connect again")
 
-    def find(self, name: str) -> _Collection:
+    def find(self, name: str) -> _EdgeHandle:
         found = self._open.get(name)
         if found is not None:
             return found
@@ -149,7 +149,7 @@ class EdgeEngine:
                 self._open[name] = self._load(name)
             return self._open[name]
 
-    def _load(self, name: str) -> _Collection:
+    def _load(self, name: str) -> _EdgeHandle:
         folder = self._folder(name)
         try:
             spec = CollectionSpec.from_json((folder / SPEC).read_text(encoding="utf-8"))
@@ -163,7 +163,7 @@ class EdgeEngine:
             raise Corrupt(f"{folder} has lost its {SHARD} folder: restore it from a backup")
         with self._translate_errors(f"collection {name!r}"):
             shard = qe.EdgeShard.load(str(folder / SHARD))
-            return _Collection(spec, folder, shard, set(shard.info().payload_schema))
+            return _EdgeHandle(spec, folder, shard, set(shard.info().payload_schema))
 
     def _folder(self, name: str) -> Path:
         if not isinstance(name, str) or not COLLECTION_NAME.match(name):
@@ -248,14 +248,14 @@ class EdgeEngine:
         return dropped
 
     @staticmethod
-    def _release(opened: _Collection) -> None:
+    def _release(opened: _EdgeHandle) -> None:
         """Close a shard whose writer we are; who still has the collection is told that it is gone."""
         opened.gone = True
         with suppress(Exception):
             opened.shard.close()
 
     @contextmanager
-    def writing(self, at: _Collection) -> Iterator[None]:
+    def writing(self, at: _EdgeHandle) -> Iterator[None]:
         with at.writer:
             self._check_there(at)
             yield
@@ -274,11 +274,11 @@ class EdgeEngine:
                 f"{(needed_bytes + RESERVE_BYTES) >> 20}; make room and try again"
             )
 
-    def _update(self, at: _Collection, operation: Any) -> None:
+    def _update(self, at: _EdgeHandle, operation: Any) -> None:
         with self._using(at, "writing to") as shard:
             shard.update(operation)
 
-    def upsert(self, at: _Collection, points: Sequence[Point]) -> None:
+    def upsert(self, at: _EdgeHandle, points: Sequence[Point]) -> None:
         size_bytes = sum(vector.nbytes for _, vector, _, _ in points)
         # Once for the log and once for the storage, with as much again for payloads and indexes.
         self._check_room(4 * size_bytes)
@@ -292,27 +292,29 @@ class EdgeEngine:
         self._update(at, qe.UpdateOperation.upsert_points(prepared))
         at.logged_bytes += size_bytes
 
-    def retrieve(self, at: _Collection, ids: Sequence[str], payload: bool, vectors: bool) -> list[Row]:
+    def retrieve(self, at: _EdgeHandle, ids: Sequence[str], *, payload: bool, vectors: bool) -> list[Row]:
         with self._using(at, "reading") as shard:
             return [_row(r) for r in shard.retrieve(list(ids), WANTED if payload else False, _vectors(vectors))]
 
-    def delete_ids(self, at: _Collection, ids: Sequence[str]) -> None:
+    def delete_ids(self, at: _EdgeHandle, ids: Sequence[str]) -> None:
         self._update(at, qe.UpdateOperation.delete_points(list(ids)))
 
-    def delete_where(self, at: _Collection, condition: Any) -> None:
+    def delete_where(self, at: _EdgeHandle, condition: Any) -> None:
         self._update(at, qe.UpdateOperation.delete_points_by_filter(condition))
 
-    def count(self, at: _Collection, condition: Any | None) -> int:
+    def count(self, at: _EdgeHandle, condition: Any | None) -> int:
         with self._using(at, "counting") as shard:
             return int(shard.count(qe.CountRequest(exact=True, filter=condition)))
 
-    def estimate(self, at: _Collection, condition: Any | None) -> int | None:
+    def estimate(self, at: _EdgeHandle, condition: Any | None) -> int | None:
         with self._using(at, "counting") as shard:
             if condition is None:
                 return int(shard.info().points_count)
             return int(shard.count(qe.CountRequest(exact=False, filter=condition)))
 
-    def scroll(self, at: _Collection, start: str | None, limit: int, condition: Any | None, vectors: bool) -> list[Row]:
+    def scroll(
+        self, at: _EdgeHandle, start: str | None, limit: int, condition: Any | None, *, vectors: bool
+    ) -> list[Row]:
         request = qe.ScrollRequest(
             offset=start, limit=limit, filter=condition, with_payload=WANTED, with_vector=_vectors(vectors)
         )
@@ -321,7 +323,7 @@ class EdgeEngine:
             return [_row(row) for row in rows]
 
     def search(
-        self, at: _Collection, queries: Floats, limit: int, condition: Any | None, plan: Plan
+        self, at: _EdgeHandle, queries: Floats, limit: int, condition: Any | None, plan: Plan
     ) -> list[list[Found]]:
         params = params_of(at.spec, plan, condition is not None)
         requests = [
@@ -339,20 +341,20 @@ class EdgeEngine:
                 return [_found(shard.query(requests[0]))]
             return [_found(points) for points in shard.query_batch(qe.QueryBatchRequest(requests))]
 
-    def search_words(self, at: _Collection, indices: list[int], limit: int, condition: Any | None) -> list[Found]:
+    def search_words(self, at: _EdgeHandle, indices: list[int], limit: int, condition: Any | None) -> list[Found]:
         query = qe.Query.Nearest(qe.SparseVector(indices, [1.0] * len(indices)), using=SPARSE)
         request = qe.QueryRequest(limit=limit, query=query, filter=condition, with_payload=WANTED)
         with self._using(at, "searching") as shard:
             return _found(shard.query(request))
 
-    def index(self, at: _Collection, key: str) -> None:
+    def index(self, at: _EdgeHandle, key: str) -> None:
         with at.writer:
             self._check_there(at)
             if key not in at.keys:
                 self._update(at, qe.UpdateOperation.create_field_index(key, qe.IntegerIndexParams()))
                 at.keys.add(key)
 
-    def flush(self, at: _Collection) -> None:
+    def flush(self, at: _EdgeHandle) -> None:
         with self._using(at, "indexing") as shard:
             # Segments are written anew before the old ones go.
             self._check_room(2 * at.spec.dim * 4 * int(shard.info().points_count))
@@ -370,7 +372,7 @@ class EdgeEngine:
         self._lock.release()
 
 
-class QdrantEdgeBackend(QdrantStore[_Collection]):
+class QdrantEdgeBackend(QdrantStore[_EdgeHandle]):
     """Qdrant's engine in process, its files in a folder that one process at a time has open."""
 
     capabilities: ClassVar[Capabilities] = Capabilities(
@@ -390,7 +392,7 @@ class QdrantEdgeBackend(QdrantStore[_Collection]):
         The folder is made if need be. ValueError for a URL of another form, `Unavailable` when another
         store has the folder open or it cannot be written.
         """
-        return cls(EdgeEngine(parse_folder_url(url, "qdrant-edge")))
+        return cls(EdgeDriver(parse_folder_url(url, "qdrant-edge")))
 
 
 def _vectors(wanted: bool) -> list[str] | bool:

@@ -8,7 +8,7 @@ from typing import Any
 import qdrant_edge as qe
 
 from backends.base import CollectionSpec
-from backends.qdrant.engine import Plan
+from backends.qdrant.driver import Plan
 from backends.qdrant.payload import DENSE, SPARSE, TOKENS
 from backends.qdrant.store import OVERSAMPLING
 

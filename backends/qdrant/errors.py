@@ -51,7 +51,7 @@ def _status_and_text(error: Exception) -> tuple[int, str]:
     return 0, str(error)
 
 
-def as_backend_error(error: Exception, address: str, name: str | None) -> BackendError:
+def as_backend_error(error: Exception, address: str, *, name: str | None) -> BackendError:
     """The `BackendError` for what the client raised in a call about the collection `name`."""
     status, text = _status_and_text(error)
     text = " ".join(redact(text, foreign=True).split())[:MAX_MESSAGE]

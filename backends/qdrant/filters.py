@@ -84,7 +84,7 @@ class Translator(TokenTranslator):
     def _nor(self, condition: Any) -> Any:
         return self.dialect.combine(must_not=[condition])
 
-    def _range(self, field: str, kind: str, position: int, **bounds: float) -> Any:
+    def _range(self, field: str, kind: str, *, position: int, **bounds: float) -> Any:
         key = order_path(field, kind, position)
         if position < 2:
             self.keys[key] = field
@@ -95,11 +95,11 @@ class Translator(TokenTranslator):
         strictly = where.op.removesuffix("e")
         return self._any(
             [
-                self._range(where.field, "n", 0, **{strictly: high}),
+                self._range(where.field, "n", position=0, **{strictly: high}),
                 self._all(
                     [
-                        self._range(where.field, "n", 0, gte=high, lte=high),
-                        self._range(where.field, "n", 1, **{where.op: low}),
+                        self._range(where.field, "n", position=0, gte=high, lte=high),
+                        self._range(where.field, "n", position=1, **{where.op: low}),
                     ]
                 ),
             ]
@@ -112,7 +112,7 @@ class Translator(TokenTranslator):
             return after
         if where.op == "gte":
             return self._any([after, equal])
-        is_string = self._range(where.field, "s", 0, gte=0)
+        is_string = self._range(where.field, "s", position=0, gte=0)
         excluded = after if where.op == "lte" else self._any([after, equal])
         return self._all([is_string, self._not(excluded)])
 
@@ -122,9 +122,9 @@ class Translator(TokenTranslator):
         cases: list[Part] = []
         equal: list[Any] = []
         for position, part in enumerate(key):
-            cases.append(self._all([*equal, self._range(field, "s", position, gt=part)]))
-            equal.append(self._range(field, "s", position, gte=part, lte=part))
-        longer = self._all([*equal, self._range(field, "s", len(key), gt=0)])
+            cases.append(self._all([*equal, self._range(field, "s", position=position, gt=part)]))
+            equal.append(self._range(field, "s", position=position, gte=part, lte=part))
+        longer = self._all([*equal, self._range(field, "s", position=len(key), gt=0)])
         if len(value.encode("utf-8")) <= CHUNK_BYTES * CHUNKS:
             cases.append(longer)
         elif later := [point for point, text in self._longer(field, longer) if text > value]:

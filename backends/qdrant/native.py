@@ -18,9 +18,9 @@ import qdrant_edge as qe
 from numpy.typing import NDArray
 
 from backends.base import Backend, CollectionSpec, Record
+from backends.qdrant.driver import DEFAULT_EF
 from backends.qdrant.edge import QdrantEdgeBackend
 from backends.qdrant.edge_config import config_of
-from backends.qdrant.engine import DEFAULT_EF
 from backends.qdrant.payload import AVERAGE_WORDS, word_index
 from backends.qdrant.store import BATCH
 from backends.text import BM25_B, BM25_K1, tokenize

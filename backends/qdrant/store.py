@@ -1,7 +1,7 @@
 """The backend protocol over Qdrant points; `backends.qdrant.backend` and `backends.qdrant.edge` carry it out.
 
 What Qdrant's server, its engine in process and its client's local mode have in common is here: points,
-filters, ties, keyword search, and when to scan. What differs is behind `Engine`.
+filters, ties, keyword search, and when to scan. What differs is behind `Driver`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from backends.base import Backend, CollectionSpec, Hit, Page, Record, Where, prepare_queries, prepare_records
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection
 from backends.filters import check_string
-from backends.qdrant.engine import DEFAULT_EF, Engine, Floats, Found, H, Plan, Point, Row
+from backends.qdrant.driver import DEFAULT_EF, Driver, Floats, Found, H, Plan, Point, Row
 from backends.qdrant.filters import Translator
 from backends.qdrant.payload import (
     id_after,
@@ -45,42 +45,44 @@ MAX_INDEXED = 65
 
 
 class QdrantStore(Backend, Generic[H]):
-    """The protocol over an `Engine`; subclasses say how to connect and what they can do."""
+    """The protocol over a `Driver`; subclasses say how to connect and what they can do."""
 
-    def __init__(self, engine: Engine[H]) -> None:
-        self._engine = engine
+    def __init__(self, driver: Driver[H]) -> None:
+        self._driver = driver
 
     def collections(self) -> list[str]:
-        return sorted(self._engine.names())
+        return sorted(self._driver.names())
 
     def describe(self, name: str) -> CollectionSpec:
-        return self._engine.find(name).spec
+        return self._driver.find(name).spec
 
     def create(self, spec: CollectionSpec) -> None:
         check_index(spec, self.capabilities, "Qdrant")
-        self._engine.create(spec)
+        self._driver.create(spec)
 
     def drop(self, name: str) -> None:
-        self._engine.drop(name)
+        self._driver.drop(name)
 
     def upsert(self, name: str, records: Iterable[Record]) -> None:
-        at = self._engine.find(name)
+        at = self._driver.find(name)
         kept, vectors = prepare_records(records, at.spec)
         if not kept:
             return
-        with self._engine.writing(at):
+        with self._driver.writing(at):
             for start in range(0, len(kept), BATCH):
                 block = kept[start : start + BATCH]
-                self._engine.upsert(at, [_point(r, vectors[start + i]) for i, r in enumerate(block)])
+                self._driver.upsert(at, [_point(r, vectors[start + i]) for i, r in enumerate(block)])
 
     def get(self, name: str, ids: Sequence[str], *, with_vectors: bool = False) -> list[Record]:
         ids = check_ids(ids)
-        at = self._engine.find(name)
+        at = self._driver.find(name)
         points = _point_ids(ids)
         wanted = list(dict.fromkeys(points.values()))
         found: dict[str, Record] = {}
         for start in range(0, len(wanted), BATCH):
-            for _, payload, vector in self._engine.retrieve(at, wanted[start : start + BATCH], True, with_vectors):
+            for _, payload, vector in self._driver.retrieve(
+                at, wanted[start : start + BATCH], payload=True, vectors=with_vectors
+            ):
                 record = record_of(payload, vector)
                 found[record.id] = record
         return [found[i] for i in ids if i in points and i in found]
@@ -92,39 +94,39 @@ class QdrantStore(Backend, Generic[H]):
         same moment may be missing from it.
         """
         ids = check_selection(ids, where)
-        at = self._engine.find(name)
+        at = self._driver.find(name)
         if ids is not None:
             return self._delete_ids(at, list(dict.fromkeys(_point_ids(ids).values())))
         translator = self._translator(at)
         condition = translator.filter(where) or translator.everything()
-        with self._engine.writing(at):
-            n = self._engine.count(at, condition)
+        with self._driver.writing(at):
+            n = self._driver.count(at, condition)
             if n:
-                self._engine.delete_where(at, condition)
+                self._driver.delete_where(at, condition)
         return n
 
     def _delete_ids(self, at: H, points: list[str]) -> int:
         n = 0
         if points:
-            with self._engine.writing(at):
+            with self._driver.writing(at):
                 for start in range(0, len(points), BATCH):
-                    there = self._engine.retrieve(at, points[start : start + BATCH], False, False)
+                    there = self._driver.retrieve(at, points[start : start + BATCH], payload=False, vectors=False)
                     if there:
-                        self._engine.delete_ids(at, [row[0] for row in there])
+                        self._driver.delete_ids(at, [row[0] for row in there])
                     n += len(there)
         return n
 
     def count(self, name: str, where: Where | None = None) -> int:
-        at = self._engine.find(name)
-        return self._engine.count(at, self._condition(at, where))
+        at = self._driver.find(name)
+        return self._driver.count(at, self._condition(at, where))
 
     def _translator(self, at: H) -> Translator:
         def longer(field: str, condition: Any) -> list[tuple[str, str]]:
-            only = self._engine.dialect.combine(must=[condition])
+            only = self._driver.dialect.combine(must=[condition])
             rows = self._rows(at, None, BATCH, only, vectors=False)
             return [(point, str(metadata_of(payload)[field])) for page in rows for point, payload, _ in page]
 
-        return Translator(self._engine.dialect, longer)
+        return Translator(self._driver.dialect, longer)
 
     def _condition(self, at: H, where: Where | None) -> Any | None:
         """The filter for `where`, its payload keys indexed: from the first use on, not for every field there is."""
@@ -137,13 +139,13 @@ class QdrantStore(Backend, Generic[H]):
             if len(at.keys) >= MAX_INDEXED:
                 break
             if self._is_there(at, translator.keys[key]):
-                self._engine.index(at, key)
+                self._driver.index(at, key)
         return condition
 
     def _is_there(self, at: H, field: str) -> bool:
         """Whether any record has the field. Its name is among the keywords, which are always indexed."""
-        named = self._engine.dialect.combine(must=[self._engine.dialect.has_any([field])])
-        return bool(self._engine.scroll(at, None, 1, named, False))
+        named = self._driver.dialect.combine(must=[self._driver.dialect.has_any([field])])
+        return bool(self._driver.scroll(at, start=None, limit=1, condition=named, vectors=False))
 
     def search(
         self,
@@ -155,7 +157,7 @@ class QdrantStore(Backend, Generic[H]):
         effort: float | None = None,
     ) -> list[list[Hit]]:
         check_search(k, effort, self.capabilities)
-        at = self._engine.find(name)
+        at = self._driver.find(name)
         spec = at.spec
         queries = prepare_queries(vectors, spec)
         if not len(queries):
@@ -163,17 +165,17 @@ class QdrantStore(Backend, Generic[H]):
         condition = self._condition(at, where)
         if k > MANY:
             # Qdrant makes room for `limit` results before it searches.
-            k = min(k, self._engine.count(at, condition))
+            k = min(k, self._driver.count(at, condition))
             if not k:
                 return [[] for _ in queries]
         plan = self._plan(at, k, condition, effort)
         if not plan.exact:
-            answers = self._engine.search(at, queries, k, condition, plan)
+            answers = self._driver.search(at, queries, k, condition, plan)
             if all(len(found) == k for found in answers):
                 return [_hits(found, k, spec.metric, exact=False) for found in answers]
             # A graph may lose its way under a filter. Fewer hits than asked for are only right if a scan says so.
             plan = Plan(exact=True)
-        answers = self._engine.search(at, queries, k + 1, condition, plan)
+        answers = self._driver.search(at, queries, k + 1, condition, plan)
         whole = [
             found if _is_whole(found, k) else self._with_ties(at, queries[i : i + 1], k, condition, plan)
             for i, found in enumerate(answers)
@@ -184,7 +186,7 @@ class QdrantStore(Backend, Generic[H]):
         spec = at.spec
         if effort == 1 or (spec.index.kind == "flat" and spec.index.quantization == "none"):
             return Plan(exact=True)
-        rows = self._engine.estimate(at, condition)
+        rows = self._driver.estimate(at, condition)
         limit_bytes = SCAN_BYTES if condition is None else FILTERED_SCAN_BYTES
         if rows is not None and rows * spec.dim * 4 <= limit_bytes:
             return Plan(exact=True)
@@ -196,7 +198,7 @@ class QdrantStore(Backend, Generic[H]):
         """The best k and all that are as good as the k-th, so that the lowest ids among them can be taken."""
         limit = 4 * k
         while True:
-            (found,) = self._engine.search(at, query, limit, condition, plan)
+            (found,) = self._driver.search(at, query, limit, condition, plan)
             if len(found) < limit or found[-1][0] != found[k - 1][0]:
                 return found
             limit *= 4
@@ -208,16 +210,16 @@ class QdrantStore(Backend, Generic[H]):
         the part that depends on a text's length supposes that an average text has 64 words.
         """
         check_search(k, None, self.capabilities)
-        at = self._engine.find(name)
+        at = self._driver.find(name)
         wanted = set(tokenize(query))
         condition = self._condition(at, where)
         indices = query_indices(wanted)
         if not indices:
             return []
-        k = min(k, self._engine.count(at, condition)) if k > MANY else k
+        k = min(k, self._driver.count(at, condition)) if k > MANY else k
         limit = k + 1
         while k:
-            found = self._engine.search_words(at, indices, limit, condition)
+            found = self._driver.search_words(at, indices, limit, condition)
             # Two words may share a dimension, so a hit counts when it really has one of them.
             real = [hit for hit in found if not wanted.isdisjoint(words_of(hit[1]))]
             if len(found) < limit or (len(real) > k and real[-1][0] != real[k - 1][0]):
@@ -229,8 +231,8 @@ class QdrantStore(Backend, Generic[H]):
         self, name: str, *, with_vectors: bool = True, cursor: str | None = None, batch: int = 1000
     ) -> Iterator[Page]:
         check_batch(batch)
-        at = self._engine.find(name)
-        for rows in self._rows(at, cursor, batch, None, vectors=with_vectors):
+        at = self._driver.find(name)
+        for rows in self._rows(at, cursor, batch, condition=None, vectors=with_vectors):
             yield Page([record_of(payload, vector) for _, payload, vector in rows], rows[-1][0])
 
     def _rows(
@@ -245,7 +247,7 @@ class QdrantStore(Backend, Generic[H]):
             start = None if after is None else id_after(after)
             if after is not None and start is None:
                 return
-            rows = self._engine.scroll(at, start, batch, condition, vectors)
+            rows = self._driver.scroll(at, start, batch, condition, vectors=vectors)
             if rows:
                 yield rows
             if len(rows) < batch:
@@ -253,10 +255,10 @@ class QdrantStore(Backend, Generic[H]):
             after = rows[-1][0]
 
     def flush(self, name: str) -> None:
-        self._engine.flush(self._engine.find(name))
+        self._driver.flush(self._driver.find(name))
 
     def close(self) -> None:
-        self._engine.close()
+        self._driver.close()
 
 
 def _point(record: Record, vector: Floats) -> Point:
@@ -297,7 +299,7 @@ def _hits(found: list[Found], k: int, metric: str, *, exact: bool) -> list[Hit]:
                 payload.get("text"),
                 payload.get("uri"),
                 metadata_of(payload),
-                exact,
+                exact=exact,
             )
         )
     hits.sort(key=lambda hit: (-hit.score, hit.id))

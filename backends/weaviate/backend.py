@@ -31,7 +31,7 @@ from backends.checks import MAX_METADATA_BYTES, check_batch, check_ids, check_in
 from backends.locks import NameLocks
 from backends.weaviate import repair as mend
 from backends.weaviate import schema
-from backends.weaviate.connection import WRITE_S, Refused, WeaviateServer
+from backends.weaviate.connection import WRITE_S, ServerRefused, WeaviateServer
 from backends.weaviate.filters import Translator, by_id, everything
 from backends.weaviate.records import (
     check_cursor,
@@ -110,10 +110,10 @@ class WeaviateBackend(Backend):
             for _ in range(ATTEMPTS):
                 try:
                     return task(stored)
-                except (Refused, DimensionMismatch) as error:
+                except (ServerRefused, DimensionMismatch) as error:
                     known, stored = stored, self._read(name)
                     if stored == known:
-                        if not (isinstance(error, Refused) and error.gone):
+                        if not (isinstance(error, ServerRefused) and error.gone):
                             raise
                         time.sleep(POLL_S)
             raise self._dropped(name)
@@ -146,7 +146,7 @@ class WeaviateBackend(Backend):
             return
         try:
             self._store(stored, kept, vectors)
-        except Refused as error:
+        except ServerRefused as error:
             if schema.clear(self._server, name) or error.gone:
                 raise self._dropped(name) from error
             raise

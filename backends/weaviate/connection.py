@@ -41,7 +41,7 @@ _GONE = re.compile(
 )
 
 
-class Refused(BackendError):
+class ServerRefused(BackendError):
     """The server's answer to a call it did not carry out; `text` is its own words."""
 
     def __init__(self, message: str, text: str) -> None:
@@ -60,13 +60,13 @@ class WeaviateServer:
     def __init__(self, url: ServerUrl) -> None:
         self.url = url
         self.address = url.address
-        self._timeout_s: float = url.number("timeout", CONNECT_S, 3600)
+        self._timeout_s: float = url.number("timeout", CONNECT_S, highest=3600)
         self.version = ""
         self.key = url.key or os.environ.get(KEY_VARIABLE) or None
         bearer = f"Bearer {self.key}" if self.key else None
         if bearer is not None and not (bearer.isascii() and bearer.isprintable()):
             raise ValueError(f"the API key for {self.address} has characters that no key has")
-        https = url.flag("https", False)
+        https = url.flag("https", default=False)
         host = f"[{url.host}]" if ":" in url.host else url.host
         self._rest = httpx.Client(
             base_url=f"{'https' if https else 'http'}://{host}:{url.port}/v1",
@@ -75,7 +75,7 @@ class WeaviateServer:
             trust_env=url.host not in ("127.0.0.1", "localhost", "::1"),
         )
         self._metadata = (("authorization", bearer),) if bearer else ()
-        self._channel = _channel(f"{host}:{url.number('grpc', GRPC_PORT)}", url.flag("grpc_https", https))
+        self._channel = _channel(f"{host}:{url.number('grpc', GRPC_PORT)}", url.flag("grpc_https", default=https))
         self._stub = weaviate_pb2_grpc.WeaviateStub(self._channel)
         self._health = self._channel.unary_unary(
             "/grpc.health.v1.Health/Check",
@@ -91,7 +91,7 @@ class WeaviateServer:
 
         Raises `Unavailable` naming address and remedy.
         """
-        server = cls(parse_server_url(url, "weaviate", HTTP_PORT, OPTIONS, keyed=True))
+        server = cls(parse_server_url(url, "weaviate", port=HTTP_PORT, known=OPTIONS, keyed=True))
         if within_s is not None:
             server._timeout_s = min(server._timeout_s, within_s)
         try:
@@ -201,7 +201,7 @@ class WeaviateServer:
                 f"Weaviate at {self.address} takes no more writes ({line}): its disk is nearly full; free space on "
                 "it, then set the collection's shards to READY"
             )
-        return Refused(f"Weaviate at {self.address} refuses: {line}", line)
+        return ServerRefused(f"Weaviate at {self.address} refuses: {line}", line)
 
     def call(self, method: str, request: Any, *, timeout_s: float = QUERY_S, retry: bool = True) -> Any:
         """One gRPC call. Waits for a server that starts again, and sends it again unless not to `retry`."""

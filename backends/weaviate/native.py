@@ -35,12 +35,12 @@ class NativeWeaviate:
             raise TypeError(f"not a Weaviate backend: {backend!r}")
         url, key = backend._server.url, backend._server.key
         self._client = weaviate.connect_to_custom(
-            url.host,
-            url.port,
-            False,
-            url.host,
-            url.number("grpc", 50051),
-            False,
+            http_host=url.host,
+            http_port=url.port,
+            http_secure=False,
+            grpc_host=url.host,
+            grpc_port=url.number("grpc", 50051),
+            grpc_secure=False,
             auth_credentials=Auth.api_key(key) if key else None,
             additional_config=AdditionalConfig(),
         )

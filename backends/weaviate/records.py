@@ -245,7 +245,7 @@ def record_of(result: search_get_pb2.SearchResult, *, with_vector: bool) -> Reco
 def hit_of(result: search_get_pb2.SearchResult, score: float, *, exact: bool) -> Hit:
     """The hit in an object."""
     record_id, modality, text, uri, metadata = _payload(result)
-    return Hit(record_id, score, modality, text, uri, metadata, exact)  # type: ignore[arg-type]
+    return Hit(record_id, score, modality, text, uri, metadata, exact=exact)  # type: ignore[arg-type]
 
 
 def check_cursor(cursor: str | None, name: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from backends.base import CollectionSpec
 from backends.errors import CollectionExists, CollectionNotFound, Corrupt, Unsupported
 from backends.text import BM25_B, BM25_K1
-from backends.weaviate.connection import Refused, WeaviateServer
+from backends.weaviate.connection import ServerRefused, WeaviateServer
 from backends.weaviate.records import HAS, NUMBER_PREFIX, STAMP, STORED, WORDS, fold_case
 
 CLASS_PREFIX = "Sightline_"
@@ -146,7 +146,7 @@ def create(server: WeaviateServer, spec: CollectionSpec) -> None:
         raise CollectionExists(f"collection {spec.name!r} is already in {server.address}")
     try:
         server.rest("POST", "/schema", wanted)
-    except Refused as error:
+    except ServerRefused as error:
         if "already exists" in error.text:
             raise CollectionExists(f"collection {spec.name!r} is already in {server.address}") from None
         raise
@@ -192,11 +192,11 @@ def add_numbers(server: WeaviateServer, stored: Stored, names: Collection[str]) 
         }
         try:
             server.rest("POST", f"/schema/{stored.class_name}/properties", wanted)
-        except Refused as error:
+        except ServerRefused as error:
             if "already exists" not in error.text and "already in use" not in error.text:
                 raise
     found = read(server, stored.spec.name)
     if not set(missing) <= found.numbers:
         text = f"it did not keep the new properties of collection {stored.spec.name!r}"
-        raise Refused(f"Weaviate at {server.address}: {text}", text)
+        raise ServerRefused(f"Weaviate at {server.address}: {text}", text)
     return found

@@ -30,5 +30,5 @@ def load_encoder(name: str = DEFAULT_ENCODER, *, device: str = "auto", precision
 
         return OpenClipEncoder(rest, device=device, precision=precision)
     raise EncoderError(
-        f"no encoder is called {name!r}: use compact, or openclip:MODEL/PRETRAINED; see sightline models"
+        f"no encoder is called {name!r}: use compact, or openclip:MODEL/PRETRAINED; see sightline encoders"
     )

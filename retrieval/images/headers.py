@@ -166,8 +166,8 @@ def _png(file: IO[bytes], size_bytes: int) -> None:
             other -= 1
             if chunks > 2 * MAX_FRAMES:
                 raise HeaderError(f"has more than {MAX_FRAMES} frames")
-        _bounded(kind == b"iCCP", length, MAX_PROFILE_BYTES, "of colour profile")
-        _bounded(kind == b"eXIf", length, MAX_EXIF_BYTES, "of EXIF")
+        _bounded(length, MAX_PROFILE_BYTES, "of colour profile", applies=kind == b"iCCP")
+        _bounded(length, MAX_EXIF_BYTES, "of EXIF", applies=kind == b"eXIf")
         other += kind not in (b"IDAT", b"fdAT")
         if comments > MAX_COMMENT_BYTES:
             raise HeaderError(f"has more than {MAX_COMMENT_BYTES} bytes of texts")
@@ -183,7 +183,7 @@ def _png(file: IO[bytes], size_bytes: int) -> None:
         check_rows(width, height, width * bits + (0 if interlaced else 8), min(pixel_bytes, size_bytes) * _DEFLATE)
 
 
-def _bounded(applies: bool, length: int, most: int, what: str) -> None:
+def _bounded(length: int, most: int, what: str, *, applies: bool = True) -> None:
     if applies and length > most:
         raise HeaderError(f"has {length} bytes {what}, more than the {most} allowed")
 
@@ -217,9 +217,9 @@ def _webp(file: IO[bytes], size_bytes: int) -> None:
         parts += 1
         if parts > MAX_FRAMES:
             raise HeaderError(f"has more than {MAX_FRAMES} frames")
-        _bounded(kind == b"ICCP", length, MAX_PROFILE_BYTES, "of colour profile")
-        _bounded(kind == b"EXIF", length, MAX_EXIF_BYTES, "of EXIF")
-        _bounded(kind == b"XMP ", length, MAX_COMMENT_BYTES, "of XMP")
+        _bounded(length, MAX_PROFILE_BYTES, "of colour profile", applies=kind == b"ICCP")
+        _bounded(length, MAX_EXIF_BYTES, "of EXIF", applies=kind == b"EXIF")
+        _bounded(length, MAX_COMMENT_BYTES, "of XMP", applies=kind == b"XMP ")
         file.seek(length + (length & 1), 1)
 
 
@@ -256,7 +256,7 @@ def _directory(file: IO[bytes], at: int, order: str, big: bool) -> int:
         if tag in (273, 279, 324, 325) and values > MAX_TILES:
             raise HeaderError(f"has {values} strips or tiles, more than the {MAX_TILES} allowed")
         most = MAX_PROFILE_BYTES if tag == 34675 else MAX_COMMENT_BYTES
-        _bounded(True, values, most, f"or numbers in the tag {tag}")
+        _bounded(values, most, f"or numbers in the tag {tag}")
     following = file.read(8 if big else 4)
     if len(following) < (8 if big else 4):
         return 0

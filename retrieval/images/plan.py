@@ -59,7 +59,9 @@ class Plan:
         self._shrink = self._factor()
         width, height = self._box[2] - self._box[0], self._box[3] - self._box[1]
         self.result = (-(-width // self._shrink), -(-height // self._shrink))
-        work = Work(self._size, full, scans, size_bytes, self.result, self._shrink)
+        work = Work(
+            size=self._size, full=full, scans=scans, size_bytes=size_bytes, result=self.result, shrink=self._shrink
+        )
         self.peak_bytes = peak_bytes(image, work)
 
     def decode(self) -> Image.Image:

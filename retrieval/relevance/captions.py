@@ -34,7 +34,7 @@ def describes(caption: str | None, image: Hit | Record) -> bool:
 
 
 def nearest(
-    backend: Backend, collection: str, vector: NDArray[np.float32], modality: Modality, count: int
+    backend: Backend, collection: str, vector: NDArray[np.float32], modality: Modality, *, count: int
 ) -> list[Hit]:
     """The items of a modality nearest to a vector, of the whole collection. Raises `BackendError`."""
     depth = min(count, backend.capabilities.max_k or count)

@@ -5,7 +5,7 @@
    answer in any one collection.
 2. **Hubness.** Some items come near to every query. What an item scores with its ten nearest background
    queries is what it scores with anything: CSLS (Conneau et al., Word translation without parallel data,
-   ICLR 2018, whose k is 10 as well). A query's level is the mean of that over the three items of the sample
+   ICLR 2018, whose k is 10 as well). A query's baseline is the mean of that over the three items of the sample
    that it is nearest to, so it depends on the query alone, and relevance never reorders results.
 3. **Typical scores.** Some queries score higher with everything, above all across the gap between texts and
    images in CLIP spaces (Liang et al., Mind the gap, NeurIPS 2022; in speaker verification it is what T-norm
@@ -14,7 +14,7 @@
    background queries, by the robust regression of Theil (1950) and Sen (JASA 1968), and no further is it taken
    out: not at all where the slope is 0. A query's quartile counts up to the 95th percentile of the
    background's, so that "a dog" still answers a collection of nothing but dogs.
-4. **Extremes.** A background query's best score above its level is a maximum of many, so it follows the
+4. **Extremes.** A background query's best score above its baseline is a maximum of many, so it follows the
    Gumbel distribution (Gumbel, Statistics of Extremes, 1958; for matching scores Scheirer et al.,
    Meta-recognition, TPAMI 2011; for database search Karlin and Altschul, PNAS 1990). It is fitted to the lower
    half of the background queries only, for in the upper half are those that do have an answer: an empirical
@@ -40,14 +40,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MIN_BACKGROUND", "Null", "chances", "fit_null"]
+__all__ = ["MIN_BACKGROUND", "Null", "extremal_coefficient", "fit_null"]
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
 
 # CSLS's own; a few queries of a diverse bank are near to any item, and more than one, for one may be an answer.
 HUBNESS_QUERIES = 10
 # The few best items bear the decision; more than one steadies it.
-LEVEL_ITEMS = 3
+BASELINE_ITEMS = 3
 # What unrelated items score: unlike the mean it does not move when up to three quarters of the items are answers.
 _TYPICAL = 0.25
 _TYPICAL_BOUNDS = (0.05, 0.95)
@@ -63,11 +63,11 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Null:
-    """The distribution of the best score of an unrelated query over a collection, and what levels a query.
+    """The distribution of the best score of an unrelated query over a collection, and what gives a query's baseline.
 
     hubness: (n,) of the sample's items. slope, middle, bounds: of the regression of best on typical score, and
     the typical scores of the background queries. location, scale: of the Gumbel distribution of the best score above
-    the query's level, for the whole collection. background: (m,) the relevance of each background query's best
+    the query's baseline, for the whole collection. background: (m,) the relevance of each background query's best
     within the sample.
     """
 
@@ -79,15 +79,15 @@ class Null:
     scale: float
     background: NDArray[np.float64]
 
-    def level(self, scores: Floats) -> float:
-        """The level of a query from its (n,) scores over the sample."""
-        best = np.argsort(-scores, kind="stable")[:LEVEL_ITEMS]
+    def query_baseline(self, scores: Floats) -> float:
+        """What a query scores best whatever it is about, from its (n,) scores over the sample."""
+        best = np.argsort(-scores, kind="stable")[:BASELINE_ITEMS]
         typical = np.clip(np.quantile(scores, _TYPICAL), *self.bounds)
         return float(self.hubness[best].mean() + self.slope * (typical - self.middle))
 
-    def relevance(self, scores: Floats, level: float) -> NDArray[np.float64]:
-        """The probability that an unrelated query finds nothing as good, for scores of a query of that level."""
-        return _gumbel_cdf(np.asarray(scores, np.float64) - level, self.location, self.scale)
+    def relevance(self, scores: Floats, baseline: float) -> NDArray[np.float64]:
+        """The probability that an unrelated query finds nothing as good, for scores of a query of that baseline."""
+        return _gumbel_cdf(np.asarray(scores, np.float64) - baseline, self.location, self.scale)
 
 
 def fit_null(scores: Floats, population: int, related: NDArray[np.bool_] | None = None) -> Null | None:
@@ -114,10 +114,18 @@ def fit_null(scores: Floats, population: int, related: NDArray[np.bool_] | None 
     tail = _tail(table) if population > n else 0.0
     background = _gumbel_cdf(above, location, scale)
     location += tail * float(np.log(max(population / n, 1.0)))
-    return Null(hubness, slope, middle, (low, high), location, scale, background)
+    return Null(
+        hubness=hubness,
+        slope=slope,
+        middle=middle,
+        bounds=(low, high),
+        location=location,
+        scale=scale,
+        background=background,
+    )
 
 
-def chances(first: Null, second: Null) -> float:
+def extremal_coefficient(first: Null, second: Null) -> float:
     """How many independent chances an unrelated query has in two modalities together: θ, from 1 to 2.
 
     Both nulls are of the same background queries, in the same order. Of unrelated queries a share r^θ finds
@@ -146,7 +154,7 @@ def _best_above_hubness(table: NDArray[np.float64]) -> tuple[NDArray[np.float64]
     highest = -np.partition(-table, k, axis=0)[: k + 1]  # (k + 1, n): one more, for the query that is left out
     threshold, total = highest.min(axis=0), highest.sum(axis=0)
     hubness = (total - threshold) / k
-    nearest = min(LEVEL_ITEMS, n)
+    nearest = min(BASELINE_ITEMS, n)
     items = np.argpartition(-table, nearest - 1, axis=1)[:, :nearest]  # (m, 3)
     own = np.take_along_axis(table, items, axis=1)
     without = np.where(own > threshold[items], (total[items] - own) / k, hubness[items])

@@ -19,7 +19,7 @@ names the papers). The kinds:
 **Words are answered by images and texts**, so a query of words has two chances in a collection that has both.
 Whatever of it is searched, the share r is of the unrelated queries that find nothing this good in all of it:
 
-- what is r within one modality is r^θ, where θ counts the chances (`retrieval.relevance.nulls.chances`);
+- what is r within one modality is r^θ, where θ counts the chances (`retrieval.relevance.nulls.extremal_coefficient`);
 - step-down (Holm, A simple sequentially rejective multiple test procedure, 1979): where the best of one
   modality is at R so corrected, the query is not unrelated at that level, and what is below R in the other
   counts as it does within that modality alone. The best of the collection, and with it how often nothing is found,
@@ -49,7 +49,7 @@ from backends.base import MODALITIES, Backend, Hit, Modality, Where, matches
 from retrieval.encoders.base import Encoder
 from retrieval.relevance.background import background_texts, background_vectors
 from retrieval.relevance.captions import CONSULTED, describes, image_of, nearest
-from retrieval.relevance.nulls import MIN_BACKGROUND, Null, chances, fit_null
+from retrieval.relevance.nulls import MIN_BACKGROUND, Null, extremal_coefficient, fit_null
 from retrieval.relevance.sample import CollectionSample, Sample, SampleCache
 from retrieval.relevance.similarities import Items, as_score, as_similarity
 from retrieval.search.query import Stored, Term
@@ -129,9 +129,9 @@ class Calibrator:
     def __post_init__(self) -> None:
         self._cache = SampleCache(self.backend, self.collection, self.folder)
 
-    def judge(self, vector: NDArray[np.float32], make: QueryKind) -> RelevanceScorer:
+    def judge(self, vector: NDArray[np.float32], kind: QueryKind) -> RelevanceScorer:
         """A judge of what the query of this vector finds. Raises `BackendError`, `EncoderError`."""
-        return RelevanceScorer(self, self.sample(), np.asarray(vector, np.float32), make)
+        return RelevanceScorer(self, self.sample(), np.asarray(vector, np.float32), kind)
 
     def sample(self) -> CollectionSample:
         """The collection's sample, of 5 seconds ago or as it was when a check began. Raises `BackendError`."""
@@ -164,11 +164,11 @@ class Calibrator:
         for modality in MODALITIES:
             self.null(sample, (("words", 1.0),), modality)
 
-    def null(self, sample: CollectionSample, make: QueryKind, modality: Modality) -> Null | None:
-        """The null of queries of this make over the items of a modality; None where it cannot be known."""
+    def null(self, sample: CollectionSample, kind: QueryKind, modality: Modality) -> Null | None:
+        """The null of queries of this kind over the items of a modality; None where it cannot be known."""
         with self._lock:
             # Only a positive scale distinguishes single terms, and unit vectors have none.
-            key = (((make[0][0], 1.0),) if len(make) == 1 and make[0][1] > 0 else make, modality)
+            key = (((kind[0][0], 1.0),) if len(kind) == 1 and kind[0][1] > 0 else kind, modality)
             if sample is not self._sample:
                 return self._fit(sample, *key)
             if key not in self._nulls:
@@ -186,28 +186,28 @@ class Calibrator:
                 self._ready[modality] = Items.of(sample.samples[modality].vectors, sample.spec.metric)
             return self._ready[modality]
 
-    def _fit(self, sample: CollectionSample, make: QueryKind, modality: Modality) -> Null | None:
+    def _fit(self, sample: CollectionSample, kind: QueryKind, modality: Modality) -> Null | None:
         target = sample.samples[modality]
-        bank = self._composed(sample, make)
+        bank = self._composed(sample, kind)
         if bank is None or not target.ids or bank.vectors.shape[1] != sample.spec.dim:
             return None
         scores = self.items(sample, modality).similarities(bank.vectors)
         return fit_null(scores, target.population, bank.related(target) if bank.groups.size else None)
 
-    def _composed(self, sample: CollectionSample, make: QueryKind) -> _Bank | None:
-        """Background queries of one make: as many as there are of each kind, terms drawn and added up."""
-        banks = {kind: self._bank(sample, kind) for kind, _ in make}
+    def _composed(self, sample: CollectionSample, kind: QueryKind) -> _Bank | None:
+        """Background queries of one kind: as many as there are of each kind, terms drawn and added up."""
+        banks = {term: self._bank(sample, term) for term, _ in kind}
         size = min(len(bank.vectors) for bank in banks.values())
         if size < MIN_BACKGROUND:
             return None
-        if len(make) == 1 and make[0][1] > 0:
-            return banks[make[0][0]]
+        if len(kind) == 1 and kind[0][1] > 0:
+            return banks[kind[0][0]]
         random = np.random.default_rng(_BANK_SEED)
         total, groups = np.zeros((size, sample.spec.dim)), []
-        for kind, weight in make:
-            drawn = random.permutation(len(banks[kind].vectors))[:size]
-            total += weight * banks[kind].vectors[drawn].astype(np.float64)
-            groups.append(banks[kind].groups[drawn])
+        for term, weight in kind:
+            drawn = random.permutation(len(banks[term].vectors))[:size]
+            total += weight * banks[term].vectors[drawn].astype(np.float64)
+            groups.append(banks[term].groups[drawn])
         lengths = np.linalg.norm(total, axis=1, keepdims=True)
         usable = lengths[:, 0] > _CANCELLED
         return _Bank((total[usable] / lengths[usable]).astype(np.float32), np.hstack(groups)[usable])
@@ -233,9 +233,9 @@ class RelevanceScorer:
     calibrator: Calibrator
     sample: CollectionSample
     vector: NDArray[np.float32]
-    make: QueryKind
+    kind: QueryKind
     _known: dict[Modality, tuple[Null, float] | None] = field(default_factory=dict)
-    _chances: float | None = None
+    _coefficient: float | None = None
     _reached: dict[Modality, float] = field(default_factory=dict)
     _texts: list[Hit] | None = None
     _captions: dict[str, list[tuple[str, float]]] | None = None
@@ -249,7 +249,7 @@ class RelevanceScorer:
         alone = self._alone(scores, modality)
         if alone is None:
             return [None] * len(scores)
-        theta = self._theta()
+        theta = self._extremal_coefficient()
         if theta > 1:
             other: Modality = "image" if modality == "text" else "text"
             alone = np.maximum(alone**theta, np.minimum(alone, self._best(other) ** theta))
@@ -305,7 +305,9 @@ class RelevanceScorer:
                 (similarity,) = Items.of(record.vector[None], metric).similarities(self.vector[None])[0]
                 # Rounding must not lift it above what the engine ranked before it.
                 score = min(as_score(similarity, metric), ranked[-1].score)
-                hits.append(Hit(record.id, score, "image", record.text, record.uri, record.metadata, ranked[-1].exact))
+                hits.append(
+                    Hit(record.id, score, "image", record.text, record.uri, record.metadata, exact=ranked[-1].exact)
+                )
         return self.judge(sorted(hits, key=lambda hit: (-hit.score, hit.id)), min_relevance)
 
     def _alone(self, scores: Sequence[float], modality: Modality) -> NDArray[np.float64] | None:
@@ -315,16 +317,16 @@ class RelevanceScorer:
         known = self._known[modality]
         if known is None:
             return None
-        null, level = known
-        return null.relevance(as_similarity(np.array(scores, np.float64), self.sample.spec.metric), level)
+        null, baseline = known
+        return null.relevance(as_similarity(np.array(scores, np.float64), self.sample.spec.metric), baseline)
 
-    def _theta(self) -> float:
+    def _extremal_coefficient(self) -> float:
         """How many chances the query has over all modalities; 1 where it is judged within one."""
-        if self._chances is None:
-            nulls = [self.calibrator.null(self.sample, self.make, m) for m in MODALITIES] if self._of_words() else []
+        if self._coefficient is None:
+            nulls = [self.calibrator.null(self.sample, self.kind, m) for m in MODALITIES] if self._of_words() else []
             both = [null for null in nulls if null is not None]
-            self._chances = chances(*both) if len(both) == len(MODALITIES) else 1.0
-        return self._chances
+            self._coefficient = extremal_coefficient(*both) if len(both) == len(MODALITIES) else 1.0
+        return self._coefficient
 
     def _best(self, modality: Modality) -> float:
         """What the best item of a modality reaches within it, whatever is searched."""
@@ -333,7 +335,7 @@ class RelevanceScorer:
             found = (
                 self._nearest_texts()
                 if modality == "text"
-                else nearest(calibrator.backend, calibrator.collection, self.vector, modality, 1)
+                else nearest(calibrator.backend, calibrator.collection, self.vector, modality, count=1)
             )
             best = self._alone([hit.score for hit in found[:1]], modality)
             self._reached[modality] = float(best[0]) if best is not None and len(best) else 0.0
@@ -342,11 +344,11 @@ class RelevanceScorer:
     def _nearest_texts(self) -> list[Hit]:
         if self._texts is None:
             calibrator = self.calibrator
-            self._texts = nearest(calibrator.backend, calibrator.collection, self.vector, "text", CONSULTED)
+            self._texts = nearest(calibrator.backend, calibrator.collection, self.vector, "text", count=CONSULTED)
         return self._texts
 
     def _of_words(self) -> bool:
-        return all(kind == "words" for kind, _ in self.make)
+        return all(term == "words" for term, _ in self.kind)
 
     def _with_captions(self, hit: Hit, own: float | None) -> float | None:
         if own is None or hit.modality != "image" or not hit.text:
@@ -366,11 +368,11 @@ class RelevanceScorer:
         return self._captions
 
     def _calibrate(self, modality: Modality) -> tuple[Null, float] | None:
-        null = self.calibrator.null(self.sample, self.make, modality)
+        null = self.calibrator.null(self.sample, self.kind, modality)
         if null is None or len(self.vector) != self.sample.spec.dim:
             return None
         (scores,) = self.calibrator.items(self.sample, modality).similarities(self.vector[None])
-        return null, null.level(scores)
+        return null, null.query_baseline(scores)
 
 
 def _kept(judged: Sequence[tuple[Hit, float | None]], least: float | None) -> list[Result]:

@@ -43,11 +43,14 @@ def count_facets(
                 continue
             values = [value] if isinstance(value, (str, int, float, bool)) else value
             counter.update({(kind_of(each), each) for each in values})
-    return {field: _facet(field, counter, top, missing[field], total) for field, counter in counters.items()}
+    return {
+        field: _facet(field, counter, top=top, missing=missing[field], items=total)
+        for field, counter in counters.items()
+    }
 
 
-def _facet(field: str, counter: Counter[tuple[str, Scalar]], top: int, missing: int, items: int) -> Facet:
+def _facet(field: str, counter: Counter[tuple[str, Scalar]], *, top: int, missing: int, items: int) -> Facet:
     # Keys are (type, value): within one type values can be ordered.
     ranked = sorted(sorted(counter), key=lambda key: -counter[key])
     counts = tuple((value, counter[kind, value]) for kind, value in ranked[:top])
-    return Facet(field, counts, max(0, len(ranked) - top), missing, items)
+    return Facet(field, counts, more=max(0, len(ranked) - top), missing=missing, items=items)

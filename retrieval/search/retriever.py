@@ -382,7 +382,7 @@ class Retriever:
         return found
 
     def _judge(
-        self, vector: NDArray[np.float32] | None, make: QueryKind, min_relevance: float | None
+        self, vector: NDArray[np.float32] | None, kind: QueryKind, min_relevance: float | None
     ) -> RelevanceScorer | None:
         if min_relevance is not None and not 0 <= min_relevance <= 1:
             raise SearchError(f"min_relevance must be from 0 to 1, not {min_relevance!r}")
@@ -390,7 +390,7 @@ class Retriever:
             if min_relevance is not None:
                 raise SearchError("min_relevance needs calibration, which this retriever was made without")
             return None
-        return None if vector is None else self.calibrator.judge(vector, make)
+        return None if vector is None else self.calibrator.judge(vector, kind)
 
 
 def _relevant(hits: list[Hit], request: _Request) -> Sequence[Hit]:

@@ -508,11 +508,11 @@ def test_an_index_job_from_start_to_end(page: Any, served: SimpleNamespace) -> N
     job.get_by_text("done", exact=True).wait_for(timeout=20_000)
     assert "4 found" in job.inner_text()
     assert "3 indexed" in job.inner_text()
-    job.get_by_text("1 set aside").wait_for()
+    job.get_by_text("1 skipped").wait_for()
     assert job.get_by_text("broken.jpg").is_visible()
     # Read again later, the list is fetched when it is wanted.
     page.reload()
-    page.get_by_text("1 set aside").click()
+    page.get_by_text("1 skipped").click()
     page.get_by_text("broken.jpg").wait_for()
     page.get_by_label("Only below").fill("nowhere")
     page.refusals = True
@@ -556,7 +556,7 @@ def test_a_running_job_shows_its_progress_and_can_be_cancelled(page: Any) -> Non
     bar = page.get_by_role("progressbar")
     bar.wait_for()
     assert (bar.evaluate("node => node.value"), bar.evaluate("node => node.max")) == (30, 120)
-    page.get_by_text("30 of 120 · 5.0 a second · 18 s to go · 2 set aside").wait_for()
+    page.get_by_text("30 of 120 · 5.0 a second · 18 s to go · 2 skipped").wait_for()
     page.get_by_role("button", name="Cancel the job").click()
     page.wait_for_timeout(100)
     assert cancelled == ["DELETE"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.cli.main import EXIT_CODES
-from app.cli.search import split_terms
+from app.cli.queries import split_terms
 from backends.errors import CollectionNotFound
 from tests.support.cli import Outcome, Run, paint, sightline
 from tests.support.repository import ROOT
@@ -192,6 +192,7 @@ class TestSearch:
         (["search", "red", "--where", "[]"], 2, "JSON object"),
         (["search", "red", "--modality", "sound"], 2, "image, text, any"),
         (["search", "red", "--precision", "fp8"], 2, "precision"),
+        (["search", "red", "--encoder", ""], 2, "encoder must be a non-empty string"),
         (["search", "--terms", 'a "b'], 2, "quotation mark"),
         (["search", "--image", "missing.png"], 1, "missing.png"),
         (["search", "--term", "image:missing.png"], 1, "missing.png"),
@@ -289,7 +290,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
     program = subprocess.Popen(
-        [sys.executable, "-m", "app", "models", "--json"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "app", "encoders", "--json"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert program.stdout is not None
     assert program.stderr is not None
@@ -300,14 +301,22 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
     assert error == ""
 
 
-def test_models_lists_the_encoders(run: Run) -> None:
-    listed = run("models", "--json").json["models"]
+def test_encoders_lists_the_encoders(run: Run) -> None:
+    listed = run("encoders", "--json").json["models"]
     assert len(listed) > 10
     first = listed[0]
     assert first["name"] == "compact"
     assert {"size_bytes", "flickr30k", "coco", "installed"} <= first.keys()
-    lines = run("models").out.splitlines()
+    lines = run("encoders").out.splitlines()
     assert len(lines) == len(listed) + 1
+
+
+def test_models_is_the_old_name_of_encoders_and_says_so(run: Run) -> None:
+    new, old = run("encoders", "--json"), run("models", "--json")
+    assert (old.code, old.json) == (0, new.json)
+    assert new.err == ""
+    assert old.err == "note: `sightline models` is now called `sightline encoders`; the old name still works\n"
+    assert "  models " not in run("--help").out
 
 
 def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:

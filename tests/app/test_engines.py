@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import backends
-from app.core import server_probe as probing
+from app.core import server_probe
 from app.core.server_probe import ANSWERS, REFUSED, SILENT, Answer
 from app.main import main
 from backends import versions
@@ -31,13 +31,13 @@ IN_PROCESS = {
     "milvus-lite": r"Milvus Lite 3\.",
 }
 SERVERS = ("postgresql", "qdrant", "milvus", "weaviate")
-DEFAULT_ADDRESS = probing.default_address
+DEFAULT_ADDRESS = server_probe.default_address
 
 
 @pytest.fixture(autouse=True)
 def nobody_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
     """What happens to run at the default addresses of this machine is none of the tests' business."""
-    monkeypatch.setattr(probing, "default_address", lambda scheme: None)
+    monkeypatch.setattr(server_probe, "default_address", lambda scheme: None)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def listed(capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, Any]]:
 
 def answer_of(url: str) -> Answer:
     answer = Answer(url, shown(url), "test")
-    probing.ask([answer], within_s=20)
+    server_probe.ask([answer], within_s=20)
     return answer
 
 
@@ -175,7 +175,7 @@ def test_servers_that_take_the_call_and_say_nothing_are_not_waited_for() -> None
             for scheme in SERVERS
         ]
         start_s = time.monotonic()
-        probing.ask(answers, within_s=0.5)
+        server_probe.ask(answers, within_s=0.5)
         assert time.monotonic() - start_s < 2
     assert [answer.state for answer in answers] == [SILENT] * 4
 
@@ -199,21 +199,21 @@ def test_secrets_are_cut_from_what_is_shown(url: str, told: str) -> None:
 
 
 def test_each_server_is_asked_once(monkeypatch: pytest.MonkeyPatch, isolated: Path) -> None:
-    monkeypatch.setattr(probing, "default_address", DEFAULT_ADDRESS)
-    assert [a.origin for a in probing.places("qdrant", isolated, "")] == ["default address"]
-    assert probing.places("faiss", isolated, "faiss:///x") == []
-    same = probing.places("weaviate", isolated, "weaviate://:k@127.0.0.1:8080?grpc=50051")
+    monkeypatch.setattr(server_probe, "default_address", DEFAULT_ADDRESS)
+    assert [a.origin for a in server_probe.places("qdrant", isolated, "")] == ["default address"]
+    assert server_probe.places("faiss", isolated, "faiss:///x") == []
+    same = server_probe.places("weaviate", isolated, "weaviate://:k@127.0.0.1:8080?grpc=50051")
     assert [(a.origin, a.url) for a in same] == [("setting backend", "weaviate://:k@127.0.0.1:8080?grpc=50051")]
-    both = probing.places("milvus", isolated, "milvus://db")
+    both = server_probe.places("milvus", isolated, "milvus://db")
     assert [a.shown for a in both] == ["milvus://127.0.0.1:19530", "milvus://db"]
 
 
 @pytest.mark.server
 def test_a_milvus_that_up_started_answers() -> None:
     url, home = milvus_server.url(), milvus_server.home()
-    (answer,) = probing.places("milvus", home, "")
+    (answer,) = server_probe.places("milvus", home, "")
     assert (answer.origin, answer.shown) == ("engines up", url)
-    probing.ask([answer], within_s=20)
+    server_probe.ask([answer], within_s=20)
     assert answer.state == ANSWERS
     assert re.fullmatch(r"Milvus 2\.3\.5.*", answer.version or "")
 
@@ -223,10 +223,10 @@ def test_a_weaviate_that_up_started_answers_to_its_own_key(monkeypatch: pytest.M
     running, home = weaviate_server.server(), weaviate_server.home()
     key = running.environment["SIGHTLINE_WEAVIATE_API_KEY"]
     monkeypatch.setenv("SIGHTLINE_WEAVIATE_API_KEY", "of-another-server")
-    (answer,) = probing.places("weaviate", home, "")
+    (answer,) = server_probe.places("weaviate", home, "")
     assert (answer.origin, answer.shown) == ("engines up", running.url)
     assert key not in answer.shown
-    probing.ask([answer], within_s=20)
+    server_probe.ask([answer], within_s=20)
     assert answer.state == ANSWERS
     assert re.fullmatch(r"Weaviate 1\.\d+\.\d+.*", answer.version or "")
     refused = answer_of(running.url)

@@ -36,7 +36,7 @@ def test_index_then_search(run: Run, photos: Path) -> None:
     assert {"found", "indexed", "unchanged", "renamed", "quarantined", "seconds"} <= report.keys()
     assert [item["path"] for item in report["quarantined"]] == ["broken.jpg"]
     assert report["images"] == 3
-    assert "set aside: broken.jpg: " in done.err
+    assert "skipped broken.jpg (" in done.err
     found = run("search", "red", "--k", 1, "--json").json["hits"][0]
     assert found["text"] == "a red square"
     assert found["uri"] == (photos / "red.png").resolve().as_uri()
@@ -71,7 +71,7 @@ def test_an_empty_folder_is_pruned_only_when_that_is_said(run: Run, photos: Path
     assert run("search", "red", "--json").json == {"hits": []}
 
 
-def test_strict_makes_files_set_aside_count(run: Run, photos: Path) -> None:
+def test_strict_makes_skipped_files_count(run: Run, photos: Path) -> None:
     assert run("index", photos).code == 0
     assert run("index", photos, "--strict").code == 3
     (photos / "broken.jpg").unlink()
@@ -92,13 +92,13 @@ def test_nothing_to_index_is_an_error(run: Run, tmp_path: Path) -> None:
     assert missing.err.count("\n") == 1
 
 
-def test_many_files_set_aside_are_counted(run: Run, photos: Path) -> None:
+def test_many_skipped_files_are_counted(run: Run, photos: Path) -> None:
     for number in range(30):
         (photos / f"bad{number}.png").write_bytes(b"x")
     done = run("index", photos)
-    assert done.err.count("set aside: bad") < 30
+    assert done.err.count("skipped bad") < 30
     assert "11 more; --json lists them all" in done.err
-    assert "31 set aside" in done.out
+    assert "31 skipped" in done.out
 
 
 def test_lines_of_json_on_stdin(run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +111,7 @@ def test_lines_of_json_on_stdin(run: Run, photos: Path, monkeypatch: pytest.Monk
 def test_the_small_default_is_named_once(run: Run, photos: Path) -> None:
     first = run("index", photos)
     assert first.err.count("small default that works offline") == 1
-    assert "sightline models" in first.err
+    assert "sightline encoders" in first.err
     assert "small default" not in run("index", photos).err
     assert "small default" not in run("index", photos, "--collection", "b", "--encoder", "compact").err
 
@@ -167,7 +167,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_next_run_goes_on(
 
 def test_progress_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     moment = Progress("indexing", 1200, 5000, 43.21, 88, 2, "a/b.png")
-    assert describe(moment) == "indexing: 1,200 of 5,000, 43.2/s, 1 min 28 s left, 2 set aside"
+    assert describe(moment) == "indexing: 1,200 of 5,000, 43.2/s, 1 min 28 s left, 2 skipped"
     assert describe(Progress("listing", 0, None, 0.0, None, 0, "")) == "listing: 0"
     assert [duration(s) for s in (0.2, 59, 60, 3725)] == ["0 s", "59 s", "1 min 00 s", "1 h 02 min"]
     lines = PlainLines()

@@ -233,10 +233,10 @@ def attempt(
 
 def test_rows_count_what_happened() -> None:
     seen = Seen([attempt("a", number, 0.1 * number) for number in range(1, 5)])
-    seen.attempts += [attempt("a", 5, 9, "told", 503), attempt("b", 6, 9, "error", 500, "broken")]
+    seen.attempts += [attempt("a", 5, 9, "throttled", 503), attempt("b", 6, 9, "error", 500, "broken")]
     seen.given_up["a"] += 1
     a, b, everything = summarize(seen, 10.0)
-    assert (a["count"], a["ok"], a["told"], a["given_up"], a["errors"]) == (5, 4, 1, 1, 0)
+    assert (a["count"], a["ok"], a["throttled"], a["given_up"], a["errors"]) == (5, 4, 1, 1, 0)
     assert (a["p50_ms"], a["max_ms"], a["per_s"]) == (pytest.approx(250), pytest.approx(400), 0.5)
     assert a["warm_p99_ms"] is None
     seen.attempts.append(attempt("a", 30, 0.2))
@@ -265,7 +265,7 @@ def test_an_outage_is_told_from_what_the_clients_saw() -> None:
             attempt("a", 1, 1),
             attempt("b", 1, 1),
             attempt("a", 9.5, 11),
-            attempt("a", 11, 3, "told", 503),
+            attempt("a", 11, 3, "throttled", 503),
             attempt("healthz", 15, 0.1),
             attempt("healthz", 20.1, 0.1),
             attempt("job events", 1, 4, "error", 200, "job failed: before"),
@@ -301,11 +301,15 @@ def problem(status: int, **headers: str) -> httpx.Response:
     return httpx.Response(status, json=body, headers=headers)
 
 
-def test_a_client_comes_again_when_it_is_told_to() -> None:
+def test_a_throttled_client_tries_again() -> None:
     replies = iter([problem(503, **{"Retry-After": "0"}), problem(429, **{"Retry-After": "0"})])
     value, seen = answered(lambda _: next(replies, httpx.Response(200, json={"hits": [1]})), has_hits)
     assert value == {"hits": [1]}
-    assert [(each.outcome, each.status) for each in seen.attempts] == [("told", 503), ("told", 429), ("ok", 200)]
+    assert [(each.outcome, each.status) for each in seen.attempts] == [
+        ("throttled", 503),
+        ("throttled", 429),
+        ("ok", 200),
+    ]
     value, seen = answered(lambda _: problem(503, **{"Retry-After": "9999"}), has_hits)
     assert (value, seen.given_up["e"], seen.errors()) == (None, 1, [])
 
@@ -344,8 +348,8 @@ def test_errors_within_streams_may_say_to_come_again() -> None:
         patch.setattr("benchmarks.load_clients.RETRY_S", 0.0)
         value, seen = answered(lambda _: next(replies, final), ends_with_final)
     assert value == {"answer": "yes"}
-    assert [(each.outcome, each.status) for each in seen.attempts] == [("told", 503), ("ok", 200)]
-    assert Fault("away", 503).told
+    assert [(each.outcome, each.status) for each in seen.attempts] == [("throttled", 503), ("ok", 200)]
+    assert Fault("away", 503).throttled
 
 
 def test_command_lines_that_cannot_be_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

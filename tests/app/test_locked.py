@@ -1,4 +1,4 @@
-"""A store that another process holds: who that is, who is told, and that nobody is told to come again in a moment."""
+"""A store that another process holds: who that is, who is told, and that nobody is told to try again in a moment."""
 
 from __future__ import annotations
 

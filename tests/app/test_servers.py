@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from app.core import local_servers as servers
-from app.core.local_servers import ServerError, down, find, running, up
+from app.core.local_servers import ServerError, down, running, server_named, up
 from backends.kit.local_server import Launch, LocalServer, answers
 from backends.weaviate import local_server as weaviate
 
@@ -70,7 +70,7 @@ def test_what_is_missing_and_unknown_is_said(port, tmp_path, monkeypatch):
     with pytest.raises(ServerError, match="install it"):
         up("small", tmp_path)
     with pytest.raises(ServerError, match="weaviate"):
-        find("oracle")
+        server_named("oracle")
 
 
 def test_weaviate_s_key_is_kept_made_once_and_not_shown(tmp_path):

@@ -33,7 +33,7 @@ from backends.conformance.samples import clustered, some, vectors
 from backends.pgvector.backend import PostgresBackend
 from backends.pgvector.connection import Connection, Database, parse_url
 from backends.pgvector.filters import where_sql
-from backends.pgvector.index import find
+from backends.pgvector.index import read_collection
 from backends.pgvector.schema import prepare
 from backends.pgvector.search import Searcher, ef_search, probes
 from tests.support.postgres import PASSWORD, QUOTED, Server
@@ -380,7 +380,8 @@ def test_ivf_lists_follow_the_size(backend: PostgresBackend) -> None:
     for start, stop in ((0, 100), (100, 300), (300, 1_000)):
         twin.upsert(some(stop, prefix="r")[start:])
         backend.flush("photos")
-        lists.append(backend._database.run(lambda connection: find(connection, "photos")).lists)  # type: ignore[union-attr]
+        stored = backend._database.run(lambda connection: read_collection(connection, "photos"))
+        lists.append(stored.lists)  # type: ignore[union-attr]
     assert lists == [10, 10, 31]
     twin.same_hits(vectors(5, 8), 10)
 

@@ -202,7 +202,7 @@ def test_a_large_upsert_goes_in_requests_of_a_thousand(
     with connect(fake.url(prefer_grpc=prefer_grpc)) as backend:
         backend.create(CollectionSpec("c", 4))
         sent: list[list[str]] = []
-        client = backend._engine._client  # type: ignore[attr-defined]
+        client = backend._driver._client  # type: ignore[attr-defined]
         monkeypatch.setattr(client, "upsert", lambda name, points, wait: sent.append([str(p.id) for p in points]))
         vector = row(1)
         backend.upsert("c", (Record(f"r{i}", vector) for i in range(20_000)))

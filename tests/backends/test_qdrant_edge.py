@@ -103,7 +103,7 @@ def test_strings_beyond_the_stored_order_are_compared_whole(tmp_path: Path) -> N
             for op in ("gt", "gte", "lt", "lte"):
                 where = Compare("path", op, name)  # type: ignore[arg-type]
                 twin.same_count(where)
-                twin.same_hits(vectors(1, 8, 3), 20, Not(where))
+                twin.same_hits(vectors(1, 8, seed=3), 20, Not(where))
 
 
 def test_doubles_come_back_bit_for_bit(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_what_the_engine_raises_is_one_line_that_names_the_folder(tmp_path: Path
     with connect(url_of(tmp_path)) as backend:
         backend.create(CollectionSpec("c", 4))
         assert backend.count("c") == 0
-        collection = backend._engine.find("c")  # type: ignore[attr-defined]
+        collection = backend._driver.find("c")  # type: ignore[attr-defined]
         whole, collection.shard = collection.shard, Broken()
         with pytest.raises(Unavailable, match=r"disk of .* is full"):
             backend.upsert("c", [Record("a", np.ones(4, np.float32))])
@@ -257,7 +257,7 @@ def test_urls_name_a_folder(tmp_path: Path) -> None:
 
 
 def indexed(backend: Backend) -> set[str]:
-    return set(backend._engine.find("c").shard.info().payload_schema)  # type: ignore[attr-defined]
+    return set(backend._driver.find("c").shard.info().payload_schema)  # type: ignore[attr-defined]
 
 
 def test_a_field_is_indexed_when_a_filter_names_it_and_a_record_has_it(tmp_path: Path) -> None:
@@ -267,13 +267,13 @@ def test_a_field_is_indexed_when_a_filter_names_it_and_a_record_has_it(tmp_path:
         none = indexed(backend)
         for i in range(40):
             for where in (Compare(f"absent{i}", "gt", 5), Compare(f"absent{i}", "lte", "x"), Compare("n", "eq", i)):
-                twin.same_hits(vectors(1, 4, 3), 5, where)
+                twin.same_hits(vectors(1, 4, seed=3), 5, where)
             twin.same_count(Not(Compare(f"absent{i}", "lt", 5)))
         assert indexed(backend) == none, "no record has these fields"
         twin.same_count(Compare("n", "gt", 5))
         assert indexed(backend) - none == {"order.n-n0", "order.n-n1"}
         twin.upsert([Record("late", vectors(1, 4)[0], metadata={"absent0": 7})])
-        twin.same_hits(vectors(1, 4, 3), 5, Compare("absent0", "gt", 5))
+        twin.same_hits(vectors(1, 4, seed=3), 5, Compare("absent0", "gt", 5))
         assert indexed(backend) - none >= {"order.absent0-n0"}
 
 
@@ -286,7 +286,7 @@ def test_fields_beyond_so_many_are_scanned(tmp_path: Path, monkeypatch: pytest.M
             for i, row in enumerate(vectors(20, 4))
         )
         for j in range(8):
-            twin.same_hits(vectors(1, 4, 3), 20, Compare(f"f{j}", "gt", 3))
+            twin.same_hits(vectors(1, 4, seed=3), 20, Compare(f"f{j}", "gt", 3))
         assert len(indexed(backend)) == 5
     with connect(url_of(tmp_path)) as backend:
         twin.backend = backend
@@ -337,7 +337,7 @@ def test_points_with_each_field_by_itself_are_read_too(tmp_path: Path) -> None:
     record = Record("a'\"é", np.ones(8, np.float32), "text", "some words", None, {"n": 1.5, "tags": ["x"]})
     with connect(url_of(tmp_path)) as backend:
         backend.create(CollectionSpec("c", 8))
-        shard = backend._engine.find("c").shard
+        shard = backend._driver.find("c").shard
         vector = np.asarray(record.vector)
         point = qe.Point(point_id(record.id), {DENSE: (vector / np.linalg.norm(vector)).tolist()}, payload_of(record))
         shard.update(qe.UpdateOperation.upsert_points([point]))

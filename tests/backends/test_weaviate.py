@@ -201,7 +201,7 @@ class TestSettings:
         for quantization in ("int8", "binary"):
             twin = Twin(backend, CollectionSpec(f"flat_{quantization}", 64, index=IndexSpec("flat", quantization)))
             twin.upsert(some(300, 64))
-            assert not twin.same_hits(vectors(5, 64, 4), 10, recall=0.9)[0][0].exact
+            assert not twin.same_hits(vectors(5, 64, seed=4), 10, recall=0.9)[0][0].exact
 
 
 class TestFilters:
@@ -317,7 +317,7 @@ class TestTrouble:
         backend.upsert("waits", some(40, seed=2))
         thread.join()
         assert backend.count("waits") == 60
-        for i, hits in enumerate(backend.search("waits", vectors(40, 8, 2), 1)):
+        for i, hits in enumerate(backend.search("waits", vectors(40, 8, seed=2), 1)):
             assert hits[0].id == f"r{i:05}"
 
     @pytest.mark.server

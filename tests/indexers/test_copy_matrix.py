@@ -59,7 +59,7 @@ def records() -> list[Record]:
         {"v": "é" * 20_000},
     )
     plain = 300 - len(HOSTILE) - len(odd)
-    rows = vectors(300, DIM, 17) * np.float32(3.7)
+    rows = vectors(300, DIM, seed=17) * np.float32(3.7)
     made = [Record(h, rows[i], "text", h, h, {"v": h, "tags": [h, "x"]}) for i, h in enumerate(HOSTILE)]
     made += [Record(f"odd {i}", rows[len(made) + i], metadata=fields) for i, fields in enumerate(odd)]
     made += [

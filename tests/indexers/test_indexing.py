@@ -542,7 +542,7 @@ def test_prune_forgets_lost_files_in_the_ledger(world: World) -> None:
         assert ledger.execute("SELECT path FROM files").fetchall() == [(b"a.png",)]
 
 
-def test_a_file_that_changes_while_it_is_indexed_is_set_aside(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_changes_while_it_is_indexed_is_quarantined(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     path = world.image("a.png", "red")
     get = ExactBackend.get
 
@@ -560,7 +560,9 @@ def test_a_file_that_changes_while_it_is_indexed_is_set_aside(world: World, monk
     assert path.exists()
 
 
-def test_records_that_an_engine_refuses_are_set_aside_one_by_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_that_an_engine_refuses_are_quarantined_one_by_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number in range(4):
         world.image(f"{number}.png", (number, 0, 0))
     upsert = ExactBackend.upsert

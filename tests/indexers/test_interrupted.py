@@ -59,7 +59,7 @@ def test_one_image_that_breaks_the_encoder_does_not_lose_its_batch(tmp_path: Pat
     assert (healed.images, healed.texts) == ([(4, 7, 9)], ["caption 4", "another of 4"])
 
 
-def test_one_text_that_breaks_the_encoder_is_set_aside(tmp_path: Path) -> None:
+def test_one_text_that_breaks_the_encoder_is_quarantined(tmp_path: Path) -> None:
     tree(tmp_path, 3)
     report = index(tmp_path, ExactBackend(), CountingEncoder(poison="caption 1"), "c")
     assert [q.path for q in report.quarantined] == ["1/001.png"]
@@ -91,7 +91,7 @@ def test_an_encoder_that_always_fails_stops_the_run(tmp_path: Path) -> None:
         index(tmp_path, ExactBackend(), Misshapen(), "c")
 
 
-def test_vectors_that_no_backend_can_store_are_set_aside(tmp_path: Path) -> None:
+def test_vectors_that_no_backend_can_store_are_quarantined(tmp_path: Path) -> None:
     tree(tmp_path, 4)
 
     class Odd(CountingEncoder):

@@ -154,7 +154,7 @@ def test_links_are_not_followed_outside_and_loops_end(tmp_path: Path) -> None:
     assert record.metadata["path"] == "a.png"
 
 
-def test_broken_empty_huge_and_special_files_are_set_aside_and_the_rest_goes_on(tmp_path: Path) -> None:
+def test_broken_empty_huge_and_special_files_are_quarantined_and_the_rest_goes_on(tmp_path: Path) -> None:
     picture(tmp_path / "fine.png")
     (tmp_path / "empty.jpg").write_bytes(b"")
     (tmp_path / "noise.jpg").write_bytes(os.urandom(500))
@@ -218,7 +218,7 @@ def test_jsonl_manifest_of_the_coco_form_is_read_as_it_is(tmp_path: Path) -> Non
     assert same[0].metadata["source"] == str((tmp_path / "captions.jsonl").resolve())
 
 
-def test_malformed_lines_are_set_aside_with_their_number(tmp_path: Path) -> None:
+def test_malformed_lines_are_quarantined_with_their_number(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
     lines = [
         b'{"file": "a.png", "caption": "fine"}',
@@ -244,7 +244,7 @@ def test_malformed_lines_are_set_aside_with_their_number(tmp_path: Path) -> None
     assert "surrogate" in why["captions.jsonl:9"]
 
 
-def test_paths_that_leave_the_root_are_set_aside(tmp_path: Path) -> None:
+def test_paths_that_leave_the_root_are_quarantined(tmp_path: Path) -> None:
     root = tmp_path / "root"
     picture(tmp_path / "secret.png", "blue")
     picture(root / "sub" / "a.png")
@@ -364,7 +364,7 @@ def test_table_columns_have_one_type_each(tmp_path: Path) -> None:
     assert [rows[p].get("gap") for p in sorted(rows)] == [None, 3, None]
 
 
-def test_malformed_table_rows_are_set_aside_with_their_line(tmp_path: Path) -> None:
+def test_malformed_table_rows_are_quarantined_with_their_line(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
     content = 'file,caption\na.png,"two\nlines"\na.png,one,too many\n\na.png,"open" quote\nb.png,missing\na.png,last\n'
     (tmp_path / "captions.csv").write_text(content)

@@ -57,7 +57,7 @@ def test_of_unrelated_queries_a_share_r_has_a_best_relevance_below_r() -> None:
     null = fit_null(scores_of(300, 500), 500)
     assert null is not None
     fresh = scores_of(2000, 500, seed=1)
-    values = np.array([null.relevance(row.max()[None], null.level(row))[0] for row in fresh])
+    values = np.array([null.relevance(row.max()[None], null.query_baseline(row))[0] for row in fresh])
     for share in (0.2, 0.5, 0.8, 0.9, 0.95):
         assert np.mean(values < share) == pytest.approx(share, abs=0.05)
 
@@ -68,7 +68,7 @@ def test_scale_and_offset_of_the_scores_change_nothing() -> None:
     for scale, offset in ((1, 0), (100, 0), (1, -5), (0.01, 3), (25, 7)):
         null = fit_null(table * scale + offset, 10_000)
         assert null is not None
-        found = null.relevance(query * scale + offset, null.level(query * scale + offset))
+        found = null.relevance(query * scale + offset, null.query_baseline(query * scale + offset))
         if scale == 1 and offset == 0:
             expected = found
         assert found == pytest.approx(expected, abs=1e-6)
@@ -92,7 +92,7 @@ def test_background_queries_that_are_answered_hardly_move_the_null() -> None:
     assert clean is not None
     assert answered is not None
     query = scores_of(1, 400, seed=3)[0]
-    a, b = (null.relevance(np.array([0.42]), null.level(query))[0] for null in (clean, answered))
+    a, b = (null.relevance(np.array([0.42]), null.query_baseline(query))[0] for null in (clean, answered))
     assert 0.5 < b <= a + 0.02
 
 
@@ -102,12 +102,12 @@ def test_an_item_that_is_near_to_everything_answers_nothing() -> None:
         rows[:, 7] += 0.2
     null = fit_null(table, 100)
     assert null is not None
-    values = np.array([null.relevance(row.max()[None], null.level(row))[0] for row in fresh])
+    values = np.array([null.relevance(row.max()[None], null.query_baseline(row))[0] for row in fresh])
     assert np.mean(values >= 0.8) < 0.3
     # As high a score on any other item is something else.
     other = scores_of(1, 100, seed=5)[0]
     other[3] = fresh.max()
-    assert null.relevance(other.max()[None], null.level(other))[0] > 0.9
+    assert null.relevance(other.max()[None], null.query_baseline(other))[0] > 0.9
 
 
 def test_the_best_of_many_items_is_expected_to_score_higher() -> None:
@@ -122,9 +122,11 @@ def test_the_best_of_many_items_is_expected_to_score_higher() -> None:
     # The tail of normal scores is lighter than the exponential one that is assumed: more is asked, not less.
     assert whole.location < part.location + shift + 0.05
     fresh = scores_of(50, 32_000, seed=6)
-    values = np.array([part.relevance(row.max()[None], part.level(row[:2000]))[0] for row in fresh])
+    values = np.array([part.relevance(row.max()[None], part.query_baseline(row[:2000]))[0] for row in fresh])
     assert np.mean(values >= 0.8) <= 0.25
-    naive = np.array([uncorrected.relevance(row.max()[None], uncorrected.level(row[:2000]))[0] for row in fresh])
+    naive = np.array(
+        [uncorrected.relevance(row.max()[None], uncorrected.query_baseline(row[:2000]))[0] for row in fresh]
+    )
     assert np.mean(naive >= 0.8) > 0.6
 
 
@@ -142,7 +144,7 @@ def test_degenerate_scores_give_sane_numbers(table: np.ndarray) -> None:
     null = fit_null(table, 10**9)
     assert null is not None
     assert null.scale > 0
-    values = null.relevance(np.array([-1.0, 0.3, 1.0]), null.level(table[0]))
+    values = null.relevance(np.array([-1.0, 0.3, 1.0]), null.query_baseline(table[0]))
     assert np.isfinite(values).all()
     assert (values >= 0).all()
     assert (values <= 1).all()

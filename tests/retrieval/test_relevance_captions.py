@@ -13,7 +13,7 @@ from backends.base import Backend, CollectionSpec, Record
 from retrieval import Retriever
 from retrieval.relevance import scorer as judging
 from retrieval.relevance.captions import CONSULTED, describes, image_of
-from retrieval.relevance.nulls import Null, chances, fit_null
+from retrieval.relevance.nulls import Null, extremal_coefficient, fit_null
 from retrieval.relevance.scorer import RELEVANT, query_kind
 from retrieval.search.query import Term
 from tests.support.topics import DIM, TopicEncoder, direction, fill, text_of, topic, unit
@@ -65,7 +65,7 @@ def null_of(reached: np.ndarray) -> Null:
 
 
 @pytest.mark.parametrize("theta", [1.0, 1.25, 1.6, 2.0])
-def test_chances_are_the_extremal_coefficient(theta: float) -> None:
+def test_extremal_coefficient_is_that_of_the_model(theta: float) -> None:
     # The logistic model (Gumbel 1960), by positive stable variables (Chambers, Mallows and Stuck 1976).
     rng, alpha = np.random.default_rng(7), np.log2(theta)
     if alpha:
@@ -75,24 +75,24 @@ def test_chances_are_the_extremal_coefficient(theta: float) -> None:
         first, second = (np.exp(-((rng.exponential(size=20_000) / stable) ** alpha)) for _ in range(2))
     else:
         first = second = rng.uniform(size=20_000)
-    found = chances(null_of(first), null_of(second))
+    found = extremal_coefficient(null_of(first), null_of(second))
     assert found == pytest.approx(theta, abs=0.04)
     assert np.mean(np.maximum(first, second) < 0.8) == pytest.approx(0.8**theta, abs=0.02)
 
 
-def test_chances_stay_within_bounds() -> None:
-    assert chances(null_of(np.ones(50)), null_of(np.ones(50))) == 2.0
-    assert chances(null_of(np.zeros(50)), null_of(np.zeros(50))) == 1.0
-    assert chances(null_of(np.ones(50)), null_of(np.ones(49))) == 2.0, "queries that cannot be paired"
+def test_extremal_coefficient_stays_within_bounds() -> None:
+    assert extremal_coefficient(null_of(np.ones(50)), null_of(np.ones(50))) == 2.0
+    assert extremal_coefficient(null_of(np.zeros(50)), null_of(np.zeros(50))) == 1.0
+    assert extremal_coefficient(null_of(np.ones(50)), null_of(np.ones(49))) == 2.0, "queries that cannot be paired"
 
 
 def test_queries_that_both_modalities_answer_hardly_move_the_chances() -> None:
     rng = np.random.default_rng(3)
     tables = [rng.normal(0.2, 0.05, (287, 200)) for _ in range(2)]
-    clean = chances(*(fit_null(table, 200) for table in tables))
+    clean = extremal_coefficient(*(fit_null(table, 200) for table in tables))
     for table in tables:
         table[np.arange(0, 287, 4), np.arange(0, 72)] = 0.8
-    answered = chances(*(fit_null(table, 200) for table in tables))
+    answered = extremal_coefficient(*(fit_null(table, 200) for table in tables))
     assert 1.7 <= clean <= 2
     assert answered == pytest.approx(clean, abs=0.3)
 
@@ -111,7 +111,7 @@ def test_numbers_are_those_of_the_formula(both: Retriever, encoder: TopicEncoder
     assert both.calibrator is not None
     sample = both.calibrator.sample()
     nulls = {modality: both.calibrator.null(sample, WORDS, modality) for modality in ("image", "text")}
-    theta = chances(nulls["image"], nulls["text"])
+    theta = extremal_coefficient(nulls["image"], nulls["text"])
     assert 1 < theta <= 2
     stepped = 0
     for query in ["topic 5", "topic 1007", *ABSENT[:20]]:
@@ -119,7 +119,7 @@ def test_numbers_are_those_of_the_formula(both: Retriever, encoder: TopicEncoder
         alone: dict[str, dict[str, float]] = {}
         for modality, null in nulls.items():
             scores = both.calibrator.items(sample, modality).similarities(vector)[0]
-            values = null.relevance(scores, null.level(scores))
+            values = null.relevance(scores, null.query_baseline(scores))
             alone[modality] = dict(zip(sample.samples[modality].ids, values, strict=True))
         for hit in both.search(query, 200):
             own = alone[hit.modality][hit.id]
@@ -138,7 +138,7 @@ def test_one_modality_alone_is_not_corrected(encoder: TopicEncoder) -> None:
     null = found.calibrator.null(sample, WORDS, "image")
     assert null is not None
     scores = found.calibrator.items(sample, "image").similarities(encoder.encode_texts(["topic 5000"]))[0]
-    expected = null.relevance(np.sort(scores)[::-1], null.level(scores))
+    expected = null.relevance(np.sort(scores)[::-1], null.query_baseline(scores))
     assert [hit.relevance for hit in found.search("topic 5000", 100)] == pytest.approx(expected.tolist(), abs=1e-4)
 
 

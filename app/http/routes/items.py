@@ -102,7 +102,7 @@ def _deleted(service: Service, name: str, record: Record) -> int:
 
 def _check(item_id: str) -> None:
     try:
-        check_string(item_id, "an id", MAX_ID_BYTES)
+        check_string(item_id, "an id", limit_bytes=MAX_ID_BYTES)
     except ValueError as error:
         raise ItemNotFound(str(error)) from None
     if not item_id:

@@ -54,7 +54,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/jobs", tags=["jobs"], **operation("read"))
     def list_jobs() -> JobsBody:
-        """All jobs, newest first; without the lists of what was set aside."""
+        """All jobs, newest first; without the lists of what was skipped."""
         return JobsBody(jobs=[JobBody.of(job, reported=0) for job in service.jobs.listed()])
 
     @app.get(

@@ -19,8 +19,7 @@ from app.http.routes.base import operation
 from app.http.schemas.common import AddedBody, AddedItem, Collection, NewItem
 from backends.base import CollectionExists, CollectionNotFound, CollectionSpec, Record
 from backends.checks import check_metadata
-from indexers.items import Item, Planned, Reader, caption_id, digest_of, image_reason
-from indexers.items import Refused as NotUsed
+from indexers.items import EntryRefused, Item, Planned, Reader, caption_id, digest_of, image_reason
 from indexers.planner import RGB_BYTES
 from indexers.sources import Entry, Source
 from retrieval.images.decode import ImageError, open_image
@@ -181,7 +180,7 @@ def _read(service: Service, name: str, hold: Hold, one: _Pending, seen: dict[str
         log.warning("not kept: %s", error)
         one.error = "cannot be kept: the service's log says why"
     else:
-        if isinstance(read, NotUsed):
+        if isinstance(read, EntryRefused):
             one.error = read.reason
         else:
             one.item = read

@@ -268,16 +268,16 @@ class JobBody(BaseModel):
     progress: dict[str, Any] | None = Field(
         description="stage, done, total, rate_per_s, remaining_s, quarantined, path."
     )
-    report: dict[str, Any] | None = Field(description="Counts; `quarantined` holds up to 100 of the files set aside.")
+    report: dict[str, Any] | None = Field(description="Counts; `quarantined` holds up to 100 of the skipped files.")
     error: str | None
 
     @classmethod
     def of(cls, job: Job, reported: int = MAX_REPORTED) -> JobBody:
-        """The body of a job, with at most `reported` of the files that it set aside."""
+        """The body of a job, with at most `reported` of the files that it skipped."""
         report = dict(job.report) if job.report is not None else None
         if report is not None:
-            aside = report.get("quarantined") or []
-            report |= {"quarantined_count": len(aside), "quarantined": aside[:reported]}
+            quarantined = report.get("quarantined") or []
+            report |= {"quarantined_count": len(quarantined), "quarantined": quarantined[:reported]}
         return cls(
             id=job.id,
             folder=job.source,

@@ -47,7 +47,7 @@ class Handle(Protocol):
 H = TypeVar("H", bound=Handle)
 
 
-class Engine(Protocol[H]):
+class Driver(Protocol[H]):
     """One Qdrant: points in and out. Every call raises `BackendError`s, `CollectionNotFound` among them.
 
     An operation calls `find` once and gives the handle to all else that it calls. Where the collection was dropped
@@ -83,7 +83,7 @@ class Engine(Protocol[H]):
         """Store points: id, vector, weights of words, payload."""
         ...
 
-    def retrieve(self, at: H, ids: Sequence[str], payload: bool, vectors: bool) -> list[Row]:
+    def retrieve(self, at: H, ids: Sequence[str], *, payload: bool, vectors: bool) -> list[Row]:
         """The points of these ids, in any order."""
         ...
 
@@ -103,7 +103,7 @@ class Engine(Protocol[H]):
         """About how many points match, `None` where asking costs as much as searching."""
         ...
 
-    def scroll(self, at: H, start: str | None, limit: int, condition: Any | None, vectors: bool) -> list[Row]:
+    def scroll(self, at: H, start: str | None, limit: int, condition: Any | None, *, vectors: bool) -> list[Row]:
         """Points in the order of their ids, from `start` on."""
         ...
 
