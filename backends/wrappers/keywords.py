@@ -28,7 +28,7 @@ from backends.checks import check_search, check_selection
 from backends.filters import check_where
 from backends.kit.sqlite_errors import is_refusal
 from backends.text import searched_text, tokenize
-from retrieval.search.keyword_index import KeywordIndex, Match, digest_of, put
+from backends.wrappers.keyword_index import KeywordIndex, Match, digest_of, put
 
 __all__ = ["KeywordSidecar", "with_keywords"]
 
