@@ -20,7 +20,6 @@ from app.core.llm import LoadModel
 from app.core.roots import Roots, RootsError
 from app.core.uploaded import UploadedFiles
 from app.http.access import Access
-from app.http.breaker import Breaker
 from app.http.limits import FairSemaphore, Limits, Place, Places
 from app.http.observing import Metrics, TimedProxy
 from app.http.problems import Refused
@@ -28,6 +27,7 @@ from app.http.thumbnails import Thumbnails
 from app.http.turns import Chats
 from backends.base import Backend, BackendError, CollectionNotFound
 from backends.checks import check_collection_name
+from backends.wrappers.breaker import Breaker
 from indexers import IndexingError, IndexReport, Progress
 from retrieval.encoders.base import Encoder, EncoderError
 from retrieval.encoders.batching import BatchedEncoder, Overloaded

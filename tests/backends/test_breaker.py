@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from app.http import breaker
-from app.http.breaker import Breaker
 from backends.base import BackendError, DimensionMismatch, Unavailable, Unsupported
+from backends.wrappers import breaker
+from backends.wrappers.breaker import Breaker
 
 
 class Scripted:
