@@ -66,7 +66,7 @@ class Service:
         fetch_hosts: HostList = NO_HOSTS,
     ) -> None:
         # What only this process can open is never away, only locked for writing, which must not stop reading.
-        guarded = cast(Backend, Breaker(backend)) if backend.capabilities.server else backend
+        guarded = Breaker(backend) if backend.capabilities.server else backend
         self.backend, self.encoder, self.collection = guarded, encoder, collection
         # Jobs wait for a database themselves, and may index a folder of uploads.
         self._unguarded = UploadedFiles(home / "uploads", backend).claiming()
