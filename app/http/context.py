@@ -28,6 +28,7 @@ from app.http.turns import Chats
 from backends.base import Backend, BackendError, CollectionNotFound
 from backends.checks import check_collection_name
 from backends.wrappers.breaker import Breaker
+from backends.wrappers.timing import TimedBackend
 from indexers import IndexingError, IndexReport, Progress
 from retrieval.encoders.base import Encoder, EncoderError
 from retrieval.encoders.batching import BatchedEncoder, Overloaded
@@ -140,9 +141,9 @@ class Service:
             return kept
         check_name(wanted)
         forgotten = self._forgotten
-        staged = TimedProxy(self.backend, self.metrics, _STORE_STAGES)
+        staged = TimedBackend(self.backend, _STORE_STAGES, self.metrics.stage)
         encoder = TimedProxy(self.batched, self.metrics, _ENCODER_STAGES)
-        made = Retriever(cast(Backend, staged), cast(Encoder, encoder), wanted, samples=self._samples)
+        made = Retriever(staged, cast(Encoder, encoder), wanted, samples=self._samples)
         with self._lock:
             # One that was dropped while this looked at it is not kept.
             return self._retrievers.setdefault(wanted, made) if forgotten == self._forgotten else made
