@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.base import BackendError, CollectionSpec
+from backends.kit.clock import Clock, RealClock
 from backends.redaction import shown
 from benchmarks.suite import machine
 from benchmarks.suite.cases import CASES
@@ -18,7 +19,6 @@ from benchmarks.suite.context import Context, Settings
 from benchmarks.suite.datasets import DataSet, names_differ, open_dataset
 from benchmarks.suite.engines import Engine, Session, capabilities
 from benchmarks.suite.host_noise import settle
-from benchmarks.suite.loops import Clock, RealClock
 from benchmarks.suite.metrics import usual_calibration_ns
 from benchmarks.suite.plan import LeftOut, Planned, grid
 from benchmarks.suite.progress import Progress, clock_time

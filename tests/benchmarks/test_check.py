@@ -36,7 +36,7 @@ SETTINGS = replace(
     columns=("near",),
 )
 FAULTS = (
-    "planted://?error_every=7&duplicate_every=3&wrong_every=4&wrong=2&unknown_every=5&short_every=6&unfilter_every=2"
+    "faulty://?error_every=7&duplicate_every=3&wrong_every=4&wrong=2&unknown_every=5&short_every=6&unfilter_every=2"
 )
 
 
@@ -64,7 +64,7 @@ def test_a_report_whose_recall_is_wrong_does_not_pass(
     # A duplicate that counts twice is the classic mistake.
     monkeypatch.setattr("benchmarks.suite.metrics.first_of_each", lambda rows: np.ones_like(rows, np.bool_))
     assert command.main(["report", str(faulty.folder), "--check"]) == 1
-    assert "differs: planted on clustered-1000x8, frontier, recall" in capsys.readouterr().out
+    assert "differs: faulty on clustered-1000x8, frontier, recall" in capsys.readouterr().out
 
 
 def _timed(ours_ms: Sequence[float], plain_ms: Sequence[float]) -> Block:
