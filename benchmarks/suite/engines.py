@@ -17,9 +17,8 @@ import psutil
 
 import backends
 from backends import versions
-from backends.base import Backend, Capabilities, CollectionSpec, IndexSpec, Record
+from backends.base import Backend, Capabilities, CollectionSpec, IndexSpec
 from backends.redaction import shown
-from backends.registry import named
 from backends.wrappers.faults import Faults, FaultyBackend
 
 #: The scheme of an engine with known faults, by which the benchmark itself is tested: ``faulty://?error_every=10``.
@@ -248,16 +247,6 @@ def server_version(session: Session) -> str | None:
     with contextlib.suppress(Exception):
         return versions.of_server(session.url) or versions.of_library(session.engine.scheme) or None
     return None
-
-
-def native_client(session: Session, records: Sequence[Record]) -> Any:
-    """The engine's own client over the session's records: an object with ``search(query, k)`` and ``close()``."""
-    config = session.engine.config
-    if config.native is None:
-        raise EngineError(f"no native client is written for {config.name}")
-    native = named(config.native)(session.backend, session.spec)
-    native.load(records)
-    return native
 
 
 def folder_bytes(folder: Path | None) -> int | None:

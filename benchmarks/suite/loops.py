@@ -8,7 +8,7 @@ is felt by everyone who would have come meanwhile (Schroeder, Wierman and Harcho
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -89,7 +89,7 @@ class Recorder:
 
 def closed_loop(
     ask: Ask,
-    queries: Sequence[int],
+    queries: Iterable[int],
     k: int,
     clock: Clock,
     *,
