@@ -22,6 +22,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from benchmarks.suite.tables import markdown_table
 from retrieval.encoders import DEFAULT_ENCODER, EncoderError, load_encoder
 from retrieval.evaluation import EvaluationError, recall_report
 from retrieval.images.decode import ImageError
@@ -73,7 +74,7 @@ def _read_row(line: str, where: str) -> tuple[str, list[str]]:
     return row["file"], captions
 
 
-def measure(name: str, dataset: Dataset, repeats: int, device: str, precision: str) -> dict[str, Any]:
+def measure_encoder(name: str, dataset: Dataset, repeats: int, device: str, precision: str) -> dict[str, Any]:
     """Load the encoder called `name` and measure recall, rates (median of `repeats`) and peak memory.
 
     Rates include decoding, as in indexing. The first pass, which loads the weights, is not timed.
@@ -118,16 +119,14 @@ def measure_all(
     results = []
     for name in names:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-            results.append(process.submit(measure, name, dataset, repeats, device, precision).result())
+            results.append(process.submit(measure_encoder, name, dataset, repeats, device, precision).result())
     return results
 
 
-def markdown_table(results: Sequence[dict[str, Any]]) -> str:
+def markdown(results: Sequence[dict[str, Any]]) -> str:
     """The results as a Markdown table, one row an encoder."""
-    head = (
-        "| encoder | text to image R@1/5/10 | median rank | image to text R@1/5/10 | median rank "
-        "| images/s | texts/s | peak memory |\n|---|---|---|---|---|---|---|---|\n"
-    )
+    quality = ("text to image R@1/5/10", "median rank", "image to text R@1/5/10", "median rank")
+    header = ("encoder", *quality, "images/s", "texts/s", "peak memory")
     rows = []
     for result in results:
         cells = [f"`{result['encoder']}`"]
@@ -137,8 +136,8 @@ def markdown_table(results: Sequence[dict[str, Any]]) -> str:
             cells.append(f"{report['median_rank']:g}")
         cells += [f"{result['images_per_s']:.1f}", f"{result['texts_per_s']:.0f}"]
         cells.append(f"{result['peak_rss_bytes'] / 2**20:.0f} MiB")
-        rows.append(f"| {' | '.join(cells)} |\n")
-    return head + "".join(rows)
+        rows.append(cells)
+    return "\n".join(markdown_table(header, rows)) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -165,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report = {"dataset": dataset.name, "machine": machine | {"cpu": platform.machine()}, "results": results}
         options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     counts = f"{len(dataset.files)} photographs, {len(dataset.captions)} captions, {machine['cores']} cores"
-    sys.stdout.write(f"{dataset.name}: {counts}\n\n{markdown_table(results)}")
+    sys.stdout.write(f"{dataset.name}: {counts}\n\n{markdown(results)}")
     return 0
 
 

@@ -184,7 +184,7 @@ def curve(present: Values, absent: Values, short: Values) -> dict[str, Any]:
     }
 
 
-def measure(folder: Path, absent: Sequence[Labelled], encoder: Encoder) -> dict[str, Any]:
+def measure_relevance(folder: Path, absent: Sequence[Labelled], encoder: Encoder) -> dict[str, Any]:
     """All figures of one dataset and encoder; shares are from 0 to 1. Raises `DatasetError`."""
     dataset = read_dataset(folder)
     collections = Collections.of(folder, dataset, encoder)
@@ -336,7 +336,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results = []
         for folder in options.datasets:
             absent = read_queries(folder.resolve().name, "absent", options.absent)
-            results.append(measure(folder, absent, encoder))
+            results.append(measure_relevance(folder, absent, encoder))
             sys.stdout.write(markdown(results[-1]) + "\n")
         if options.out is not None:
             options.out.mkdir(parents=True, exist_ok=True)
