@@ -192,7 +192,15 @@ def markdown(report: Report) -> str:
     ]
     # The first of the costs is that of the plain search.
     rows += [_cells(cost, "none", "", "") for cost in report.costs[1:]]
-    header = ("work", "filter", "Sightline ms (p99)", "own client ms (p99)", "ratio (range)", "recall of both", "exact")
+    header = (
+        "work",
+        "filter",
+        "Sightline ms (p99)",
+        "own client ms (p99)",
+        "ratio (of single rounds)",
+        "recall of both",
+        "exact",
+    )
     last = f"A query under a 10% filter not seen before: {report.unseen_filter_s * 1e3:.2f} ms."
     return "\n".join([*markdown_table(header, rows), "", last, ""])
 
