@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from backends.base import Backend
 
 GROUP = "sightline.engines"
-#: Packages beside the engines: what they share, and the suite that tests them, which needs more than an engine does.
-_NO_ENGINES = {"backends.conformance", "backends.kit"}
+#: Packages beside the engines: what they share, what goes around them, and the suite that tests them, which needs
+#: more than an engine does.
+_NO_ENGINES = {"backends.conformance", "backends.kit", "backends.wrappers"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,9 +1,12 @@
-"""What an adapter costs over its engine's own client doing the same work: ``python -m benchmarks.adapters URL``.
+"""What an adapter costs over its engine's own client doing the same work: ``python -m benchmarks.adapters ENGINE``.
+
+ENGINE is a URL, or a name as ``--engines`` takes it; one without a server then works in a temporary folder.
 
 Both sides hold the same records under the same index and search with the same parameters, in one
 process and in turns, so that a slow moment of the machine meets both. Three things are timed: one
 query, a batch of 100 queries, and an upsert of 10,000 new records. The cost is ours / theirs; 1.00
-means that the adapter adds nothing.
+means that the adapter adds nothing. Where the engine's own client is written with filters, one query
+is timed under filters of 10, 1 and 0.1%, too.
 
 An engine's own side is a `Native`, which its descriptor names (`EngineInfo.native`). It keeps what an upsert
 promises, durable and visible when it returns, by the client's own means, and stores the metadata in the
@@ -24,196 +27,200 @@ What an adapter does besides, and the raw side does not, is what is left of its 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
 import sys
-import time
+import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Protocol
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import connect, engines
-from backends.base import Backend, CollectionSpec, IndexSpec, Record
-from backends.registry import named
+from backends.base import Backend, CollectionSpec, Compare, Hit, IndexSpec
+from benchmarks.side_by_side import Cost, cost_of, in_turns, seconds_of
+from benchmarks.suite.datasets import DataSet, open_dataset, row_of
+from benchmarks.suite.engines import EngineError, Session, choose
+from benchmarks.suite.native import Filtering, Floats, Native, native_of
+from benchmarks.suite.selectivity import BUCKETS, Filter, mask_of
+from benchmarks.suite.tables import markdown_table
+from benchmarks.suite.truth import Truth, brute_force
 
 NAME = "bench_adapter"
+UPSERTED = NAME + "_upsert"
 BATCH = 100
-WORDS = ("dog", "cat", "beach", "street", "night", "snow", "boat", "mountain", "child", "bicycle", "market", "bridge")
-
-Floats = NDArray[np.float32]
-
-
-class Native(Protocol):
-    """An engine's own client, as someone who knows it would use it."""
-
-    def load(self, records: Sequence[Record]) -> None:
-        """Store the records and build the index, unless the adapter's own can be searched."""
-
-    def search(self, query: Floats, k: int) -> list[str]:
-        """Ids of the k nearest, their payloads and scores fetched too; query: (d,)."""
-
-    def search_batch(self, queries: Floats, k: int) -> list[list[str]]:
-        """The same for (q, d) queries, the fastest way the client offers."""
-
-    def upsert(self, records: Sequence[Record]) -> None:
-        """Store records in an empty second collection, replacing those that are there.
-
-        They are durable when it returns, and visible to searches, since the adapter promises both.
-        """
-
-    def clear(self) -> None:
-        """Empty the second collection."""
-
-    def close(self) -> None:
-        """Drop what was made, disconnect."""
+BATCHES = 5
+FILTERS = {"10%": 0.1, "1%": 0.01, "0.1%": 0.001}
+UNSEEN = 20
+# Graphs built twice find a little else; more is other work.
+SAME_RECALL = 0.1
 
 
-@dataclass
-class Cost:
-    """One kind of work: both sides' seconds a call, and ours / theirs with its range over rounds."""
+@dataclass(frozen=True)
+class SearchCost:
+    """One query at a time under a filter: what it costs, and both sides' recall; `exact` is what our hits say."""
 
-    work: str
-    sightline_s: float
-    raw_s: float
-    ratio: float
-    ratio_min: float
-    ratio_max: float
-
-
-def made(n: int, dim: int, seed: int) -> list[Record]:
-    """Records as an image index has them, about random centres; the same for the same seed."""
-    rng = np.random.default_rng(seed)
-    centres = rng.standard_normal((100, dim), dtype=np.float32)
-    rows = centres[rng.integers(100, size=n)] + rng.standard_normal((n, dim), dtype=np.float32)
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    count = len(WORDS)
-    return [
-        Record(
-            f"photo-{seed}-{i:08}",
-            row,
-            "image",
-            f"a {WORDS[i % count]} and a {WORDS[i // 7 % count]} by the {WORDS[i // 49 % count]}",
-            f"file:///photos/{i // 1000}/{i}.jpg",
-            {"year": 1990 + i % 35, "camera": f"model {i % 40}", "favourite": i % 9 == 0, "tags": [WORDS[i % count]]},
-        )
-        for i, row in enumerate(rows)
-    ]
+    where: str
+    cost: Cost
+    sightline_recall: float
+    raw_recall: float
+    exact: bool
 
 
-def timed(call: Callable[[], object]) -> float:
-    """Seconds that a call took."""
-    start_s = time.perf_counter()
-    call()
-    return time.perf_counter() - start_s
+@dataclass(frozen=True)
+class Report:
+    """Everything that was measured; `unseen_filter_s` is the median of a query whose 10% filter is a new one."""
+
+    searches: Sequence[SearchCost]
+    costs: Sequence[Cost]
+    unseen_filter_s: float
 
 
-def cost_of(work: str, rounds: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Cost:
-    """Both sides' seconds for each call, round by round, as one cost.
+def measure_adapter(engine: str, *, records: int, dim: int, k: int, queries: int, rounds: int, upserted: int) -> Report:
+    """Fill both sides and time them. The collections ``bench_adapter`` and ``bench_adapter_upsert`` are made anew.
 
-    For each call the best of the rounds counts, since other programs can only slow it down, then the
-    median over calls. The ratio's range is over rounds, of the medians within each.
+    Raises EngineError for an engine that is not known or has no native client.
     """
-    ours, theirs = (
-        statistics.median(min(times) for times in zip(*(both[side] for both in rounds), strict=True)) for side in (0, 1)
-    )
-    ratios = [statistics.median(mine) / statistics.median(other) for mine, other in rounds]
-    return Cost(work, ours, theirs, ours / theirs, min(ratios), max(ratios))
-
-
-def in_turns(
-    work: str, ours: Sequence[Callable[[], object]], theirs: Sequence[Callable[[], object]], rounds: int
-) -> Cost:
-    """Time both sides' calls alternately; the first round warms up and is forgotten."""
-    measured: list[tuple[list[float], list[float]]] = []
-    for round_ in range(rounds + 1):
-        spent: tuple[list[float], list[float]] = ([], [])
-        for turn, pair in enumerate(zip(ours, theirs, strict=True)):
-            for side in (0, 1) if (turn + round_) % 2 else (1, 0):
-                spent[side].append(timed(pair[side]))
-        measured.append(spent)
-    return cost_of(work, measured[1:])
-
-
-def native_of(url: str) -> Callable[[Backend, CollectionSpec], Native]:
-    """What opens the engine's own client beside an open backend. Raises ValueError for an engine without one."""
-    scheme = url.partition("://")[0]
-    info = engines().get(scheme)
-    if info is None or info.native is None:
-        known = ", ".join(scheme for scheme, info in engines().items() if info.native)
-        raise ValueError(f"no native client is written for {scheme!r}; there are {known}")
-    opened: Callable[[Backend, CollectionSpec], Native] = named(info.native)
-    return opened
-
-
-def measure(url: str, records: int, dim: int, k: int, queries: int, rounds: int, upserted: int) -> list[Cost]:
-    """Fill both sides and time them. The collection ``bench_adapter`` is made anew and dropped."""
-    open_native = native_of(url)
-    stored, asked, fresh = made(records, dim, 1), made(queries, dim, 1)[:queries], made(upserted, dim, 2)
-    rows = np.stack([np.asarray(record.vector) for record in asked])
-    rows = (rows + 0.02 * np.random.default_rng(4).standard_normal(rows.shape)).astype(np.float32)
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    batch = np.resize(rows, (BATCH, dim))
+    (chosen,) = choose([engine])
+    open_native = native_of(chosen)
     spec = CollectionSpec(NAME, dim, index=IndexSpec("hnsw"))
-    second = CollectionSpec(NAME + "_upsert", dim, index=IndexSpec("hnsw"))
-    with connect(url) as backend:
+    second = replace(spec, name=UPSERTED)
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as held:
+        session = Session(chosen, spec, Path(folder))
+        held.callback(session.close)
+        data = open_dataset(f"blobs:{records}x{dim}", queries=queries, cache=Path(folder))
+        fresh = open_dataset(f"blobs:{upserted}x{dim}@2", queries=1, cache=Path(folder))
+        backend = session.backend
         for one in (spec, second):
             backend.drop(one.name)
             backend.create(one)
+            held.callback(backend.drop, one.name)
         raw = open_native(backend, spec)
-        try:
-            backend.upsert(NAME, stored)
-            backend.flush(NAME)
-            raw.load(stored)
-            found = [[hit.id for hit in hits] for hits in backend.search(NAME, rows, k)]
-            same = statistics.fmean(
-                len(set(ids) & set(raw.search(row, k))) / k for ids, row in zip(found, rows, strict=True)
-            )
-            if same < 0.9:
-                raise AssertionError(f"the two sides do not do the same work: {same:.2f} of the hits agree")
-            costs = [
-                in_turns(
-                    "search, one query",
-                    [lambda row=row: backend.search(NAME, row[None], k) for row in rows],  # type: ignore[misc]
-                    [lambda row=row: raw.search(row, k) for row in rows],  # type: ignore[misc]
-                    rounds,
-                ),
-                in_turns(
-                    f"search, {BATCH} queries",
-                    [lambda: backend.search(NAME, batch, k)] * 5,
-                    [lambda: raw.search_batch(batch, k)] * 5,
-                    rounds,
-                ),
-            ]
-            costs.append(upserts(backend, raw, second, fresh, rounds))
-        finally:
-            raw.close()
-            for one in (spec, second):
-                backend.drop(one.name)
-    return costs
+        held.callback(raw.close)
+        stored = list(data.records())
+        backend.upsert(NAME, stored)
+        backend.flush(NAME)
+        raw.load(stored)
+        searches = _searches(backend, raw, data, k, rounds)
+        batches = _batches(backend, raw, data.queries, k, rounds)
+        upserts = _upserts(backend, raw, second, fresh, rounds)
+        return Report(searches, [searches[0].cost, batches, upserts], _unseen_filter_s(backend, data.queries[:1], k))
 
 
-def upserts(backend: Backend, raw: Native, spec: CollectionSpec, records: Sequence[Record], rounds: int) -> Cost:
-    """Time storing new records in an empty collection, emptied again between the rounds."""
-    sides = (lambda: backend.upsert(spec.name, records), lambda: raw.upsert(records))
-    measured: list[tuple[list[float], list[float]]] = []
-    for round_ in range(rounds + 1):
-        spent: tuple[list[float], list[float]] = ([], [])
-        for side in (0, 1) if round_ % 2 else (1, 0):
-            spent[side].append(timed(sides[side]))
+def _searches(backend: Backend, raw: Native, data: DataSet, k: int, rounds: int) -> list[SearchCost]:
+    """One query at a time, plain, and under filters where the native client has them."""
+    plain = _search(backend, raw.search, data, k, rounds)
+    if abs(plain.sightline_recall - plain.raw_recall) > SAME_RECALL:
+        raise AssertionError(
+            f"the two sides do not do the same work: recall {plain.sightline_recall:.2f} and {plain.raw_recall:.2f}"
+        )
+    filtered = []
+    if isinstance(raw, Filtering):
+        for told, selectivity in FILTERS.items():
+            chosen = Filter("random", selectivity)
+            among = raw.among(mask_of({"random": data.random}, chosen))
+            filtered.append(_search(backend, among, data, k, rounds, told, chosen))
+    return [plain, *filtered]
+
+
+def _search(
+    backend: Backend,
+    raw_search: Callable[[Floats, int], list[str]],
+    data: DataSet,
+    k: int,
+    rounds: int,
+    told: str = "none",
+    chosen: Filter | None = None,
+) -> SearchCost:
+    where = chosen.where if chosen else None
+    ours = [partial(backend.search, NAME, query[None], k, where=where) for query in data.queries]
+    theirs = [partial(raw_search, query, k) for query in data.queries]
+    hits: list[list[Hit]] = [call()[0] for call in ours]
+    truth = brute_force(data, chosen, depth=k)
+    return SearchCost(
+        where=told,
+        cost=cost_of("search, one query", in_turns(zip(ours, theirs, strict=True), rounds)),
+        sightline_recall=_recall([[hit.id for hit in found] for found in hits], truth),
+        raw_recall=_recall([call() for call in theirs], truth),
+        exact=all(hit.exact for found in hits for hit in found),
+    )
+
+
+def _recall(found: Sequence[Sequence[str]], truth: Truth) -> float:
+    """Mean share of the true neighbours that were found."""
+    wanted = [set(rows[rows >= 0].tolist()) for rows in truth.rows]
+    return statistics.fmean(
+        len({row_of(record_id) for record_id in ids} & rows) / max(1, len(rows))
+        for ids, rows in zip(found, wanted, strict=True)
+    )
+
+
+def _batches(backend: Backend, raw: Native, queries: NDArray[np.float32], k: int, rounds: int) -> Cost:
+    batch = np.resize(queries, (BATCH, queries.shape[1]))
+    pair = (partial(backend.search, NAME, batch, k), partial(raw.search_batch, batch, k))
+    return cost_of(f"search, {BATCH} queries", in_turns([pair] * BATCHES, rounds))
+
+
+def _upserts(backend: Backend, raw: Native, spec: CollectionSpec, fresh: DataSet, rounds: int) -> Cost:
+    """Storing new records in an empty collection, emptied again between the rounds."""
+    records = list(fresh.records())
+
+    def empty() -> None:
         raw.clear()
         backend.drop(spec.name)
         backend.create(spec)
-        measured.append(spent)
-    return cost_of(f"upsert, {len(records)} records", measured[1:])
+
+    pair = (partial(backend.upsert, spec.name, records), partial(raw.upsert, records))
+    return cost_of(f"upsert, {len(records)} records", in_turns([pair], rounds, after=empty))
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure one URL and print a JSON object."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.adapters", description=__doc__)
-    parser.add_argument("url")
+def _unseen_filter_s(backend: Backend, query: NDArray[np.float32], k: int) -> float:
+    """An engine may keep what a filter selects; the first search under it has to find that out."""
+    tenth = BUCKETS - BUCKETS // 10
+    calls = [partial(backend.search, NAME, query, k, where=Compare("random", "gte", tenth + i)) for i in range(UNSEEN)]
+    return statistics.median(seconds_of(call) for call in calls)
+
+
+def markdown(report: Report) -> str:
+    """The report as Markdown."""
+    rows = [
+        _cells(one.cost, one.where, f"{one.sightline_recall:.3f} / {one.raw_recall:.3f}", "yes" if one.exact else "no")
+        for one in report.searches
+    ]
+    # The first of the costs is that of the plain search.
+    rows += [_cells(cost, "none", "", "") for cost in report.costs[1:]]
+    header = (
+        "work",
+        "filter",
+        "Sightline ms (p99)",
+        "own client ms (p99)",
+        "ratio (of single rounds)",
+        "recall of both",
+        "exact",
+    )
+    last = f"A query under a 10% filter not seen before: {report.unseen_filter_s * 1e3:.2f} ms."
+    return "\n".join([*markdown_table(header, rows), "", last, ""])
+
+
+def _cells(cost: Cost, where: str, recall: str, exact: str) -> tuple[str, ...]:
+    return (
+        cost.work,
+        where,
+        f"{cost.sightline_s * 1e3:.3f} ({cost.sightline_p99_s * 1e3:.3f})",
+        f"{cost.raw_s * 1e3:.3f} ({cost.raw_p99_s * 1e3:.3f})",
+        f"{cost.ratio:.2f} ({cost.ratio_min:.2f} to {cost.ratio_max:.2f})",
+        recall,
+        exact,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure one engine and print a table; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.adapters", description=__doc__.partition("\n")[0])
+    parser.add_argument("engine")
     for name, default in (
         ("records", 20_000),
         ("dim", 512),
@@ -222,12 +229,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ("rounds", 5),
         ("upserted", 10_000),
     ):
-        parser.add_argument(f"--{name}", type=int, default=default)
+        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help="%(default)s")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything measured to this file")
     options = vars(parser.parse_args(arguments))
-    costs = measure(**options)
-    json.dump({**options, "costs": [asdict(cost) for cost in costs]}, sys.stdout, indent=1)
-    sys.stdout.write("\n")
+    file: Path | None = options.pop("json")
+    try:
+        report = measure_adapter(**options)
+    except EngineError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    sys.stdout.write(markdown(report))
+    if file is not None:
+        # Without the engine: its URL may hold a password.
+        del options["engine"]
+        file.write_text(json.dumps({**options, **asdict(report)}, indent=1) + "\n", encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

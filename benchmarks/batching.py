@@ -9,13 +9,19 @@ clients, queries a second and the 50th and 99th percentile of the merged latenci
 from __future__ import annotations
 
 import argparse
-import statistics
-import threading
-import time
+import itertools
+import sys
 from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
+from backends.kit.clock import RealClock
+from benchmarks.side_by_side import alternately
+from benchmarks.suite.loops import closed_loop
+from benchmarks.suite.metrics import latencies_ns, throughput
+from benchmarks.suite.runs import Block
+from benchmarks.suite.tables import markdown_table
 from retrieval.encoders import load_encoder
 from retrieval.encoders.base import Encoder
 from retrieval.encoders.batching import BatchedEncoder
@@ -29,47 +35,47 @@ def queries(count: int) -> list[str]:
     return [f"a {THINGS[i % len(THINGS)]} {PLACES[i // len(THINGS) % len(PLACES)]}" for i in range(count)]
 
 
-def closed_loop(encoder: Encoder, clients: int, seconds: float) -> list[float]:
-    """The latencies, in seconds, of all queries that `clients` threads ended within about `seconds`."""
+@dataclass(frozen=True)
+class Load:
+    """What clients got of an encoder: queries a second, and percentiles of their merged latencies in seconds."""
+
+    per_s: float
+    p50_s: float
+    p99_s: float
+
+
+def load_of(encoder: Encoder, clients: int, seconds: float) -> Load:
+    """Have `clients` threads encode one query after the other for about `seconds`. Raises what the encoder raised."""
     texts = queries(len(THINGS) * len(PLACES))
-    latencies: list[list[float]] = [[] for _ in range(clients)]
-    ready = threading.Barrier(clients)
+    failed: list[Exception] = []
 
-    def client(number: int) -> None:
-        ready.wait()
-        end = time.perf_counter() + seconds
-        turn = number
-        while (start := time.perf_counter()) < end:
-            encoder.encode_texts([texts[turn % len(texts)]])
-            latencies[number].append(time.perf_counter() - start)
-            turn += clients
+    def ask(query: int) -> tuple[()]:
+        try:
+            encoder.encode_texts([texts[query]])
+        except Exception as error:
+            failed.append(error)
+            raise
+        return ()
 
-    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return [latency for one in latencies for latency in one]
+    everything = itertools.cycle(range(len(texts)))
+    recorder = closed_loop(ask, everything, 1, RealClock(), workers=clients, limit_s=seconds)
+    if failed:
+        raise failed[0]
+    block = Block(recorder.arrays())
+    p50, p99 = np.percentile(latencies_ns(block) / 1e9, [50, 99])
+    return Load(throughput(block), float(p50), float(p99))
 
 
-def measure_batching(
-    encoder: Encoder, clients: int, seconds: float, rounds: int
-) -> dict[str, tuple[float, float, float]]:
-    """Queries/s, p50 and p99 in seconds, with batching and plain; the two take turns."""
-    found: dict[str, list[tuple[float, float, float]]] = {"plain": [], "batched": []}
+def measure_batching(encoder: Encoder, clients: int, seconds: float, rounds: int) -> dict[str, Load]:
+    """The load that an encoder takes plain and with batching, in turns: medians over the rounds."""
+    names = ("plain", "batched")
+    found: tuple[list[Load], list[Load]] = ([], [])
     with BatchedEncoder(encoder) as batched:
-        for _ in range(rounds):
-            for name, each in (("plain", encoder), ("batched", batched)):
-                latencies = closed_loop(each, clients, seconds)
-                p50, p99 = np.percentile(latencies, [50, 99])
-                found[name].append((len(latencies) / seconds, float(p50), float(p99)))
+        for side, _ in alternately(range(rounds)):
+            found[side].append(load_of((encoder, batched)[side], clients, seconds))
     return {
-        name: (
-            statistics.median(one[0] for one in each),
-            statistics.median(one[1] for one in each),
-            statistics.median(one[2] for one in each),
-        )
-        for name, each in found.items()
+        name: Load(*np.median([astuple(load) for load in each], axis=0))
+        for name, each in zip(names, found, strict=True)
     }
 
 
@@ -83,10 +89,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     encoder = load_encoder(options.encoder)
     encoder.encode_texts(queries(8))
-    print("| clients | | queries/s | p50 ms | p99 ms |\n|---|---|---|---|---|")  # noqa: T201
-    for clients in map(int, options.clients.split(",")):
-        for name, (rate, p50, p99) in measure_batching(encoder, clients, options.seconds, options.rounds).items():
-            print(f"| {clients} | {name} | {rate:,.0f} | {p50 * 1e3:.1f} | {p99 * 1e3:.1f} |")  # noqa: T201
+    rows = [
+        (str(clients), name, f"{load.per_s:,.0f}", f"{load.p50_s * 1e3:.1f}", f"{load.p99_s * 1e3:.1f}")
+        for clients in map(int, options.clients.split(","))
+        for name, load in measure_batching(encoder, clients, options.seconds, options.rounds).items()
+    ]
+    header = ("clients", "", "queries/s", "p50 ms", "p99 ms")
+    sys.stdout.write("\n".join(markdown_table(header, rows)) + "\n")
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ from backends import connect
 from benchmarks.encoders import Dataset, DatasetError, read_dataset
 from benchmarks.fake_openai import FakeOpenAI
 from benchmarks.questions import Question, QuestionError, read_questions
+from benchmarks.suite.tables import markdown_table
 from indexers import IndexingError, index
 from retrieval import Retriever, load_encoder
 from retrieval.chat import Answer, ChatOptions, GroundedChat, Turn
@@ -220,15 +221,12 @@ ROWS = (
 
 def table(summaries: dict[str, dict[str, Any]]) -> str:
     """The figures as a Markdown table, a column for each model."""
-    lines = [f"| | {' | '.join(summaries)} |", f"|---|{'---|' * len(summaries)}"]
-    for title, key in ROWS:
-        cells = ["–" if s[key] is None else f"{s[key]:.1f}%" for s in summaries.values()]
-        lines.append(f"| {title} | {' | '.join(cells)} |")
+    each = summaries.values()
+    rows = [[title, *("–" if s[key] is None else f"{s[key]:.1f}%" for s in each)] for title, key in ROWS]
     for title, key in (("citations shown", "citations"), ("answers that quote the evidence", "quoted")):
-        lines.append(f"| {title} | {' | '.join(str(s[key]) for s in summaries.values())} |")
-    medians = [f"{summary['seconds_p50']:.2f} s" for summary in summaries.values()]
-    lines.append(f"| whole turn, p50 | {' | '.join(medians)} |")
-    return "\n".join(lines) + "\n"
+        rows.append([title, *(str(summary[key]) for summary in each)])
+    rows.append(["whole turn, p50", *(f"{summary['seconds_p50']:.2f} s" for summary in each)])
+    return "\n".join(markdown_table(["", *summaries], rows)) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,6 +22,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from benchmarks.suite.tables import markdown_table
 from retrieval.encoders import DEFAULT_ENCODER, EncoderError, load_encoder
 from retrieval.evaluation import EvaluationError, recall_report
 from retrieval.images.decode import ImageError
@@ -122,12 +123,10 @@ def measure_all(
     return results
 
 
-def markdown_table(results: Sequence[dict[str, Any]]) -> str:
+def markdown(results: Sequence[dict[str, Any]]) -> str:
     """The results as a Markdown table, one row an encoder."""
-    head = (
-        "| encoder | text to image R@1/5/10 | median rank | image to text R@1/5/10 | median rank "
-        "| images/s | texts/s | peak memory |\n|---|---|---|---|---|---|---|---|\n"
-    )
+    quality = ("text to image R@1/5/10", "median rank", "image to text R@1/5/10", "median rank")
+    header = ("encoder", *quality, "images/s", "texts/s", "peak memory")
     rows = []
     for result in results:
         cells = [f"`{result['encoder']}`"]
@@ -137,8 +136,8 @@ def markdown_table(results: Sequence[dict[str, Any]]) -> str:
             cells.append(f"{report['median_rank']:g}")
         cells += [f"{result['images_per_s']:.1f}", f"{result['texts_per_s']:.0f}"]
         cells.append(f"{result['peak_rss_bytes'] / 2**20:.0f} MiB")
-        rows.append(f"| {' | '.join(cells)} |\n")
-    return head + "".join(rows)
+        rows.append(cells)
+    return "\n".join(markdown_table(header, rows)) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -165,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report = {"dataset": dataset.name, "machine": machine | {"cpu": platform.machine()}, "results": results}
         options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     counts = f"{len(dataset.files)} photographs, {len(dataset.captions)} captions, {machine['cores']} cores"
-    sys.stdout.write(f"{dataset.name}: {counts}\n\n{markdown_table(results)}")
+    sys.stdout.write(f"{dataset.name}: {counts}\n\n{markdown(results)}")
     return 0
 
 

@@ -43,7 +43,7 @@ def open_backend(settings: Settings) -> Iterator[Backend]:
         raise UsageError(f"backend: {error}") from None
     with contextlib.ExitStack() as held:
         if not backend.capabilities.keyword:
-            from retrieval.search.keywords import with_keywords
+            from backends.wrappers.keywords import with_keywords
 
             # A URL may hold a password, so its hash names the folder.
             store = hashlib.sha256(settings.backend.encode("utf-8", "surrogateescape")).hexdigest()[:16]

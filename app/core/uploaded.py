@@ -13,11 +13,12 @@ import time
 import weakref
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from app.core.references import References, ReferencesError, memory_store, new_token
 from backends.base import Backend, BackendError, CollectionNotFound, Compare, Record
 from backends.urls import local_path
+from backends.wrappers.base import Wrapper
 
 log = logging.getLogger(__name__)
 
@@ -193,7 +194,7 @@ class UploadedFiles:
 
     def claiming(self) -> Backend:
         """The store, each of whose writes holds the files that its records name. For all that writes but uploads."""
-        return cast(Backend, _Claiming(self._backend, self))
+        return _Claiming(self._backend, self)
 
 
 class Hold:
@@ -221,23 +222,21 @@ class Hold:
         self.gone.update(files)
 
 
-class _Claiming:
-    def __init__(self, backend: Backend, uploaded: UploadedFiles) -> None:
-        self._backend, self._uploaded = backend, uploaded
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
+class _Claiming(Wrapper):
+    def __init__(self, inner: Backend, uploaded: UploadedFiles) -> None:
+        super().__init__(inner)
+        self._uploaded = uploaded
 
     def upsert(self, name: str, records: Iterable[Record]) -> None:
         """As the store does it. Raises `BackendError` also where it cannot be noted which files are named."""
         given = list(records)
         files = self._uploaded.files_of(given)
         if not files:
-            self._backend.upsert(name, given)
+            self.inner.upsert(name, given)
             return
         try:
             with self._uploaded.holding(files) as hold:
-                self._backend.upsert(name, given)
+                self.inner.upsert(name, given)
                 hold.stored(files)
         except ReferencesError as error:
             raise BackendError(str(error)) from error
@@ -245,13 +244,12 @@ class _Claiming:
 
 def store_name(backend: Backend) -> str:
     """What a store is called in `References`: the hash of its place; of one in memory, a name for as long as it is."""
-    inner: Any = backend
-    while (within := getattr(inner, "inner", None)) is not None:
-        inner = within
-    if inner.place is not None and inner.capabilities.persistent:
-        return hashlib.sha256(inner.place.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    while isinstance(backend, Wrapper):
+        backend = backend.inner
+    if backend.place is not None and backend.capabilities.persistent:
+        return hashlib.sha256(backend.place.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     with _NAMING:
-        return _IN_MEMORY.setdefault(inner, memory_store())
+        return _IN_MEMORY.setdefault(backend, memory_store())
 
 
 def _digest(file: str) -> str:

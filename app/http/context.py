@@ -20,7 +20,6 @@ from app.core.llm import LoadModel
 from app.core.roots import Roots, RootsError
 from app.core.uploaded import UploadedFiles
 from app.http.access import Access
-from app.http.breaker import Breaker
 from app.http.limits import FairSemaphore, Limits, Place, Places
 from app.http.observing import Metrics, TimedProxy
 from app.http.problems import Refused
@@ -28,6 +27,8 @@ from app.http.thumbnails import Thumbnails
 from app.http.turns import Chats
 from backends.base import Backend, BackendError, CollectionNotFound
 from backends.checks import check_collection_name
+from backends.wrappers.breaker import Breaker
+from backends.wrappers.timing import TimedBackend
 from indexers import IndexingError, IndexReport, Progress
 from retrieval.encoders.base import Encoder, EncoderError
 from retrieval.encoders.batching import BatchedEncoder, Overloaded
@@ -66,7 +67,7 @@ class Service:
         fetch_hosts: HostList = NO_HOSTS,
     ) -> None:
         # What only this process can open is never away, only locked for writing, which must not stop reading.
-        guarded = cast(Backend, Breaker(backend)) if backend.capabilities.server else backend
+        guarded = Breaker(backend) if backend.capabilities.server else backend
         self.backend, self.encoder, self.collection = guarded, encoder, collection
         # Jobs wait for a database themselves, and may index a folder of uploads.
         self._unguarded = UploadedFiles(home / "uploads", backend).claiming()
@@ -140,9 +141,9 @@ class Service:
             return kept
         check_name(wanted)
         forgotten = self._forgotten
-        staged = TimedProxy(self.backend, self.metrics, _STORE_STAGES)
+        staged = TimedBackend(self.backend, _STORE_STAGES, self.metrics.stage)
         encoder = TimedProxy(self.batched, self.metrics, _ENCODER_STAGES)
-        made = Retriever(cast(Backend, staged), cast(Encoder, encoder), wanted, samples=self._samples)
+        made = Retriever(staged, cast(Encoder, encoder), wanted, samples=self._samples)
         with self._lock:
             # One that was dropped while this looked at it is not kept.
             return self._retrievers.setdefault(wanted, made) if forgotten == self._forgotten else made

@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +56,21 @@ class NativeFaiss:
         self._rows.execute("PRAGMA cache_size = -16384")
         self._first = self._rows.execute("SELECT min(row) FROM items").fetchone()[0]
 
-    def search(self, query: Floats, k: int, selector: Any = None) -> list[str]:
-        """The FAISS search, then the lookup; `selector` is FAISS's own filter of rows."""
-        return self._found(query[None], k, selector)[0]
+    def search(self, query: Floats, k: int) -> list[str]:
+        """The FAISS search, then the lookup."""
+        return self._found(query[None], k)[0]
+
+    def among(self, rows: NDArray[np.bool_]) -> Callable[[Floats, int], list[str]]:
+        """The same search by FAISS's own filter of rows."""
+        bits = np.packbits(rows, bitorder="little")
+        selector = faiss.IDSelectorBitmap(bits)
+        return lambda query, k: self._found(query[None], k, selector)[0]
 
     def search_batch(self, queries: Floats, k: int) -> list[list[str]]:
         """FAISS takes all queries in one call, on its own threads."""
-        return self._found(queries, k, selector=None)
+        return self._found(queries, k)
 
-    def _found(self, queries: Floats, k: int, selector: Any) -> list[list[str]]:
+    def _found(self, queries: Floats, k: int, selector: Any = None) -> list[list[str]]:
         assert self._rows is not None
         params = faiss.SearchParametersHNSW(efSearch=max(EF_DEFAULT, k), **({"sel": selector} if selector else {}))
         _, labels = self._index.search(queries, k, params=params)

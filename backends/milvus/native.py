@@ -19,7 +19,7 @@ from backends.milvus.schema import METRICS, index_of
 from backends.milvus.search import DEFAULT_EF
 
 SEARCHED, WRITTEN = "bench_raw", "bench_raw_upsert"
-FIELDS = ["modality", "text", "uri", "year", "camera", "favourite", "tags"]
+FIELDS = ["modality", "text", "uri", "random", "near", "year", "camera", "favourite", "tags"]
 INSERTED = 5_000
 
 

@@ -26,6 +26,8 @@ from backends.qdrant.store import BATCH
 from backends.text import BM25_B, BM25_K1, tokenize
 
 FIELDS: dict[str, Any] = {
+    "metadata.random": qe.IntegerIndexParams(),
+    "metadata.near": qe.IntegerIndexParams(),
     "metadata.year": qe.IntegerIndexParams(),
     "metadata.camera": qe.KeywordIndexParams(),
     "metadata.favourite": qe.BoolIndexParams(),

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import Hit, Where
+from backends.kit.clock import Clock, RealClock
 from benchmarks.suite.datasets import DataSet
 from benchmarks.suite.engines import Session
-from benchmarks.suite.loops import Clock, RealClock, Recorder
+from benchmarks.suite.loops import Recorder
 from benchmarks.suite.runs import Array, Block
 from benchmarks.suite.selectivity import Filter, mask_of
 from benchmarks.suite.truth import Truth, true_scores, truth_of

@@ -17,11 +17,12 @@ import psutil
 
 import backends
 from backends import versions
-from backends.base import Backend, CollectionSpec, IndexSpec, Record
+from backends.base import Backend, Capabilities, CollectionSpec, IndexSpec
 from backends.redaction import shown
-from backends.registry import named
-from benchmarks.suite.fault_injection import PlantedBackend
+from backends.wrappers.faults import Faults, FaultyBackend
 
+#: The scheme of an engine with known faults, by which the benchmark itself is tested: ``faulty://?error_every=10``.
+FAULTY = "faulty"
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
@@ -155,21 +156,26 @@ def choose(names: Sequence[str], data_dirs: Mapping[str, Path] | None = None) ->
 
 
 def _plain(scheme: str, name: str) -> Config:
-    if scheme not in ("planted", *backends.engines()):
+    if scheme not in (FAULTY, *backends.engines()):
         told = shown(name) if "://" in name or not name.replace("-", "").isalnum() else repr(name)
         raise EngineError(f"no engine is called {told}; there are {', '.join(configs())}, or a URL of a backend")
-    efforts = (None, 0.5) if scheme == "planted" else (None,)
+    efforts = (None, 0.5) if scheme == FAULTY else (None,)
     return Config(scheme, (scheme,), f"{scheme}://", (Build("auto", IndexSpec()),), efforts, loads_per_s=20_000)
 
 
 def connect(url: str) -> Backend:
-    """Open a backend, or the planted one."""
-    return PlantedBackend.connect(url) if url.startswith("planted://") else backends.connect(url)
+    """Open a backend, or the one with known faults: the oracle, spoiled."""
+    if url.startswith(f"{FAULTY}://"):
+        return FaultyBackend(backends.connect("exact://"), Faults.from_query(url.partition("?")[2]))
+    return backends.connect(url)
 
 
-def capabilities(engine: Engine) -> Any:
+def capabilities(engine: Engine) -> Capabilities:
     """What the engine's class says it can do. Raises `Unavailable` where its client is not installed."""
-    return PlantedBackend.capabilities if engine.scheme == "planted" else backends.load(engine.scheme).capabilities
+    if engine.scheme == FAULTY:
+        # It ignores the effort; declared, so that a sweep of it is planned.
+        return replace(backends.load("exact").capabilities, effort=True)
+    return backends.load(engine.scheme).capabilities
 
 
 class Session:
@@ -241,16 +247,6 @@ def server_version(session: Session) -> str | None:
     with contextlib.suppress(Exception):
         return versions.of_server(session.url) or versions.of_library(session.engine.scheme) or None
     return None
-
-
-def native_client(session: Session, records: Sequence[Record]) -> Any:
-    """The engine's own client over the session's records: an object with ``search(query, k)`` and ``close()``."""
-    config = session.engine.config
-    if config.native is None:
-        raise EngineError(f"no native client is written for {config.name}")
-    native = named(config.native)(session.backend, session.spec)
-    native.load(records)
-    return native
 
 
 def folder_bytes(folder: Path | None) -> int | None:

@@ -8,43 +8,19 @@ is felt by everyone who would have come meanwhile (Schroeder, Wierman and Harcho
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import Hit
+from backends.kit.clock import Clock
 from benchmarks.suite.datasets import row_of
 from benchmarks.suite.runs import Array
 
 # A raw client gives ids alone.
 Ask = Callable[[int], Sequence[Hit] | Sequence[str]]
-
-
-class Clock(Protocol):
-    """Tells the time and waits."""
-
-    def now_ns(self) -> int:
-        """A time that never goes back, in ns."""
-
-    def wait_until(self, moment_ns: int) -> None:
-        """Return at that time, at once if it is past."""
-
-
-class RealClock:
-    """The machine's own clock."""
-
-    def now_ns(self) -> int:
-        """`time.perf_counter_ns`."""
-        return time.perf_counter_ns()
-
-    def wait_until(self, moment_ns: int) -> None:
-        """Sleep for the most of it, then look at the clock, since a sleep ends late by up to a millisecond."""
-        while (left_ns := moment_ns - time.perf_counter_ns()) > 0:
-            time.sleep(left_ns / 1e9 if left_ns > 2_000_000 else 0)
 
 
 @dataclass
@@ -113,7 +89,7 @@ class Recorder:
 
 def closed_loop(
     ask: Ask,
-    queries: Sequence[int],
+    queries: Iterable[int],
     k: int,
     clock: Clock,
     *,

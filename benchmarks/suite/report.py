@@ -13,7 +13,7 @@ from benchmarks.suite.page import page
 from benchmarks.suite.ranking import Need, rank, recommendation
 from benchmarks.suite.runs import Run, write_atomically
 from benchmarks.suite.summaries import Results, results
-from benchmarks.suite.tables import Table, tables
+from benchmarks.suite.tables import Table, markdown_table, tables
 
 
 def write_report(run: Run, need: Need) -> list[Path]:
@@ -52,17 +52,14 @@ def markdown(found: Results, manifest: Mapping[str, Any], need: Need, words: Seq
     """The whole report as Markdown."""
     lines = ["# Benchmark", "", *[line for text in words for line in (text, "")]]
     for table in tables(found, manifest, need):
-        lines += _markdown_table(table)
+        lines += _section(table)
     for title, facts in about(found, manifest):
         lines += [f"## {title}", "", *[f"- {fact}" for fact in facts], ""]
     return "\n".join(lines)
 
 
-def _markdown_table(table: Table) -> list[str]:
-    def row(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    lines = [f"## {table.title}", "", row(table.header), "|" + "---|" * len(table.header), *map(row, table.rows), ""]
+def _section(table: Table) -> list[str]:
+    lines = [f"## {table.title}", "", *markdown_table(table.header, table.rows), ""]
     return [*lines, table.note, ""] if table.note else lines
 
 

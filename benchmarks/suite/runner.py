@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.base import BackendError, CollectionSpec
+from backends.kit.clock import Clock, RealClock
 from backends.redaction import shown
 from benchmarks.suite import machine
 from benchmarks.suite.cases import CASES
@@ -18,12 +19,11 @@ from benchmarks.suite.context import Context, Settings
 from benchmarks.suite.datasets import DataSet, names_differ, open_dataset
 from benchmarks.suite.engines import Engine, Session, capabilities
 from benchmarks.suite.host_noise import settle
-from benchmarks.suite.loops import Clock, RealClock
 from benchmarks.suite.metrics import usual_calibration_ns
 from benchmarks.suite.plan import LeftOut, Planned, grid
 from benchmarks.suite.progress import Progress, clock_time
 from benchmarks.suite.runs import Block, Run
-from benchmarks.suite.scheduler import Agenda
+from benchmarks.suite.scheduler import Scheduler
 from benchmarks.suite.selectivity import Filter
 
 # Retrieval quality wants every caption, timing does not: it takes the first of them.
@@ -75,7 +75,7 @@ class Runner:
         self.left_out: list[LeftOut] = []
         self.datasets: list[DataSet] = []
         self.planned: list[Planned] = []
-        self.agenda = Agenda([])
+        self.scheduler = Scheduler([])
         self.progress = Progress()
 
     def run(self) -> Run:
@@ -115,30 +115,30 @@ class Runner:
                 self.left_out += missing
         todo = [plan for plan in everything if not self.folder.has(plan.point)]
         minutes = request.minutes
-        self.agenda = Agenda(todo, None if minutes is None else self.begun_s + 60 * minutes)
+        self.scheduler = Scheduler(todo, None if minutes is None else self.begun_s + 60 * minutes)
         if len(todo) < len(everything):
             self.progress.note(f"going on: {len(everything) - len(todo)} of {len(everything)} points are there already")
         # Loads stay in the plan, since what follows needs them.
-        self.planned = [plan for plan in everything if plan.point in self.agenda.todo or plan.point.case == "load"]
+        self.planned = [plan for plan in everything if plan.point in self.scheduler.todo or plan.point.case == "load"]
 
     def _build(self, data: DataSet, index: int, number: int, scratch: dict[str, Any]) -> None:
         """One build of every engine on one data set: load all, then measure in turns."""
         mine = [p for p in self.planned if p.dataset_index == index and p.build_index == number]
-        if not any(self.agenda.fits(plan) for plan in mine):
+        if not any(self.scheduler.fits(plan) for plan in mine):
             return
         contexts: dict[str, Context] = {}
         try:
-            wanted = {plan.point.engine for plan in mine if plan.point in self.agenda.todo}
+            wanted = {plan.point.engine for plan in mine if plan.point in self.scheduler.todo}
             for plan in mine:
                 if plan.point.case == "load" and plan.point.engine in wanted:
-                    self.agenda.begin(plan)
+                    self.scheduler.begin(plan)
                     contexts[plan.point.engine] = self._context(data, plan, scratch)
                     if not self._loaded(contexts[plan.point.engine], plan):
                         del contexts[plan.point.engine]
             settle(self.request.settings.settle_s)
             points = [p for p in mine if p.point.engine in contexts and p.point.case != "load"]
             order = _in_turns(points, [engine.name for engine in self.request.engines])
-            while (chosen := self.agenda.next(order)) is not None:
+            while (chosen := self.scheduler.next(order)) is not None:
                 self._measure(contexts[chosen.point.engine], chosen)
             for plan in mine:
                 self._no_time(plan)
@@ -191,19 +191,19 @@ class Runner:
         took_s = time.monotonic() - start_s
         block.facts["measured_at"] = datetime.now(UTC).isoformat(timespec="seconds")
         self.folder.store(point, block)
-        self.agenda.done(plan, took_s)
-        self.progress.done(_told(plan), took_s, _queries(block), self.agenda.points_left, self.agenda.left_s)
+        self.scheduler.done(plan, took_s)
+        self.progress.done(_told(plan), took_s, _queries(block), self.scheduler.points_left, self.scheduler.left_s)
         return True
 
     def _no_time(self, plan: Planned) -> None:
-        if plan.point in self.agenda.todo:
-            self.agenda.drop(plan)
+        if plan.point in self.scheduler.todo:
+            self.scheduler.drop(plan)
             why = f"{self.request.minutes:g} minutes were not enough"
             self.left_out.append(LeftOut(plan.point.dataset, plan.point.engine, _told(plan), why))
 
     def _fail(self, context: Context, plan: Planned, error: Exception) -> None:
         why = f"{type(error).__name__}: {error}".replace("\n", " ")[:300]
-        self.agenda.drop(plan)
+        self.scheduler.drop(plan)
         self.progress.note(f"{plan.point.engine}: {_told(plan)} failed: {why}")
         self.left_out.append(LeftOut(plan.point.dataset, plan.point.engine, _told(plan), why))
         if plan.point.case == "load":
@@ -215,7 +215,7 @@ class Runner:
         key = (load.point.dataset, load.point.engine, load.build.name)
         lost = [p for p in self.planned if (p.point.dataset, p.point.engine, p.build.name) == key and p is not load]
         for plan in lost:
-            self.agenda.drop(plan)
+            self.scheduler.drop(plan)
             self.left_out.append(LeftOut(key[0], key[1], _told(plan), "its collection could not be loaded"))
         gone = {plan.point for plan in (load, *lost)}
         self.planned = [plan for plan in self.planned if plan.point not in gone]

@@ -12,7 +12,7 @@ from benchmarks.suite.runs import Point
 CHOOSE_EVERY_S = 3.0
 
 
-class Agenda:
+class Scheduler:
     """The points that are not measured yet.
 
     What fits is chosen anew every few seconds, by what the points so far took: a point that had to be given up after

@@ -22,6 +22,15 @@ class Table:
     note: str = ""
 
 
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table as lines of Markdown."""
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    return [line(header), "|" + "---|" * len(header), *map(line, rows)]
+
+
 def tables(results: Results, manifest: Mapping[str, Any], need: Need) -> list[Table]:
     """Everything that was measured, data set by data set."""
     parts = []

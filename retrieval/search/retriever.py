@@ -314,7 +314,7 @@ class Retriever:
         if not self.backend.capabilities.keyword:
             raise SearchError(
                 f"{type(self.backend).__name__} has no keyword search: open it with "
-                "retrieval.search.keywords.with_keywords(backend, folder), or search by vectors"
+                "backends.wrappers.keywords.with_keywords(backend, folder), or search by vectors"
             )
         return text
 

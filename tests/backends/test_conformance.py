@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Self
+
+import backends
 from backends.conformance import BackendSuite
+from backends.wrappers.base import Wrapper
 
 
 class TestExact(BackendSuite):
@@ -11,3 +15,18 @@ class TestExact(BackendSuite):
 
 class TestFaiss(BackendSuite):
     url = "faiss:///{dir}"
+
+
+class WrappedExact(Wrapper):
+    """A wrapper that does nothing of its own."""
+
+    @classmethod
+    def connect(cls, url: str) -> Self:
+        return cls(backends.connect(url))
+
+
+class TestWrapper(BackendSuite):
+    """What holds of an engine holds of it in a wrapper."""
+
+    engine = WrappedExact
+    url = "exact://"

@@ -18,7 +18,7 @@ from benchmarks.suite.progress import Pace
 from benchmarks.suite.report import _left_out
 from benchmarks.suite.runner import Request, run
 from benchmarks.suite.runs import Block, Point, Run
-from benchmarks.suite.scheduler import Agenda
+from benchmarks.suite.scheduler import Scheduler
 from benchmarks.suite.summaries import plain, results
 
 SETTINGS = replace(
@@ -36,7 +36,7 @@ SETTINGS = replace(
     columns=("near",),
 )
 FAULTS = (
-    "planted://?error_every=7&duplicate_every=3&wrong_every=4&wrong=2&unknown_every=5&short_every=6&unfilter_every=2"
+    "faulty://?error_every=7&duplicate_every=3&wrong_every=4&wrong=2&unknown_every=5&short_every=6&unfilter_every=2"
 )
 
 
@@ -64,7 +64,7 @@ def test_a_report_whose_recall_is_wrong_does_not_pass(
     # A duplicate that counts twice is the classic mistake.
     monkeypatch.setattr("benchmarks.suite.metrics.first_of_each", lambda rows: np.ones_like(rows, np.bool_))
     assert command.main(["report", str(faulty.folder), "--check"]) == 1
-    assert "differs: planted on clustered-1000x8, frontier, recall" in capsys.readouterr().out
+    assert "differs: faulty on clustered-1000x8, frontier, recall" in capsys.readouterr().out
 
 
 def _timed(ours_ms: Sequence[float], plain_ms: Sequence[float]) -> Block:
@@ -112,27 +112,27 @@ def test_what_was_given_up_comes_back_when_there_turns_out_to_be_time(monkeypatc
     now_s = [1000.0]
     monkeypatch.setattr("benchmarks.suite.scheduler.time.monotonic", lambda: now_s[0])
     most, least = _planned("frontier", 0, 10.0, 1), _planned("hybrid", 0, 10.0, 7)
-    agenda = Agenda([least, most], until_s=1015.0)
+    scheduler = Scheduler([least, most], until_s=1015.0)
     order = [least, most]
-    assert agenda.next(order) is most
+    assert scheduler.next(order) is most
     # It took a tenth of what was expected, so now both fit, though the other one's turn was before.
     now_s[0] += 1.0
-    agenda.done(most, 1.0)
-    assert agenda.next(order) is least
-    agenda.done(least, 1.0)
-    assert agenda.next(order) is None
-    assert not agenda.todo
+    scheduler.done(most, 1.0)
+    assert scheduler.next(order) is least
+    scheduler.done(least, 1.0)
+    assert scheduler.next(order) is None
+    assert not scheduler.todo
 
 
 def test_a_slot_that_was_begun_is_finished_for_all_engines(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = [0.0]
     monkeypatch.setattr("benchmarks.suite.scheduler.time.monotonic", lambda: now_s[0])
     one, other = (_planned("hybrid", 0, 10.0, 7, engine) for engine in "ab")
-    agenda = Agenda([one, other], until_s=25.0)
-    assert agenda.next([one, other]) is one
+    scheduler = Scheduler([one, other], until_s=25.0)
+    assert scheduler.next([one, other]) is one
     now_s[0] = 60.0
-    agenda.done(one, 60.0)
-    assert agenda.next([one, other]) is other
+    scheduler.done(one, 60.0)
+    assert scheduler.next([one, other]) is other
 
 
 def test_the_pace_is_an_engines_own_and_a_stranger_has_that_of_all() -> None:

@@ -32,8 +32,6 @@ ALLOWED = {
     "benchmarks/load.py": {"faiss", "postgresql"},
     "benchmarks/load_server.py": {"postgresql", "postgres", "pgvector-embedded"},
     "benchmarks/local_postgres.py": {"postgresql", "postgres", "psycopg", "pgvector"},
-    # Measures one engine against its library alone.
-    "benchmarks/embedded.py": {"faiss"},
 }
 # Also an English word, and the name of the oracle that the conformance suite and the commands use.
 COMMON = {"exact"}

@@ -19,8 +19,8 @@ from backends.base import And, Backend, CollectionSpec, Compare, Record
 from backends.exact.backend import ExactBackend
 from backends.filters import matches
 from backends.text import searched_text, tokenize
+from backends.wrappers.keywords import KeywordSidecar
 from retrieval.search.duplicates import group_near_duplicates
-from retrieval.search.keywords import KeywordSidecar
 from retrieval.search.query import Term, query_vector
 from retrieval.search.results import Result
 from retrieval.search.retriever import Retriever, SearchError

@@ -6,11 +6,13 @@ import time
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from benchmarks.side_by_side import alternately
 from benchmarks.suite.context import Context, judged
-from benchmarks.suite.engines import native_client
 from benchmarks.suite.host_noise import watched
 from benchmarks.suite.loops import Recorder, arrivals_ns, closed_loop, open_loop
+from benchmarks.suite.native import Native, native_of
 from benchmarks.suite.runs import Block, Point
 from benchmarks.suite.selectivity import Filter
 
@@ -83,17 +85,11 @@ def baseline(context: Context, point: Point) -> Block:
     recorder = Recorder(settings.k, clock.now_ns())
     sides: list[int] = []
     with watched(facts):
-        for turn, query in enumerate(context.order(settings.queries, point.repetition)):
-            for side in (0, 1) if (turn + point.repetition) % 2 else (1, 0):
-                start_ns = clock.now_ns()
-                try:
-                    found: Any = asks[side](query)
-                # A failed query is a result, too.
-                except Exception as error:
-                    found = error
-                recorder.add(query, start_ns, start_ns, clock.now_ns(), found)
-                sides.append(side)
-            if clock.now_ns() - recorder.origin_ns > facts["limit_s"] * 1e9:
+        for side, query in alternately(context.order(settings.queries, point.repetition), point.repetition):
+            closed_loop(asks[side], [query], settings.k, clock, recorder=recorder)
+            sides.append(side)
+            # Not between the two sides of one query.
+            if len(sides) % 2 == 0 and clock.now_ns() - recorder.origin_ns > facts["limit_s"] * 1e9:
                 break
     block = judged(recorder, context)
     block.arrays["side"] = np.array(sides, np.int8)
@@ -119,22 +115,20 @@ def plain_loop(context: Context, point: Point) -> Block:
     plain: list[int] = []
     with watched(facts):
         begun_s = time.monotonic()
-        for turn, start in enumerate(range(0, len(order), AT_ONCE)):
-            own = order[start : start + AT_ONCE]
-            second = (turn + point.repetition) % 2
-            if second:
+        blocks = [order[start : start + AT_ONCE] for start in range(0, len(order), AT_ONCE)]
+        for turn, (side, own) in enumerate(alternately(blocks, point.repetition), start=1):
+            if side:
+                closed_loop(ask, own, k, context.clock, recorder=recorder)
+            else:
                 plain += _plainly(raw, queries[own], k)
-            closed_loop(ask, own, k, context.clock, recorder=recorder)
-            if not second:
-                plain += _plainly(raw, queries[own], k)
-            if time.monotonic() - begun_s > facts["limit_s"]:
+            if turn % 2 == 0 and time.monotonic() - begun_s > facts["limit_s"]:
                 break
     block = judged(recorder, context)
     block.arrays["plain_ns"] = np.array(plain, np.int64)
     return Block(block.arrays, {**facts, **block.facts})
 
 
-def _plainly(raw: Any, queries: Any, k: int) -> list[int]:
+def _plainly(raw: Native, queries: NDArray[np.float32], k: int) -> list[int]:
     took = []
     for query in queries:
         start_ns = time.perf_counter_ns()
@@ -143,10 +137,13 @@ def _plainly(raw: Any, queries: Any, k: int) -> list[int]:
     return took
 
 
-def _raw(context: Context) -> Any:
+def _raw(context: Context) -> Native:
     """The engine's own client on the collection, opened (and some engines' copy loaded) when first asked for."""
     key = f"raw {context.name} {context.session.engine.name}"
     if key not in context.scratch:
-        data = context.data
-        context.scratch[key] = native_client(context.session, list(data.records()))
-    return context.scratch[key]
+        session = context.session
+        native = native_of(session.engine)(session.backend, session.spec)
+        native.load(list(context.data.records()))
+        context.scratch[key] = native
+    found: Native = context.scratch[key]
+    return found

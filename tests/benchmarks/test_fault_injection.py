@@ -1,4 +1,4 @@
-"""The benchmark tested by faults that were planted: it must report each exactly, no more and no less."""
+"""The benchmark tested by faults that were injected: it must report each exactly, no more and no less."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import backends
+from backends.wrappers.faults import Faults, FaultyBackend
 from benchmarks.suite import engines
 from benchmarks.suite.context import Settings
 from benchmarks.suite.datasets import open_dataset
 from benchmarks.suite.engines import choose
-from benchmarks.suite.fault_injection import Faults, PlantedBackend
 from benchmarks.suite.loops import arrivals_ns, open_loop
 from benchmarks.suite.metrics import latencies_ns
 from benchmarks.suite.runner import Request, run
@@ -46,7 +47,7 @@ Measure = Callable[..., Row]
 
 
 class StoppedClock:
-    """A clock that only waiting moves, so that planted delays are all the time there is."""
+    """A clock that only waiting moves, so that injected delays are all the time there is."""
 
     def __init__(self) -> None:
         self.time_ns = 1_000_000
@@ -66,9 +67,9 @@ def measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Measure:
 
     def measured(case: str, faults: Faults, settings: Settings = SETTINGS) -> Row:
         clock = StoppedClock()
-        monkeypatch.setattr(engines, "connect", lambda url: PlantedBackend(faults, clock))
+        monkeypatch.setattr(engines, "connect", lambda url: FaultyBackend(backends.connect("exact://"), faults, clock))
         request = Request(
-            tmp_path / "run", [SET], choose(["planted://"]), settings, tmp_path / "cache", ("load", case), clock=clock
+            tmp_path / "run", [SET], choose(["faulty://"]), settings, tmp_path / "cache", ("load", case), clock=clock
         )
         finished = run(request)
         assert finished.manifest["left_out"] == []
@@ -123,7 +124,7 @@ def test_percentiles_are_of_all_repetitions_together(measure: Measure) -> None:
 def test_failed_queries_count_as_errors_in_latency_and_in_recall(measure: Measure) -> None:
     row = measure("frontier", Faults(delay_ms=4, error_every=5))
     assert faults_of(row) == {"errors": 4}
-    assert row.summary.messages == ["PlantedError: planted: this search fails"]
+    assert row.summary.messages == ["InjectedError: injected: this search fails"]
     assert row.summary.queries == 20
     assert row.summary.recall.value == pytest.approx(16 / 20)
     # Sixteen answers in the time that twenty queries took.
@@ -182,7 +183,7 @@ def test_rows_that_stream_in_are_owed_once_acknowledged(tmp_path: Path) -> None:
     request = Request(
         tmp_path / "run",
         [SET],
-        choose(["planted://?wrong_every=1&wrong=2"]),
+        choose(["faulty://?wrong_every=1&wrong=2"]),
         SETTINGS,
         tmp_path / "cache",
         ("load", "stream"),
@@ -196,9 +197,9 @@ def test_rows_that_stream_in_are_owed_once_acknowledged(tmp_path: Path) -> None:
 def test_an_open_loop_makes_everyone_wait_who_came_during_a_stall() -> None:
     """Coordinated omission would report one slow query; the truth is a queue behind it."""
     data = open_dataset(SET, queries=20, cache=Path("unused"), seed=1)
-    clock = StoppedClock()
+    clock, faults = StoppedClock(), Faults(delay_ms=2, stall_every=50, stall_ms=500)
     moments = arrivals_ns(100, 2.0, seed=3)
-    with PlantedBackend(Faults(delay_ms=2, stall_every=50, stall_ms=500), clock) as backend:
+    with FaultyBackend(backends.connect("exact://"), faults, clock) as backend:
         backend.create(engines.CollectionSpec("c", data.dim))
         backend.upsert("c", data.records())
         recorder = open_loop(
@@ -245,4 +246,4 @@ def test_arrivals_are_poisson_and_the_same_again() -> None:
 
 def test_an_unknown_fault_is_refused() -> None:
     with pytest.raises(ValueError, match="delay_msec"):
-        PlantedBackend.connect("planted://?delay_msec=1")
+        engines.connect("faulty://?delay_msec=1")

@@ -25,8 +25,8 @@ from backends.conformance.store import Suite
 from backends.conformance.threads import ThreadChecks
 from backends.exact.backend import ExactBackend
 from backends.text import file_name, searched_text, tokenize
-from retrieval.search.keyword_index import KeywordIndex
-from retrieval.search.keywords import KeywordSidecar, with_keywords
+from backends.wrappers.keyword_index import KeywordIndex
+from backends.wrappers.keywords import KeywordSidecar, with_keywords
 from tests.support.repository import ROOT
 from tests.support.sample_engines import DurableBackend, LimitedBackend
 
@@ -278,8 +278,8 @@ import numpy as np
 sys.path.insert(0, {root!r})
 from backends import connect
 from backends.base import CollectionSpec, Record
-from retrieval.search.keyword_index import KeywordIndex
-from retrieval.search.keywords import KeywordSidecar
+from backends.wrappers.keyword_index import KeywordIndex
+from backends.wrappers.keywords import KeywordSidecar
 
 backend = KeywordSidecar(connect({url!r}), __import__("pathlib").Path({folder!r}))
 row = np.eye(4, dtype=np.float32)[0]
@@ -292,7 +292,7 @@ raise SystemExit("did not crash")
 BEFORE_THE_ENGINE = "backend.inner.upsert = backend.inner.delete = lambda *a, **o: os._exit(9)"
 AFTER_THE_ENGINE = "KeywordIndex.replace = lambda *a: os._exit(9)"
 WITHIN_THE_INDEX = """
-import retrieval.search.keyword_index as k
+import backends.wrappers.keyword_index as k
 k._numbers = lambda *a: os._exit(9)
 """
 UPSERT = 'backend.upsert("c", [Record("a", row, "image", "new bird"), Record("e", row, "text", "new bird")])'
@@ -361,7 +361,7 @@ def test_readers_see_whole_writes_while_one_writes(wordless, tmp_path):
 
 
 def test_a_writer_that_holds_the_lock_does_not_stop_readers(wordless, tmp_path, monkeypatch):
-    monkeypatch.setattr("retrieval.search.keywords.PATIENCE_S", 0.1)
+    monkeypatch.setattr("backends.wrappers.keywords.PATIENCE_S", 0.1)
     backend = KeywordSidecar(wordless, tmp_path)
     backend.upsert("c", [record("a", "dog")])
     assert ids(backend, "dog") == ["a"]

@@ -5,18 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
-from backends.base import BackendError, Unavailable, Unsupported
+from backends.base import Backend, BackendError, Unavailable, Unsupported
+from backends.wrappers.base import P, T, Wrapper
 
 RETRY_S = 2.0
-_CALLS = frozenset({"collections", "describe", "create", "drop", "upsert", "get", "delete", "count", "search"}) | {
-    "search_text",
-    "flush",
-}
 
 
-class Breaker:
+class Breaker(Wrapper):
     """A server's backend that is asked once in two seconds while it does not answer; all else is refused at once.
 
     A driver waits seconds for a connection, and every waiting request keeps a thread. So after a call
@@ -25,39 +21,32 @@ class Breaker:
     (M. Nygard, Release It!, 2007.)
     """
 
-    def __init__(self, backend: Any) -> None:
-        self._backend = backend
+    def __init__(self, inner: Backend) -> None:
+        super().__init__(inner)
         self._lock = threading.Lock()
         self._away = False
         self._next_try_s = 0.0
 
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._backend, name)
-        return self._guarded(value) if name in _CALLS else value
-
-    def _guarded(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def guarded(*arguments: Any, **options: Any) -> Any:
-            trying = self._enter()
-            try:
-                result = function(*arguments, **options)
-            except Unavailable:
-                with self._lock:
-                    self._away, self._next_try_s = True, time.monotonic() + RETRY_S
-                raise
-            except BackendError as error:
-                if isinstance(error, Unsupported | ValueError):
-                    self._tell_nothing(trying)
-                else:
-                    # It answered, whatever it said.
-                    self._away = False
-                raise
-            except BaseException:
+    def _call(self, method: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+        trying = self._enter()
+        try:
+            result = method(*arguments, **options)
+        except Unavailable:
+            with self._lock:
+                self._away, self._next_try_s = True, time.monotonic() + RETRY_S
+            raise
+        except BackendError as error:
+            if isinstance(error, Unsupported | ValueError):
                 self._tell_nothing(trying)
-                raise
-            self._away = False
-            return result
-
-        return guarded
+            else:
+                # It answered, whatever it said.
+                self._away = False
+            raise
+        except BaseException:
+            self._tell_nothing(trying)
+            raise
+        self._away = False
+        return result
 
     def _tell_nothing(self, trying: bool) -> None:
         """After a call that was refused before the database saw it: the next one may be the try instead."""

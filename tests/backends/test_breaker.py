@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from app.http import breaker
-from app.http.breaker import Breaker
-from backends.base import BackendError, DimensionMismatch, Unavailable, Unsupported
+from backends.base import BackendError, DimensionMismatch, Unavailable, Unsupported, Where
+from backends.exact.backend import ExactBackend
+from backends.wrappers import breaker
+from backends.wrappers.breaker import Breaker
 
 
-class Scripted:
+class Scripted(ExactBackend):
     """A backend whose count does what the list says next."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.outcomes: list[Exception | int] = []
         self.calls = 0
 
-    def count(self) -> int:
+    def count(self, name: str, where: Where | None = None) -> int:
         self.calls += 1
         outcome = self.outcomes.pop(0)
         if isinstance(outcome, Exception):
@@ -39,8 +41,8 @@ def test_what_is_refused_shuts_nobody_out(inner: Scripted, refusal: Exception) -
     inner.outcomes = [refusal, refusal, 7]
     for _ in range(2):
         with pytest.raises(type(refusal)):
-            guarded.count()
-    assert guarded.count() == 7
+            guarded.count("c")
+    assert guarded.count("c") == 7
 
 
 def test_an_outage_is_answered_without_a_call(inner: Scripted) -> None:
@@ -48,7 +50,7 @@ def test_an_outage_is_answered_without_a_call(inner: Scripted) -> None:
     inner.outcomes = [Unavailable("away")]
     for _ in range(3):
         with pytest.raises(Unavailable):
-            guarded.count()
+            guarded.count("c")
     assert inner.calls == 1
 
 
@@ -60,11 +62,11 @@ def test_a_refusal_says_nothing_of_a_database_that_is_away(
     monkeypatch.setattr(breaker, "RETRY_S", 0.0)
     inner.outcomes = [Unavailable("away"), refusal, 7]
     with pytest.raises(Unavailable):
-        guarded.count()
+        guarded.count("c")
     monkeypatch.setattr(breaker, "RETRY_S", 3600.0)
     with pytest.raises(type(refusal)):
-        guarded.count()
+        guarded.count("c")
     # Neither closed by the refusal nor kept shut by it: the next call is the try.
     assert guarded._away
-    assert guarded.count() == 7
+    assert guarded.count("c") == 7
     assert not guarded._away

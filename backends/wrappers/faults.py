@@ -1,6 +1,6 @@
-"""An engine with known faults: what the suite says of it must be exactly what was planted.
+"""A backend with known faults: what a benchmark says of it must be exactly what was injected.
 
-``planted://?delay_ms=5&error_every=10`` is `exact://` with faults, each at every N-th search counted from 1:
+Each fault comes at every N-th search, counted from 1:
 
     delay_ms             every search takes this much longer
     stall_every, stall_ms        a search stands still for this long
@@ -17,20 +17,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 from urllib.parse import parse_qsl
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backends.base import BackendError, Capabilities, Hit, Where
-from backends.exact.backend import ExactBackend
-from benchmarks.suite.loops import Clock, RealClock
+from backends.base import Backend, BackendError, Hit, Where
+from backends.kit.clock import Clock, RealClock
+from backends.wrappers.base import Wrapper
 
 
 @dataclass(frozen=True)
 class Faults:
-    """What is planted, and how often; 0 means never."""
+    """What goes wrong, and how often; 0 means never."""
 
     delay_ms: float = 0.0
     stall_every: int = 0
@@ -43,38 +43,34 @@ class Faults:
     wrong: int = 1
     short_every: int = 0
 
+    @classmethod
+    def from_query(cls, query: str) -> Self:
+        """Read faults as the query of a URL: ``delay_ms=5&error_every=10``. Raises ValueError for others."""
+        known = {field.name: field.type for field in fields(cls)}
+        given = parse_qsl(query, strict_parsing=True) if query else []
+        unknown = [name for name, _ in given if name not in known]
+        if unknown:
+            raise ValueError(f"there is no fault {unknown[0]}; there are {', '.join(known)}")
+        told: dict[str, Any] = {name: float(value) if known[name] == "float" else int(value) for name, value in given}
+        return cls(**told)
 
-class PlantedError(BackendError):
+
+class InjectedError(BackendError):
     """A search that was made to fail."""
 
 
-class PlantedBackend(ExactBackend):
-    """`ExactBackend` with faults; `clock` is what its delays pass on."""
+class FaultyBackend(Wrapper):
+    """A backend whose searches have faults; `clock` is what its delays pass on."""
 
-    capabilities: ClassVar[Capabilities] = replace(
-        ExactBackend.capabilities, effort=True, index_kinds=frozenset({"auto", "flat", "hnsw"})
-    )
-
-    def __init__(self, faults: Faults | None = None, clock: Clock | None = None) -> None:
-        super().__init__()
-        self._faults, self._clock = faults or Faults(), clock or RealClock()
+    def __init__(self, inner: Backend, faults: Faults, clock: Clock | None = None) -> None:
+        super().__init__(inner)
+        self._faults, self._clock = faults, clock or RealClock()
         self._searches, self._counting = 0, threading.Lock()
-
-    @classmethod
-    def connect(cls, url: str) -> Self:
-        """A new empty store with the faults that the URL's query names. Raises ValueError for others."""
-        known = {field.name: field.type for field in fields(Faults)}
-        given = parse_qsl(url.partition("?")[2], strict_parsing=True) if "?" in url else []
-        unknown = [name for name, _ in given if name not in known]
-        if not url.startswith("planted://") or unknown:
-            raise ValueError(f"planted:// takes {', '.join(known)}, not {unknown[0] if unknown else url}")
-        told: dict[str, Any] = {name: float(value) if known[name] == "float" else int(value) for name, value in given}
-        return cls(Faults(**told))
 
     def search(
         self, name: str, vectors: ArrayLike, k: int, *, where: Where | None = None, effort: float | None = None
     ) -> list[list[Hit]]:
-        """Search exactly, then spoil it as planted."""
+        """Search, then spoil what was found."""
         with self._counting:
             self._searches += 1
             turn = self._searches
@@ -86,9 +82,9 @@ class PlantedBackend(ExactBackend):
         begun_ns = self._clock.now_ns()
         if due(faults.error_every):
             self._pass(begun_ns, faults.delay_ms)
-            raise PlantedError("planted: this search fails")
+            raise InjectedError("injected: this search fails")
         forgotten = where is not None and due(faults.unfilter_every)
-        found = super().search(name, vectors, k, where=None if forgotten else where)
+        found = self.inner.search(name, vectors, k, where=None if forgotten else where, effort=effort)
         if due(faults.wrong_every):
             found = [self._worsened(name, hits, query, k) for hits, query in zip(found, vectors, strict=True)]  # type: ignore[arg-type]
         if due(faults.duplicate_every):
@@ -105,7 +101,7 @@ class PlantedBackend(ExactBackend):
             self._clock.wait_until(begun_ns + round(least_ms * 1e6))
 
     def _worsened(self, name: str, hits: Sequence[Hit], query: ArrayLike, k: int) -> list[Hit]:
-        everything = super().search(name, np.asarray(query)[None], self.count(name))[0]
+        everything = self.inner.search(name, np.asarray(query)[None], self.inner.count(name))[0]
         kept = max(0, len(hits) - self._faults.wrong)
         # The farthest, but none that is a right answer as well.
         return [*hits[:kept], *everything[max(k, len(everything) - (len(hits) - kept)) :]]

@@ -5,7 +5,7 @@ than half of the records, and ranking in a program of one's own takes a compiled
 scores are those of ``exact://``, to rounding.
 
 One transaction a change, in WAL mode with ``synchronous=FULL``: a reader sees all of it or nothing, and
-so does whoever comes after a crash. What is stored is only a copy; see `retrieval.search.keywords`.
+so does whoever comes after a crash. What is stored is only a copy; see `backends.wrappers.keywords`.
 """
 
 from __future__ import annotations

@@ -21,14 +21,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from numpy.typing import ArrayLike
 
-from backends.base import Backend, BackendError, CollectionSpec, Hit, Page, Record, Unavailable, Where, matches
+from backends.base import Backend, BackendError, CollectionSpec, Hit, Record, Unavailable, Where, matches
 from backends.checks import check_search, check_selection
 from backends.filters import check_where
 from backends.kit.sqlite_errors import is_refusal
 from backends.text import searched_text, tokenize
-from retrieval.search.keyword_index import KeywordIndex, Match, digest_of, put
+from backends.wrappers.base import Wrapper
+from backends.wrappers.keyword_index import KeywordIndex, Match, digest_of, put
 
 __all__ = ["KeywordSidecar", "with_keywords"]
 
@@ -47,7 +47,7 @@ def with_keywords(backend: Backend, folder: Path) -> Backend:
     return backend if backend.capabilities.keyword else KeywordSidecar(backend, folder)
 
 
-class KeywordSidecar(Backend):
+class KeywordSidecar(Wrapper):
     """A backend that answers `search_text` from an inverted index in `folder` and passes on everything else.
 
     Hits and scores are those of ``exact://``: BM25 over `backends.text`, any filter, ties by id. Write
@@ -58,9 +58,8 @@ class KeywordSidecar(Backend):
     """
 
     def __init__(self, inner: Backend, folder: Path, *, max_age_s: float = MAX_AGE_S) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.folder = folder
-        # Declared by the class of every engine, but here it depends on whose words these are.
         self.capabilities = replace(inner.capabilities, keyword=True)  # type: ignore[misc]
         self._max_age_s = max_age_s if inner.capabilities.server else float("inf")
         self._copies: dict[str, _Copy] = {}
@@ -150,41 +149,7 @@ class KeywordSidecar(Backend):
         """Close the index and the engine."""
         for copy in self._copies.values():
             copy.index.close()
-        self.inner.close()
-
-    # What the engine does by itself
-
-    def collections(self) -> list[str]:
-        """As the engine says."""
-        return self.inner.collections()
-
-    def describe(self, name: str) -> CollectionSpec:
-        """As the engine says."""
-        return self.inner.describe(name)
-
-    def get(self, name: str, ids: Sequence[str], *, with_vectors: bool = False) -> list[Record]:
-        """As the engine has them."""
-        return self.inner.get(name, ids, with_vectors=with_vectors)
-
-    def count(self, name: str, where: Where | None = None) -> int:
-        """As the engine counts."""
-        return self.inner.count(name, where)
-
-    def search(
-        self, name: str, vectors: ArrayLike, k: int, *, where: Where | None = None, effort: float | None = None
-    ) -> list[list[Hit]]:
-        """As the engine searches."""
-        return self.inner.search(name, vectors, k, where=where, effort=effort)
-
-    def scan(
-        self, name: str, *, with_vectors: bool = True, cursor: str | None = None, batch: int = 1000
-    ) -> Iterator[Page]:
-        """As the engine scans."""
-        return self.inner.scan(name, with_vectors=with_vectors, cursor=cursor, batch=batch)
-
-    def flush(self, name: str) -> None:
-        """As the engine does."""
-        self.inner.flush(name)
+        super().close()
 
 
 class _Copy:

@@ -1,0 +1,1 @@
+"""Backends around a backend: each passes on to `inner` what it does not do itself."""
