@@ -102,7 +102,7 @@ def serve(
             "model_vision": model_vision,
         }
     )
-    from app.core.malloc import share_heaps
+    from retrieval.images.malloc import share_heaps
 
     share_heaps()
     keys = None if no_auth else open_keys(settings)
