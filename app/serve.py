@@ -85,7 +85,7 @@ def serve(
     settings = options.load_settings(
         chosen, answering, rate_limit=rate_limit, trusted_proxy=trusted_proxy, fetch_hosts=fetch_hosts
     )
-    from app.core.malloc import share_heaps
+    from retrieval.images.malloc import share_heaps
 
     share_heaps()
     keys = None if no_auth else open_keys(settings)

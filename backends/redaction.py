@@ -5,6 +5,7 @@ It fails closed: what is not known to be harmless is hidden, for schemes that no
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import threading
@@ -154,12 +155,19 @@ def redact(text: str, *, foreign: bool = False) -> str:
     return _FOREIGN.sub(HIDDEN, text) if foreign else text
 
 
+@functools.lru_cache(maxsize=4096)
+def _names_secret(variable: str) -> bool:
+    """Asked for every variable by every error that is made, so that a name is looked through once only."""
+    return _SECRET_NAME.search(variable) is not None
+
+
 def _known() -> list[str]:
     """All secrets, the longest first: one may be a part of another."""
     with _lock:
         known = set(_remembered)
-    for name, value in os.environ.items():
+    for name in filter(_names_secret, os.environ):
+        value = os.environ.get(name, "")
         least = LEAST_CHARS if name.startswith("SIGHTLINE_") else CERTAIN_CHARS
-        if len(value) >= least and _SECRET_NAME.search(name):
+        if len(value) >= least:
             known.add(value)
     return sorted(known, key=lambda secret: (-len(secret), secret))

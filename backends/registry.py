@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -35,7 +36,8 @@ class EngineInfo:
 
     Code is named as ``package.module:name`` and imported by `named` when it is needed.
 
-    - `scheme`, `example`, `summary`: ``faiss``, ``faiss:///dir``, and what it is, in a few words.
+    - `scheme`, `example`, `summary`: ``faiss``, ``faiss:///dir``, and what it is, in a few words. ``/dir`` stands for
+      a folder, with a file in it where the engine is one: ``usearch:///dir/store.db``.
     - `backend`: the `Backend` class.
     - `extra`: what ``pip install 'sightline[extra]'`` must name; None where nothing is missing.
     - `client`: the distribution whose version tells which client it is; `packages`: others that matter.
@@ -76,6 +78,11 @@ class EngineInfo:
     def in_folder(self) -> bool:
         """Whether its URL names a folder of this machine."""
         return self.example.startswith(f"{self.scheme}:///")
+
+    @property
+    def template(self) -> str:
+        """Its example with ``{dir}`` for ``/dir``; as it is where nothing is kept in a folder."""
+        return re.sub(r"^([^:]+://)/dir\b", r"\1{dir}", self.example)
 
 
 def named(target: str) -> Any:

@@ -36,7 +36,6 @@ class Server:
             settings.write(_SETTINGS.format(folder=self.data, port=self.port))
         (self.data / "pg_hba.conf").write_text(_ACCESS)
         self._databases = 0
-        self._clean = ""
         self.start()
         with self.admin() as connection:
             connection.execute(f"CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'")
@@ -93,18 +92,6 @@ class Server:
             with self.admin(name) as connection:
                 connection.execute("CREATE EXTENSION vector")
         return name
-
-    def clean(self) -> str:
-        """The name of one database with the extension, owned by the ordinary user, without Sightline's schema."""
-        if not self._clean:
-            self._clean = self.database()
-        with self.admin(self._clean) as connection:
-            connection.execute("DROP SCHEMA IF EXISTS sightline CASCADE")
-        return self._clean
-
-    def admin_url(self, database: str) -> str:
-        """The URL of a database for the superuser."""
-        return f"postgresql://postgres@/{database}?host={self.data}&port={self.port}"
 
     def url(self, database: str, password: str = QUOTED) -> str:
         """The URL of a database for the ordinary user."""

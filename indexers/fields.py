@@ -7,7 +7,8 @@ The rules, in full:
   becomes ``date_taken``. A name without any ASCII letter or digit is left out and reported.
 - Two names that fold to the same one: the later becomes ``name_2``, ``name_3``...
 - What the indexer measures (`MEASURED`) is never taken from a manifest: those fields are dropped.
-- What a photo's EXIF may say (`EXIF`) is overridden by the manifest: a person corrected it.
+- What a photo's EXIF may say (taken, camera, lens, latitude, longitude) is overridden by the manifest: a person
+  corrected it.
 - Names that the indexer gives a meaning of its own (`OWN`) become ``manifest_name``.
 - Values are strings, 64-bit integers, finite numbers, booleans or lists of strings. null, and lists that
   are empty, are dropped; anything nested is left out and reported.
@@ -25,7 +26,6 @@ from backends.filters import MetadataValue, check_string, plain_scalar
 Metadata: TypeAlias = dict[str, MetadataValue]
 
 MEASURED = frozenset({"width", "height", "bytes", "format"})
-EXIF = frozenset({"taken", "camera", "lens", "latitude", "longitude"})
 OWN = frozenset({"modality", "path", "source", "folder", "image", "heading", "passage", "line", "content_hash"})
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,18})\Z")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?\Z")

@@ -59,7 +59,6 @@ class Item:
     entry: Entry
     digest: str
     records: list[Planned]
-    decoded_bytes: int = 0
     fresh: tuple[str, Stamp, int, str] | None = None
 
 
@@ -132,7 +131,7 @@ class Reader:
         for caption in entry.captions:
             about: Metadata = {**entry.metadata, **place, "image": image_id}
             records.append(Planned(Record(caption_id(image_id, caption), None, "text", caption, uri, about), caption))
-        return Item(entry, digest, records, 3 * int(str(facts["width"])) * int(str(facts["height"])), fresh)
+        return Item(entry, digest, records, fresh)
 
     def _document(self, entry: Entry) -> Item:
         path = self.source.root / entry.path

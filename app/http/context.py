@@ -119,11 +119,6 @@ class Service:
         self._preparing = threading.Thread(target=self._prepare, name="sightline-prepare", daemon=True)
         self._preparing.start()
 
-    @property
-    def preparing(self) -> bool:
-        """Whether what `prepare` began is still going on."""
-        return self._preparing is not None and self._preparing.is_alive()
-
     def _prepare(self) -> None:
         try:
             self.retriever(None).prepare()

@@ -167,11 +167,6 @@ class RateLimit:
         #: Number of the period, requests in it, and in the one before, by caller; the last one to come is last.
         self._counts: OrderedDict[str, tuple[int, int, int]] = OrderedDict()
 
-    @property
-    def callers(self) -> int:
-        """How many are remembered."""
-        return len(self._counts)
-
     def wait_s(self, caller: str) -> int:
         """Count a request: 0 when it may pass, else after how many whole seconds to try again."""
         periods = time.monotonic() / self._period_s

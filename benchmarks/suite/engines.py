@@ -93,7 +93,7 @@ def load_config(path: Path, infos: Sequence[backends.EngineInfo]) -> Config:
         return Config(
             name=told["name"],
             schemes=tuple(info.scheme for info in infos),
-            url=first.default_url or f"{first.scheme}://{{dir}}",
+            url=first.default_url or first.template,
             builds=tuple(_build(entry, defaults, str(path)) for entry in told["build"]),
             # The adapter's own choice comes first: it is what a user gets.
             efforts=(None, *efforts),

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from backends.base import Compare, Where
 
 BUCKETS = 1_000
-SELECTIVITIES = (0.5, 0.1, 0.01, 0.001)
-COLUMNS = ("random", "near")
 CAMERAS = tuple(f"model {number}" for number in range(40))
 TAGS = ("dog", "cat", "beach", "street", "night", "snow", "boat", "mountain", "child", "bicycle", "market", "bridge")
 _SAMPLE = 2_000

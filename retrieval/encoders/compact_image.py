@@ -17,7 +17,6 @@ from retrieval.encoders.base import EncoderError
 
 WEIGHTS_SHA256 = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
 WEIGHTS_BYTES = 24_666_229
-FEATURES = 1280
 INPUT_PIXELS = 260
 MEAN, STD = 0.498, 0.502
 VIEWS = 5

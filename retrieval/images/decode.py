@@ -168,30 +168,6 @@ def _explained(name: str) -> Iterator[None]:
         raise ImageError(f"{name}: cannot be decoded: {_one_line(reason) or type(error).__name__}") from error
 
 
-def decode_images(
-    sources: Iterable[ImageSource],
-    *,
-    threads: int | None = None,
-    prefetch: int | None = None,
-    max_pixels: int = MAX_PIXELS,
-    max_bytes: int = MAX_BYTES,
-    target_size: int | None = None,
-) -> Generator[Image.Image | ImageError, None, None]:
-    """Decode `sources` in threads and yield, in their order, each one's image or the `ImageError` it met.
-
-    Options are those of `load_image` and `map_images`.
-    """
-    return map_images(
-        sources,
-        lambda image: image,
-        threads=threads,
-        prefetch=prefetch,
-        max_pixels=max_pixels,
-        max_bytes=max_bytes,
-        target_size=target_size,
-    )
-
-
 def map_images(
     sources: Iterable[ImageSource],
     function: Callable[[Image.Image], T],

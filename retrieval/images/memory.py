@@ -4,7 +4,7 @@ The numbers were measured with Pillow 13 (libwebp 1.6, libavif 1.4, OpenJPEG 2.5
 pillow-heif 1.8 as the growth of the resident memory of a process of its own, at 12 megapixels: bytes a pixel, with the
 four of the RGB picture that comes out. Baseline JPEG, PNG, BMP, PPM, TIFF in strips 4.0; progressive JPEG 7.2 (4:2:0)
 and 10.0 (4:4:4); TIFF in one strip 7.0; HEIC 7.5; AVIF 9.0 (4:2:0) and 10.6 (4:4:4), with alpha 11.5; WebP 16.0, lossy,
-lossless or animated; JPEG 2000 in one tile 19.4. `tests/retrieval/test_decode_memory.py` measures again.
+lossless or animated; JPEG 2000 in one tile 19.4. `tests/retrieval/images/test_decode_memory.py` measures again.
 """
 
 from __future__ import annotations

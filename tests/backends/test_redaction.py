@@ -16,6 +16,7 @@ from app.core.server_probe import Answer
 from app.core.settings import Settings
 from app.http.observing import JsonLines
 from app.main import main
+from backends import redaction
 from backends.errors import Unavailable
 from backends.redaction import redact, remember, remember_url, shown
 from benchmarks.suite.engines import EngineError, choose
@@ -173,6 +174,22 @@ def test_keys_of_ours_and_of_others_are_hidden(monkeypatch: pytest.MonkeyPatch) 
     assert redact("sl_0123456789ab_" + 43 * "x") == "sl_0123456789ab_***"
     assert redact("at http://ann:pw@host/x", foreign=True) == "at http://***@host/x"
     assert "hidden1" not in redact("password=hidden1 Authorization: hidden1 Bearer hidden1", foreign=True)
+
+
+def test_a_key_that_comes_changes_or_goes_is_hidden_from_then_on_and_names_are_looked_through_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = "plain-looking-words, other-plain-words"
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    assert redact(text) == text
+    monkeypatch.setenv("OPENAI_API_KEY", "plain-looking-words")
+    assert redact(text) == "***, other-plain-words"
+    looked = redaction._names_secret.cache_info().misses
+    monkeypatch.setenv("OPENAI_API_KEY", "other-plain-words")
+    assert redact(text) == "plain-looking-words, ***"
+    assert redaction._names_secret.cache_info().misses == looked
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert redact(text) == text
 
 
 def test_objects_do_not_show_the_addresses_they_hold() -> None:

@@ -116,7 +116,23 @@ def test_what_a_descriptor_names_is_there() -> None:
         # Each tells its version one way, and only a server has an address and a key.
         assert bool(info.library_version) != bool(info.server_version)
         assert bool(info.default_url) == bool(info.server_version)
+        # In a folder means in one of its own.
+        assert info.in_folder == ("{dir}" in info.template)
         assert info.server_version or not (info.key_variable or info.harmless or info.local_server)
+
+
+@pytest.mark.parametrize(
+    ("example", "template"),
+    [
+        ("faiss:///dir", "faiss://{dir}"),
+        ("usearch:///dir/store.db", "usearch://{dir}/store.db"),
+        ("exact://", "exact://"),
+        ("qdrant://dir:6333/dir", "qdrant://dir:6333/dir"),
+    ],
+)
+def test_an_example_says_where_a_folder_goes(example: str, template: str) -> None:
+    scheme = example.partition(":")[0]
+    assert EngineInfo(scheme=scheme, backend="x:X", example=example, summary="").template == template
 
 
 def test_a_scheme_that_is_served_is_not_taken_over() -> None:

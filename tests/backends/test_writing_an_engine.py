@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -45,7 +46,11 @@ def test_the_suite_class_is_the_whole_suite_in_three_lines() -> None:
     assert TestUsearch.sizes == Sizes()
 
 
-def test_lines_fit_the_page() -> None:
+def test_the_engine_is_as_the_formatter_leaves_it() -> None:
+    command = [sys.executable, "-m", "ruff", "format", "--config", str(ROOT / "pyproject.toml"), "-"]
+    done = subprocess.run(command, input=ENGINE, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == ENGINE
+    assert "fmt:" not in ENGINE
     assert max(map(len, ENGINE.splitlines())) <= 120
 
 

@@ -49,7 +49,8 @@ def test_every_setting_and_exit_code_is_in_the_reference() -> None:
         assert f"| `{setting.name}` | `{variable(setting.name)}` |" in page
     for code in EXIT_CODES:
         assert f"| {code} | " in page
-    used = set(re.findall(r"Exit\((\d+)\)", "".join(path.read_text() for path in (ROOT / "app").glob("*.py"))))
+    used = set(re.findall(r"Exit\((\d+)\)", "".join(path.read_text() for path in (ROOT / "app").rglob("*.py"))))
+    assert used
     assert {int(code) for code in used} <= EXIT_CODES.keys()
 
 

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+import backends
+from backends import EngineInfo
 
-def in_folder(scheme: str) -> Callable[[Path, ExitStack], str]:
-    """An embedded engine."""
-    return lambda folder, _: f"{scheme}://{folder}"
+
+def in_process(info: EngineInfo) -> Callable[[Path, ExitStack], str]:
+    """An engine in a folder or in memory."""
+    return lambda folder, _: info.template.replace("{dir}", str(folder))
 
 
 def helper(name: str, scheme: str):
@@ -38,12 +41,7 @@ def weaviate(_folder: Path, _stack: ExitStack) -> str:
 
 
 OPEN: dict[str, Callable[[Path, ExitStack], str]] = {
-    "exact": lambda _folder, _stack: "exact://",
-    "qdrant-local": lambda _folder, _stack: "qdrant-local://",
-    "faiss": in_folder("faiss"),
-    "qdrant-edge": in_folder("qdrant-edge"),
-    "milvus-lite": in_folder("milvus-lite"),
-    "pgvector-embedded": in_folder("pgvector-embedded"),
+    **{info.scheme: in_process(info) for info in backends.engines().values() if info.library_version},
     "postgresql": postgres,
     "milvus": milvus,
     "weaviate": weaviate,

@@ -164,7 +164,7 @@ def test_a_field_of_the_reserved_name_that_is_none_of_ours_is_left_alone() -> No
 
 def test_fingerprints_tell_models_apart_and_hold_no_secret() -> None:
     named = embeddings_fingerprint(NamedEmbeddings())
-    assert named == 'langchain:tests.retrieval.test_langchain.NamedEmbeddings{"model": "small"}'
+    assert named == 'langchain:tests.retrieval.langchain.test_langchain.NamedEmbeddings{"model": "small"}'
     assert embeddings_fingerprint(NamedEmbeddings(api_key="other")) == named
     assert embeddings_fingerprint(NamedEmbeddings("large")) != named
     six, seven = DeterministicFakeEmbedding(size=6), DeterministicFakeEmbedding(size=7)

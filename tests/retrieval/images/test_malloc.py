@@ -13,7 +13,7 @@ from retrieval.images.decode import available_cores
 
 ALLOCATE = """
 import ctypes, threading
-from app.core.malloc import share_heaps
+from retrieval.images.malloc import share_heaps
 share_heaps()
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import backends
 from app.cli import bench as benching
 from app.core import local_servers as servers
 from app.main import main
@@ -50,7 +51,9 @@ def test_what_the_benchmark_refuses_is_refused_here(tmp_path: Path, capfd: pytes
 
 
 def test_names_are_those_of_the_configurations() -> None:
-    assert engines.embedded() == ["faiss", "milvus-lite", "pgvector", "qdrant-edge"]
+    assert {"faiss", "milvus-lite", "pgvector", "qdrant-edge"} <= set(engines.embedded())
+    places = {name: backends.engines()[config.schemes[0]].default_url for name, config in engines.configs().items()}
+    assert engines.embedded() == [name for name, address in places.items() if address is None]
     assert set(engines.configs()) - set(engines.embedded()) == set(servers.servers())
     chosen = engines.choose(["embedded", "exact://"])
     assert [engine.name for engine in chosen] == [*engines.embedded(), "exact"]

@@ -12,7 +12,7 @@ import threading
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ import pytest
 from PIL import Image, ImageCms, TiffImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
-from retrieval.images.decode import IMAGE_SUFFIXES, ImageError, crop_elongated, decode_images, load_image, map_images
+from retrieval.images.decode import IMAGE_SUFFIXES, ImageError, ImageSource, crop_elongated, load_image, map_images
 
 
 def gradient(width: int = 48, height: int = 32) -> Image.Image:
@@ -58,8 +58,12 @@ def pixel(image: Image.Image, at: tuple[int, int] = (0, 0)) -> tuple[int, ...]:
     return value
 
 
+def decoded(sources: Iterable[ImageSource], **options: int) -> Generator[Image.Image | ImageError, None, None]:
+    return map_images(sources, lambda image: image, **options)
+
+
 def image_or_error(data: bytes) -> Image.Image | ImageError:
-    result = next(iter(decode_images([data], max_pixels=1_000_000)))
+    result = next(iter(decoded([data], max_pixels=1_000_000)))
     assert isinstance(result, Image.Image) or "\n" not in str(result)
     return result
 
@@ -322,7 +326,7 @@ def test_warnings_as_errors_do_not_lose_an_image() -> None:
     data = encoded(gradient(), "JPEG", exif=exif.tobytes()[:30])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        results = list(decode_images([data] * 40, threads=4))
+        results = list(decoded([data] * 40, threads=4))
     assert all(isinstance(result, Image.Image) for result in results)
 
 
@@ -429,18 +433,18 @@ def test_tiff_that_points_outside_itself() -> None:
         load_image(bytes(data))
 
 
-def test_decode_images_keeps_order_and_goes_on_after_errors() -> None:
+def test_decoding_keeps_order_and_goes_on_after_errors() -> None:
     sources: list[Image.Image | bytes] = [Image.new("RGB", (i + 1, 1)) for i in range(30)]
     sources[7] = b"broken"
     sources[29] = b""
-    results = list(decode_images(sources, threads=3))
+    results = list(decoded(sources, threads=3))
     assert [i for i, result in enumerate(results) if isinstance(result, ImageError)] == [7, 29]
     widths = [result.width for result in results if isinstance(result, Image.Image)]
     assert widths == [i + 1 for i in range(30) if i not in (7, 29)]
-    assert list(decode_images([])) == []
+    assert list(decoded([])) == []
 
 
-def test_decode_images_takes_no_more_than_the_window_ahead() -> None:
+def test_decoding_takes_no_more_than_the_window_ahead() -> None:
     taken = 0
 
     def sources() -> Iterator[Image.Image]:
@@ -450,7 +454,7 @@ def test_decode_images_takes_no_more_than_the_window_ahead() -> None:
             yield Image.new("RGB", (2, 2))
 
     before = threading.active_count()
-    results = decode_images(sources(), threads=2, prefetch=5)
+    results = decoded(sources(), threads=2, prefetch=5)
     assert taken == 0
     for yielded in range(1, 20):
         assert isinstance(next(results), Image.Image)
@@ -477,7 +481,7 @@ def test_map_images_applies_the_function_in_the_threads_and_passes_its_errors_on
         list(map_images([Image.new("L", (3, 1))] * 50, fail))
     for wrong in ({"threads": 0}, {"prefetch": 0}):
         with pytest.raises(ValueError, match="at least 1"):
-            decode_images([], **wrong)
+            decoded([], **wrong)
 
 
 def test_crop_elongated() -> None:

@@ -328,7 +328,7 @@ def test_a_read_only_store_is_searched(tmp_path: Path, readers: list[subprocess.
 WRITER = """
 import os, sys
 from backends import connect
-from tests.app.test_adverse import made, records
+from tests.app.cli.test_adverse import made, records
 made(sys.argv[1])
 store = connect(f"faiss://{sys.argv[1]}")
 store.upsert("c", records("q"))
