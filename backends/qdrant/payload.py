@@ -14,7 +14,6 @@ Vectors are ``vector`` (dense) and ``tokenize`` (sparse, the term-frequency part
 from __future__ import annotations
 
 import json
-import struct
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -28,6 +27,7 @@ from backends.base import Record, Scalar
 from backends.checks import plain_metadata
 from backends.errors import Corrupt
 from backends.filters import MetadataValue, kind_of
+from backends.kit.number_keys import number_parts
 from backends.text import BM25_B, BM25_K1, searched_text, tokenize
 
 DENSE, SPARSE = "vector", "words"
@@ -93,13 +93,9 @@ def tokens(modality: str, metadata: Mapping[str, Any]) -> list[str]:
 def number_key(value: float) -> tuple[int, int]:
     """Two integers of at most 48 bits that compare, as a pair, as 64-bit integers and doubles do.
 
-    The bits of the nearest double, made to order as unsigned integers, and what an integer beyond
-    2^53 lacks to it (at most 512).
+    The bits of the nearest double, and what an integer beyond 2^53 lacks to it (at most 512).
     """
-    nearest = float(value) + 0.0
-    (bits,) = struct.unpack(">Q", struct.pack(">d", nearest))
-    ordered = bits ^ (0xFFFF_FFFF_FFFF_FFFF if bits >> 63 else 1 << 63)
-    residual = value - int(nearest) if isinstance(value, int) else 0
+    ordered, residual = number_parts(value, float)
     key = (ordered << RESIDUAL_BITS) | (residual + (1 << (RESIDUAL_BITS - 1)))
     return key >> LOW_BITS, key & ((1 << LOW_BITS) - 1)
 

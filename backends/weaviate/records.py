@@ -19,9 +19,7 @@ the digits 0 to 3, which also makes order a matter of prefixes: see `backends.we
 from __future__ import annotations
 
 import json
-import math
 import re
-import struct
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import Any
@@ -36,6 +34,7 @@ from backends.base import Hit, Record, Scalar
 from backends.checks import plain_metadata
 from backends.errors import Corrupt
 from backends.filters import MetadataValue, check_string, kind_of
+from backends.kit.number_keys import double_below, number_parts
 from backends.text import searched_text, tokenize
 
 STORED = ("record_id", "modality", "text", "uri", "metadata")
@@ -78,23 +77,12 @@ def spell(data: bytes) -> str:
 def number_digits(value: float) -> str:
     """Digits that order as 64-bit integers and doubles do: a prefix of another's comes first.
 
-    32 digits for the bits of the greatest double not above the value, made to order as unsigned, five
-    for what is missing to an integer beyond 2^53; without zeros at the end.
+    32 digits for the bits of the greatest double not above the value, five for what is missing to an integer
+    beyond 2^53; without zeros at the end.
     """
-    below = double_below(value)
-    (bits,) = struct.unpack(">Q", struct.pack(">d", below + 0.0))
-    ordered = bits ^ (0xFFFF_FFFF_FFFF_FFFF if bits >> 63 else 1 << 63)
-    missing = value - int(below) if isinstance(value, int) else 0
+    ordered, missing = number_parts(value)
     tail = "".join(str(missing >> shift & 3) for shift in (8, 6, 4, 2, 0)) if missing else ""
     return (spell(ordered.to_bytes(8, "big")) + tail).rstrip("0")
-
-
-def double_below(value: float) -> float:
-    """The greatest double not above `value`, which differs from it for some integers beyond 2^53."""
-    nearest = float(value)
-    if isinstance(value, int) and int(nearest) > value:
-        return math.nextafter(nearest, -math.inf)
-    return nearest
 
 
 def spelled_string(value: str) -> str:

@@ -1,0 +1,60 @@
+"""What engines share, by itself; the conformance suite tests it inside each engine."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends.kit.number_keys import double_below, number_parts, ordered_bits
+
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+NEAR_POWERS = st.builds(
+    lambda e, d, sign: sign * (2**e + d), st.integers(52, 62), st.integers(-3, 3), st.just(1) | st.just(-1)
+)
+NUMBERS = st.integers(-(2**63), 2**63 - 1) | FLOATS | NEAR_POWERS
+
+
+class TestNumbers:
+    @given(NUMBERS, NUMBERS)
+    def test_parts_compare_as_the_numbers_do(self, left: float, right: float) -> None:
+        for double_of in (double_below, float):
+            a, b = number_parts(left, double_of), number_parts(right, double_of)
+            assert (a < b) == (left < right)
+            assert (a == b) == (left == right)
+
+    @given(st.integers(2**53, 2**63 - 1), st.sampled_from((1, -1)))
+    def test_what_doubles_lack_is_small_and_adds_up(self, value: int, sign: int) -> None:
+        value *= sign
+        bits, left_over = number_parts(value)
+        assert 0 <= left_over < 1024
+        assert bits == ordered_bits(double_below(value))
+        assert int(double_below(value)) + left_over == value
+        assert -512 <= number_parts(value, float)[1] <= 512
+
+    @given(FLOATS)
+    def test_bits_are_those_of_the_double(self, value: float) -> None:
+        bits = ordered_bits(value)
+        assert 0 <= bits < 2**64
+        raw = bits ^ (2**63 if bits >> 63 else 2**64 - 1)
+        assert struct.unpack(">d", raw.to_bytes(8, "big")) == (value,)
+
+    @pytest.mark.parametrize(
+        ("value", "below", "nearest"),
+        [
+            (0, (1 << 63, 0), (1 << 63, 0)),
+            (-0.0, (1 << 63, 0), (1 << 63, 0)),
+            (1, (0xBFF0_0000_0000_0000, 0), (0xBFF0_0000_0000_0000, 0)),
+            (-1.5, (0x4007_FFFF_FFFF_FFFF, 0), (0x4007_FFFF_FFFF_FFFF, 0)),
+            (2**53 + 1, (0xC340_0000_0000_0000, 1), (0xC340_0000_0000_0000, 1)),
+            (2**63 - 1, (0xC3DF_FFFF_FFFF_FFFF, 1023), (0xC3E0_0000_0000_0000, -1)),
+            (-(2**63) + 1, (0x3C1F_FFFF_FFFF_FFFF, 1), (0x3C1F_FFFF_FFFF_FFFF, 1)),
+        ],
+    )
+    def test_what_is_stored_stays_what_it_is(
+        self, value: float, below: tuple[int, int], nearest: tuple[int, int]
+    ) -> None:
+        assert number_parts(value) == below
+        assert number_parts(value, float) == nearest
