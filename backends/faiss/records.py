@@ -285,11 +285,6 @@ def remove_rows(connection: sqlite3.Connection, rows: Sequence[int]) -> None:
         connection.executemany("DELETE FROM items WHERE row = ?", [(row[0],) for row in found])
 
 
-def storable(ids: Iterable[str]) -> list[str]:
-    """The ids that a record could have: SQLite cannot even be asked for a lone surrogate."""
-    return [i for i in ids if isinstance(i, str) and i.encode("utf-8", "ignore").decode("utf-8") == i]
-
-
 def rows_of_ids(connection: sqlite3.Connection, ids: Iterable[str]) -> dict[str, int]:
     """The row number of each id that is there."""
     found = _selected(connection, "SELECT id, row FROM items WHERE id", list(dict.fromkeys(ids)))

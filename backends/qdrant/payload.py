@@ -17,7 +17,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from hashlib import blake2b, sha1
+from hashlib import blake2b
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
@@ -28,6 +28,7 @@ from backends.checks import plain_metadata
 from backends.errors import Corrupt
 from backends.filters import MetadataValue, kind_of
 from backends.kit.number_keys import number_parts
+from backends.kit.record_ids import id_uuid
 from backends.text import BM25_B, BM25_K1, searched_text, tokenize
 
 DENSE, SPARSE = "vector", "words"
@@ -49,10 +50,8 @@ _decode = json.JSONDecoder().decode
 
 
 def point_id(record_id: str) -> str:
-    """The UUID of a record's point: version 5 (RFC 9562), as `uuid.uuid5` makes it but quicker."""
-    digest = sha1(NAMESPACE.bytes + record_id.encode(), usedforsecurity=False).digest()
-    text = (digest[:6] + bytes((digest[6] & 0x0F | 0x50, digest[7], digest[8] & 0x3F | 0x80)) + digest[9:16]).hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    """The UUID of a record's point."""
+    return id_uuid(NAMESPACE, record_id)
 
 
 def id_after(uuid: str) -> str | None:

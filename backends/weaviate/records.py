@@ -33,8 +33,9 @@ from weaviate.proto.v1 import base_pb2, batch_pb2, search_get_pb2
 from backends.base import Hit, Record, Scalar
 from backends.checks import plain_metadata
 from backends.errors import Corrupt
-from backends.filters import MetadataValue, check_string, kind_of
+from backends.filters import MetadataValue, kind_of
 from backends.kit.number_keys import double_below, number_parts
+from backends.kit.record_ids import id_uuid, storable_ids
 from backends.text import searched_text, tokenize
 
 STORED = ("record_id", "modality", "text", "uri", "metadata")
@@ -46,6 +47,8 @@ NUMBER_DIGITS = 32
 SAFE_INTEGER = 2**53
 
 NAMESPACE = uuid5(NAMESPACE_URL, "https://weaviate.io/sightline")
+# The cursor that stands before every object.
+BEFORE_FIRST = str(UUID(int=0))
 _OTHERS = re.compile(r"[^a-z0-9]")
 _DIGITS = ["".join(str(byte >> shift & 3) for shift in (6, 4, 2, 0)) for byte in range(256)]
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -54,19 +57,12 @@ _decode = json.JSONDecoder().decode
 
 def object_id(record_id: str) -> str:
     """The UUID of a record's object."""
-    return str(uuid5(NAMESPACE, record_id))
+    return id_uuid(NAMESPACE, record_id)
 
 
-def object_ids(ids: Iterable[str]) -> dict[str, str]:
-    """The object of each id that a record can have."""
-    found: dict[str, str] = {}
-    for record_id in ids:
-        try:
-            check_string(record_id, "id")
-        except ValueError:
-            continue
-        found[record_id] = object_id(record_id)
-    return found
+def object_ids(ids: Iterable[str]) -> list[str]:
+    """The objects of the ids that a record can have."""
+    return [object_id(record_id) for record_id in storable_ids(ids)]
 
 
 def spell(data: bytes) -> str:
@@ -234,13 +230,3 @@ def hit_of(result: search_get_pb2.SearchResult, score: float, *, exact: bool) ->
     """The hit in an object."""
     record_id, modality, text, uri, metadata = _payload(result)
     return Hit(record_id, score, modality, text, uri, metadata, exact)  # type: ignore[arg-type]
-
-
-def check_cursor(cursor: str | None, name: str) -> str:
-    """The object after which a scan goes on. Raises ValueError for what is no cursor."""
-    if cursor is None:
-        return str(UUID(int=0))
-    try:
-        return str(UUID(cursor))
-    except ValueError:
-        raise ValueError(f"{cursor!r} is no cursor of a scan of {name!r}: start without one") from None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import struct
+from uuid import NAMESPACE_DNS, UUID, uuid5
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backends.base import Record
 from backends.kit.number_keys import double_below, number_parts, ordered_bits
+from backends.kit.record_ids import check_uuid_cursor, id_uuid, storable_ids
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 NEAR_POWERS = st.builds(
@@ -58,3 +61,33 @@ class TestNumbers:
     ) -> None:
         assert number_parts(value) == below
         assert number_parts(value, float) == nearest
+
+
+class TestRecordIds:
+    @given(st.text(st.characters(), max_size=40) | st.text("aé日", min_size=160, max_size=520))
+    def test_storable_are_the_ids_that_records_have(self, text: str) -> None:
+        try:
+            Record(text, None)
+        except ValueError:
+            assert storable_ids([text]) == []
+        else:
+            assert storable_ids([text]) == [text]
+
+    def test_each_id_once_in_order_without_those_that_no_record_has(self) -> None:
+        wide = "é" * 256
+        given_ids = ["b", "", "a", "a\0b", "b", "\ud800", wide, wide + "x", " "]
+        assert storable_ids(iter(given_ids)) == ["b", "a", wide, " "]
+
+    @given(st.text(min_size=1), st.uuids())
+    def test_uuids_are_version_5(self, record_id: str, namespace: UUID) -> None:
+        assert id_uuid(namespace, record_id) == str(uuid5(namespace, record_id))
+
+    def test_what_is_stored_stays_what_it_is(self) -> None:
+        assert id_uuid(NAMESPACE_DNS, "python.org") == "886313e1-3b8a-5372-9b90-0c9aee199e5d"
+
+    def test_cursors_are_uuids_in_any_form(self) -> None:
+        found = str(UUID(int=7))
+        assert check_uuid_cursor(found, "c") == check_uuid_cursor(found.replace("-", "").upper(), "c") == found
+        for cursor in ("", "7", found + "0"):
+            with pytest.raises(ValueError, match="is no cursor of a scan of 'c': start without one"):
+                check_uuid_cursor(cursor, "c")
