@@ -24,6 +24,7 @@ from backends.base import (
 )
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection
 from backends.kit.record_ids import storable_ids
+from backends.kit.scores import best_first
 from backends.milvus.collections import CollectionHandle, Collections
 from backends.milvus.connection import CALL_S, Connection, LiteServer, TooLarge
 from backends.milvus.filters import NOTHING, Dialect, all_of, expression, id_in, quote
@@ -319,8 +320,7 @@ class MilvusBackend(Backend):
             ),
         )
         # Lite gives the score with a minus before it.
-        hits = [hit_of(hit["id"], hit["entity"], abs(hit["distance"]), True) for hit in found]
-        return sorted(hits, key=lambda hit: (-hit.score, hit.id))
+        return best_first(hit_of(hit["id"], hit["entity"], abs(hit["distance"]), True) for hit in found)
 
     # Upkeep
 

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from backends.base import Backend, CollectionSpec, Hit, Page, Record, Where, prepare_queries, prepare_records
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection
 from backends.kit.record_ids import check_uuid_cursor, storable_ids
+from backends.kit.scores import best_first
 from backends.qdrant.engine import DEFAULT_EF, Engine, Floats, Found, H, Plan, Point, Row
 from backends.qdrant.filters import Translator
 from backends.qdrant.payload import (
@@ -283,5 +284,4 @@ def _hits(found: list[Found], k: int, metric: str, *, exact: bool) -> list[Hit]:
                 exact,
             )
         )
-    hits.sort(key=lambda hit: (-hit.score, hit.id))
-    return hits[:k]
+    return best_first(hits, k)

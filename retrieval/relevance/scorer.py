@@ -46,6 +46,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import MODALITIES, Backend, Hit, Modality, Where, matches
+from backends.kit.scores import best_first
 from retrieval.encoders.base import Encoder
 from retrieval.relevance.background import background_texts, background_vectors
 from retrieval.relevance.captions import CONSULTED, describes, image_of, nearest
@@ -306,7 +307,7 @@ class RelevanceScorer:
                 # Rounding must not lift it above what the engine ranked before it.
                 score = min(as_score(similarity, metric), ranked[-1].score)
                 hits.append(Hit(record.id, score, "image", record.text, record.uri, record.metadata, ranked[-1].exact))
-        return self.judge(sorted(hits, key=lambda hit: (-hit.score, hit.id)), min_relevance)
+        return self.judge(best_first(hits), min_relevance)
 
     def _alone(self, scores: Sequence[float], modality: Modality) -> NDArray[np.float64] | None:
         """Relevance within one modality."""

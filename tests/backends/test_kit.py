@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import struct
+from random import Random
 from uuid import NAMESPACE_DNS, UUID, uuid5
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.base import Record
+from backends.base import Hit, Record
 from backends.kit.number_keys import double_below, number_parts, ordered_bits
 from backends.kit.record_ids import check_uuid_cursor, id_uuid, storable_ids
+from backends.kit.scores import best_first, best_rows
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 NEAR_POWERS = st.builds(
@@ -91,3 +94,27 @@ class TestRecordIds:
         for cursor in ("", "7", found + "0"):
             with pytest.raises(ValueError, match="is no cursor of a scan of 'c': start without one"):
                 check_uuid_cursor(cursor, "c")
+
+
+# Few values, so that there are ties.
+SCORES = st.lists(st.sampled_from((-1.0, -0.5, -0.0, 0.0, 0.25, 0.5, 1e300)), max_size=40)
+
+
+class TestOrder:
+    @given(SCORES, st.integers(1, 45), st.randoms())
+    def test_hits_stand_best_first_and_ties_by_id(self, scores: list[float], k: int, random: Random) -> None:
+        hits = [Hit(f"r{i:02}", score, "image", None, None, {}, True) for i, score in enumerate(scores)]
+        shuffled = random.sample(hits, len(hits))
+        # The rows are in the order of their ids, which a stable sort by score alone keeps.
+        ordered = sorted(hits, key=lambda hit: hit.score, reverse=True)
+        assert best_first(shuffled) == ordered
+        assert best_first(iter(shuffled), k) == ordered[:k]
+
+    @given(SCORES, st.integers(1, 45), st.sampled_from((np.float32, np.float64)))
+    def test_rows_are_the_best_and_all_that_tie_with_the_last(
+        self, scores: list[float], k: int, dtype: type[np.floating]
+    ) -> None:
+        array = np.minimum(scores, 1.0).astype(dtype)
+        ordered = sorted(range(len(scores)), key=lambda row: -array[row])
+        last = array[ordered[min(k, len(ordered)) - 1]] if ordered else 0.0
+        assert best_rows(array, k).tolist() == [row for row in ordered if array[row] >= last]
