@@ -13,7 +13,6 @@ Vectors are ``vector`` (dense) and ``tokenize`` (sparse, the term-frequency part
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -23,10 +22,11 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 import numpy as np
 
-from backends.base import Record, Scalar
+from backends.base import Hit, Record, Scalar
 from backends.checks import plain_metadata
 from backends.errors import Corrupt
 from backends.filters import MetadataValue, kind_of
+from backends.kit.json_text import decode_metadata, encode
 from backends.kit.number_keys import number_parts
 from backends.kit.record_ids import id_uuid
 from backends.text import BM25_B, BM25_K1, searched_text, tokenize
@@ -44,9 +44,6 @@ LOW_BITS = 28
 # that depends on a text's length as it was when the text was stored, so this has to be a constant: it
 # lies between captions (about 10) and passages (100 to 200).
 AVERAGE_WORDS = 64
-
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-_decode = json.JSONDecoder().decode
 
 
 def point_id(record_id: str) -> str:
@@ -138,16 +135,28 @@ def payload_of(record: Record) -> dict[str, Any]:
     metadata = plain_metadata(record.metadata) if record.metadata else {}
     payload[TOKENS] = tokens(record.modality, metadata)
     if metadata:
-        payload["metadata"] = _encode(metadata)
+        payload["metadata"] = encode(metadata)
         if order := _order(metadata):
             payload[ORDER] = order
     return payload
 
 
 def metadata_of(payload: Mapping[str, Any]) -> dict[str, MetadataValue]:
-    """The metadata in a payload, JSON or read already."""
-    found = payload.get("metadata")
-    return _decode(found) if isinstance(found, str) else found or {}
+    """The metadata in a payload, JSON or read already. Raises `Corrupt` when it is none of ours."""
+    found = payload.get("metadata") or {}
+    try:
+        if isinstance(found, str):
+            found = decode_metadata(found)
+        if not isinstance(found, dict):
+            raise ValueError("its metadata are not an object")
+    except ValueError as error:
+        raise not_ours(error) from error
+    return found
+
+
+def not_ours(error: Exception) -> Corrupt:
+    """What to raise where a payload cannot be read."""
+    return Corrupt(f"a point's payload is not one that Sightline wrote: {error}")
 
 
 def record_of(payload: Mapping[str, Any], vector: Any = None) -> Record:
@@ -162,7 +171,16 @@ def record_of(payload: Mapping[str, Any], vector: Any = None) -> Record:
             metadata_of(payload),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise Corrupt(f"a point's payload is not one that Sightline wrote: {error}") from error
+        raise not_ours(error) from error
+
+
+def hit_of(payload: Mapping[str, Any], score: float, *, exact: bool) -> Hit:
+    """The hit in a payload. Raises `Corrupt` when it is none of ours."""
+    metadata = metadata_of(payload)
+    try:
+        return Hit(payload["id"], score, payload["modality"], payload.get("text"), payload.get("uri"), metadata, exact)
+    except KeyError as error:
+        raise not_ours(error) from error
 
 
 def words_of(payload: Mapping[str, Any]) -> list[str]:

@@ -18,6 +18,7 @@ from backends.kit.scores import best_first
 from backends.qdrant.engine import DEFAULT_EF, Engine, Floats, Found, H, Plan, Point, Row
 from backends.qdrant.filters import Translator
 from backends.qdrant.payload import (
+    hit_of,
     id_after,
     metadata_of,
     payload_of,
@@ -273,15 +274,5 @@ def _hits(found: list[Found], k: int, metric: str, *, exact: bool) -> list[Hit]:
             score = min(1.0, max(-1.0, score))
         elif metric == "l2":
             score = 0.0 - score
-        hits.append(
-            Hit(
-                payload["id"],
-                score,
-                payload["modality"],
-                payload.get("text"),
-                payload.get("uri"),
-                metadata_of(payload),
-                exact,
-            )
-        )
+        hits.append(hit_of(payload, score, exact=exact))
     return best_first(hits, k)

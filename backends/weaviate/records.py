@@ -18,7 +18,6 @@ the digits 0 to 3, which also makes order a matter of prefixes: see `backends.we
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
@@ -34,6 +33,7 @@ from backends.base import Hit, Record, Scalar
 from backends.checks import plain_metadata
 from backends.errors import Corrupt
 from backends.filters import MetadataValue, kind_of
+from backends.kit.json_text import decode_metadata, encode
 from backends.kit.number_keys import double_below, number_parts
 from backends.kit.record_ids import id_uuid, storable_ids
 from backends.text import searched_text, tokenize
@@ -51,8 +51,6 @@ NAMESPACE = uuid5(NAMESPACE_URL, "https://weaviate.io/sightline")
 BEFORE_FIRST = str(UUID(int=0))
 _OTHERS = re.compile(r"[^a-z0-9]")
 _DIGITS = ["".join(str(byte >> shift & 3) for shift in (6, 4, 2, 0)) for byte in range(256)]
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-_decode = json.JSONDecoder().decode
 
 
 def object_id(record_id: str) -> str:
@@ -160,7 +158,7 @@ def object_of(
     if record.uri is not None:
         fields["uri"] = Value(string_value=record.uri)
     if metadata:
-        fields["metadata"] = Value(string_value=_encode(metadata))
+        fields["metadata"] = Value(string_value=encode(metadata))
         for field, value in metadata.items():
             if field in numbers and _is_number(value):
                 fields[numbers[field]] = Value(number_value=double_below(value))
@@ -207,7 +205,7 @@ def _payload(result: search_get_pb2.SearchResult) -> tuple[str, str, str | None,
         record_id, modality, text, uri, metadata = texts
         if not record_id or modality not in ("image", "text"):
             raise ValueError("it has no id and modality")
-        return record_id, modality, text, uri, _decode(metadata) if metadata else {}
+        return record_id, modality, text, uri, decode_metadata(metadata) if metadata else {}
     except ValueError as error:
         raise Corrupt(f"object {result.metadata.id} is not one that Sightline wrote: {error}") from None
 

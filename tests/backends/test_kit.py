@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from random import Random
 from uuid import NAMESPACE_DNS, UUID, uuid5
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.base import Hit, Record
+from backends.kit.json_text import decode, decode_metadata, encode
 from backends.kit.number_keys import double_below, number_parts, ordered_bits
 from backends.kit.record_ids import check_uuid_cursor, id_uuid, storable_ids
 from backends.kit.scores import best_first, best_rows
@@ -118,3 +120,35 @@ class TestOrder:
         ordered = sorted(range(len(scores)), key=lambda row: -array[row])
         last = array[ordered[min(k, len(ordered)) - 1]] if ordered else 0.0
         assert best_rows(array, k).tolist() == [row for row in ordered if array[row] >= last]
+
+
+TEXTS = st.text(max_size=20)
+METADATA = st.dictionaries(TEXTS, TEXTS | NUMBERS | st.booleans() | st.lists(TEXTS, max_size=4), max_size=6)
+
+
+class TestJson:
+    @given(METADATA)
+    def test_metadata_come_back_with_type_digits_and_order(self, metadata: dict[str, object]) -> None:
+        found = decode_metadata(encode(metadata))
+        assert repr(found) == repr(metadata)
+        assert decode_metadata("7" + encode(metadata), 1) == metadata
+        assert json.loads(encode(metadata)) == metadata
+
+    def test_what_is_stored_stays_what_it_is(self) -> None:
+        metadata = {"b": True, "a": ["é", "\U0001f600"], "n": -(2**63), "x": 1e300, "z": -0.0, "s": '"\\\n\x7f'}
+        text = '{"b":true,"a":["é","\U0001f600"],"n":-9223372036854775808,"x":1e+300,"z":-0.0,"s":"\\"\\\\\\n\x7f"}'
+        assert encode(metadata) == text
+        # What other writers of JSON make is read as well.
+        assert decode(json.dumps(metadata, indent=1)) == metadata
+
+    @pytest.mark.parametrize("text", ["", "x", "{", '{"a":1', "{} ", " {}", "{}{}", '{"a":}', "\ufeff{}"])
+    def test_what_is_not_one_json_value_is_refused(self, text: str) -> None:
+        for start, whole in ((0, text), (1, "1" + text)):
+            with pytest.raises(ValueError, match=r"JSON|Expecting|expecting"):
+                decode(whole, start)
+
+    @pytest.mark.parametrize("text", ["[1]", "1", "null", '"a"'])
+    def test_metadata_are_an_object(self, text: str) -> None:
+        decode(text)
+        with pytest.raises(ValueError, match="not a JSON object"):
+            decode_metadata(text)
