@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from backends.base import (
     Backend,
@@ -30,6 +30,7 @@ from backends.base import (
 )
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection, plain_metadata
 from backends.filters import check_where
+from backends.kit.scores import best_first, best_rows
 from backends.text import BM25_B, BM25_K1, searched_text, tokenize
 
 
@@ -141,8 +142,8 @@ class ExactBackend(Backend):
         stored = np.stack([record.vector for record in found if record.vector is not None])
         results = []
         for scores in similarity(queries, stored, spec.metric):
-            best = sorted(_at_least_kth(scores, k), key=lambda row: (-scores[row], found[row].id))[:k]
-            results.append([as_hit(found[row], float(scores[row])) for row in best])
+            hits = (as_hit(found[row], float(scores[row])) for row in best_rows(scores, k).tolist())
+            results.append(best_first(hits, k))
         return results
 
     def search_text(self, name: str, query: str, k: int, *, where: Where | None = None) -> list[Hit]:
@@ -168,7 +169,7 @@ class ExactBackend(Backend):
                 for word in wanted
             )
             hits.append(as_hit(record, score))
-        return sorted(hits, key=lambda hit: (-hit.score, hit.id))[:k]
+        return best_first(hits, k)
 
     def scan(
         self, name: str, *, with_vectors: bool = True, cursor: str | None = None, batch: int = 1000
@@ -191,14 +192,6 @@ class ExactBackend(Backend):
         with self._lock:
             self._closed = True
             self._collections.clear()
-
-
-def _at_least_kth(scores: NDArray[np.float64], k: int) -> list[int]:
-    """Rows whose score is the k-th best or better: k of them, and all that tie with the last."""
-    if k >= len(scores):
-        return list(range(len(scores)))
-    kth = np.partition(scores, len(scores) - k)[len(scores) - k]
-    return np.flatnonzero(scores >= kth).tolist()
 
 
 def _copy(record: Record, with_vector: bool) -> Record:

@@ -30,11 +30,11 @@ from backends.faiss.records import (
     items_by_id,
     remove_rows,
     rows_of_ids,
-    storable,
     translate_errors,
 )
 from backends.faiss.search import find_text, known_selection, nearest_positions, read_hits
 from backends.faiss.snapshot import Floats, Snapshot, read_snapshot
+from backends.kit.record_ids import storable_ids
 
 COMPACT_SHARE = 0.2
 COPY_BYTES = 1 << 26
@@ -112,7 +112,7 @@ class CollectionHandle:
 
     def get(self, ids: Sequence[str], with_vectors: bool) -> list[Record]:
         with self.reading() as (connection, snapshot):
-            items = items_by_id(connection, storable(ids))
+            items = items_by_id(connection, storable_ids(ids))
             return self._records(snapshot, [items[i] for i in ids if i in items], with_vectors)
 
     def _records(self, snapshot: Snapshot, rows: Sequence[Row], with_vectors: bool) -> list[Record]:
@@ -212,7 +212,7 @@ class CollectionHandle:
     def delete(self, ids: Sequence[str] | None, where: Where | None) -> int:
         with self._write() as (connection, snapshot):
             if ids is not None:
-                rows = sorted(rows_of_ids(connection, storable(ids)).values())
+                rows = sorted(rows_of_ids(connection, storable_ids(ids)).values())
             else:
                 selection = snapshot.selection(connection, where)
                 rows = snapshot.rows[slice(None) if selection is None else selection.positions].tolist()

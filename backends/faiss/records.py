@@ -8,7 +8,6 @@ over the words that `backends.text` says an item has.
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import threading
@@ -23,6 +22,7 @@ from backends.base import CollectionSpec, Modality, Record
 from backends.checks import plain_metadata
 from backends.errors import BackendError, Corrupt, Unavailable
 from backends.filters import MetadataValue, kind_of
+from backends.kit.json_text import decode_metadata, encode
 from backends.kit.sqlite_errors import is_refusal
 from backends.text import searched_text, tokenize
 
@@ -57,9 +57,6 @@ CREATE VIRTUAL TABLE words USING fts5(
     text, content = '', tokenize = "unicode61 remove_diacritics 2 tokenchars '_'"
 );
 """
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-# The C scanner itself: what it is given was written by `_encode`, and `decode` around it takes as long again.
-_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 
 Row = tuple[int, str, Modality, str | None, str | None, str]
 Entry = tuple[str, str, str | int | float, int]
@@ -260,7 +257,7 @@ def insert_records(connection: sqlite3.Connection, first_row: int, records: Sequ
     texts: list[tuple[int, str]] = []
     for row, record in enumerate(records, first_row):
         metadata = plain_metadata(record.metadata)
-        items.append((row, record.id, record.modality, record.text, record.uri, _encode(metadata)))
+        items.append((row, record.id, record.modality, record.text, record.uri, encode(metadata)))
         entries.extend(field_entries(row, record.modality, metadata))
         if searched := " ".join(tokenize(searched_text(record.text, record.uri))):
             texts.append((row, searched))
@@ -283,11 +280,6 @@ def remove_rows(connection: sqlite3.Connection, rows: Sequence[int]) -> None:
         connection.executemany("DELETE FROM fields WHERE key = ? AND kind = ? AND value = ? AND row = ?", entries)
         connection.executemany("INSERT INTO words (words, rowid, text) VALUES ('delete', ?, ?)", texts)
         connection.executemany("DELETE FROM items WHERE row = ?", [(row[0],) for row in found])
-
-
-def storable(ids: Iterable[str]) -> list[str]:
-    """The ids that a record could have: SQLite cannot even be asked for a lone surrogate."""
-    return [i for i in ids if isinstance(i, str) and i.encode("utf-8", "ignore").decode("utf-8") == i]
 
 
 def rows_of_ids(connection: sqlite3.Connection, ids: Iterable[str]) -> dict[str, int]:
@@ -337,9 +329,9 @@ def marks(count: int) -> str:
 def metadata_of(text: str) -> dict[str, MetadataValue]:
     """Metadata as stored in `items.metadata`."""
     try:
-        return _scan(text, 0)[0]  # type: ignore[no-any-return]
-    except (ValueError, StopIteration):
-        raise sqlite3.DatabaseError(f"the metadata of a row is not JSON: {text[:80]!r}") from None
+        return decode_metadata(text)
+    except ValueError as error:
+        raise sqlite3.DatabaseError(f"the metadata of a row cannot be read: {error}") from None
 
 
 def as_record(row: Row, vector: Any = None) -> Record:

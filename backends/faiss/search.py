@@ -19,6 +19,7 @@ from backends.base import Hit, Where
 from backends.faiss.index import LoadedIndex
 from backends.faiss.records import ids_of_rows, items_by_row, metadata_of
 from backends.faiss.snapshot import Floats, Integers, Selection, Snapshot, exact_scores, scan_scores, within_reach
+from backends.kit.scores import best_first, best_rows
 from backends.text import tokenize
 
 # Scores of a scan held at once, so that many queries over many rows stay in memory.
@@ -89,9 +90,7 @@ def _scan(snapshot: Snapshot, queries: Floats, k: int, selection: Selection | No
 def _best(snapshot: Snapshot, query: Floats, k: int, candidates: Integers, *, exact: bool) -> Found:
     """The best k of the candidates and all that tie with the k-th, by exact score."""
     scores = exact_scores(query, snapshot.vectors, candidates, snapshot.spec.metric)
-    order = np.argsort(-scores, kind="stable")
-    if len(order) > k:
-        order = order[: np.searchsorted(-scores[order], -scores[order[k - 1]], side="right")]
+    order = best_rows(scores, k)
     return Found(candidates[order], scores[order], exact)
 
 
@@ -146,13 +145,8 @@ def read_hits(
             if bounded and not -1.0 <= score <= 1.0:
                 score = 1.0 if score > 0 else -1.0
             hits.append(Hit(item[1], score, item[2], item[3], item[4], metadata_of(item[5]), exact=one.exact))
-        hits.sort(key=_rank)
-        results.append(hits)
+        results.append(best_first(hits))
     return results
-
-
-def _rank(hit: Hit) -> tuple[float, str]:
-    return -hit.score, hit.id
 
 
 def _break_tie(connection: sqlite3.Connection, snapshot: Snapshot, found: Found, k: int) -> bool:
@@ -189,9 +183,7 @@ def find_text(
     if selection is not None:
         passing = selection.mask[positions]
         positions, scores = positions[passing], scores[passing]
-    order = np.argsort(-scores, kind="stable")
-    if len(order) > k:
-        order = order[: np.searchsorted(-scores[order], -scores[order[k - 1]], side="right")]
+    order = best_rows(scores, k)
     return Found(positions[order], scores[order], exact=True)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -24,7 +23,8 @@ from backends.base import (
     prepare_records,
 )
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection
-from backends.filters import check_string
+from backends.kit.record_ids import storable_ids
+from backends.kit.scores import best_first
 from backends.milvus.collections import CollectionHandle, Collections
 from backends.milvus.connection import CALL_S, Connection, LiteServer, TooLarge
 from backends.milvus.filters import NOTHING, Dialect, all_of, expression, id_in, quote
@@ -165,7 +165,7 @@ class MilvusBackend(Backend):
     def get(self, name: str, ids: Sequence[str], *, with_vectors: bool = False) -> list[Record]:
         ids = check_ids(ids)
         opened = self._collections.find(name)
-        wanted = _usable(ids)
+        wanted = storable_ids(ids)
         fields = ["id", *STORED, "vector"] if with_vectors else ["id", *STORED]
         found = {row["id"]: record_of(row) for row in self.rows(opened, wanted, fields)}
         return [found[i] for i in ids if i in found]
@@ -175,7 +175,7 @@ class MilvusBackend(Backend):
         opened = self._collections.find(name)
         with opened.lock:
             if ids is not None:
-                doomed = [row["id"] for row in self.rows(opened, _usable(ids), ["id"])]
+                doomed = [row["id"] for row in self.rows(opened, storable_ids(ids), ["id"])]
             else:
                 selection = self._expression(opened, where)
                 doomed = [row["id"] for page in self.pages(opened, selection, ["id"]) for row in page]
@@ -327,8 +327,7 @@ class MilvusBackend(Backend):
             ),
         )
         # Lite gives the score with a minus before it.
-        hits = [hit_of(hit["id"], hit["entity"], abs(hit["distance"]), exact=True) for hit in found]
-        return sorted(hits, key=lambda hit: (-hit.score, hit.id))
+        return best_first(hit_of(hit["id"], hit["entity"], abs(hit["distance"]), exact=True) for hit in found)
 
     # Upkeep
 
@@ -383,14 +382,3 @@ class MilvusLiteBackend(MilvusBackend):
 
 def _remove(stored: str, selection: str, client: MilvusClient) -> None:
     client.delete(stored, filter=selection)
-
-
-def _usable(ids: Sequence[str]) -> list[str]:
-    """The ids that can name a record, each once."""
-    found = []
-    for record_id in dict.fromkeys(ids):
-        with contextlib.suppress(ValueError):
-            check_string(record_id, "id", limit_bytes=512)
-            if record_id:
-                found.append(record_id)
-    return found

@@ -17,8 +17,6 @@ Every atom is true or false, never unknown, so `Not` is ``not``.
 
 from __future__ import annotations
 
-import math
-import struct
 from binascii import b2a_base64
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +26,7 @@ from typing import Any
 from backends.errors import Unsupported
 from backends.filters import ORDERINGS, And, Compare, Not, Or, Scalar, Where, kind_of
 from backends.fold import folded
+from backends.kit.number_keys import number_parts
 
 SYMBOLS = {"eq": "==", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 # 64 characters in the order of their code points, none of which JSON or Milvus escapes.
@@ -66,15 +65,10 @@ def id_in(ids: Sequence[str]) -> str:
 def number_key(value: float) -> str:
     """A string that sorts, by code point, as 64-bit integers and doubles do by value; equal for equal ones.
 
-    The bits of the largest double that is not above `value`, made to sort as an unsigned integer, in 11
-    digits of six bits without trailing zeros; then, for an integer beyond 2^53 only, what is left over.
+    Its `number_parts`: the bits in 11 digits of six bits without trailing zeros; then, for an integer beyond 2^53
+    only, what is left over.
     """
-    base = float(value) + 0.0
-    if isinstance(value, int) and int(base) > value:
-        base = math.nextafter(base, -math.inf)
-    left_over = value - int(base) if isinstance(value, int) else 0
-    (bits,) = struct.unpack(">Q", struct.pack(">d", base))
-    ordered = bits ^ (0xFFFF_FFFF_FFFF_FFFF if bits >> 63 else 1 << 63)
+    ordered, left_over = number_parts(value)
     # Base 64 cuts eight bytes into eleven digits of six bits; only its alphabet is in another order.
     key = b2a_base64(ordered.to_bytes(8, "big")).translate(_IN_ORDER)[:KEY_DIGITS].decode("ascii")
     if left_over:

@@ -7,7 +7,6 @@ since 2.3 has no nulls; then the metadata as JSON, as it was given.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -18,6 +17,7 @@ from backends.base import CollectionSpec, Hit, Record
 from backends.checks import plain_metadata
 from backends.errors import Corrupt, Unsupported
 from backends.filters import MetadataValue
+from backends.kit.json_text import decode_metadata, encode
 from backends.milvus.filters import Dialect
 from backends.text import searched_text, tokenize
 
@@ -27,10 +27,6 @@ MAX_DYNAMIC_BYTES = 65_536
 MAX_VARCHAR_BYTES = 65_535
 BATCH_ROWS, BATCH_BYTES = 5_000, 20 << 20
 STORED = ["modality", "text", "uri", "payload"]
-
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-# The scanner alone: what stands around the value is known.
-_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 
 
 def stored_name(name: str) -> str:
@@ -68,7 +64,7 @@ def row_of(record: Record, vector: Any, dialect: Dialect, keyword: bool) -> dict
     """The row of a record. Raises `Unsupported` where its metadata is more than Milvus filters."""
     metadata = plain_metadata(record.metadata) if record.metadata else {}
     missing = (record.text is None) + 2 * (record.uri is None)
-    payload = f"{missing}{_encode(metadata)}" if metadata else str(missing)
+    payload = f"{missing}{encode(metadata)}" if metadata else str(missing)
     row = {
         "id": record.id,
         "vector": vector,
@@ -82,7 +78,7 @@ def row_of(record: Record, vector: Any, dialect: Dialect, keyword: bool) -> dict
     dynamic = dialect.fields(metadata)
     # A field's key takes at most 15 bytes, and its JSON at least 8, of which the value is part.
     if len(payload) > MAX_DYNAMIC_BYTES // 6 and not dialect.lists_as_text:
-        size_bytes = len(_encode(dynamic).encode())
+        size_bytes = len(encode(dynamic).encode())
         if size_bytes > MAX_DYNAMIC_BYTES:
             raise Unsupported(
                 f"record {record.id!r}: its metadata takes {size_bytes} bytes in the form that Milvus filters, "
@@ -112,9 +108,9 @@ def _parts(row: Mapping[str, Any]) -> tuple[str | None, str | None, dict[str, Me
     try:
         payload = row["payload"]
         missing = int(payload[0])
-        metadata = _scan(payload, 1)[0] if len(payload) > 1 else {}
+        metadata = decode_metadata(payload, 1) if len(payload) > 1 else {}
         return None if missing & 1 else row["text"], None if missing & 2 else row["uri"], metadata
-    except (KeyError, IndexError, ValueError, StopIteration) as error:
+    except (KeyError, IndexError, ValueError) as error:
         raise Corrupt(f"row {row.get('id')!r} is not one that Sightline wrote: {error}") from error
 
 

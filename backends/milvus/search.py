@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import Hit, Metric
+from backends.kit.scores import best_first
 from backends.milvus.collections import CollectionHandle
 from backends.milvus.records import STORED, hit_of
 from backends.milvus.schema import DEFAULT_NLIST, Index
@@ -141,9 +142,7 @@ def _hits(ask: SearchRequest, query: Floats, found: Any, *, exact: bool) -> list
     else:
         # Milvus computes distances as |a|^2 - 2ab + |b|^2, which loses all digits for near neighbours.
         scores = scores_of(query, np.array([entity["vector"] for _, entity, _ in rows], np.float32), ask.metric)
-    hits = [hit_of(i, entity, score, exact=exact) for (i, entity, _), score in zip(rows, scores, strict=True)]
-    hits.sort(key=lambda hit: (-hit.score, hit.id))
-    return hits
+    return best_first(hit_of(i, entity, score, exact=exact) for (i, entity, _), score in zip(rows, scores, strict=True))
 
 
 def _exact(reader: Reader, ask: SearchRequest) -> list[list[Hit]]:

@@ -33,6 +33,7 @@ from backends.base import (
     prepare_records,
 )
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection
+from backends.kit.record_ids import storable_ids
 from backends.pgvector.connection import Connection, Database, parse_url
 from backends.pgvector.filters import where_sql
 from backends.pgvector.index import (
@@ -158,7 +159,7 @@ class PostgresBackend(Backend):
 
     def get(self, name: str, ids: Sequence[str], *, with_vectors: bool = False) -> list[Record]:
         ids = check_ids(ids)
-        wanted = _storable(ids)
+        wanted = storable_ids(ids)
         vector = "vector" if with_vectors else "NULL"
 
         def work(connection: Connection, collection: StoredCollection) -> dict[str, Record]:
@@ -171,7 +172,7 @@ class PostgresBackend(Backend):
 
     def delete(self, name: str, *, ids: Sequence[str] | None = None, where: Where | None = None) -> int:
         ids = check_selection(ids, where)
-        text, params = where_sql(where) if ids is None else ("id = ANY(%s)", [_storable(ids)])
+        text, params = where_sql(where) if ids is None else ("id = ANY(%s)", [storable_ids(ids)])
 
         def work(connection: Connection, collection: StoredCollection) -> int:
             return connection.execute(f"DELETE FROM {collection.table} WHERE {text}".encode(), params).rowcount  # noqa: S608
@@ -242,16 +243,3 @@ def _count(connection: Connection, collection: StoredCollection, where: Where | 
     text, params = where_sql(where)
     row = connection.execute(f"SELECT count(*) FROM {collection.table} WHERE {text}".encode(), params).fetchone()  # noqa: S608
     return int(row[0]) if row else 0
-
-
-def _storable(ids: Sequence[str]) -> list[str]:
-    """The ids that can be stored at all: PostgreSQL refuses to look for the others."""
-    return [record_id for record_id in ids if "\x00" not in record_id and _encodes(record_id)]
-
-
-def _encodes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

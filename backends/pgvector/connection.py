@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from psycopg.pq import Format
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from backends.errors import BackendError, CollectionNotFound, Denied, Unavailable, Unsupported
+from backends.kit.json_text import decode
 from backends.redaction import redact
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
@@ -31,7 +31,6 @@ _ATTEMPTS = 3
 # jit costs more than it gives on queries of milliseconds.
 _SESSION = {"jit": "off"}
 
-_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 
 # The pool logs each failed attempt to connect; callers get an error instead, once.
 logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
@@ -60,7 +59,7 @@ class _JsonbLoader(Loader):
 
     def load(self, data: Buffer) -> Any:
         # The first byte is the format's version.
-        return _scan(str(memoryview(data)[1:], "utf-8"), 0)[0]
+        return decode(str(memoryview(data)[1:], "utf-8"))
 
 
 UNREADABLE = (

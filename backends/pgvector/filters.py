@@ -8,13 +8,13 @@ Values are always bound, never formatted into the statement.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from backends.errors import Unsupported
 from backends.filters import ORDERINGS, And, Compare, MetadataValue, Not, Scalar, Where
 from backends.fold import folded
+from backends.kit.json_text import encode
 
 Params: TypeAlias = list[object]
 Clause: TypeAlias = tuple[str, Params]
@@ -37,7 +37,7 @@ def scalar_json(value: Scalar) -> str:
     """
     if isinstance(value, float) and abs(value) >= _EXPONENT_FROM:
         return f"{value:.1f}"
-    return json.dumps(value, ensure_ascii=False)
+    return encode(value)
 
 
 def metadata_json(metadata: Mapping[str, MetadataValue]) -> str:
@@ -45,9 +45,9 @@ def metadata_json(metadata: Mapping[str, MetadataValue]) -> str:
     entries = []
     for key, value in metadata.items():
         if isinstance(value, (str, int, float, bool)):
-            entries.append(f"{json.dumps(key)}:{scalar_json(value)}")
+            entries.append(f"{encode(key)}:{scalar_json(value)}")
         else:
-            entries.append(f"{json.dumps(key)}:{json.dumps(list(value), ensure_ascii=False)}")
+            entries.append(f"{encode(key)}:{encode(list(value))}")
     return "{" + ",".join(entries) + "}"
 
 
@@ -145,7 +145,7 @@ def _quoted(element: str) -> str:
 
 
 def _contains(forms: Sequence[str], field: str) -> Clause:
-    key = json.dumps(field)
+    key = encode(field)
     return _join([("metadata @> %s::jsonb", [f"{{{key}:{form}}}"]) for form in forms], " OR ", "FALSE")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from psycopg import errors
 
 from backends.base import Record
+from backends.kit.json_text import encode
 from backends.pgvector.connection import Connection
 from backends.pgvector.filters import metadata_json
 from backends.pgvector.index import StoredCollection
@@ -46,7 +46,7 @@ def _row(record: Record, vector: bytes, head: bytes) -> bytes:
             _text(record.text),
             _text(record.uri),
             _field(_JSONB_VERSION + metadata_json(record.metadata).encode()),
-            _field(_JSONB_VERSION + json.dumps(terms, ensure_ascii=False).encode()),
+            _field(_JSONB_VERSION + encode(terms).encode()),
             _field(struct.pack(">i", terms.total())),
             head,
             vector,

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import Hit, Metric, Where
+from backends.kit.scores import best_first
 from backends.pgvector.connection import Connection
 from backends.pgvector.filters import named, where_sql
 from backends.pgvector.index import StoredCollection, layout_of
@@ -210,11 +211,9 @@ def _hits(rows: Sequence[Row], query: NDArray[np.float32], metric: Metric, *, ex
         scores = (-np.sqrt(((wide - query) ** 2).sum(axis=1)) if metric == "l2" else wide @ query).tolist()
     else:
         scores = []
-    hits = [
+    return best_first(
         Hit(row[0], score, row[1], row[2], row[3], row[4], exact=exact) for row, score in zip(rows, scores, strict=True)
-    ]
-    hits.sort(key=lambda hit: (-hit.score, hit.id))
-    return hits
+    )
 
 
 def search_text(

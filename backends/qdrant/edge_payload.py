@@ -7,24 +7,20 @@ The bindings take 5 to 9 us for each string of a payload and give as much for a 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from backends.errors import Corrupt
-from backends.qdrant.payload import ORDER, STORED, TOKENS
+from backends.kit.json_text import decode, encode
+from backends.qdrant.payload import ORDER, STORED, TOKENS, not_ours
 
 RECORD = "record"
 # What a read asks the engine for.
 WANTED = [RECORD, *STORED]
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-_decode = json.JSONDecoder().decode
-
 
 def packed(payload: Mapping[str, Any]) -> dict[str, Any]:
     """A payload of `backends.qdrant.payload.payload_of` in this form."""
-    own = _encode([payload["id"], payload["modality"], payload.get("text"), payload.get("uri")])
+    own = encode([payload["id"], payload["modality"], payload.get("text"), payload.get("uri")])
     # The metadata is JSON already.
     found = {RECORD: f"{own[:-1]},{payload.get('metadata', 'null')}]", TOKENS: payload[TOKENS]}
     if ORDER in payload:
@@ -37,7 +33,7 @@ def unpacked(payload: Mapping[str, Any] | None) -> Mapping[str, Any]:
     if not payload or RECORD not in payload:
         return payload or {}
     try:
-        fields = dict(zip(STORED, _decode(payload[RECORD]), strict=True))
+        fields = dict(zip(STORED, decode(payload[RECORD]), strict=True))
     except (ValueError, TypeError) as error:
-        raise Corrupt(f"a point's payload is not one that Sightline wrote: {error}") from error
+        raise not_ours(error) from error
     return fields

@@ -13,21 +13,22 @@ Vectors are ``vector`` (dense) and ``tokenize`` (sparse, the term-frequency part
 
 from __future__ import annotations
 
-import json
-import struct
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from hashlib import blake2b, sha1
+from hashlib import blake2b
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import numpy as np
 
-from backends.base import Record, Scalar
+from backends.base import Hit, Record, Scalar
 from backends.checks import plain_metadata
 from backends.errors import Corrupt
 from backends.filters import MetadataValue, kind_of
+from backends.kit.json_text import decode_metadata, encode
+from backends.kit.number_keys import number_parts
+from backends.kit.record_ids import id_uuid
 from backends.text import BM25_B, BM25_K1, searched_text, tokenize
 
 DENSE, SPARSE = "vector", "words"
@@ -44,15 +45,10 @@ LOW_BITS = 28
 # lies between captions (about 10) and passages (100 to 200).
 AVERAGE_WORDS = 64
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-_decode = json.JSONDecoder().decode
-
 
 def point_id(record_id: str) -> str:
-    """The UUID of a record's point: version 5 (RFC 9562), as `uuid.uuid5` makes it but quicker."""
-    digest = sha1(NAMESPACE.bytes + record_id.encode(), usedforsecurity=False).digest()
-    text = (digest[:6] + bytes((digest[6] & 0x0F | 0x50, digest[7], digest[8] & 0x3F | 0x80)) + digest[9:16]).hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    """The UUID of a record's point."""
+    return id_uuid(NAMESPACE, record_id)
 
 
 def id_after(uuid: str) -> str | None:
@@ -93,13 +89,9 @@ def tokens(modality: str, metadata: Mapping[str, Any]) -> list[str]:
 def number_key(value: float) -> tuple[int, int]:
     """Two integers of at most 48 bits that compare, as a pair, as 64-bit integers and doubles do.
 
-    The bits of the nearest double, made to order as unsigned integers, and what an integer beyond
-    2^53 lacks to it (at most 512).
+    The bits of the nearest double, and what an integer beyond 2^53 lacks to it (at most 512).
     """
-    nearest = float(value) + 0.0
-    (bits,) = struct.unpack(">Q", struct.pack(">d", nearest))
-    ordered = bits ^ (0xFFFF_FFFF_FFFF_FFFF if bits >> 63 else 1 << 63)
-    residual = value - int(nearest) if isinstance(value, int) else 0
+    ordered, residual = number_parts(value, float)
     key = (ordered << RESIDUAL_BITS) | (residual + (1 << (RESIDUAL_BITS - 1)))
     return key >> LOW_BITS, key & ((1 << LOW_BITS) - 1)
 
@@ -143,16 +135,28 @@ def payload_of(record: Record) -> dict[str, Any]:
     metadata = plain_metadata(record.metadata) if record.metadata else {}
     payload[TOKENS] = tokens(record.modality, metadata)
     if metadata:
-        payload["metadata"] = _encode(metadata)
+        payload["metadata"] = encode(metadata)
         if order := _order(metadata):
             payload[ORDER] = order
     return payload
 
 
 def metadata_of(payload: Mapping[str, Any]) -> dict[str, MetadataValue]:
-    """The metadata in a payload, JSON or read already."""
-    found = payload.get("metadata")
-    return _decode(found) if isinstance(found, str) else found or {}
+    """The metadata in a payload, JSON or read already. Raises `Corrupt` when it is none of ours."""
+    found = payload.get("metadata") or {}
+    try:
+        if isinstance(found, str):
+            found = decode_metadata(found)
+        if not isinstance(found, dict):
+            raise ValueError("its metadata are not an object")
+    except ValueError as error:
+        raise not_ours(error) from error
+    return found
+
+
+def not_ours(error: Exception) -> Corrupt:
+    """What to raise where a payload cannot be read."""
+    return Corrupt(f"a point's payload is not one that Sightline wrote: {error}")
 
 
 def record_of(payload: Mapping[str, Any], vector: Any = None) -> Record:
@@ -167,7 +171,18 @@ def record_of(payload: Mapping[str, Any], vector: Any = None) -> Record:
             metadata_of(payload),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise Corrupt(f"a point's payload is not one that Sightline wrote: {error}") from error
+        raise not_ours(error) from error
+
+
+def hit_of(payload: Mapping[str, Any], score: float, *, exact: bool) -> Hit:
+    """The hit in a payload. Raises `Corrupt` when it is none of ours."""
+    metadata = metadata_of(payload)
+    try:
+        return Hit(
+            payload["id"], score, payload["modality"], payload.get("text"), payload.get("uri"), metadata, exact=exact
+        )
+    except KeyError as error:
+        raise not_ours(error) from error
 
 
 def words_of(payload: Mapping[str, Any]) -> list[str]:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Generic
-from uuid import UUID
 
 from numpy.typing import ArrayLike
 
 from backends.base import Backend, CollectionSpec, Hit, Page, Record, Where, prepare_queries, prepare_records
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection
-from backends.filters import check_string
+from backends.kit.record_ids import check_uuid_cursor, storable_ids
+from backends.kit.scores import best_first
 from backends.qdrant.driver import DEFAULT_EF, Driver, Floats, Found, H, Plan, Point, Row
 from backends.qdrant.filters import Translator
 from backends.qdrant.payload import (
+    hit_of,
     id_after,
     metadata_of,
     payload_of,
@@ -76,8 +77,7 @@ class QdrantStore(Backend, Generic[H]):
     def get(self, name: str, ids: Sequence[str], *, with_vectors: bool = False) -> list[Record]:
         ids = check_ids(ids)
         at = self._driver.find(name)
-        points = _point_ids(ids)
-        wanted = list(dict.fromkeys(points.values()))
+        wanted = [point_id(record_id) for record_id in storable_ids(ids)]
         found: dict[str, Record] = {}
         for start in range(0, len(wanted), BATCH):
             for _, payload, vector in self._driver.retrieve(
@@ -85,7 +85,7 @@ class QdrantStore(Backend, Generic[H]):
             ):
                 record = record_of(payload, vector)
                 found[record.id] = record
-        return [found[i] for i in ids if i in points and i in found]
+        return [found[i] for i in ids if i in found]
 
     def delete(self, name: str, *, ids: Sequence[str] | None = None, where: Where | None = None) -> int:
         """Delete by id or by filter; returns how many records went.
@@ -96,7 +96,7 @@ class QdrantStore(Backend, Generic[H]):
         ids = check_selection(ids, where)
         at = self._driver.find(name)
         if ids is not None:
-            return self._delete_ids(at, list(dict.fromkeys(_point_ids(ids).values())))
+            return self._delete_ids(at, [point_id(record_id) for record_id in storable_ids(ids)])
         translator = self._translator(at)
         condition = translator.filter(where) or translator.everything()
         with self._driver.writing(at):
@@ -239,10 +239,7 @@ class QdrantStore(Backend, Generic[H]):
         self, at: H, after: str | None, batch: int, condition: Any | None, *, vectors: bool
     ) -> Iterator[list[Row]]:
         if after is not None:
-            try:
-                after = str(UUID(after))
-            except ValueError:
-                raise ValueError(f"{after!r} is no cursor of a scan of {at.spec.name!r}: start without one") from None
+            after = check_uuid_cursor(after, at.spec.name)
         while True:
             start = None if after is None else id_after(after)
             if after is not None and start is None:
@@ -267,18 +264,6 @@ def _point(record: Record, vector: Floats) -> Point:
     return point_id(record.id), vector, weights or None, payload_of(record)
 
 
-def _point_ids(ids: Iterable[str]) -> dict[str, str]:
-    """The point of each id that a record can have."""
-    points: dict[str, str] = {}
-    for record_id in ids:
-        try:
-            check_string(record_id, "id")
-        except ValueError:
-            continue
-        points[record_id] = point_id(record_id)
-    return points
-
-
 def _is_whole(found: list[Found], k: int) -> bool:
     """Whether the k best of k + 1 are certain: there are no more, or the next one is worse."""
     return len(found) <= k or found[k][0] != found[k - 1][0]
@@ -291,16 +276,5 @@ def _hits(found: list[Found], k: int, metric: str, *, exact: bool) -> list[Hit]:
             score = min(1.0, max(-1.0, score))
         elif metric == "l2":
             score = 0.0 - score
-        hits.append(
-            Hit(
-                payload["id"],
-                score,
-                payload["modality"],
-                payload.get("text"),
-                payload.get("uri"),
-                metadata_of(payload),
-                exact=exact,
-            )
-        )
-    hits.sort(key=lambda hit: (-hit.score, hit.id))
-    return hits[:k]
+        hits.append(hit_of(payload, score, exact=exact))
+    return best_first(hits, k)

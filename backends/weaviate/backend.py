@@ -28,13 +28,14 @@ from backends.base import (
     prepare_records,
 )
 from backends.checks import MAX_METADATA_BYTES, check_batch, check_ids, check_index, check_search, check_selection
+from backends.kit.record_ids import check_uuid_cursor
 from backends.locks import NameLocks
 from backends.weaviate import repair as mend
 from backends.weaviate import schema
 from backends.weaviate.connection import WRITE_S, ServerRefused, WeaviateServer
 from backends.weaviate.filters import Translator, by_id, everything
 from backends.weaviate.records import (
-    check_cursor,
+    BEFORE_FIRST,
     new_stamp,
     number_properties,
     object_id,
@@ -185,15 +186,14 @@ class WeaviateBackend(Backend):
 
         def read(stored: Stored) -> list[Record]:
             found: dict[str, Record] = {}
-            wanted = list(dict.fromkeys(objects.values()))
             size = _page(stored.spec, BATCH, with_vectors)
-            for start in range(0, len(wanted), size):
-                part = wanted[start : start + size]
+            for start in range(0, len(objects), size):
+                part = objects[start : start + size]
                 request = search_request(stored, vectors=with_vectors, limit=len(part), condition=by_id(part))
                 for result in self._server.call("Search", request).results:
                     record = record_of(result, with_vector=with_vectors)
                     found[record.id] = record
-            return [found[i] for i in ids if i in objects and i in found]
+            return [found[i] for i in ids if i in found]
 
         if not objects:
             self._read(name)
@@ -218,7 +218,7 @@ class WeaviateBackend(Backend):
         self._searcher.written(name)
         if ids is None:
             return self._with(name, lambda stored: self._delete_where(stored, where))
-        objects = list(dict.fromkeys(object_ids(ids).values()))
+        objects = object_ids(ids)
         if not objects:
             self._read(name)
             return 0
@@ -292,7 +292,7 @@ class WeaviateBackend(Backend):
         self, name: str, *, with_vectors: bool = True, cursor: str | None = None, batch: int = 1000
     ) -> Iterator[Page]:
         check_batch(batch)
-        after = check_cursor(cursor, name)
+        after = BEFORE_FIRST if cursor is None else check_uuid_cursor(cursor, name)
         self._read(name)
 
         def read(stored: Stored) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 from weaviate.proto.v1 import base_pb2
 
 from backends.base import MODALITIES, Compare, Scalar, Where
+from backends.kit.number_keys import double_below
 from backends.kit.tokens import Part, TokenTranslator
 from backends.weaviate.records import (
     HAS,
@@ -23,7 +24,6 @@ from backends.weaviate.records import (
     NUMBER_DIGITS,
     SAFE_INTEGER,
     SPELLED_BYTES,
-    double_below,
     kind_token,
     modality_token,
     number_digits,

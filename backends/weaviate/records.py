@@ -18,10 +18,7 @@ the digits 0 to 3, which also makes order a matter of prefixes: see `backends.we
 
 from __future__ import annotations
 
-import json
-import math
 import re
-import struct
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import Any
@@ -35,7 +32,10 @@ from weaviate.proto.v1 import base_pb2, batch_pb2, search_get_pb2
 from backends.base import Hit, Record, Scalar
 from backends.checks import plain_metadata
 from backends.errors import Corrupt
-from backends.filters import MetadataValue, check_string, kind_of
+from backends.filters import MetadataValue, kind_of
+from backends.kit.json_text import decode_metadata, encode
+from backends.kit.number_keys import double_below, number_parts
+from backends.kit.record_ids import id_uuid, storable_ids
 from backends.text import searched_text, tokenize
 
 STORED = ("record_id", "modality", "text", "uri", "metadata")
@@ -47,27 +47,20 @@ NUMBER_DIGITS = 32
 SAFE_INTEGER = 2**53
 
 NAMESPACE = uuid5(NAMESPACE_URL, "https://weaviate.io/sightline")
+# The cursor that stands before every object.
+BEFORE_FIRST = str(UUID(int=0))
 _OTHERS = re.compile(r"[^a-z0-9]")
 _DIGITS = ["".join(str(byte >> shift & 3) for shift in (6, 4, 2, 0)) for byte in range(256)]
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-_decode = json.JSONDecoder().decode
 
 
 def object_id(record_id: str) -> str:
     """The UUID of a record's object."""
-    return str(uuid5(NAMESPACE, record_id))
+    return id_uuid(NAMESPACE, record_id)
 
 
-def object_ids(ids: Iterable[str]) -> dict[str, str]:
-    """The object of each id that a record can have."""
-    found: dict[str, str] = {}
-    for record_id in ids:
-        try:
-            check_string(record_id, "id")
-        except ValueError:
-            continue
-        found[record_id] = object_id(record_id)
-    return found
+def object_ids(ids: Iterable[str]) -> list[str]:
+    """The objects of the ids that a record can have."""
+    return [object_id(record_id) for record_id in storable_ids(ids)]
 
 
 def spell(data: bytes) -> str:
@@ -78,23 +71,12 @@ def spell(data: bytes) -> str:
 def number_digits(value: float) -> str:
     """Digits that order as 64-bit integers and doubles do: a prefix of another's comes first.
 
-    32 digits for the bits of the greatest double not above the value, made to order as unsigned, five
-    for what is missing to an integer beyond 2^53; without zeros at the end.
+    32 digits for the bits of the greatest double not above the value, five for what is missing to an integer
+    beyond 2^53; without zeros at the end.
     """
-    below = double_below(value)
-    (bits,) = struct.unpack(">Q", struct.pack(">d", below + 0.0))
-    ordered = bits ^ (0xFFFF_FFFF_FFFF_FFFF if bits >> 63 else 1 << 63)
-    missing = value - int(below) if isinstance(value, int) else 0
+    ordered, missing = number_parts(value)
     tail = "".join(str(missing >> shift & 3) for shift in (8, 6, 4, 2, 0)) if missing else ""
     return (spell(ordered.to_bytes(8, "big")) + tail).rstrip("0")
-
-
-def double_below(value: float) -> float:
-    """The greatest double not above `value`, which differs from it for some integers beyond 2^53."""
-    nearest = float(value)
-    if isinstance(value, int) and int(nearest) > value:
-        return math.nextafter(nearest, -math.inf)
-    return nearest
 
 
 def spelled_string(value: str) -> str:
@@ -176,7 +158,7 @@ def object_of(
     if record.uri is not None:
         fields["uri"] = Value(string_value=record.uri)
     if metadata:
-        fields["metadata"] = Value(string_value=_encode(metadata))
+        fields["metadata"] = Value(string_value=encode(metadata))
         for field, value in metadata.items():
             if field in numbers and _is_number(value):
                 fields[numbers[field]] = Value(number_value=double_below(value))
@@ -223,7 +205,7 @@ def _payload(result: search_get_pb2.SearchResult) -> tuple[str, str, str | None,
         record_id, modality, text, uri, metadata = texts
         if not record_id or modality not in ("image", "text"):
             raise ValueError("it has no id and modality")
-        return record_id, modality, text, uri, _decode(metadata) if metadata else {}
+        return record_id, modality, text, uri, decode_metadata(metadata) if metadata else {}
     except ValueError as error:
         raise Corrupt(f"object {result.metadata.id} is not one that Sightline wrote: {error}") from None
 
@@ -246,13 +228,3 @@ def hit_of(result: search_get_pb2.SearchResult, score: float, *, exact: bool) ->
     """The hit in an object."""
     record_id, modality, text, uri, metadata = _payload(result)
     return Hit(record_id, score, modality, text, uri, metadata, exact=exact)  # type: ignore[arg-type]
-
-
-def check_cursor(cursor: str | None, name: str) -> str:
-    """The object after which a scan goes on. Raises ValueError for what is no cursor."""
-    if cursor is None:
-        return str(UUID(int=0))
-    try:
-        return str(UUID(cursor))
-    except ValueError:
-        raise ValueError(f"{cursor!r} is no cursor of a scan of {name!r}: start without one") from None

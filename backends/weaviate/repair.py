@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator
 from typing import Any
-from uuid import UUID
 
 import numpy as np
 from weaviate.proto.v1 import batch_delete_pb2
@@ -19,7 +18,7 @@ from weaviate.proto.v1 import batch_delete_pb2
 from backends.errors import CollectionNotFound
 from backends.weaviate.connection import WeaviateServer
 from backends.weaviate.filters import by_id
-from backends.weaviate.records import STAMP, new_stamp
+from backends.weaviate.records import BEFORE_FIRST, STAMP, new_stamp
 from backends.weaviate.requests import near, search_request
 from backends.weaviate.schema import Stored
 
@@ -80,7 +79,7 @@ def _wait(server: WeaviateServer, stored: Stored) -> int:
 
 
 def _pages(server: WeaviateServer, stored: Stored) -> Iterator[set[str]]:
-    after = str(UUID(int=0))
+    after = BEFORE_FIRST
     while page := _ids_of(server, stored, limit=PAGE, after=after):
         yield page
         after = max(page)

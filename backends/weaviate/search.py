@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import Hit
+from backends.kit.scores import best_first
 from backends.text import tokenize
 from backends.weaviate import repair as mend
 from backends.weaviate.connection import WeaviateServer
@@ -151,9 +152,7 @@ class Searcher:
 
 
 def _best(found: Any, scores: list[float], k: int, *, exact: bool) -> list[Hit]:
-    hits = [hit_of(result, score, exact=exact) for result, score in zip(found, scores, strict=True)]
-    hits.sort(key=lambda hit: (-hit.score, hit.id))
-    return hits[:k]
+    return best_first((hit_of(result, score, exact=exact) for result, score in zip(found, scores, strict=True)), k)
 
 
 def _score(metric: str, distance: float) -> float:

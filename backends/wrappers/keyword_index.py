@@ -27,6 +27,7 @@ from filelock import FileLock
 from backends.base import Record
 from backends.checks import plain_metadata
 from backends.filters import Where, fields_of, matches
+from backends.kit.scores import best_first
 from backends.text import BM25_B, BM25_K1, searched_text, tokenize
 
 FORMAT = 1
@@ -308,9 +309,8 @@ def _passing(
 ) -> list[Match]:
     metadata = "metadata" if where is not None and fields_of(where) - {"modality"} else "'{}'"
     select = f"SELECT row, id, digest, modality, {metadata} FROM documents WHERE row {_LISTED}"  # noqa: S608
-    found = [
+    return best_first(
         Match(i, scores[row], digest)
         for row, i, digest, modality, fields in connection.execute(select, (json.dumps(rows),))
         if where is None or matches(where, json.loads(fields), modality)
-    ]
-    return sorted(found, key=lambda match: (-match.score, match.id))
+    )

@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from backends.base import Backend, BackendError, CollectionSpec, Hit, Record, Unavailable, Where, matches
 from backends.checks import check_search, check_selection
 from backends.filters import check_where
+from backends.kit.record_ids import storable_ids
 from backends.kit.sqlite_errors import is_refusal
 from backends.text import searched_text, tokenize
 from backends.wrappers.base import Wrapper
@@ -127,7 +128,7 @@ class KeywordSidecar(Wrapper):
         with _translate_errors(copy), copy.writer():
             if where is not None:
                 copy.catch_up(spec, self._max_age_s)
-            doomed = _storable(ids or ()) if where is None else copy.index.matching(where)
+            doomed = storable_ids(ids or ()) if where is None else copy.index.matching(where)
             copy.index.announce(doomed)
             gone = self.inner.delete(name, ids=ids, where=where)
             copy.index.replace(dict.fromkeys(doomed))
@@ -240,11 +241,6 @@ def _translate_errors(copy: _Copy) -> Iterator[None]:
 def _file_name(name: str) -> str:
     """A name for files that differs where `name` does, on disks that take no notice of case too."""
     return "".join(f"+{c.lower()}" if c.isupper() else c for c in name)
-
-
-def _storable(ids: Iterable[str]) -> list[str]:
-    """The ids that a record could have: SQLite cannot even be asked for the others."""
-    return [i for i in ids if "\0" not in i and i.encode("utf-8", "ignore").decode("utf-8") == i]
 
 
 def _get(backend: Backend, name: str, ids: Sequence[str]) -> Iterator[Record]:

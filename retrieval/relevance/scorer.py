@@ -46,6 +46,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import MODALITIES, Backend, Hit, Modality, Where, matches
+from backends.kit.scores import best_first
 from retrieval.encoders.base import Encoder
 from retrieval.relevance.background import background_texts, background_vectors
 from retrieval.relevance.captions import CONSULTED, describes, image_of, nearest
@@ -308,7 +309,7 @@ class RelevanceScorer:
                 hits.append(
                     Hit(record.id, score, "image", record.text, record.uri, record.metadata, exact=ranked[-1].exact)
                 )
-        return self.judge(sorted(hits, key=lambda hit: (-hit.score, hit.id)), min_relevance)
+        return self.judge(best_first(hits), min_relevance)
 
     def _alone(self, scores: Sequence[float], modality: Modality) -> NDArray[np.float64] | None:
         """Relevance within one modality."""

@@ -253,6 +253,8 @@ def test_damage_is_reported_with_the_file(place: Path) -> None:
         ("UPDATE state SET spec = '{}'", "description"),
         ("DELETE FROM state", "format"),
         ("UPDATE items SET metadata = 'x'", "metadata"),
+        ("UPDATE items SET metadata = '[1]'", "metadata"),
+        ("UPDATE items SET metadata = '{} x'", "metadata"),
     ):
         connection = sqlite3.connect(store, isolation_level=None)
         connection.execute(damage)

@@ -23,6 +23,7 @@ from backends.base import (
     CollectionNotFound,
     CollectionSpec,
     Compare,
+    Corrupt,
     IndexSpec,
     Not,
     Or,
@@ -36,7 +37,7 @@ from backends.errors import Denied
 from backends.milvus.backend import LITE_FLUSH_ROWS
 from backends.milvus.connection import Connection, TooLarge
 from backends.milvus.filters import Dialect, expression, number_key, quote
-from backends.milvus.records import own_name, stored_name, words_of
+from backends.milvus.records import hit_of, own_name, record_of, stored_name, words_of
 from backends.milvus.schema import FLAT, index_of
 from tests.support import milvus_server
 
@@ -132,6 +133,15 @@ def test_indexes_of_each_kind():
     for spec in (IndexSpec("hnsw", "int8"), IndexSpec("flat", "int8"), IndexSpec("hnsw", params={"m": 1})):
         with pytest.raises(Unsupported):
             index_of(spec, lite=False)
+
+
+def test_a_row_that_is_not_ours_is_corrupt():
+    row = {"id": "a", "modality": "image", "text": "", "uri": ""}
+    assert record_of({**row, "payload": '1{"n":1}'}).metadata == {"n": 1}
+    for payload in ("", "x", "0x", "0{", "0[1]", "0{} x"):
+        for read in (record_of, lambda row: hit_of("a", row, 1.0, exact=True)):
+            with pytest.raises(Corrupt, match="not one that Sightline wrote"):
+                read({**row, "payload": payload})
 
 
 # URLs and errors

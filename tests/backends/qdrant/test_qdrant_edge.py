@@ -355,3 +355,20 @@ def test_a_payload_that_is_not_ours_is_corrupt() -> None:
     for text in ("{", '["a", "image"]', "7"):
         with pytest.raises(Corrupt, match="not one that Sightline wrote"):
             unpacked({"record": text})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"metadata": "{"}, {"metadata": "[1]"}, {"id": None}, {"record": '["a","text",null,null,[1]]'}],
+)
+def test_a_point_that_is_not_ours_is_corrupt(tmp_path: Path, change: dict[str, str | None]) -> None:
+    with connect(url_of(tmp_path)) as backend:
+        backend.create(CollectionSpec("c", 8))
+        payload = payload_of(Record("a", None, "text", "some words")) | change
+        payload = {key: value for key, value in payload.items() if value is not None}
+        point = qe.Point(point_id("a"), {DENSE: [1.0] + [0.0] * 7}, payload)
+        backend._engine.find("c").shard.update(qe.UpdateOperation.upsert_points([point]))
+        with pytest.raises(Corrupt, match="not one that Sightline wrote"):
+            backend.get("c", ["a"])
+        with pytest.raises(Corrupt, match="not one that Sightline wrote"):
+            backend.search("c", np.ones((1, 8)), 1)

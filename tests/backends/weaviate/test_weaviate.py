@@ -25,10 +25,11 @@ from backends.base import (
 from backends.conformance.filters import CORNERS, VALUES
 from backends.conformance.oracle import Twin
 from backends.conformance.samples import some, vectors
+from backends.kit.number_keys import double_below
 from backends.weaviate import repair as weaviate_mend
 from backends.weaviate import schema as weaviate_schema
 from backends.weaviate.connection import KEY_VARIABLE
-from backends.weaviate.records import double_below, number_digits, number_property, spelled_string, token
+from backends.weaviate.records import number_digits, number_property, spelled_string, token
 from tests.support import weaviate_server
 
 LONG = "the same first forty-eight bytes of a long text: "
