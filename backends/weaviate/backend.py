@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
@@ -22,6 +22,7 @@ from backends.base import (
     Hit,
     Page,
     Record,
+    Unavailable,
     Unsupported,
     Where,
     prepare_queries,
@@ -42,14 +43,13 @@ from backends.weaviate.records import (
     object_of,
     record_of,
     size_bytes,
-    stamp_anew,
 )
 from backends.weaviate.requests import search_request
 from backends.weaviate.schema import Stored
 from backends.weaviate.search import MAX_K, Searcher
 
 T = TypeVar("T")
-# How often an operation begins anew, or looks again, while others drop and make its collection.
+# How often an operation begins anew, or looks again, while its server goes away or others drop and make its collection.
 ATTEMPTS, POLL_S = 10, 0.05
 BATCH, BATCH_BYTES, BATCH_WINDOW = 500, 8 << 20, 2
 # An answer may have 100 MiB; a record without its vector has at most this much: text, uri and metadata.
@@ -159,6 +159,25 @@ class WeaviateBackend(Backend):
                 self._stored[name] = stored = schema.add_numbers(self._server, stored, numbers.values())
         numbers = {field: prop for field, prop in numbers.items() if prop in stored.numbers}
 
+        self._searcher.written(name)
+        objects = [object_id(record.id) for record in kept[-BATCH_WINDOW * BATCH :]]
+        for _ in range(ATTEMPTS):
+            seen = self._server.outages
+            self._send(stored, kept, vectors, numbers)
+            mend.persist_index_log(self._server, stored, objects)
+            if self._server.outages == seen:
+                return
+            # A server that was killed meanwhile has the objects, but no longer all of the index. Sent again with
+            # another stamp, they are indexed again.
+        raise Unavailable(
+            f"Weaviate at {self._server.address} went away {ATTEMPTS} times while records were stored: see its log"
+        )
+
+    def _send(
+        self, stored: Stored, kept: list[Record], vectors: NDArray[np.float32], numbers: Mapping[str, str]
+    ) -> None:
+        """Have the server store and index these records; the log of its index may still be in its memory."""
+
         def requests() -> Iterator[batch_pb2.BatchObjectsRequest]:
             batch: list[batch_pb2.BatchObject] = []
             weight, stamp = 0, new_stamp()
@@ -171,13 +190,9 @@ class WeaviateBackend(Backend):
             if batch:
                 yield batch_pb2.BatchObjectsRequest(objects=batch)
 
-        self._searcher.written(name)
-        for reply in self._server.calls(
-            "BatchObjects", requests(), window=BATCH_WINDOW, timeout_s=WRITE_S, renew=stamp_anew
-        ):
+        for reply in self._server.calls("BatchObjects", requests(), window=BATCH_WINDOW, timeout_s=WRITE_S):
             if reply.errors:
                 raise self._server.refused(f"{len(reply.errors)} records were not stored: {reply.errors[0].error}")
-        mend.persist_index_log(self._server, stored, [object_id(record.id) for record in kept[-BATCH_WINDOW * BATCH :]])
 
     def get(self, name: str, ids: Sequence[str], *, with_vectors: bool = False) -> list[Record]:
         ids = check_ids(ids)
