@@ -27,6 +27,7 @@ from backends.errors import BackendError, CollectionExists, CollectionNotFound, 
 from backends.faiss.collection import Collection
 from backends.faiss.files import sync_folder
 from backends.faiss.records import STORE, create_store
+from backends.kit.current import on_current
 from backends.locks import FolderLock
 from backends.urls import parse_folder_url
 
@@ -34,8 +35,6 @@ NEW, DROPPED = ".new-", ".dropped-"
 ONE_WRITER = (
     "one store at a time writes to a faiss:// folder (any number may read); close that one, or write through it"
 )
-# How often an operation begins anew on a name that others drop and make at the same time.
-ATTEMPTS = 5
 T = TypeVar("T")
 
 
@@ -86,21 +85,21 @@ class FaissBackend(Backend):
 
     def _on(self, name: str, action: Callable[[Collection], T], *, writes: bool = False) -> T:
         """Run `action` on the collection; again on the one that is there now if it was dropped meanwhile."""
-        for _ in range(ATTEMPTS):
-            collection = self._find(name)
-            try:
-                result = action(collection)
-            except CollectionNotFound:
-                self._forget(name, collection)
-            except BackendError:
-                # Dropped under us by another thread, nothing else is wrong with it.
-                if not collection.closed:
-                    raise
-            else:
+
+        def task(collection: Collection) -> T:
+            result = action(collection)
+            if collection.closed and not writes:
                 # What was read of it while it made room for another of its name may be a mixture.
-                if writes or not collection.closed:
-                    return result
-        raise CollectionNotFound(f"collection {name!r} in {self.folder} was dropped meanwhile")
+                raise CollectionNotFound(f"collection {name!r} in {self.folder} was dropped meanwhile")
+            return result
+
+        def is_stale(collection: Collection, error: Exception) -> bool:
+            if isinstance(error, CollectionNotFound):
+                self._forget(name, collection)
+            # Closed by who dropped it, or with the store, as `_find` then says.
+            return isinstance(error, BackendError) and collection.closed
+
+        return on_current(name, self.folder, lambda: self._find(name), task, is_stale)
 
     def _forget(self, name: str, collection: Collection) -> None:
         with self._mutex:

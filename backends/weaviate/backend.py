@@ -29,6 +29,7 @@ from backends.base import (
     prepare_records,
 )
 from backends.checks import MAX_METADATA_BYTES, check_batch, check_ids, check_index, check_search, check_selection
+from backends.kit.current import on_current
 from backends.locks import NameLocks
 from backends.weaviate import repair as mend
 from backends.weaviate import schema
@@ -49,8 +50,10 @@ from backends.weaviate.schema import Stored
 from backends.weaviate.search import MAX_K, Searcher
 
 T = TypeVar("T")
-# How often an operation begins anew, or looks again, while its server goes away or others drop and make its collection.
-ATTEMPTS, POLL_S = 10, 0.05
+# How often records are sent whose server goes away each time.
+SENDS = 10
+# Between two looks at a collection that is being dropped and made.
+POLL_S = 0.05
 BATCH, BATCH_BYTES, BATCH_WINDOW = 500, 8 << 20, 2
 # An answer may have 100 MiB; a record without its vector has at most this much: text, uri and metadata.
 PAGE_BYTES, RECORD_BYTES = 96 << 20, MAX_TEXT_BYTES + MAX_URI_BYTES + MAX_METADATA_BYTES + 4096
@@ -106,17 +109,19 @@ class WeaviateBackend(Backend):
         """
         with self._names.of(name).shared():
             self._server.check_open()
-            stored = self._stored.get(name) or self._read(name)
-            for _ in range(ATTEMPTS):
-                try:
-                    return task(stored)
-                except (Refused, DimensionMismatch) as error:
-                    known, stored = stored, self._read(name)
-                    if stored == known:
-                        if not (isinstance(error, Refused) and error.gone):
-                            raise
-                        time.sleep(POLL_S)
-            raise self._dropped(name)
+            return on_current(
+                name, self._server.address, lambda: self._stored.get(name) or self._read(name), task, self._is_stale
+            )
+
+    def _is_stale(self, known: Stored, error: Exception) -> bool:
+        if not isinstance(error, (Refused, DimensionMismatch)):
+            return False
+        if self._read(known.spec.name) != known:
+            return True
+        gone = isinstance(error, Refused) and error.gone
+        if gone:
+            time.sleep(POLL_S)
+        return gone
 
     def _dropped(self, name: str) -> CollectionNotFound:
         self._stored.pop(name, None)
@@ -161,7 +166,7 @@ class WeaviateBackend(Backend):
 
         self._searcher.written(name)
         objects = [object_id(record.id) for record in kept[-BATCH_WINDOW * BATCH :]]
-        for _ in range(ATTEMPTS):
+        for _ in range(SENDS):
             seen = self._server.outages
             self._send(stored, kept, vectors, numbers)
             mend.persist_index_log(self._server, stored, objects)
@@ -170,7 +175,7 @@ class WeaviateBackend(Backend):
             # A server that was killed meanwhile has the objects, but no longer all of the index. Sent again with
             # another stamp, they are indexed again.
         raise Unavailable(
-            f"Weaviate at {self._server.address} went away {ATTEMPTS} times while records were stored: see its log"
+            f"Weaviate at {self._server.address} went away {SENDS} times while records were stored: see its log"
         )
 
     def _send(

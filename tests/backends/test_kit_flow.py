@@ -1,7 +1,11 @@
-"""What engines share: ties at the cut."""
+"""What engines share: ties at the cut, collections that others replace."""
 
 from __future__ import annotations
 
+import pytest
+
+from backends.errors import BackendError, CollectionNotFound
+from backends.kit.current import ATTEMPTS, on_current
 from backends.kit.ties import search_with_ties
 
 
@@ -60,3 +64,79 @@ class TestTies:
         engine = Ranked()
         assert engine.search(5) == []
         assert engine.asked == []
+
+
+class Handles:
+    """A name whose collection others make anew: what is remembered of it, and what is there."""
+
+    def __init__(self, remembered, there):
+        self.remembered, self.there = remembered, there
+
+    def find(self):
+        if self.there is None:
+            raise CollectionNotFound("no collection 'c'")
+        self.remembered = self.remembered or self.there
+        return self.remembered
+
+    def is_stale(self, handle, error):
+        stale = isinstance(error, KeyError) and handle != self.there
+        if stale:
+            self.remembered = None
+        return stale
+
+    def use(self, task):
+        return on_current("c", "here://", self.find, task, self.is_stale)
+
+
+class TestCurrent:
+    def test_what_is_remembered_is_used(self):
+        assert Handles("old", "old").use(lambda handle: handle) == "old"
+
+    def test_a_collection_made_anew_is_used_instead_of_the_one_remembered(self):
+        handles, used = Handles("old", "new"), []
+
+        def task(handle):
+            used.append(handle)
+            if handle == "old":
+                raise KeyError(handle)
+            return f"done on {handle}"
+
+        assert handles.use(task) == "done on new"
+        assert used == ["old", "new"]
+
+    def test_a_refusal_of_the_one_that_is_there_is_not_repeated(self):
+        used = []
+
+        def task(handle):
+            used.append(handle)
+            raise KeyError("a wrong argument")
+
+        with pytest.raises(KeyError, match="a wrong argument"):
+            Handles(None, "there").use(task)
+        assert used == ["there"]
+
+    def test_other_errors_pass(self):
+        def task(handle):
+            raise BackendError("the disk is full")
+
+        with pytest.raises(BackendError, match="the disk is full"):
+            Handles("old", "new").use(task)
+
+    def test_a_dropped_one_is_not_found(self):
+        def task(handle):
+            raise KeyError(handle)
+
+        with pytest.raises(CollectionNotFound, match="no collection 'c'"):
+            Handles("old", None).use(task)
+
+    def test_one_that_is_replaced_faster_than_it_can_be_used_was_dropped_meanwhile(self):
+        handles, used = Handles("0", "0"), []
+
+        def task(handle):
+            used.append(handle)
+            handles.there = f"{len(used)}"
+            raise KeyError(handle)
+
+        with pytest.raises(CollectionNotFound, match="'c' in here:// was dropped meanwhile"):
+            handles.use(task)
+        assert used == [str(i) for i in range(ATTEMPTS)]
