@@ -1,11 +1,16 @@
-"""What engines share: ties at the cut, collections that others replace."""
+"""What engines share: ties at the cut, collections that others replace, folders that are whole or not there."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
-from backends.errors import BackendError, CollectionNotFound
+from backends.errors import BackendError, CollectionNotFound, Unavailable
 from backends.kit.current import ATTEMPTS, on_current
+from backends.kit.folders import put_aside, remove, remove_leftovers, sync, whole_folder, write_through
 from backends.kit.ties import search_with_ties
 
 
@@ -140,3 +145,103 @@ class TestCurrent:
         with pytest.raises(CollectionNotFound, match="'c' in here:// was dropped meanwhile"):
             handles.use(task)
         assert used == [str(i) for i in range(ATTEMPTS)]
+
+
+def fill(folder):
+    folder.mkdir()
+    write_through(folder / "spec", "{}")
+
+
+class TestFolders:
+    def test_a_folder_is_there_when_it_is_whole(self, tmp_path):
+        with whole_folder(tmp_path / "c") as unfinished:
+            fill(unfinished)
+            assert not (tmp_path / "c").exists()
+        assert [path.name for path in tmp_path.iterdir()] == ["c"]
+        assert (tmp_path / "c" / "spec").read_text() == "{}"
+
+    def test_one_that_fails_leaves_nothing(self, tmp_path):
+        def stop(unfinished):
+            fill(unfinished)
+            raise RuntimeError("halfway")
+
+        with pytest.raises(RuntimeError, match="halfway"), whole_folder(tmp_path / "c") as unfinished:
+            stop(unfinished)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_disk_that_refuses_is_named(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        with (
+            pytest.raises(Unavailable, match=r"cannot create .*file/c: Not a directory"),
+            whole_folder(tmp_path / "file" / "c") as unfinished,
+        ):
+            unfinished.mkdir()
+
+    def test_what_an_interrupted_run_left_is_not_taken_over(self, tmp_path):
+        (tmp_path / "data.new").mkdir()
+        (tmp_path / "data.new" / "half").write_text("")
+        with whole_folder(tmp_path / "data", tmp_path / "data.new") as unfinished:
+            fill(unfinished)
+        assert sorted(path.name for path in tmp_path.rglob("*")) == ["data", "spec"]
+
+    @pytest.mark.parametrize("step", ["made", "dropped"])
+    def test_what_a_killed_process_left_is_cleared(self, tmp_path, step):
+        code = """if True:
+            import os, sys
+            from pathlib import Path
+            from backends.kit.folders import put_aside, whole_folder
+            target = Path(sys.argv[1]) / "c"
+            if sys.argv[2] == "made":
+                with whole_folder(target) as unfinished:
+                    unfinished.mkdir()
+                    os.kill(os.getpid(), 9)
+            target.mkdir()
+            put_aside(target)
+            os.kill(os.getpid(), 9)
+        """
+        (tmp_path / "other").mkdir()
+        ended = subprocess.run([sys.executable, "-c", code, str(tmp_path), step], check=False)
+        assert ended.returncode == -9
+        assert len(list(tmp_path.iterdir())) == 2
+        assert not (tmp_path / "c").exists()
+        remove_leftovers(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+    def test_a_folder_put_aside_makes_room_for_another_of_its_name(self, tmp_path):
+        for _ in range(2):
+            with whole_folder(tmp_path / "c") as unfinished:
+                fill(unfinished)
+            aside = put_aside(tmp_path / "c")
+            assert aside is not None
+            assert (aside / "spec").exists()
+        for path in list(tmp_path.iterdir()):
+            remove(path)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_there_is_nothing_to_put_aside(self, tmp_path):
+        assert put_aside(tmp_path / "nowhere") is None
+
+    def test_a_folder_that_cannot_be_renamed_is_named(self, tmp_path):
+        folder = tmp_path / ("c" * 250)
+        folder.mkdir()
+        with pytest.raises(Unavailable, match=r"cannot remove .*c: File name too long"):
+            put_aside(folder)
+        assert folder.exists()
+
+    def test_files_and_folders_are_synced(self, tmp_path, monkeypatch):
+        synced = []
+        fsync = os.fsync
+        monkeypatch.setattr(os, "fsync", lambda handle: (synced.append(os.fstat(handle).st_ino), fsync(handle)))
+        with whole_folder(tmp_path / "c") as unfinished:
+            fill(unfinished)
+        # The file, the names in the folder, and the folder's own name, in this order.
+        wanted = [(tmp_path / "c" / "spec").stat().st_ino, (tmp_path / "c").stat().st_ino, tmp_path.stat().st_ino]
+        assert synced == wanted
+        sync(tmp_path / "c" / "spec")
+        assert synced[3:] == wanted[:1]
+
+    def test_a_file_that_is_there_is_not_replaced(self, tmp_path):
+        write_through(tmp_path / "spec", "first")
+        with pytest.raises(FileExistsError):
+            write_through(tmp_path / "spec", "second")
+        assert (tmp_path / "spec").read_text() == "first"
