@@ -28,14 +28,14 @@ except ModuleNotFoundError as error:
     ) from error
 
 CHECKS = (
+    "adversarial",
     "collections",
+    "filtered_recall",
     "filters",
     "forks",
-    "hostile",
     "indexes",
     "keyword",
     "lifetime",
-    "promise",
     "races",
     "records",
     "scanning",

@@ -28,10 +28,10 @@ def say(answer: dict[str, Any]) -> None:
 
 
 def read(backend: Backend, name: str, _: str) -> None:
-    """Payloads of all records, sums of their vectors, and the ids of one search."""
+    """Payloads of all records, sums of their vectors, and the ids of one search for all."""
     found = [r for page in backend.scan(name) for r in page.records]
     dim = backend.describe(name).dim
-    (hits,) = backend.search(name, np.ones((1, dim), np.float32), 5)
+    (hits,) = backend.search(name, np.ones((1, dim), np.float32), max(1, len(found)))
     say(
         {
             "collections": backend.collections(),

@@ -6,17 +6,30 @@ import json
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 
-from backends.base import Backend, BackendError, CollectionSpec, Compare, Unavailable
+from backends.base import Backend, BackendError, CollectionSpec, Compare, Record, Unavailable
 from backends.conformance.collections import ON_A_COLLECTION
-from backends.conformance.oracle import Twin, payload
+from backends.conformance.oracle import RECALL, Twin, payload
 from backends.conformance.samples import POUR_BATCH, POUR_DIM, poured, some, vectors
 from backends.conformance.store import CHILD_TIMEOUT_S, Store
 from backends.errors import Locked
+
+# How wide a search is that must find a record which a search for one hit has missed.
+WIDE = 1_000
+
+
+@dataclass(slots=True)
+class Acknowledged:
+    """The batches whose upsert has returned, and those of them that were written about a kill."""
+
+    batches: set[int] = field(default_factory=set)
+    in_danger: set[int] = field(default_factory=set)
 
 
 def reap(process: subprocess.Popen[str]) -> None:
@@ -28,8 +41,8 @@ def reap(process: subprocess.Popen[str]) -> None:
             pipe.close()
 
 
-def pour_and_kill(store: Store, url: str, name: str, start: int, rng: np.random.Generator) -> set[int]:
-    """Let a child upsert batches from `start` until a random moment; the batches it acknowledged."""
+def pour_and_kill(store: Store, url: str, name: str, start: int, rng: np.random.Generator, told: Acknowledged) -> None:
+    """Let a child upsert batches from `start` until a random moment; add those that it acknowledged."""
     process = store.child("write_until_killed", url, name, str(start))
     assert process.stdout is not None
     watchdog = threading.Timer(CHILD_TIMEOUT_S, process.kill)
@@ -41,6 +54,7 @@ def pour_and_kill(store: Store, url: str, name: str, start: int, rng: np.random.
             answer = json.loads(line) if line else {"error": "the writing process ended by itself"}
             assert "acknowledged" in answer, answer
             acknowledged.add(int(answer["acknowledged"]))
+        last = max(acknowledged)
         time.sleep(float(rng.uniform(0, 0.02)))
         store.suite.crash(process)
         for line in process.stdout:
@@ -49,11 +63,13 @@ def pour_and_kill(store: Store, url: str, name: str, start: int, rng: np.random.
     finally:
         watchdog.cancel()
         reap(process)
-    return acknowledged
+    told.batches |= acknowledged
+    told.in_danger |= acknowledged & {last, last + 1, last + 2, max(acknowledged)}
 
 
-def check_poured(backend: Backend, name: str, acknowledged: set[int]) -> int:
+def check_poured(backend: Backend, name: str, told: Acknowledged) -> int:
     """Every acknowledged batch is whole; of one in flight there may be any part, but no broken record."""
+    acknowledged = told.batches
     found = {r.id: r for page in backend.scan(name) for r in page.records}
     newest = max(int(r.metadata["batch"]) for r in found.values())  # type: ignore[arg-type]
     assert newest in (max(acknowledged), max(acknowledged) + 1)
@@ -67,14 +83,37 @@ def check_poured(backend: Backend, name: str, acknowledged: set[int]) -> int:
     assert backend.count(name) == len(found)
     assert backend.count(name, Compare("batch", "eq", max(acknowledged))) >= POUR_BATCH - 1
     assert len(backend.get(name, sorted(found))) == len(found)
-    probes = [f"b{batch:05}-{i:02}" for batch in sorted(acknowledged)[::3] for i in (0, 20)]
-    rows = np.stack([np.asarray(found[probe].vector) for probe in probes])
-    for probe, hits in zip(probes, backend.search(name, rows, 1), strict=True):
-        assert [hit.id for hit in hits] == [probe]
-    everything = backend.search(name, rows[:1], min(len(found) + 5, backend.capabilities.max_k or len(found) + 5))[0]
+    probes = {f"b{batch:05}-{i:02}" for batch in sorted(acknowledged)[::3] for i in (0, 20)}
+    probes |= {record.id for batch in told.in_danger for record in poured(batch)[:-1]}
+    check_indexed(backend, name, [found[probe] for probe in sorted(probes)])
+    k = min(len(found) + 5, backend.capabilities.max_k or len(found) + 5)
+    (everything,) = backend.search(name, poured(0)[0].vector[None, :], k)  # type: ignore[index]
     assert {hit.id for hit in everything} <= set(found)
     assert len(everything) == min(len(found), backend.capabilities.max_k or len(found))
     return newest
+
+
+def check_indexed(backend: Backend, name: str, stored: Sequence[Record]) -> None:
+    """Every record is in the index of vectors: a search by its own vector finds it.
+
+    A search that compared everything finds it first. An approximate one may miss a few, as many as the promised
+    recall allows, and only where it looks for one hit: what a wide search does not find either has been lost.
+    The effort is the usual one, as some engines pass over their index at the highest.
+    """
+    rows = np.stack([np.asarray(record.vector) for record in stored])
+    missed = []
+    for i, hits in enumerate(backend.search(name, rows, 1)):
+        assert len(hits) == 1, f"{len(hits)} hits by the vector of {stored[i].id}"
+        if hits[0].id != stored[i].id:
+            assert not hits[0].exact, f"{stored[i].id} is stored, but hits called exact miss it"
+            missed.append(i)
+    assert len(missed) <= (1 - RECALL) * len(stored), f"{len(missed)} of {len(stored)} records missed by their vectors"
+    if not missed:
+        return
+    k = min(WIDE, backend.capabilities.max_k or WIDE)
+    answers = backend.search(name, rows[missed], k)
+    lost = [stored[i].id for i, hits in zip(missed, answers, strict=True) if stored[i].id not in {h.id for h in hits}]
+    assert not lost, f"stored, but lost from the index of vectors: {lost[:5]}"
 
 
 class LifetimeChecks:
@@ -148,7 +187,7 @@ class LifetimeChecks:
             backend.upsert(name, records)
             found = backend.get(name, [r.id for r in records], with_vectors=True)
             stored = {r.id: float(np.sum(np.asarray(r.vector))) for r in found}
-            hits = [hit.id for hit in backend.search(name, np.ones((1, 8)), 5)[0]]
+            hits = [hit.id for hit in backend.search(name, np.ones((1, 8)), len(records))[0]]
         answer = store.ask("read", url, name)
         if not store.capabilities.persistent:
             assert answer.get("error") == "CollectionNotFound", "declared as not persistent, but it kept something"
@@ -190,11 +229,11 @@ class LifetimeChecks:
         with store.connect(url) as backend:
             backend.create(CollectionSpec(name, POUR_DIM, store.metric))
         rng = np.random.default_rng(store.seed + 1)
-        acknowledged: set[int] = set()
+        told = Acknowledged()
         start = 0
         for _ in range(store.sizes.kills):
-            acknowledged |= pour_and_kill(store, url, name, start, rng)
+            pour_and_kill(store, url, name, start, rng, told)
             with store.connect(url) as backend:
-                start = 1 + check_poured(backend, name, acknowledged)
+                start = 1 + check_poured(backend, name, told)
         with store.connect(url) as backend:
             backend.drop(name)

@@ -77,11 +77,11 @@ class RecordChecks:
         )
         after = Record("r00007", -axis[0], "text", "new words", metadata={"n": 2, "tags": ["p", "q"]})
         twin.upsert([before])
-        assert store.backend.search(twin.name, axis[:1], 1)[0][0].id == "r00007"
+        assert store.backend.search(twin.name, axis[:1], 30)[0][0].id == "r00007"
         twin.upsert([after])
         assert twin.same_count() == 30
         twin.same_get(["r00007"])
-        assert store.backend.search(twin.name, -axis[:1], 1)[0][0].id == "r00007"
+        assert store.backend.search(twin.name, -axis[:1], 30)[0][0].id == "r00007"
         for where in (Compare("only_old", "eq", "x"), Compare("tags", "eq", "o"), Compare("tags", "eq", "q")):
             twin.same_count(where)
             twin.same_hits(axis[:2], 30, where)

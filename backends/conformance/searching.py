@@ -52,7 +52,7 @@ class SearchChecks:
         rows = vectors(40, 8, seed=1)
         twin.upsert(Record(f"v{i:02}", row * 10.0 ** (i % 9 - 4)) for i, row in enumerate(rows))
         for scale in (1e-6, 1.0, 1e6):
-            for hits in twin.same_hits(rows[:4] * scale, 5):
+            for hits in twin.same_hits(rows[:4] * scale, len(rows)):
                 assert hits[0].score == pytest.approx(1.0, abs=1e-3)
                 assert all(-1.001 <= hit.score <= 1.001 for hit in hits)
 
@@ -83,7 +83,9 @@ class SearchChecks:
         together = twin.same_hits(queries, 5)
         for i in range(0, 300, 60):
             (alone,) = twin.same_hits(queries[i : i + 1], 5)
-            assert [hit.id for hit in alone] == [hit.id for hit in together[i]]
+            # Where the index answers, each may miss something else.
+            if alone[0].exact and together[i][0].exact:
+                assert [hit.id for hit in alone] == [hit.id for hit in together[i]]
 
     def test_no_queries_no_lists(self, store: Store) -> None:
         name = store.collection()

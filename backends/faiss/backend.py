@@ -11,8 +11,6 @@ they are more than a fifth.
 
 from __future__ import annotations
 
-import os
-import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -25,17 +23,15 @@ from backends.base import Backend, Capabilities, CollectionSpec, Hit, Page, Reco
 from backends.checks import COLLECTION_NAME, check_batch, check_ids, check_index, check_search, check_selection
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Unavailable
 from backends.faiss.collection import CollectionHandle
-from backends.faiss.files import sync_folder
 from backends.faiss.records import STORE, create_store
+from backends.kit.current import on_current
+from backends.kit.folders import put_aside, remove, remove_leftovers, whole_folder
 from backends.locks import FolderLock
 from backends.urls import parse_folder_url
 
-NEW, DROPPED = ".new-", ".dropped-"
 ONE_WRITER = (
     "one store at a time writes to a faiss:// folder (any number may read); close that one, or write through it"
 )
-# How often an operation begins anew on a name that others drop and make at the same time.
-ATTEMPTS = 5
 T = TypeVar("T")
 
 
@@ -86,21 +82,21 @@ class FaissBackend(Backend):
 
     def _on(self, name: str, action: Callable[[CollectionHandle], T], *, writes: bool = False) -> T:
         """Run `action` on the collection; again on the one that is there now if it was dropped meanwhile."""
-        for _ in range(ATTEMPTS):
-            collection = self._find(name)
-            try:
-                result = action(collection)
-            except CollectionNotFound:
-                self._forget(name, collection)
-            except BackendError:
-                # Dropped under us by another thread, nothing else is wrong with it.
-                if not collection.closed:
-                    raise
-            else:
+
+        def task(collection: CollectionHandle) -> T:
+            result = action(collection)
+            if collection.closed and not writes:
                 # What was read of it while it made room for another of its name may be a mixture.
-                if writes or not collection.closed:
-                    return result
-        raise CollectionNotFound(f"collection {name!r} in {self.folder} was dropped meanwhile")
+                raise CollectionNotFound(f"collection {name!r} in {self.folder} was dropped meanwhile")
+            return result
+
+        def is_stale(collection: CollectionHandle, error: Exception) -> bool:
+            if isinstance(error, CollectionNotFound):
+                self._forget(name, collection)
+            # Closed by who dropped it, or with the store, as `_find` then says.
+            return isinstance(error, BackendError) and collection.closed
+
+        return on_current(name, self.folder, lambda: self._find(name), task, is_stale)
 
     def _forget(self, name: str, collection: CollectionHandle) -> None:
         with self._mutex:
@@ -117,10 +113,9 @@ class FaissBackend(Backend):
 
     def _clean_up(self) -> None:
         """Remove what a killed writer left of an unfinished `create` or `drop`."""
+        remove_leftovers(self.folder)
         for folder in self.folder.iterdir():
-            if folder.name.startswith((NEW, DROPPED)):
-                shutil.rmtree(folder, ignore_errors=True)
-            elif COLLECTION_NAME.match(folder.name) and (folder / STORE).exists():
+            if COLLECTION_NAME.match(folder.name) and (folder / STORE).exists():
                 with suppress(BackendError):
                     collection = self._find(folder.name)
                     if collection.is_dropped():
@@ -163,16 +158,9 @@ class FaissBackend(Backend):
             target = self.folder / spec.name
             if target.exists():
                 raise CollectionExists(f"collection {spec.name!r} is already in {self.folder}")
-            unfinished = self.folder / (NEW + spec.name)
-            try:
-                shutil.rmtree(unfinished, ignore_errors=True)
+            with whole_folder(target) as unfinished:
                 unfinished.mkdir()
                 create_store(unfinished / STORE, spec)
-                sync_folder(unfinished)
-                unfinished.rename(target)
-                sync_folder(self.folder)
-            except OSError as error:
-                raise Unavailable(f"cannot create {target}: {error.strerror or error}") from error
 
     def drop(self, name: str) -> None:
         while not self._dropped(name):
@@ -207,20 +195,14 @@ class FaissBackend(Backend):
 
     def _remove(self, name: str, collection: CollectionHandle | None) -> bool:
         """Take a collection's folder away, `None` for one that cannot be opened; False when another is there now."""
-        aside = self.folder / f"{DROPPED}{name}-{os.urandom(4).hex()}"
         with self._mutex:
             if self._open.get(name) is not collection:
                 return False
             if collection is not None:
                 self._forget(name, collection)
-            try:
-                (self.folder / name).rename(aside)
-            except FileNotFoundError:
-                return True
-            except OSError as error:
-                raise Unavailable(f"cannot remove {self.folder / name}: {error.strerror or error}") from error
-        sync_folder(self.folder)
-        shutil.rmtree(aside, ignore_errors=True)
+            aside = put_aside(self.folder / name)
+        if aside is not None:
+            remove(aside)
         return True
 
     def upsert(self, name: str, records: Iterable[Record]) -> None:

@@ -1,4 +1,4 @@
-"""Files of a ``faiss://`` folder: the append-only vector files, durable renames.
+"""Files of a ``faiss://`` folder: the append-only vector files, and checksums.
 
 `vectors-<generation>.f32` holds the original rows, raw little-endian float32, one after another;
 `rows-<generation>.i64` holds the SQLite row number of each. What counts of them is what SQLite has
@@ -17,20 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.errors import Corrupt
+from backends.kit.folders import sync
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames and new files in `folder` survive a power cut, where the system can."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def checksum(path: Path) -> tuple[int, int]:
@@ -41,12 +31,6 @@ def checksum(path: Path) -> tuple[int, int]:
             crc = zlib.crc32(block, crc)
             size_bytes += len(block)
     return size_bytes, crc
-
-
-def sync_file(path: Path) -> None:
-    """Write a finished file through to the disk."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
 
 
 class VectorFiles:
@@ -105,7 +89,7 @@ def _write(path: Path, offset_bytes: int, values: NDArray[Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     if is_new:
-        sync_folder(path.parent)
+        sync(path.parent)
 
 
 def _map(path: Path, dtype: str, length: int) -> NDArray[Any]:

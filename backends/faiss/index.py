@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from backends.base import CollectionSpec, IndexSpec
 from backends.errors import Corrupt
-from backends.faiss.files import checksum, sync_file, sync_folder
+from backends.faiss.files import checksum
+from backends.kit.folders import sync
 
 FLAT_ROWS = 10_000
 INT8_ROWS = 1_000_000
@@ -200,10 +201,10 @@ def save_index(index: Any, wanted: tuple[str, str], trained: int, path: Path) ->
     temporary = path.with_name(path.name + ".tmp")
     flags = faiss.IO_FLAG_SKIP_STORAGE if _graph_only(*wanted) else 0
     faiss.write_index(index, str(temporary), flags)
-    sync_file(temporary)
+    sync(temporary)
     size_bytes, crc = checksum(temporary)
     temporary.replace(path)
-    sync_folder(path.parent)
+    sync(path.parent)
     return IndexFile(path.name, *wanted, int(index.ntotal), trained, size_bytes, crc)
 
 

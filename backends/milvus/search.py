@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from backends.base import Hit, Metric
 from backends.kit.scores import best_first
+from backends.kit.ties import search_with_ties
 from backends.milvus.collections import CollectionHandle
 from backends.milvus.records import STORED, hit_of
 from backends.milvus.schema import DEFAULT_NLIST, Index
@@ -147,24 +148,18 @@ def _hits(ask: SearchRequest, query: Floats, found: Any, *, exact: bool) -> list
 
 def _exact(reader: Reader, ask: SearchRequest) -> list[list[Hit]]:
     """On a FLAT index: the k best, and among those that tie at the cut the lowest ids."""
-    answers: list[list[Hit]] = [[] for _ in ask.queries]
-    open_rows = list(range(len(ask.queries)))
-    limit = min(MAX_LIMIT, ask.k + 1)
-    while open_rows:
-        asked = limit
-        still = []
-        for row, (query, found) in zip(
-            open_rows, _nearest(reader, ask, ask.queries[open_rows], asked, params={}), strict=True
-        ):
-            hits = _hits(ask, query, found, exact=True)
-            answers[row] = hits[: ask.k]
-            if len(hits) >= asked > ask.k and asked < MAX_LIMIT:
-                kth, last = hits[ask.k - 1].score, hits[-1].score
-                if kth - last <= TIE * max(1.0, abs(kth)):
-                    still.append(row)
-        open_rows = still
-        limit = min(MAX_LIMIT, 4 * limit)
-    return answers
+
+    def nearest(rows: Sequence[int], limit: int) -> list[list[Hit]]:
+        return [
+            _hits(ask, query, found, exact=True)
+            for query, found in _nearest(reader, ask, ask.queries[rows], limit, params={})
+        ]
+
+    def tied(kth: Hit, last: Hit) -> bool:
+        return kth.score - last.score <= TIE * max(1.0, abs(kth.score))
+
+    found = search_with_ties(nearest, len(ask.queries), ask.k, tied, most=MAX_LIMIT)
+    return [list(hits[: ask.k]) for hits in found]
 
 
 def _scan(reader: Reader, ask: SearchRequest) -> list[list[Hit]]:

@@ -33,6 +33,7 @@ from backends.base import (
     prepare_records,
 )
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection
+from backends.kit.current import on_current
 from backends.kit.record_ids import storable_ids
 from backends.pgvector.connection import Connection, Database, parse_url
 from backends.pgvector.filters import where_sql
@@ -100,13 +101,21 @@ class PostgresBackend(Backend):
         return collection
 
     def _run(self, name: str, work: Callable[[Connection, StoredCollection], T]) -> T:
-        """Do work on a collection; once more when what is remembered of it was another's, dropped since."""
+        """Do work on a collection; again when what is remembered of it was another's, dropped since."""
 
         def attempt(connection: Connection) -> T:
-            try:
-                return work(connection, self._find(connection, name))
-            except (errors.UndefinedTable, DimensionMismatch):
-                return work(connection, self._find(connection, name, fresh=True))
+            def is_stale(known: StoredCollection, error: Exception) -> bool:
+                if not isinstance(error, (errors.UndefinedTable, DimensionMismatch)):
+                    return False
+                return self._find(connection, name, fresh=True).number != known.number
+
+            return on_current(
+                name,
+                self._database.address,
+                lambda: self._find(connection, name),
+                lambda collection: work(connection, collection),
+                is_stale,
+            )
 
         return self._database.run(attempt)
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import atexit
 import hashlib
 import os
-import shutil
 import stat
 import subprocess
 import tempfile
@@ -27,6 +26,7 @@ import psutil
 from psycopg.conninfo import make_conninfo
 
 from backends.errors import Corrupt, Unavailable
+from backends.kit.folders import whole_folder
 from backends.locks import require_writable
 
 try:
@@ -181,14 +181,14 @@ class LocalServer:
         """Make the database beside its final place, so that an interrupted start leaves nothing half made."""
         if self._data.exists() and any(self._data.iterdir()):
             raise Corrupt(f"{self._data} is not a PostgreSQL database, yet not empty: choose another folder")
-        fresh = self.folder / "data.new"
-        shutil.rmtree(fresh, ignore_errors=True)
-        _programs(fresh)
-        with (fresh / "postgresql.conf").open("a") as settings:
-            settings.write("\ninclude = 'sightline.conf'\n")
-        if self._data.exists():
-            self._data.rmdir()
-        fresh.rename(self._data)
+        with whole_folder(self._data, self.folder / "data.new") as unfinished:
+            _programs(unfinished)
+            with (unfinished / "postgresql.conf").open("a") as settings:
+                settings.write("\ninclude = 'sightline.conf'\n")
+                settings.flush()
+                os.fsync(settings.fileno())
+            if self._data.exists():
+                self._data.rmdir()
 
     def _configure(self, programs: PostgresServer) -> None:
         owner = self._data.stat()

@@ -18,24 +18,22 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
-from uuid import uuid4
 
 import qdrant_edge as qe
 
 from backends.base import Capabilities, CollectionSpec
 from backends.checks import COLLECTION_NAME
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Corrupt, Locked, Unavailable
+from backends.kit.folders import put_aside, remove, remove_leftovers, sync, whole_folder, write_through
 from backends.locks import FolderLock, require_writable
 from backends.qdrant.driver import Floats, Found, Plan, Point, Row
 from backends.qdrant.edge_config import EdgeDialect, config_of, params_of
-from backends.qdrant.edge_disk import sync, write_through
 from backends.qdrant.edge_payload import WANTED, packed, unpacked
 from backends.qdrant.payload import DENSE, SPARSE, TOKENS
 from backends.qdrant.store import QdrantStore
 from backends.urls import parse_folder_url
 
 SPEC, SHARD, LOG = "collection.json", "shard", "wal"
-NEW, DROPPED = ".new-", ".dropped-"
 SINGLE_PROCESS_HINT = "Qdrant's engine lets one process at a time open a folder; close that one, or run a Qdrant server"
 # Opening after a crash replays about this many bytes of vectors at most, a few seconds' work.
 REPLAYED_BYTES = 128 << 20
@@ -90,9 +88,7 @@ class EdgeDriver:
         self._closed = False
         require_writable(folder, "Qdrant Edge locks it, and writes to it when it is opened")
         self._lock.acquire()
-        for leftover in folder.iterdir():
-            if leftover.name.startswith((NEW, DROPPED)):
-                shutil.rmtree(leftover, ignore_errors=True)
+        remove_leftovers(folder)
 
     @contextmanager
     def _using(self, at: _EdgeHandle, doing: str) -> Iterator[Any]:
@@ -192,20 +188,13 @@ class EdgeDriver:
             if target.exists():
                 raise CollectionExists(f"collection {spec.name!r} is already in {self.folder}")
             self._check_room(0)
-            unfinished = self.folder / f"{NEW}{uuid4().hex}"
-            try:
+            with whole_folder(target) as unfinished:
                 (unfinished / SHARD).mkdir(parents=True)
                 with self._translate_errors(f"creating {spec.name!r}"):
                     shard = qe.EdgeShard.create(str(unfinished / SHARD), config_of(spec))
                     shard.update(qe.UpdateOperation.create_field_index(TOKENS, qe.KeywordIndexParams()))
                     shard.close()
                 write_through(unfinished / SPEC, spec.to_json())
-                unfinished.rename(target)
-                sync(self.folder)
-            except OSError as error:
-                raise Unavailable(f"cannot create {target}: {error.strerror or error}") from error
-            finally:
-                shutil.rmtree(unfinished, ignore_errors=True)
 
     def drop(self, name: str) -> None:
         while not self._dropped(name):
@@ -221,7 +210,7 @@ class EdgeDriver:
                 return True
             opened = self._open.get(name)
             if opened is None:
-                aside = self._put_aside(folder)
+                aside = put_aside(folder)
         if opened is not None:
             # Writes under way end first. They do not need the mutex, and nobody waits here while holding it.
             with opened.writer, self._mutex:
@@ -230,22 +219,10 @@ class EdgeDriver:
                     return False
                 self._release(opened)
                 del self._open[name]
-                aside = self._put_aside(folder)
+                aside = put_aside(folder)
         if aside is not None:
-            sync(self.folder)
-            shutil.rmtree(aside, ignore_errors=True)
+            remove(aside)
         return True
-
-    def _put_aside(self, folder: Path) -> Path | None:
-        """Rename a collection's folder to one that is removed; `None` where there is none."""
-        dropped = self.folder / f"{DROPPED}{uuid4().hex}"
-        try:
-            folder.rename(dropped)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise Unavailable(f"cannot remove {folder}: {error.strerror or error}") from error
-        return dropped
 
     @staticmethod
     def _release(opened: _EdgeHandle) -> None:

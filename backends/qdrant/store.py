@@ -15,6 +15,7 @@ from backends.base import Backend, CollectionSpec, Hit, Page, Record, Where, pre
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection
 from backends.kit.record_ids import check_uuid_cursor, storable_ids
 from backends.kit.scores import best_first
+from backends.kit.ties import search_with_ties
 from backends.qdrant.driver import DEFAULT_EF, Driver, Floats, Found, H, Plan, Point, Row
 from backends.qdrant.filters import Translator
 from backends.qdrant.payload import (
@@ -175,11 +176,11 @@ class QdrantStore(Backend, Generic[H]):
                 return [_hits(found, k, spec.metric, exact=False) for found in answers]
             # A graph may lose its way under a filter. Fewer hits than asked for are only right if a scan says so.
             plan = Plan(exact=True)
-        answers = self._driver.search(at, queries, k + 1, condition, plan)
-        whole = [
-            found if _is_whole(found, k) else self._with_ties(at, queries[i : i + 1], k, condition, plan)
-            for i, found in enumerate(answers)
-        ]
+
+        def ask(rows: Sequence[int], limit: int) -> list[list[Found]]:
+            return self._driver.search(at, queries[rows], limit, condition, plan)
+
+        whole = search_with_ties(ask, len(queries), k, lambda one, other: one[0] == other[0])
         return [_hits(found, k, spec.metric, exact=True) for found in whole]
 
     def _plan(self, at: H, k: int, condition: Any | None, effort: float | None) -> Plan:
@@ -193,15 +194,6 @@ class QdrantStore(Backend, Generic[H]):
         if effort is not None:
             return Plan(exact=False, ef=max(k, round(16 * 64**effort)))
         return Plan(exact=False, ef=max(k, DEFAULT_EF))
-
-    def _with_ties(self, at: H, query: Floats, k: int, condition: Any | None, plan: Plan) -> list[Found]:
-        """The best k and all that are as good as the k-th, so that the lowest ids among them can be taken."""
-        limit = 4 * k
-        while True:
-            (found,) = self._driver.search(at, query, limit, condition, plan)
-            if len(found) < limit or found[-1][0] != found[k - 1][0]:
-                return found
-            limit *= 4
 
     def search_text(self, name: str, query: str, k: int, *, where: Where | None = None) -> list[Hit]:
         """The k best records by keyword: those with at least one word of the query.
@@ -264,12 +256,7 @@ def _point(record: Record, vector: Floats) -> Point:
     return point_id(record.id), vector, weights or None, payload_of(record)
 
 
-def _is_whole(found: list[Found], k: int) -> bool:
-    """Whether the k best of k + 1 are certain: there are no more, or the next one is worse."""
-    return len(found) <= k or found[k][0] != found[k - 1][0]
-
-
-def _hits(found: list[Found], k: int, metric: str, *, exact: bool) -> list[Hit]:
+def _hits(found: Sequence[Found], k: int, metric: str, *, exact: bool) -> list[Hit]:
     hits = []
     for score, payload in found:
         if metric == "cosine":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
@@ -22,12 +22,14 @@ from backends.base import (
     Hit,
     Page,
     Record,
+    Unavailable,
     Unsupported,
     Where,
     prepare_queries,
     prepare_records,
 )
 from backends.checks import MAX_METADATA_BYTES, check_batch, check_ids, check_index, check_search, check_selection
+from backends.kit.current import on_current
 from backends.kit.record_ids import check_uuid_cursor
 from backends.locks import NameLocks
 from backends.weaviate import repair as mend
@@ -43,15 +45,16 @@ from backends.weaviate.records import (
     object_of,
     record_of,
     size_bytes,
-    stamp_anew,
 )
 from backends.weaviate.requests import search_request
 from backends.weaviate.schema import Stored
 from backends.weaviate.search import MAX_K, Searcher
 
 T = TypeVar("T")
-# How often an operation begins anew, or looks again, while others drop and make its collection.
-ATTEMPTS, POLL_S = 10, 0.05
+# How often records are sent whose server goes away each time.
+SENDS = 10
+# Between two looks at a collection that is being dropped and made.
+POLL_S = 0.05
 BATCH, BATCH_BYTES, BATCH_WINDOW = 500, 8 << 20, 2
 # An answer may have 100 MiB; a record without its vector has at most this much: text, uri and metadata.
 PAGE_BYTES, RECORD_BYTES = 96 << 20, MAX_TEXT_BYTES + MAX_URI_BYTES + MAX_METADATA_BYTES + 4096
@@ -107,17 +110,19 @@ class WeaviateBackend(Backend):
         """
         with self._names.of(name).shared():
             self._server.check_open()
-            stored = self._stored.get(name) or self._read(name)
-            for _ in range(ATTEMPTS):
-                try:
-                    return task(stored)
-                except (ServerRefused, DimensionMismatch) as error:
-                    known, stored = stored, self._read(name)
-                    if stored == known:
-                        if not (isinstance(error, ServerRefused) and error.gone):
-                            raise
-                        time.sleep(POLL_S)
-            raise self._dropped(name)
+            return on_current(
+                name, self._server.address, lambda: self._stored.get(name) or self._read(name), task, self._is_stale
+            )
+
+    def _is_stale(self, known: Stored, error: Exception) -> bool:
+        if not isinstance(error, (ServerRefused, DimensionMismatch)):
+            return False
+        if self._read(known.spec.name) != known:
+            return True
+        gone = isinstance(error, ServerRefused) and error.gone
+        if gone:
+            time.sleep(POLL_S)
+        return gone
 
     def _dropped(self, name: str) -> CollectionNotFound:
         self._stored.pop(name, None)
@@ -160,6 +165,25 @@ class WeaviateBackend(Backend):
                 self._stored[name] = stored = schema.add_numbers(self._server, stored, numbers.values())
         numbers = {field: prop for field, prop in numbers.items() if prop in stored.numbers}
 
+        self._searcher.written(name)
+        objects = [object_id(record.id) for record in kept[-BATCH_WINDOW * BATCH :]]
+        for _ in range(SENDS):
+            seen = self._server.outages
+            self._send(stored, kept, vectors, numbers)
+            mend.persist_index_log(self._server, stored, objects)
+            if self._server.outages == seen:
+                return
+            # A server that was killed meanwhile has the objects, but no longer all of the index. Sent again with
+            # another stamp, they are indexed again.
+        raise Unavailable(
+            f"Weaviate at {self._server.address} went away {SENDS} times while records were stored: see its log"
+        )
+
+    def _send(
+        self, stored: Stored, kept: list[Record], vectors: NDArray[np.float32], numbers: Mapping[str, str]
+    ) -> None:
+        """Have the server store and index these records; the log of its index may still be in its memory."""
+
         def requests() -> Iterator[batch_pb2.BatchObjectsRequest]:
             batch: list[batch_pb2.BatchObject] = []
             weight, stamp = 0, new_stamp()
@@ -172,13 +196,9 @@ class WeaviateBackend(Backend):
             if batch:
                 yield batch_pb2.BatchObjectsRequest(objects=batch)
 
-        self._searcher.written(name)
-        for reply in self._server.calls(
-            "BatchObjects", requests(), window=BATCH_WINDOW, timeout_s=WRITE_S, renew=stamp_anew
-        ):
+        for reply in self._server.calls("BatchObjects", requests(), window=BATCH_WINDOW, timeout_s=WRITE_S):
             if reply.errors:
                 raise self._server.refused(f"{len(reply.errors)} records were not stored: {reply.errors[0].error}")
-        mend.persist_index_log(self._server, stored, [object_id(record.id) for record in kept[-BATCH_WINDOW * BATCH :]])
 
     def get(self, name: str, ids: Sequence[str], *, with_vectors: bool = False) -> list[Record]:
         ids = check_ids(ids)

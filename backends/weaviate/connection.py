@@ -82,6 +82,8 @@ class WeaviateServer:
             request_serializer=health_weaviate_pb2.WeaviateHealthCheckRequest.SerializeToString,
             response_deserializer=health_weaviate_pb2.WeaviateHealthCheckResponse.FromString,
         )
+        #: How often a call found the server away. What a server kept in memory only is lost when it was killed.
+        self.outages = 0
         self._closed = False
         self._lock = threading.Lock()
 
@@ -214,22 +216,18 @@ class WeaviateServer:
         *,
         window: int = WINDOW,
         timeout_s: float = QUERY_S,
-        renew: Callable[[Any], None] | None = None,
     ) -> Iterator[Any]:
-        """The answers of many calls, in order, `window` of them under way at a time.
-
-        `renew` is done to a request before it is sent again to a server that was away.
-        """
+        """The answers of many calls, in order, `window` of them under way at a time."""
         started: deque[tuple[Any, Any]] = deque()
         try:
             for request in requests:
                 started.append((request, self._start(method, request, timeout_s)))
                 if len(started) >= window:
                     first, future = started.popleft()
-                    yield self._answered(future.result, method, first, timeout_s, renew=renew)
+                    yield self._answered(future.result, method, first, timeout_s)
             while started:
                 first, future = started.popleft()
-                yield self._answered(future.result, method, first, timeout_s, renew=renew)
+                yield self._answered(future.result, method, first, timeout_s)
         finally:
             for _, future in started:
                 future.cancel()
@@ -258,7 +256,6 @@ class WeaviateServer:
         timeout_s: float,
         *,
         retry: bool = True,
-        renew: Callable[[Any], None] | None = None,
     ) -> Any:
         try:
             return answer()
@@ -268,11 +265,11 @@ class WeaviateServer:
         except grpc.RpcError as error:
             if self._closed or not retry or not self._is_transient(error):
                 raise self._translate_error(error, timeout_s) from None
+        with self._lock:
+            self.outages += 1
         deadline = time.monotonic() + RETURN_FACTOR * self._timeout_s
         while True:
             self._wait(max(0.1, deadline - time.monotonic()))
-            if renew is not None:
-                renew(request)
             try:
                 return self._ask(method, request, timeout_s)
             except grpc.RpcError as error:

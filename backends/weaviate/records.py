@@ -181,15 +181,6 @@ def new_stamp() -> NDArray[np.float32]:
     return np.random.default_rng().random(2, dtype=np.float32)
 
 
-def stamp_anew(request: batch_pb2.BatchObjectsRequest) -> None:
-    """Give the objects of a request that may have been carried out in part another stamp, to send it again."""
-    stamp = new_stamp().astype("<f4").tobytes()
-    for found in request.objects:
-        for vector in found.vectors:
-            if vector.name == STAMP:
-                vector.vector_bytes = stamp
-
-
 def size_bytes(record: Record) -> int:
     """About what a record's object weighs in a request, without its vector."""
     metadata = sum(len(str(value)) for value in record.metadata.values())

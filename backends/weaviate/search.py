@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from backends.base import Hit
 from backends.kit.scores import best_first
+from backends.kit.ties import search_with_ties
 from backends.text import tokenize
 from backends.weaviate import repair as mend
 from backends.weaviate.connection import WeaviateServer
@@ -74,25 +76,24 @@ class Searcher:
             # Half, so that what is being written meanwhile does not cross the line.
             exact = plain and condition is not True and size <= FLAT_CUTOFF // 2
         limit = min(MAX_K, k + 1 if exact else max(k, self._limit(stored, effort)))
-        requests = [self._near(stored, query, limit, condition) for query in queries]
-        # A future costs a lone query a tenth of a millisecond.
-        ask = self._server.calls if len(requests) > 1 else self._one
-        answers = []
-        for query, reply in zip(queries, ask("Search", requests), strict=True):
-            found = reply.results
-            if len(found) < limit:
-                answers.append(self._fewer(stored, query, k, limit, condition, exact=exact))
-                continue
-            if exact:
-                found = self._with_ties(stored, query, k, limit, condition, found)
-            else:
-                found = found[:k]
-            scores = [_score(spec.metric, result.metadata.distance) for result in found]
-            answers.append(_best(found, scores, k, exact=exact))
-        return answers
 
-    def _one(self, method: str, requests: list[Any]) -> list[Any]:
-        return [self._server.call(method, request) for request in requests]
+        def ask(rows: Sequence[int], limit: int) -> list[Any]:
+            requests = [self._near(stored, queries[row], limit, condition) for row in rows]
+            # A future costs a lone query a tenth of a millisecond.
+            if len(requests) == 1:
+                return [self._server.call("Search", requests[0]).results]
+            return [reply.results for reply in self._server.calls("Search", requests)]
+
+        if exact:
+            answers = search_with_ties(ask, len(queries), k, _same_distance, most=MAX_K)
+        else:
+            answers = ask(range(len(queries)), limit)
+        return [
+            self._fewer(stored, query, k, limit, condition, exact=exact)
+            if len(found) < limit
+            else _hits(stored, found if exact else found[:k], k, exact=exact)
+            for query, found in zip(queries, answers, strict=True)
+        ]
 
     def _limit(self, stored: Stored, effort: float | None) -> int:
         ef = 0 if effort is None else round(LEAST_EF * EFFORT_RANGE**effort)
@@ -128,27 +129,30 @@ class Searcher:
         scores = [_similarity(stored.spec.metric, query, vector_of(result)) for result in found]
         return _best(found, scores, k, exact=exact and len(found) >= min(limit, n))
 
-    def _with_ties(self, stored: Stored, query: Floats, k: int, limit: int, condition: Any, found: Any) -> Any:
-        """What was found and all that are as good as the k-th, so that the lowest ids among them can be taken."""
-        while len(found) == limit < MAX_K and found[limit - 1].metadata.distance == found[k - 1].metadata.distance:
-            limit = min(MAX_K, 4 * limit)
-            found = self._server.call("Search", self._near(stored, query, limit, condition)).results
-        return found
-
     def search_text(self, stored: Stored, query: str, k: int, condition: Any) -> list[Hit]:
         """The k best by BM25; those with at least one word of the query."""
         wanted = " ".join(dict.fromkeys(tokenize(query)))
         if not wanted:
             return []
-        limit = min(MAX_K, k + 1)
-        while True:
+
+        def ask(_: Sequence[int], limit: int) -> list[Any]:
             request = search_request(stored, condition=condition, limit=limit, **having_words(wanted))
-            found = self._server.call("Search", request).results
-            cut = len(found) == limit < MAX_K and found[limit - 1].metadata.score == found[k - 1].metadata.score
-            if not cut:
-                break
-            limit = min(MAX_K, 4 * limit)
+            return [self._server.call("Search", request).results]
+
+        (found,) = search_with_ties(
+            ask, 1, k, lambda one, other: one.metadata.score == other.metadata.score, most=MAX_K
+        )
         return _best(found, [result.metadata.score for result in found], k, exact=True)
+
+
+def _same_distance(one: Any, other: Any) -> bool:
+    return bool(one.metadata.distance == other.metadata.distance)
+
+
+def _hits(stored: Stored, found: Any, k: int, *, exact: bool) -> list[Hit]:
+    """The k best of what the server found, by its own distances."""
+    scores = [_score(stored.spec.metric, result.metadata.distance) for result in found]
+    return _best(found, scores, k, exact=exact)
 
 
 def _best(found: Any, scores: list[float], k: int, *, exact: bool) -> list[Hit]:

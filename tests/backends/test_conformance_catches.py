@@ -83,6 +83,9 @@ CAUGHT = [
     (racing.GivesUpItsParentsLock, "test_a_forked_child_works_or_is_refused", ()),
     (racing.RefusesOnlySearches, "test_a_forked_child_works_or_is_refused", ()),
     (engines.SavesLater, "test_acknowledged_writes_survive_kill_9", ()),
+    (engines.LosesVectorsInACrash, "test_acknowledged_writes_survive_kill_9", ()),
+    (engines.LosesFewVectorsInACrash, "test_acknowledged_writes_survive_kill_9", ()),
+    (engines.ClaimsItLostNothing, "test_acknowledged_writes_survive_kill_9", ()),
     (engines.ForgetsToLock, "test_a_second_writer_works_or_is_told_why_not", ()),
     (engines.DeniesPersistence, "test_reopening_gives_everything_back", ()),
     (engines.DeniesPersistence, "test_a_second_process_reads", ()),
@@ -103,6 +106,17 @@ def test_a_broken_engine_is_caught(engine: type, check: str, arguments: tuple) -
             getattr(Broken(), check)(store, *arguments)
     finally:
         store.close()
+
+
+def test_an_approximate_engine_may_miss_a_record_that_it_has() -> None:
+    class Approximate(BackendSuite):
+        url = "durable:///{dir}"
+        engine = engines.MissesNowAndThen
+        sizes = SMALL
+
+    store = Store(Approximate)
+    Approximate().test_acknowledged_writes_survive_kill_9(store)
+    store.close()
 
 
 def test_an_engine_that_chokes_on_a_query_is_caught() -> None:

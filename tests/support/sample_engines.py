@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import time
@@ -83,6 +84,64 @@ class SavesLater(DurableBackend):
         with self._lock:
             self.save(name)
             ExactBackend.upsert(self, name, records)
+
+
+class LosesVectorsInACrash(DurableBackend):
+    """Forgets after a crash the vectors that the last upsert stored. Only searches by vector tell."""
+
+    lost_of_a_batch = 39
+
+    @classmethod
+    def connect(cls, url):
+        backend = super().connect.__func__(cls, url)
+        backend.last, backend.lost = backend.folder / "last.json", backend.folder / "lost.json"
+        missing = json.loads(backend.lost.read_text()) if backend.lost.exists() else []
+        if backend.last.exists():
+            missing += json.loads(backend.last.read_text())[: cls.lost_of_a_batch]
+        backend.lost.write_text(json.dumps(missing))
+        backend.missing = set(missing)
+        return backend
+
+    def upsert(self, name, records):
+        kept = list(records)
+        super().upsert(name, kept)
+        written = self.last.with_suffix(".new")
+        written.write_text(json.dumps([record.id for record in kept]))
+        written.replace(self.last)
+
+    def search(self, name, vectors, k, *, where=None, effort=None):
+        deep = super().search(name, vectors, k + len(self.missing), where=where)
+        return [[replace(hit, exact=False) for hit in hits if hit.id not in self.missing][:k] for hits in deep]
+
+    def close(self):
+        self.last.unlink(missing_ok=True)
+        super().close()
+
+
+class LosesFewVectorsInACrash(LosesVectorsInACrash):
+    """Forgets two of them."""
+
+    lost_of_a_batch = 2
+
+
+class ClaimsItLostNothing(LosesFewVectorsInACrash):
+    """Forgets two of them, and calls its hits exact."""
+
+    def search(self, name, vectors, k, *, where=None, effort=None):
+        answers = super().search(name, vectors, k, where=where, effort=effort)
+        return [[replace(hit, exact=True) for hit in hits] for hits in answers]
+
+
+class MissesNowAndThen(DurableBackend):
+    """Is approximate: every fortieth search for a single hit misses the best one."""
+
+    def search(self, name, vectors, k, *, where=None, effort=None):
+        answers = super().search(name, vectors, k + 1, where=where)
+        missed = [k == 1 and i % 40 == 7 for i in range(len(answers))]
+        return [
+            [replace(hit, exact=False) for hit in hits[int(miss) :][:k]]
+            for hits, miss in zip(answers, missed, strict=True)
+        ]
 
 
 class ForgetsToLock(DurableBackend):

@@ -322,6 +322,27 @@ class TestTrouble:
             assert hits[0].id == f"r{i:05}"
 
     @pytest.mark.server
+    def test_an_upsert_is_sent_again_when_its_server_is_killed_before_the_index_is_written(self, backend, monkeypatch):
+        records = [Record(f"k{i:02}", row) for i, row in enumerate(vectors(30, 8))]
+        backend.create(CollectionSpec("killed", 8))
+        backend.upsert("killed", some(30, seed=1))
+        persist = weaviate_mend.persist_index_log
+        restarts = []
+
+        def after_a_crash(*arguments):
+            if not restarts:
+                weaviate_server.kill()
+                restarts.append(threading.Thread(target=weaviate_server.server))
+                restarts[0].start()
+            persist(*arguments)
+
+        monkeypatch.setattr(weaviate_mend, "persist_index_log", after_a_crash)
+        backend.upsert("killed", records)
+        restarts[0].join()
+        for record, hits in zip(records, backend.search("killed", vectors(30, 8), 1), strict=True):
+            assert hits[0].id == record.id
+
+    @pytest.mark.server
     def test_flush_indexes_what_a_crash_left_out(self, backend, monkeypatch):
         # Without `persist_index_log` Weaviate loses the index's part of the last batch, as in the middle of one.
         rows = vectors(50, 8)

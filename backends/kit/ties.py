@@ -1,0 +1,42 @@
+"""Looking far enough to break ties by id: what ties with the k-th hit counts, though it is not among the first k."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+GROWTH = 4
+
+
+def search_with_ties(
+    ask: Callable[[list[int], int], Iterable[Sequence[T]]],
+    queries: int,
+    k: int,
+    tied: Callable[[T, T], bool],
+    *,
+    most: int | None = None,
+) -> list[Sequence[T]]:
+    """For each query the k best and all that tie with the k-th, best first, so that the caller can take the lowest ids.
+
+    Args:
+        ask: `ask(rows, limit)` gives the best `limit` of each of these queries, all that there are if fewer.
+        queries: how many queries there are; `ask` is given their numbers, from 0.
+        k: how many hits are wanted.
+        tied: whether the k-th and the last one found have the same score.
+        most: the largest limit that the engine takes. Ties beyond it are not seen.
+
+    One more than k is asked for, and only where that one ties, more and more. An answer of fewer is whole.
+    """
+    found: list[Sequence[T]] = [()] * queries
+    rows, limit = list(range(queries)), k + 1
+    while rows:
+        limit = limit if most is None else min(limit, most)
+        for row, answer in zip(rows, ask(rows, limit), strict=True):
+            found[row] = answer
+        if limit == most:
+            break
+        rows = [row for row in rows if len(found[row]) >= limit and tied(found[row][k - 1], found[row][-1])]
+        limit *= GROWTH
+    return found
