@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import shlex
 import shutil
 import webbrowser
 from collections.abc import Iterator
@@ -18,9 +19,9 @@ import typer
 from app.cli import options
 from app.cli.context import encoder_for, open_backend, samples_folder, write_atomically
 from app.cli.index import run, summary
-from app.cli.output import hit_object, note, place, print_hits, print_json, write
+from app.cli.output import hit_object, note, place, print_hits, print_json, program, write
 from app.core.errors import CommandError
-from app.core.settings import default_backend
+from app.core.settings import Settings, default_backend
 
 if TYPE_CHECKING:
     from app.cli.results_page import Section
@@ -35,6 +36,7 @@ MAX_CAPTION_BYTES = 4096
 
 TEXT_QUERIES = ("a cup of coffee", "a cat looking at something", "a rocket on its launch pad")
 LOOKUP = "photos/coffee.png"
+ASKED_ABOUT = "photos/chelsea.png"
 COMPOSED = (("photos/rocket.jpg", 1.0), ("a person wearing a space suit", 1.0), ("a tower", -1.0))
 
 
@@ -48,12 +50,18 @@ def demo(
 ) -> None:
     """Index two dozen photographs that packages carry, search them five ways, and write the results page.
 
-    Everything goes into the folder `demo` of the home; a second run finds it all unchanged.
+    They go into the collection that `search` and `serve` look at. A store that already holds something else is
+    left alone; the demo then has a store of its own, in the folder `demo` of the home. A second run finds it
+    all unchanged.
     """
-    settings = options.load_settings(chosen, k=k)
+    settings = replace(options.load_settings(chosen, k=k), batch_size=16)
     folder = settings.home / "demo"
-    settings = replace(settings, backend=default_backend(folder), collection=COLLECTION, batch_size=16)
     pictures = gather(folder / "pictures", stamps=STAMPS if stamps else None)
+    if holds_other_items(settings, pictures.parent):
+        from backends.redaction import shown
+
+        note(f"what is in {shown(settings.backend)} is left alone: the demo has a store of its own, in {folder}")
+        settings = replace(settings, backend=default_backend(folder), collection=COLLECTION)
     from app.cli.results_page import render
     from backends.base import IndexSpec
     from indexers import open_source
@@ -67,7 +75,9 @@ def demo(
         if report.interrupted:
             note("interrupted: run the demo again to go on from there")
             raise typer.Exit(130)
-        sections = list(ask(Retriever(store, model, COLLECTION, samples=samples_folder(settings)), pictures.parent, k))
+        sections = list(
+            ask(Retriever(store, model, settings.collection, samples=samples_folder(settings)), pictures.parent, k)
+        )
     page = output.html or folder / "results.html"
     write_atomically(page, render("Sightline demo", sections, [f"{report.found:,} pictures", f"encoder {model.name}"]))
     if output.as_json:
@@ -78,9 +88,40 @@ def demo(
         for section in sections:
             write(f"\n{section.title}: {_words(section)}")
             print_hits(section.hits)
-        write(f"\nresults page: {page.absolute()}")
+        write(f"\nresults page: {page.absolute()}\n")
+        for line in next_steps(settings, pictures.parent):
+            write(line)
     if output.open_page and not webbrowser.open(page.absolute().as_uri()):
         note(f"note: no browser could be opened; open {page.absolute()} yourself")
+
+
+def holds_other_items(settings: Settings, pictures: Path) -> bool:
+    """Whether the store of `settings` holds anything but the demo's own pictures and their captions."""
+    from backends.urls import local_path
+
+    with open_backend(settings) as store:
+        names = store.collections()
+        if settings.collection not in names:
+            return bool(names)
+        return any(
+            (path := local_path(record.uri)) is None or not path.is_relative_to(pictures.absolute())
+            for page in store.scan(settings.collection, with_vectors=False)
+            for record in page.records
+        )
+
+
+def next_steps(settings: Settings, pictures: Path) -> list[str]:
+    """What to type next: three commands that work as they stand, and the address of the page."""
+    usual = Settings.load({})
+    where = []
+    if settings.backend != usual.backend:
+        where += ["--backend", settings.backend]
+    if settings.collection != usual.collection:
+        where += ["--collection", settings.collection]
+    commands = (["search", "a", "rocket"], ["lookup", str((pictures / ASKED_ABOUT).absolute())], ["serve"])
+    typed = [f"  {program()} {shlex.join([*command, *where])}" for command in commands]
+    typed[-1] += "    # then open http://127.0.0.1:8000/"
+    return ["Try next:", *typed]
 
 
 def ask(retriever: Retriever, pictures: Path, k: int) -> Iterator[Section]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
@@ -73,6 +74,7 @@ def hit_object(hit: Hit) -> dict[str, Any]:
         "id": hit.id,
         "score": hit.score,
         "relevance": getattr(hit, "relevance", None),
+        "scored_by": getattr(hit, "scored_by", "vector"),
         "modality": hit.modality,
         "uri": hit.uri,
         "text": hit.text,
@@ -132,15 +134,45 @@ def place(uri: str | None) -> str:
     return str(path) if path is not None else uri or ""
 
 
+def program() -> str:
+    """What to type to run this program again from here, ready for a shell."""
+    import shlex
+    import shutil
+    from pathlib import Path
+
+    started = Path(sys.argv[0])
+    if started.name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m app"
+    found = shutil.which(started.name)
+    if found is not None and Path(found).resolve() == started.resolve():
+        return shlex.quote(started.name)
+    with contextlib.suppress(ValueError):
+        return shlex.quote(str(started.absolute().relative_to(Path.cwd())))
+    return shlex.quote(str(started.absolute()))
+
+
 def is_terminal() -> bool:
     """Whether results go to a person's terminal rather than to a pipe or a file."""
     return sys.stdout.isatty()
 
 
-def print_hits(hits: Sequence[Hit], *, first_rank: int = 1, nothing: str = NOTHING_FOUND) -> None:
+def print_hits(
+    hits: Sequence[Hit],
+    *,
+    first_rank: int = 1,
+    nothing: str = NOTHING_FOUND,
+    mark: str = "",
+    asked_words: str = "",
+) -> None:
     """Print results: a table on a terminal, else lines of fields between tabs.
 
-    The fields are rank, score, relevance, modality, id, place and text. `nothing` is said where there are none.
+    The fields are rank, score, relevance, modality, id, place and text.
+
+    Args:
+        nothing: what is said where there are none.
+        mark: stands before each rank, and dims the rows of a table.
+        asked_words: those of a search by words too. A table then says which of them an item has, and, of an item
+            that only they found, the BM25 score where others have a cosine.
     """
     if not hits:
         note(nothing)
@@ -148,7 +180,7 @@ def print_hits(hits: Sequence[Hit], *, first_rank: int = 1, nothing: str = NOTHI
     if not is_terminal():
         for rank, hit in enumerate(hits, start=first_rank):
             fields = (
-                rank,
+                f"{mark}{rank}",
                 f"{hit.score:.4f}",
                 show_relevance(hit),
                 hit.modality,
@@ -173,7 +205,14 @@ def print_hits(hits: Sequence[Hit], *, first_rank: int = 1, nothing: str = NOTHI
         path = local_path(hit.uri)
         link = Style(link=path.absolute().as_uri() if path is not None else None)
         text = one_line((hit.text or "").split("\n", 1)[0])
-        table.add_row(str(rank), f"{hit.score:.3f}", show_relevance(hit), hit.modality, Text(text))
+        table.add_row(
+            f"{mark}{rank}",
+            show_score(hit),
+            show_relevance(hit),
+            hit.modality,
+            Text(text),
+            style="dim" if mark else None,
+        )
         # The id first: a terminal that is too narrow cuts the path, which the link still holds.
         folded = len(getattr(hit, "duplicates", ()))
         alike = f"  and {folded:,} alike" if folded else ""
@@ -181,7 +220,25 @@ def print_hits(hits: Sequence[Hit], *, first_rank: int = 1, nothing: str = NOTHI
             one_line(hit.id), "  ", (one_line(shorten_home(place(hit.uri))), link), alike, style="dim"
         )
         table.add_row("", "", "", "", below)
+        if words := shared_words(asked_words, hit):
+            table.add_row("", "", "", "", Text("words: " + one_line(", ".join(words)), style="dim"))
     Console().print(table)
+
+
+def show_score(hit: Hit) -> str:
+    """A hit's score; that of words is called what it is, since among cosines it would look like one."""
+    by_words = getattr(hit, "scored_by", "vector") == "keyword"
+    return f"BM25 {hit.score:.2f}" if by_words else f"{hit.score:.3f}"
+
+
+def shared_words(asked: str, hit: Hit) -> list[str]:
+    """The words of a query that an item's text or file name has, each once, in the query's order."""
+    from backends.text import searched_text, tokenize
+
+    if not asked:
+        return []
+    there = set(tokenize(searched_text(hit.text, hit.uri)))
+    return [word for word in dict.fromkeys(tokenize(asked)) if word in there]
 
 
 def show_relevance(hit: Hit) -> str:

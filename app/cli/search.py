@@ -44,6 +44,11 @@ if TYPE_CHECKING:
     from retrieval.search.results import Result
     from retrieval.search.retriever import Retriever
 
+#: The best of what is not relevant is shown unasked, and marked, from this share of the gate on.
+NEAR_MISS = 0.75
+NEAR_MISSES = 3
+NO_TEXTS = "; index captions or texts too, or see which pictures are like it: sightline search --image FILE"
+
 
 @options.grouped
 def search(
@@ -86,7 +91,8 @@ def search(
     at its end weighs it, and image:FILE takes a picture: --terms 'beach -people "evening sun"^0.5'.
 
     Of a search by words alone, what is less relevant than the setting min_relevance is left out; relevance
-    is the share of unrelated queries that find nothing as good. --min-relevance 0 shows everything.
+    is the share of unrelated queries that find nothing as good. --min-relevance 0 shows everything. Where
+    nothing is relevant enough but something nearly is, up to three near misses are shown, each marked with ~.
     """
     from retrieval.search.query import query_words
 
@@ -139,10 +145,12 @@ def search(
     title = "Search" if len(query) == 1 else "Composed search"
     facts = query_facts(where, offset, k=settings.k, gate=gate)
     section = Section(title, parts_of(query), hits, facts=facts, first_rank=offset + 1, nothing=nothing)
+    missed: Sequence[Result] = ()
     if nearest and gate is not None:
-        section = nothing_relevant(section, nearest, gate, misses=misses)
-    shown = nearest if misses else None
-    deliver(section, settings, output, misses=shown, facets=counted)
+        missed = nearest if misses else near_misses(nearest, gate) if not output.as_json else ()
+        section = nothing_relevant(section, nearest, gate, missed)
+    asked_words = query_words(query) if mode != "vector" else ""
+    deliver(section, settings, output, are_misses=bool(missed), facets=counted, asked_words=asked_words)
 
 
 @options.grouped
@@ -215,6 +223,8 @@ def lookup(
     output: options.OutputFlags,
 ) -> None:
     """Find the texts of the collection that describe a picture best."""
+    from backends.base import Compare
+
     clause = read_where(where)
     require_file(image)
     settings = options.load_settings(chosen, k=k)
@@ -229,6 +239,8 @@ def lookup(
                 if hits
                 else nothing_found(retriever, where=clause, modality="text", offset=offset, min_relevance=min_relevance)
             )
+            if not hits and not store.count(settings.collection, Compare("modality", "eq", "text")):
+                nothing += NO_TEXTS
     from app.cli.results_page import Part, Section
 
     part = Part(text=str(image), image=image)
@@ -286,14 +298,20 @@ def nothing_found(retriever: Retriever, **asked: Any) -> str:
     return f"{NOTHING_FOUND}: {why_nothing(retriever, **asked)}"
 
 
-def nothing_relevant(section: Section, nearest: Sequence[Result], gate: float, *, misses: bool) -> Section:
-    """The section that says that nothing is relevant, with the nearest misses where they are wanted."""
+def near_misses(nearest: Sequence[Result], gate: float) -> Sequence[Result]:
+    """Those of the nearest that are nearly relevant, `NEAR_MISSES` at most."""
+    return [hit for hit in nearest if hit.relevance is not None and hit.relevance >= NEAR_MISS * gate][:NEAR_MISSES]
+
+
+def nothing_relevant(section: Section, nearest: Sequence[Result], gate: float, missed: Sequence[Result]) -> Section:
+    """The section that says that nothing is relevant, with the misses that are shown all the same."""
     said = f"nothing relevant: the nearest miss is at {show_relevance(nearest[0])}, below {100 * gate:g}%"
     if section.first_rank > 1:
         said = f"nothing relevant from rank {section.first_rank} on"
-    if misses:
-        return replace(section, title="Nothing relevant; the nearest misses", hits=nearest, nothing=said)
-    return replace(section, nothing=f"{said}; --misses shows the nearest misses")
+    more = "" if len(missed) == len(nearest) else "; --misses shows the nearest misses"
+    if missed:
+        return replace(section, title="Nothing relevant; the nearest misses", hits=missed, nothing=said + more)
+    return replace(section, nothing=said + more)
 
 
 def query_facts(where: str | None, offset: int, *, k: int, gate: float | None = None) -> list[str]:
@@ -309,12 +327,13 @@ def deliver(
     settings: Settings,
     output: options.OutputFlags,
     *,
-    misses: Sequence[Result] | None = None,
+    are_misses: bool = False,
     facets: Mapping[str, Facet] | None = None,
+    asked_words: str = "",
 ) -> None:
     """Give out results: to stdout as table or JSON, and to the page that was asked for.
 
-    misses: what the section shows though nothing of it is relevant.
+    are_misses: nothing of what the section shows is relevant. asked_words: what was looked for by keywords.
     """
     hits: Sequence[Hit] = section.hits
     if output.html is not None or output.open_page:
@@ -329,12 +348,18 @@ def deliver(
             note(f"note: no browser could be opened; open {path.absolute()} yourself")
     if output.as_json:
         found = [hit_object(hit) for hit in hits]
-        answer: dict[str, Any] = {"hits": [], "misses": found} if misses else {"hits": found}
+        answer: dict[str, Any] = {"hits": [], "misses": found} if are_misses else {"hits": found}
         if facets is not None:
             answer["facets"] = {field: facet_object(facet) for field, facet in facets.items()}
         print_json(answer)
         return
-    if misses:
+    if are_misses:
         note(section.nothing)
-    print_hits(hits, first_rank=section.first_rank, nothing=section.nothing)
+    print_hits(
+        hits,
+        first_rank=section.first_rank,
+        nothing=section.nothing,
+        mark="~" if are_misses else "",
+        asked_words=asked_words,
+    )
     print_facets(facets or {})

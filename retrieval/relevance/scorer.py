@@ -38,7 +38,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -378,7 +378,5 @@ class RelevanceScorer:
 
 def _kept(judged: Sequence[tuple[Hit, float | None]], least: float | None) -> list[Result]:
     return [
-        replace(Result.of(hit), relevance=value)
-        for hit, value in judged
-        if least is None or value is None or value >= least
+        Result.of(hit, relevance=value) for hit, value in judged if least is None or value is None or value >= least
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Any, Literal, Self
 
 from backends.base import Hit
 
@@ -14,14 +14,16 @@ class Result(Hit):
 
     `relevance` is the calibrated probability-like number in [0, 1] that the item answers the query,
     the same on every encoder and engine; None where nothing was judged. `duplicates` are the ids of
-    near-identical items that were folded into this one.
+    near-identical items that were folded into this one. `scored_by` says what `score` is: a similarity of
+    vectors, or the BM25 of an item that only its words found.
     """
 
     relevance: float | None = None
     duplicates: tuple[str, ...] = ()
+    scored_by: Literal["vector", "keyword"] = "vector"
 
     @classmethod
-    def of(cls, hit: Hit, duplicates: tuple[str, ...] = ()) -> Self:
-        """The hit, with what was folded into it; what is known of its relevance is kept."""
+    def of(cls, hit: Hit, **more: Any) -> Self:
+        """The hit, with `more` known of it; what was known before is kept."""
         known = {each.name: getattr(hit, each.name) for each in fields(hit)}
-        return cls(**{**known, "duplicates": duplicates})
+        return cls(**{**known, **more})

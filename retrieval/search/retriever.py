@@ -329,7 +329,7 @@ class Retriever:
                 shaped = shaper.shaped(ranked)
                 if complete or len(shaped) >= offset + k:
                     break
-        return [Result.of(each.hit, duplicates) for each, duplicates in shaped[offset : offset + k]]
+        return [Result.of(each.hit, duplicates=duplicates) for each, duplicates in shaped[offset : offset + k]]
 
     def _iter_prefixes(self, request: _Request, depth: int, least: int) -> Iterator[tuple[list[Ranked[Hit]], bool]]:
         """A list that only grows at its end, and whether it has all there is; read deeper as long as it is asked for.
@@ -377,8 +377,9 @@ class Retriever:
                 found.append((kept, len(hits) < depth or cut))
         if request.words:
             clause = and_modality(request.where, request.modality)
-            hits = self.backend.search_text(self.collection, request.words, depth, where=clause)
-            found.append((_relevant(hits, request), len(hits) < depth))
+            matching = self.backend.search_text(self.collection, request.words, depth, where=clause)
+            by_words = [Result.of(hit, scored_by="keyword") for hit in matching]
+            found.append((_relevant(by_words, request), len(matching) < depth))
         return found
 
     def _judge(
@@ -393,7 +394,7 @@ class Retriever:
         return None if vector is None else self.calibrator.judge(vector, kind)
 
 
-def _relevant(hits: list[Hit], request: _Request) -> Sequence[Hit]:
+def _relevant(hits: Sequence[Result], request: _Request) -> Sequence[Result]:
     """What a keyword search found, judged; without what is neither relevant enough nor has every word."""
     if request.judge is None:
         return hits

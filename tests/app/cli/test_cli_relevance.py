@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
-from app.cli.output import show_relevance
+from app.cli.output import print_hits, show_relevance
+from app.cli.search import NEAR_MISS
 from app.core.settings import Settings, SettingsError
 from app.http.app import create_app
 from backends import connect
@@ -43,6 +45,20 @@ class TestSearch:
         rows = [line.split("\t") for line in shown.out.splitlines()]
         assert len(rows) == 2
         assert all(int(row[2].rstrip("%")) < 80 for row in rows)
+
+    def test_near_misses_are_shown_unasked_and_marked(self, run: Run) -> None:
+        missed = run("search", ABSENT, "--misses", "--json").json["misses"]
+        best = missed[0]["relevance"]
+        gate = min(1.0, best / NEAR_MISS - 0.001)
+        near = run("search", ABSENT, "--min-relevance", gate)
+        assert near.err.startswith("nothing relevant: the nearest miss is at ")
+        rows = [line.split("\t") for line in near.out.splitlines()]
+        expected = [hit["id"] for hit in missed if hit["relevance"] >= NEAR_MISS * gate][:3]
+        assert [row[4] for row in rows] == expected
+        assert [row[0] for row in rows] == [f"~{rank}" for rank in range(1, len(expected) + 1)]
+        assert run("search", ABSENT, "--min-relevance", gate, "--json").json == {"hits": []}
+        far = run("search", ABSENT, "--min-relevance", min(1.0, best / NEAR_MISS + 0.001))
+        assert far.out == ""
 
     def test_misses_do_not_mix_with_what_is_relevant(self, run: Run) -> None:
         found = run("search", "red", "--misses")
@@ -98,6 +114,25 @@ class TestSearch:
         assert sorted(path.name.startswith("background-") for path in kept) == [False, True]
         assert run("drop", "default", "--yes").code == 0
         assert [path.name[:11] for path in (isolated / "samples").rglob("*.npz")] == ["background-"]
+
+
+def test_a_table_explains_what_only_words_found(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr("app.cli.output.is_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    hit = Hit("a", 2.5, "image", None, "photos/chelsea_cat.png", {}, exact=True)
+    found = [Result.of(hit, relevance=0.0, scored_by="keyword"), Result.of(hit, relevance=0.9)]
+    print_hits(found, asked_words="Chelsea dog")
+    out = capsys.readouterr().out
+    assert out.count("BM25 2.50") == 1
+    assert out.count("2.500") == 1
+    assert out.count("words: chelsea\n") + out.count("words: chelsea ") == 2
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_a_lookup_without_texts_says_what_else_there_is(run: Run, colours: Path) -> None:
+    run("index", colours, "--collection", "new")
+    told = run("lookup", colours / "red.png", "--collection", "new")
+    assert "there are no texts in the collection; index captions" in told.err
 
 
 def test_indexing_prepares_the_first_search(run: Run, colours: Path, isolated: Path, tmp_path: Path) -> None:

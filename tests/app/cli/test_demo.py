@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,38 @@ def test_demo_searches_five_ways_and_writes_the_page(run: Run, isolated: Path, s
     assert again.code == 0
     assert f"({found} unchanged)" in again.err
     assert f"results page: {page}" in again.out
-    assert run("collections", "--json").json["collections"] == [], "the person's own store stays as it was"
+    (collection,) = run("collections", "--json").json["collections"]
+    assert (collection["name"], collection["items"]) == ("default", done["report"]["images"] + done["report"]["texts"])
+
+
+def test_what_the_demo_prints_last_can_be_typed(run: Run, isolated: Path) -> None:
+    lines = run("demo", "--no-stamps").out.splitlines()
+    commands = [shlex.split(line, comments=True) for line in lines[lines.index("Try next:") + 1 :]]
+    assert [command[-3:] for command in commands[:1]] == [["search", "a", "rocket"]]
+    assert "http://127.0.0.1:8000/" in lines[-1]
+    for command in commands[:-1]:
+        done = run(*command[command.index("search" if "search" in command else "lookup") :])
+        assert done.code == 0, (command, done.err)
+    assert commands[-1][-1] == "serve"
+
+
+def test_a_store_that_holds_something_else_is_left_alone(run: Run, isolated: Path, tmp_path: Path) -> None:
+    paint(tmp_path / "mine" / "red.png", "red")
+    assert run("index", tmp_path / "mine").code == 0
+    done = run("demo", "--no-stamps")
+    assert "is left alone: the demo has a store of its own" in done.err
+    assert [each["items"] for each in run("collections", "--json").json["collections"]] == [1]
+    commands = [shlex.split(line, comments=True) for line in done.out.splitlines()[-3:]]
+    for command in commands[:-1]:
+        again = run(*command[command.index("search" if "search" in command else "lookup") :])
+        assert again.code == 0, (command, again.err)
+    assert commands[-1][-4:-2] == ["--backend", f"faiss://{isolated}/demo/index"]
+
+
+def test_a_collection_elsewhere_in_the_store_counts_as_something_else(run: Run, tmp_path: Path) -> None:
+    paint(tmp_path / "mine" / "red.png", "red")
+    assert run("index", tmp_path / "mine", "--collection", "mine").code == 0
+    assert "is left alone" in run("demo", "--no-stamps").err
 
 
 def test_demo_without_the_stamps(run: Run, stamps: Path) -> None:
