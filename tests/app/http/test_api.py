@@ -196,6 +196,8 @@ def json_log() -> Iterator[io.StringIO]:
     ]
     hooks = threading.excepthook, sys.unraisablehook
     stream = io.StringIO()
+    # A service that another test ran has set it.
+    logging.getLogger("uvicorn.error").setLevel(logging.NOTSET)
     log_as_json(stream)
     yield stream
     logging.captureWarnings(False)
