@@ -54,7 +54,7 @@ class ItemNotFound(SearchError):
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """What is looked for: by `vector` where there is one, by `tokenize` where there are some."""
+    """What is looked for: by `vector` where there is one, by `words` where there are some."""
 
     vector: NDArray[np.float32] | None
     words: str
@@ -180,14 +180,14 @@ class Retriever:
         elif vector is None:
             vector = query_vector(query, self.encoder)
         request = _Request(
-            None if mode == "keyword" else vector,
-            searched,
-            _as_where(where),
-            modality,
-            effort,
-            self._judge(vector, query_kind(as_terms(query)), min_relevance),
-            min_relevance,
-            query_items(query),
+            vector=None if mode == "keyword" else vector,
+            words=searched,
+            where=_as_where(where),
+            modality=modality,
+            effort=effort,
+            judge=self._judge(vector, query_kind(as_terms(query)), min_relevance),
+            min_relevance=min_relevance,
+            without=query_items(query),
         )
         return self._page(request, k, offset, PostProcessing(diversity, group_duplicates, reranker, text))
 
@@ -216,14 +216,14 @@ class Retriever:
         item = self.stored([item_id])[item_id]
         judge = self._judge(item.vector, ((item.modality, 1.0),), min_relevance)
         request = _Request(
-            item.vector,
-            "",
-            _as_where(where),
-            modality or item.modality,
-            effort,
-            judge,
-            min_relevance,
-            frozenset((item_id,)),
+            vector=item.vector,
+            words="",
+            where=_as_where(where),
+            modality=modality or item.modality,
+            effort=effort,
+            judge=judge,
+            min_relevance=min_relevance,
+            without=frozenset((item_id,)),
         )
         return self._page(request, k, offset, PostProcessing(diversity, group_duplicates))
 
