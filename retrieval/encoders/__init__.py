@@ -24,6 +24,10 @@ def load_encoder(name: str = DEFAULT_ENCODER, *, device: str = "auto", precision
         from retrieval.encoders.openclip import OpenClipEncoder
 
         return OpenClipEncoder(rest, device=device, precision=precision)
+    if scheme == "onnx" and separator:
+        from retrieval.encoders.onnx_model import OnnxEncoder
+
+        return OnnxEncoder(rest, device=device, precision=precision)
     raise EncoderError(
         f"no encoder is called {name!r}: use compact, or openclip:MODEL/PRETRAINED; see sightline models"
     )
