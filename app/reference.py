@@ -41,7 +41,7 @@ between `facet`, field, value and count. `--json` prints one JSON object instead
 | `export` | `{"folder", "items"}` |
 | `engines` | `{"engines": [{"scheme", "url", "summary", "installed", "install", "client", "version", "can", "servers": [{"url", "origin", "state", "version", "error"}]}]}` |
 | `keys` | `{"keys": [{"id", "name", "scope", "created"}]}` |
-| `models` | `{"models": [{"name", "summary", "dim", "parameters", "size_bytes", "languages", "licence", "flickr30k", "coco", "source", "installed"}]}` |
+| `encoders` | `{"models": [{"name", "summary", "dim", "parameters", "size_bytes", "languages", "licence", "flickr30k", "coco", "source", "installed"}]}` |
 | `demo` | `{"report", "page", "searches": [{"title", "terms", "hits"}]}` |
 
 A search in which nothing is relevant prints `{"hits": []}`, with `--misses` also `"misses"`, the nearest ones.
@@ -97,9 +97,11 @@ def _settings() -> str:
 
 
 def commands() -> dict[str, Any]:
-    """Every command by name, those of a group behind it: ``engines``, ``engines up``."""
+    """Every command by name but hidden ones, those of a group behind it: ``engines``, ``engines up``."""
     found: dict[str, Any] = {}
     for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        if command.hidden:
+            continue
         found[name] = command
         found |= {f"{name} {sub}": each for sub, each in getattr(command, "commands", {}).items()}
     return found

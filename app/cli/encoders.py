@@ -1,4 +1,4 @@
-"""The command that lists encoders."""
+"""The command that lists encoders, and its old name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from retrieval.encoders.catalogue import ModelCard, Recall
 
 
-def models(as_json: options.Json = False) -> None:
+def encoders(as_json: options.Json = False) -> None:
     """List the encoders to choose from: size, published Recall@1, and whether the weights are here."""
     from retrieval.encoders.catalogue import CATALOGUE, installed
 
@@ -36,6 +36,12 @@ def models(as_json: options.Json = False) -> None:
     note("Flickr30k and COCO are published zero-shot R@1 in %, text to image / image to text.")
     note("Choose with --encoder NAME. Weights that are not here are downloaded at the first use; any other")
     note("openclip:MODEL/PRETRAINED works too, with PRETRAINED a tag that open_clip knows or a checkpoint file.")
+
+
+def models(as_json: options.Json = False) -> None:
+    """List the encoders, as `encoders` does, which this command was renamed to."""
+    note("note: `sightline models` is now called `sightline encoders`; the old name still works")
+    encoders(as_json=as_json)
 
 
 def card_object(card: ModelCard, here: bool) -> dict[str, Any]:

@@ -31,7 +31,7 @@ PLAIN_LINE_EVERY_S = 10.0
 MAX_LISTED = 20
 COMPACT_NOTE = (
     "note: using compact, the small default that works offline; for better results choose one of "
-    "`sightline models` and index with --encoder NAME"
+    "`sightline encoders` and index with --encoder NAME"
 )
 
 

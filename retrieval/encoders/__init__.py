@@ -29,5 +29,5 @@ def load_encoder(name: str = DEFAULT_ENCODER, *, device: str = "auto", precision
 
         return OnnxEncoder(rest, device=device, precision=precision)
     raise EncoderError(
-        f"no encoder is called {name!r}: use compact, or openclip:MODEL/PRETRAINED; see sightline models"
+        f"no encoder is called {name!r}: use compact, or openclip:MODEL/PRETRAINED; see sightline encoders"
     )

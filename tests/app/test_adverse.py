@@ -111,7 +111,7 @@ def one_line(done: subprocess.CompletedProcess[str], *words: str, code: int = 1)
 # Streams
 
 
-@pytest.mark.parametrize("command", ["--version", "--help", "collections --json", "similar {item}", "keys", "models"])
+@pytest.mark.parametrize("command", ["--version", "--help", "collections --json", "similar {item}", "keys", "encoders"])
 def test_a_closed_output_is_said(indexed: Place, command: str) -> None:
     done = indexed.run(command.format(item=indexed.item), ">&-")
     assert done.returncode == 1
@@ -156,7 +156,7 @@ def test_commands_that_read_end_at_a_closed_input(indexed: Place) -> None:
 
 
 def test_a_reader_that_goes_early_is_no_error_to_see(indexed: Place) -> None:
-    done = indexed.run("models", "2>&1 | head -1", before="set -o pipefail; ")
+    done = indexed.run("encoders", "2>&1 | head -1", before="set -o pipefail; ")
     assert done.stdout.count("\n") == 1
     assert done.returncode in (0, 1)
 

@@ -289,7 +289,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
     program = subprocess.Popen(
-        [sys.executable, "-m", "app", "models", "--json"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "app", "encoders", "--json"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert program.stdout is not None
     assert program.stderr is not None
@@ -300,14 +300,22 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
     assert error == ""
 
 
-def test_models_lists_the_encoders(run: Run) -> None:
-    listed = run("models", "--json").json["models"]
+def test_encoders_lists_the_encoders(run: Run) -> None:
+    listed = run("encoders", "--json").json["models"]
     assert len(listed) > 10
     first = listed[0]
     assert first["name"] == "compact"
     assert {"size_bytes", "flickr30k", "coco", "installed"} <= first.keys()
-    lines = run("models").out.splitlines()
+    lines = run("encoders").out.splitlines()
     assert len(lines) == len(listed) + 1
+
+
+def test_models_is_the_old_name_of_encoders_and_says_so(run: Run) -> None:
+    new, old = run("encoders", "--json"), run("models", "--json")
+    assert (old.code, old.json) == (0, new.json)
+    assert new.err == ""
+    assert old.err == "note: `sightline models` is now called `sightline encoders`; the old name still works\n"
+    assert "  models " not in run("--help").out
 
 
 def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:

@@ -111,7 +111,7 @@ def test_lines_of_json_on_stdin(run: Run, photos: Path, monkeypatch: pytest.Monk
 def test_the_small_default_is_named_once(run: Run, photos: Path) -> None:
     first = run("index", photos)
     assert first.err.count("small default that works offline") == 1
-    assert "sightline models" in first.err
+    assert "sightline encoders" in first.err
     assert "small default" not in run("index", photos).err
     assert "small default" not in run("index", photos, "--collection", "b", "--encoder", "compact").err
 
