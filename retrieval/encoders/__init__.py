@@ -1,4 +1,4 @@
-"""Encoders by name: ``compact`` (the offline default) and ``openclip:MODEL/PRETRAINED``."""
+"""Encoders by name: ``compact`` (the offline default), ``onnx:FOLDER`` and ``openclip:MODEL/PRETRAINED``."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ DEFAULT_ENCODER = "compact"
 
 
 def load_encoder(name: str = DEFAULT_ENCODER, *, device: str = "auto", precision: str = "auto") -> Encoder:
-    """Load the encoder called `name`: ``compact`` or ``openclip:MODEL/PRETRAINED`` (hub tag or local file).
+    """Load the encoder called `name`.
 
-    device: auto, cpu, cuda, cuda:N or mps. precision: auto, fp32, fp16 or bf16. Raises `EncoderError`
-    for an unknown name, or weights that are neither here nor downloadable.
+    name: ``compact``; ``onnx:FOLDER`` or ``onnx:OWNER/NAME``, exported models that need no torch; or
+    ``openclip:MODEL/PRETRAINED`` (hub tag or local file). device: auto, cpu, cuda or cuda:N; with torch mps too,
+    with ONNX Runtime coreml, openvino and directml. precision: auto, fp32, fp16 or bf16; auto alone for ``onnx:``.
+    Raises `EncoderError` for an unknown name, or weights that are neither here nor downloadable.
     """
     if name == "compact":
         from retrieval.encoders.compact import CompactEncoder
@@ -29,5 +31,5 @@ def load_encoder(name: str = DEFAULT_ENCODER, *, device: str = "auto", precision
 
         return OnnxEncoder(rest, device=device, precision=precision)
     raise EncoderError(
-        f"no encoder is called {name!r}: use compact, or openclip:MODEL/PRETRAINED; see sightline encoders"
+        f"no encoder is called {name!r}: use compact, onnx:FOLDER or openclip:MODEL/PRETRAINED; see sightline encoders"
     )

@@ -16,7 +16,7 @@ from typing import Any
 from retrieval.encoders.base import EncoderError
 from retrieval.encoders.preprocess import Preprocessing
 from retrieval.encoders.token_ids import TextSettings, text_settings
-from retrieval.encoders.weights import fetch_folder, file_sha256
+from retrieval.encoders.weights import fetch_folder, file_sha256, find_folder
 
 CONFIG = "config.json"
 PREPROCESSING = "visual/preprocess_cfg.json"
@@ -63,9 +63,15 @@ def locate(spec: str) -> OnnxFiles:
     return describe(fetch_folder(spec, DESCRIPTIONS, TOWERS, allow=_FETCHED, ignore=_LEFT), f"onnx:{spec}")
 
 
+def is_here(repository: str) -> bool:
+    """Whether the hub's model starts without a download. Uses no network."""
+    folder = find_folder(repository, (*DESCRIPTIONS, *TOWERS))
+    return folder is not None and not _missing(folder)
+
+
 def describe(folder: Path, name: str) -> OnnxFiles:
     """Read the descriptions in `folder`, and compare its files with the manifest where there is one."""
-    missing = [file for file in (*DESCRIPTIONS, *TOWERS) if not (folder / file).is_file()]
+    missing = _missing(folder)
     if missing:
         raise EncoderError(f"{folder}: is no exported model: it has no {', no '.join(missing)}")
     config = _read(folder / CONFIG)
@@ -78,6 +84,10 @@ def describe(folder: Path, name: str) -> OnnxFiles:
     hashes = hash_files(folder)
     fingerprint = _manifest_fingerprint(folder, hashes) or own_fingerprint(hashes, preprocessing, text)
     return OnnxFiles(name, folder, dim, preprocessing, text, fingerprint)
+
+
+def _missing(folder: Path) -> list[str]:
+    return [file for file in (*DESCRIPTIONS, *TOWERS) if not (folder / file).is_file()]
 
 
 def hash_files(folder: Path) -> dict[str, str]:
