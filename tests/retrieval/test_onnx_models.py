@@ -245,6 +245,28 @@ def test_towers_of_all_kinds_become_int8(exported: Exported, tmp_path: Path) -> 
     assert (exact.encode_texts(TEXTS) * close.encode_texts(TEXTS)).sum(axis=1).min() > 0.99
 
 
+def test_weights_beside_a_large_graph_are_one_file_and_belong_to_its_hash(clip: Exported, copied: Path) -> None:
+    """As torch writes a graph of over 2 GB: each tensor in a file of its own."""
+    tower = copied / layout.TEXT_TOWER
+    model = onnx.load(tower)
+    onnx.save_model(model, tower, save_as_external_data=True, all_tensors_to_one_file=False, size_threshold=0)
+    assert len(list(tower.parent.iterdir())) > 10
+    onnx_export._join_weights(tower)
+    assert {path.name for path in tower.parent.iterdir()} == {
+        *("model.onnx", "model.onnx.data", "tokenizer.json", "tokenizer_config.json")
+    }
+    (copied / layout.MANIFEST).unlink()
+    encoder = OnnxEncoder(str(copied))
+    exact = OnnxEncoder(str(clip.folder)).encode_texts(TEXTS)
+    np.testing.assert_allclose(encoder.encode_texts(TEXTS), exact, atol=1e-6)
+    with (copied / "textual" / "model.onnx.data").open("ab") as weights:
+        weights.write(b"\0")
+    assert OnnxEncoder(str(copied)).fingerprint != encoder.fingerprint
+    quantize(tower)
+    assert not (copied / "textual" / "model.onnx.data").exists()
+    assert (OnnxEncoder(str(copied)).encode_texts(TEXTS) * exact).sum(axis=1).min() > 0.99
+
+
 def test_long_texts_are_cut_with_one_warning(clip: Exported, caplog: pytest.LogCaptureFixture) -> None:
     encoder = load_encoder(f"onnx:{clip.folder}")
     fits = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"

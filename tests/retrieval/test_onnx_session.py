@@ -6,6 +6,7 @@ from pathlib import Path
 
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper
 
 from retrieval.encoders.base import EncoderError
 from retrieval.encoders.onnx_session import choose_onnx_device, open_session, session_options
@@ -51,6 +52,22 @@ def test_what_is_no_model(tmp_path: Path) -> None:
         with pytest.raises(EncoderError, match="cannot be loaded by ONNX Runtime") as caught:
             open_session(model)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="CUDA starts here")
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_provider_that_does_not_start_is_no_silent_cpu() -> None:
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "same",
+        [value],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
+    assert open_session(model).get_providers() == ["CPUExecutionProvider"]
+    with pytest.raises(EncoderError, match="device cuda:0: CUDAExecutionProvider does not start"):
+        open_session(model, device="cuda:0")
 
 
 def test_threads_do_not_spin() -> None:
