@@ -41,7 +41,8 @@ between `facet`, field, value and count. `--json` prints one JSON object instead
 | `export` | `{"folder", "items"}` |
 | `engines` | `{"engines": [{"scheme", "url", "summary", "installed", "install", "client", "version", "can", "servers": [{"url", "origin", "state", "version", "error"}]}]}` |
 | `keys` | `{"keys": [{"id", "name", "scope", "created"}]}` |
-| `encoders` | `{"models": [{"name", "summary", "dim", "parameters", "size_bytes", "languages", "licence", "flickr30k", "coco", "source", "installed"}]}` |
+| `encoders` | `{"models": [{"name", "summary", "dim", "parameters", "size_bytes", "languages", "licence", "flickr30k", "coco", "source", "best_for", "installed"}]}` |
+| `encoders export` | `{"folder", "name", "fingerprint", "precision", "image_cosine", "text_cosine", "images": {"torch", "onnx"}, "texts", "size_bytes"}`, items a second |
 | `demo` | `{"report", "page", "searches": [{"title", "terms", "hits"}]}` |
 
 A search in which nothing is relevant prints `{"hits": []}`, with `--misses` also `"misses"`, the nearest ones.

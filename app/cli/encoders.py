@@ -2,46 +2,82 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
-from app.cli import options
-from app.cli.output import note, print_json, print_table
+import typer
+
+from app.cli import encoders_export, options
+from app.cli.output import note, print_json, write
 
 if TYPE_CHECKING:
     from retrieval.encoders.catalogue import ModelCard, Recall
 
+# What fits into a terminal of 80 columns.
+WIDTH = 79
+KINDS = {
+    "onnx": "Without torch",
+    "openclip": "With torch, until sightline encoders export NAME FOLDER writes them as ONNX",
+}
+EXPLAINED = (
+    "Figures are published zero-shot R@1 in %, text to image / image to text; docs/encoders.md names their sources. "
+    "Choose with --encoder NAME: what is not here is downloaded at the first use. Others work too: onnx:FOLDER of an "
+    "export, onnx:OWNER/NAME in Immich's layout on the hub, openclip:MODEL/TAG or openclip:MODEL//path/to/weights."
+)
 
-def encoders(as_json: options.Json = False) -> None:
-    """List the encoders to choose from: size, published Recall@1, and whether the weights are here."""
+encoders = typer.Typer(
+    name="encoders",
+    help="List the encoders to choose from, and export them as ONNX.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    context_settings={"max_content_width": 110},
+)
+encoders.command("export")(encoders_export.export)
+
+
+@encoders.callback()
+def table(context: typer.Context, as_json: options.Json = False) -> None:
+    """List the encoders to choose from: size, languages, licence, published Recall@1, and whether they are here.
+
+    `export NAME FOLDER` writes one that needs torch as ONNX, which does not.
+    """
+    if context.invoked_subcommand is None:
+        list_encoders(as_json=as_json)
+
+
+def models(as_json: options.Json = False) -> None:
+    """List the encoders, as `encoders` does, which this command was renamed to."""
+    note("note: `sightline models` is now called `sightline encoders`; the old name still works")
+    list_encoders(as_json=as_json)
+
+
+def list_encoders(*, as_json: bool) -> None:
+    """Print the catalogue, in lines that 80 columns hold."""
     from retrieval.encoders.catalogue import CATALOGUE, installed
 
     cards = [(card, installed(card)) for card in CATALOGUE]
     if as_json:
         print_json({"models": [card_object(card, here) for card, here in cards]})
         return
-    header = ("encoder", "size", "Flickr30k", "COCO", "languages", "here", "what it is")
-    rows = [
-        (
-            card.name,
-            size(card.size_bytes),
-            recall(card.flickr30k),
-            recall(card.coco),
-            card.languages,
-            "yes" if here else "no",
-            card.summary,
-        )
-        for card, here in cards
-    ]
-    print_table(header, rows, right=("size", "Flickr30k", "COCO"))
-    note("Flickr30k and COCO are published zero-shot R@1 in %, text to image / image to text.")
-    note("Choose with --encoder NAME. Weights that are not here are downloaded at the first use; any other")
-    note("openclip:MODEL/PRETRAINED works too, with PRETRAINED a tag that open_clip knows or a checkpoint file.")
+    write("Recommended")
+    for card in (card for card in CATALOGUE if card.best_for):
+        write(f"  for {card.best_for + ':':<18} {card.name}")
+    for kind, title in KINDS.items():
+        write(f"\n{title}")
+        for card, here in cards:
+            if card.name.startswith("openclip:") == (kind == "openclip"):
+                write_card(card, here)
+    for line in textwrap.wrap(EXPLAINED, WIDTH):
+        note(line)
 
 
-def models(as_json: options.Json = False) -> None:
-    """List the encoders, as `encoders` does, which this command was renamed to."""
-    note("note: `sightline models` is now called `sightline encoders`; the old name still works")
-    encoders(as_json=as_json)
+def write_card(card: ModelCard, here: bool) -> None:
+    """A name on a line of its own, then what is known of it."""
+    write(f"  {card.name}{'  (here)' if here else ''}")
+    known = [card.summary, size(card.size_bytes), f"languages: {card.languages}", card.licence]
+    known += [f"{name} {recall(pair)}" for name, pair in (("Flickr30k", card.flickr30k), ("COCO", card.coco)) if pair]
+    for line in textwrap.wrap("; ".join(known), WIDTH, initial_indent="      ", subsequent_indent="      "):
+        write(line)
 
 
 def card_object(card: ModelCard, here: bool) -> dict[str, Any]:
@@ -57,6 +93,7 @@ def card_object(card: ModelCard, here: bool) -> dict[str, Any]:
         "flickr30k": _recall_object(card.flickr30k),
         "coco": _recall_object(card.coco),
         "source": card.source or None,
+        "best_for": card.best_for or None,
         "installed": here,
     }
 

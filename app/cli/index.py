@@ -29,10 +29,6 @@ if TYPE_CHECKING:
 
 PLAIN_LINE_EVERY_S = 10.0
 MAX_LISTED = 20
-COMPACT_NOTE = (
-    "note: using compact, the small default that works offline; for better results choose one of "
-    "`sightline encoders` and index with --encoder NAME"
-)
 
 
 @options.grouped
@@ -75,7 +71,7 @@ def index(
         is_new = settings.collection not in store.collections()
         model = encoder_for(settings, store, chosen.encoder)
         if is_new and model.name == "compact" and chosen.encoder is None:
-            note(COMPACT_NOTE)
+            note(better_encoder())
         report = run(source, store, model, settings, prune=prune or prune_empty, prune_empty=prune_empty, spec=spec)
     finish(report, path, as_json=as_json, strict=strict)
 
@@ -218,6 +214,16 @@ def progress_line() -> Iterator[Any]:
             bar.update(task, completed=progress.done, total=progress.total, moment=describe(progress), path=path)
 
         yield show
+
+
+def better_encoder() -> str:
+    """What a first index run with the default says of it."""
+    from retrieval.encoders.catalogue import recommended
+
+    return (
+        "note: using compact, the small default that works offline; "
+        f"--encoder {recommended('a laptop')} finds more, `sightline encoders` lists all"
+    )
 
 
 def finish(report: IndexReport, path: str, *, as_json: bool, strict: bool) -> None:

@@ -17,9 +17,12 @@ Backend = Annotated[str | None, typer.Option("--backend", metavar="URL", help="V
 Collection = Annotated[str | None, typer.Option("--collection", metavar="NAME", help="Collection to work on.")]
 Encoder = Annotated[
     str | None,
-    typer.Option("--encoder", metavar="NAME", help="compact or openclip:MODEL/PRETRAINED; see sightline encoders."),
+    typer.Option("--encoder", metavar="NAME", help="compact, onnx:… or openclip:…; see sightline encoders."),
 ]
-Device = Annotated[str | None, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N, mps, coreml, openvino or directml."),
+]
 Precision = Annotated[str | None, typer.Option("--precision", metavar="NAME", help="auto, fp32, fp16 or bf16.")]
 K = Annotated[int | None, typer.Option("--k", metavar="N", help="How many results.")]
 WhereJson = Annotated[

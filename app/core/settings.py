@@ -45,7 +45,10 @@ class Settings:
     encoder: str = field(
         default="compact", metadata={"help": "encoder of new collections; a search uses the collection's own"}
     )
-    device: str = field(default="auto", metadata={"help": "where the encoder runs: auto, cpu, cuda, cuda:N or mps"})
+    device: str = field(
+        default="auto",
+        metadata={"help": "where the encoder runs: auto, cpu, cuda, cuda:N, mps, coreml, openvino or directml"},
+    )
     precision: str = field(default="auto", metadata={"help": "arithmetic of the encoder: auto, fp32, fp16 or bf16"})
     k: int = field(default=10, metadata={"help": "how many results to show"})
     min_relevance: float = field(

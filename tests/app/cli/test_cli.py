@@ -307,8 +307,24 @@ def test_encoders_lists_the_encoders(run: Run) -> None:
     first = listed[0]
     assert first["name"] == "compact"
     assert {"size_bytes", "flickr30k", "coco", "installed"} <= first.keys()
+    shown = run("encoders")
+    lines = shown.out.splitlines()
+    for card in listed:
+        [line] = [line for line in lines if line.removesuffix("  (here)") == f"  {card['name']}"]
+        facts = " ".join(lines[lines.index(line) + 1 :][:3])
+        assert card["summary"][:30] in facts
+        assert line.endswith("(here)") == card["installed"]
+    assert all(len(line) < 80 for line in (*lines, *shown.err.splitlines()))
+
+
+def test_encoders_recommends_one_for_each_need(run: Run) -> None:
     lines = run("encoders").out.splitlines()
-    assert len(lines) == len(listed) + 1
+    best = {card["best_for"]: card["name"] for card in run("encoders", "--json").json["models"] if card["best_for"]}
+    assert set(best) == {"a laptop", "many languages", "the best quality"}
+    for need, name in best.items():
+        assert [line.split() for line in lines if line.startswith(f"  for {need}:")] == [
+            ["for", *f"{need}:".split(), name]
+        ]
 
 
 def test_models_is_the_old_name_of_encoders_and_says_so(run: Run) -> None:

@@ -14,6 +14,7 @@ import pytest
 from app.cli.index import PlainLines, describe, duration
 from backends.errors import CollectionNotFound
 from indexers import Progress
+from retrieval.encoders.catalogue import recommended
 from tests.support.cli import Run, paint
 from tests.support.toy import ColourEncoder, KeptBackend
 
@@ -112,6 +113,7 @@ def test_the_small_default_is_named_once(run: Run, photos: Path) -> None:
     first = run("index", photos)
     assert first.err.count("small default that works offline") == 1
     assert "sightline encoders" in first.err
+    assert f"--encoder {recommended('a laptop')} finds more" in first.err
     assert "small default" not in run("index", photos).err
     assert "small default" not in run("index", photos, "--collection", "b", "--encoder", "compact").err
 

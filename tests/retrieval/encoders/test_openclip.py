@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from retrieval.encoders.checkpoints import resolve
 from retrieval.encoders.openclip import OpenClipEncoder
 from retrieval.encoders.weights import drop_folder, fetch_file, fetch_text_folder, file_sha256, hub_files
 from retrieval.images.decode import ImageError
+from tests.support.fake_hub import FakeHub, point_at, serving
 
 TINY: dict[str, Any] = {
     "embed_dim": 24,
@@ -360,77 +360,11 @@ def test_the_root_logger_is_left_alone(folder: Path) -> None:
 # Published tags and the hub
 
 
-class FakeHub(ThreadingHTTPServer):
-    """The hub's published file endpoint: HEAD and GET of /ORG/NAME/resolve/main/FILE, and the listing."""
-
-    def __init__(self, files: dict[str, bytes]) -> None:
-        super().__init__(("127.0.0.1", 0), FakeHubRequest)
-        self.files = files
-        self.served: list[str] = []
-
-
-class FakeHubRequest(BaseHTTPRequestHandler):
-    server: FakeHub
-
-    def do_HEAD(self) -> None:
-        self._answer(with_body=False)
-
-    def do_GET(self) -> None:
-        self._answer(with_body=True)
-
-    def _answer(self, *, with_body: bool) -> None:
-        path = self.path.partition("?")[0]
-        repository = "/".join(path.split("/")[1:3])
-        if path.startswith("/api/models/"):
-            return self._list("/".join(path.split("/")[3:5]))
-        body = self.server.files.get(f"{repository}/{path.rpartition('/')[2]}")
-        self.send_response(404 if body is None else 200)
-        if body is None:
-            self.send_header("X-Error-Code", "EntryNotFound")
-            self.send_header("Content-Length", "0")
-        else:
-            self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
-            self.send_header("X-Repo-Commit", "c" * 40)
-            self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if body is not None and with_body:
-            self.server.served.append(path)
-            self.wfile.write(body)
-        return None
-
-    def _list(self, repository: str) -> None:
-        names = [name.rpartition("/")[2] for name in self.server.files if name.startswith(repository)]
-        if "/tree/" in self.path:
-            files = self.server.files
-            listing: Any = [
-                {"type": "file", "path": n, "size": len(files[f"{repository}/{n}"]), "oid": "a" * 40} for n in names
-            ]
-        else:
-            listing = {"id": repository, "sha": "c" * 40, "siblings": [{"rfilename": name} for name in names]}
-        body = json.dumps(listing).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Keep the test's output clean."""
-
-
 @pytest.fixture
 def published(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tag of the tiny model, published on the hub as trained with QuickGELU."""
     tag = open_clip.pretrained._pcfg(hf_hub="demo/tiny/", quick_gelu=True, mean=(0.4, 0.5, 0.6), resize_mode="squash")
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, MODEL, {"demo": tag})
-
-
-def point_at(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What HF_ENDPOINT does, which is read when huggingface_hub is imported."""
-    address = f"http://127.0.0.1:{port}"
-    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, address)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "ENDPOINT", address)
 
 
 @pytest.fixture
@@ -441,13 +375,8 @@ def hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
         "demo/words/tokenizer.json": b"{}",
         "demo/words/evil.py": b"raise SystemExit",
     }
-    with FakeHub(files) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        point_at(server.server_port, monkeypatch)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with serving(files, monkeypatch) as server:
         yield server
-        server.shutdown()
-    huggingface_hub.close_session()
 
 
 @pytest.mark.usefixtures("published")
@@ -571,7 +500,9 @@ def test_the_catalogue_names_models_that_open_clip_has() -> None:
     available = set(open_clip.list_pretrained())
     assert CATALOGUE[0].name == "compact"
     assert len({card.name for card in CATALOGUE}) == len(CATALOGUE) >= 13
-    for card in CATALOGUE[1:]:
+    cards = [card for card in CATALOGUE[1:] if not card.name.startswith("onnx:")]
+    assert len(cards) >= 13
+    for card in cards:
         scheme, _, spec = card.name.partition(":")
         model, _, tag = spec.partition("/")
         config = open_clip.get_model_config(model)
@@ -580,6 +511,18 @@ def test_the_catalogue_names_models_that_open_clip_has() -> None:
         assert config["embed_dim"] == card.dim
         assert open_clip.pretrained.get_pretrained_cfg(model, tag)["hf_hub"] == card.repository
         assert config["text_cfg"].get("hf_tokenizer_name", "") == card.text_repository
+
+
+def test_exports_in_the_catalogue_are_of_models_that_open_clip_has() -> None:
+    tags = {tag.replace("_", "-").lower(): (model, tag) for model, tag in open_clip.list_pretrained()}
+    for card in (card for card in CATALOGUE if card.name.startswith("onnx:")):
+        assert card.name == f"onnx:{card.repository}"
+        model, _, tag = card.repository.removeprefix("immich-app/").partition("__")
+        assert open_clip.get_model_config(model)["embed_dim"] == card.dim
+        assert tag.replace("_", "-").lower() in tags
+        # An export has the weights, and so the figures, of its model.
+        for same in (other for other in CATALOGUE if other.name == f"openclip:{model}/{tag.replace('-', '_')}"):
+            assert (same.flickr30k, same.coco, same.parameters) == (card.flickr30k, card.coco, card.parameters)
 
 
 def test_the_catalogue_cites_what_it_states() -> None:
