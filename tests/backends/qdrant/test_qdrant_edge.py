@@ -367,7 +367,7 @@ def test_a_point_that_is_not_ours_is_corrupt(tmp_path: Path, change: dict[str, s
         payload = payload_of(Record("a", None, "text", "some words")) | change
         payload = {key: value for key, value in payload.items() if value is not None}
         point = qe.Point(point_id("a"), {DENSE: [1.0] + [0.0] * 7}, payload)
-        backend._engine.find("c").shard.update(qe.UpdateOperation.upsert_points([point]))
+        backend._driver.find("c").shard.update(qe.UpdateOperation.upsert_points([point]))
         with pytest.raises(Corrupt, match="not one that Sightline wrote"):
             backend.get("c", ["a"])
         with pytest.raises(Corrupt, match="not one that Sightline wrote"):
