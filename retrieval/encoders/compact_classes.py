@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.encoders.compact_text import SentenceEncoder
-from retrieval.encoders.threads import one_core_threads
+from retrieval.encoders.threads import encoder_threads
 
 DATA_FILE = Path(__file__).with_name("compact_classes.npz")
 SCENES_FILE = Path(__file__).with_name("compact_scenes.csv")
@@ -64,7 +64,7 @@ def _scenes(labels: list[str]) -> list[str]:
 
 def embed_classes(texts: list[list[str]]) -> NDArray[np.float16]:
     """(n, 384) vectors of classes described by `texts`: normalised sums, rounded to half precision."""
-    with one_core_threads() as pool:
+    with encoder_threads() as pool:
         encoder = SentenceEncoder(pool)
         sums = np.stack([encoder.encode(of_class).sum(axis=0) for of_class in texts])
     vectors: NDArray[np.float16] = (sums / np.linalg.norm(sums, axis=1, keepdims=True)).astype(np.float16)
