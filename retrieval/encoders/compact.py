@@ -20,7 +20,7 @@ from retrieval.encoders.base import ImageInput
 from retrieval.encoders.compact_classes import ClassVectors, load_classes
 from retrieval.encoders.compact_graph import Graph, Network, Runner
 from retrieval.encoders.compact_space import Space, SpaceSettings, softmax
-from retrieval.encoders.devices import choose_device, choose_precision, require_torch
+from retrieval.encoders.devices import choose_device, choose_precision, require
 from retrieval.encoders.threads import encoder_threads
 from retrieval.images.decode import ImageError, available_cores, map_images
 
@@ -52,7 +52,7 @@ class CompactEncoder:
         self._precision = "fp32" if precision == "auto" else chosen
         self._in_torch = (self._device, self._precision) != ("cpu", "fp32")
         if self._in_torch:
-            require_torch(f"the encoder compact on {self._device} in {self._precision}")
+            require("torch", f"compact in {self._precision} on {self._device}")
         self._lock = threading.RLock()
 
     @property

@@ -23,7 +23,7 @@ def choose_device(device: str = "auto") -> str:
         return "cpu"
     if device != "auto" and not re.fullmatch(r"mps|cuda(:\d+)?", device):
         raise EncoderError(f"no device is called {device!r}: use auto, cpu, cuda, cuda:N or mps")
-    require_torch(f"device {device}")
+    require("torch", f"device {device}")
     import torch
 
     if device == "auto":
@@ -53,10 +53,10 @@ def choose_precision(precision: str, device: str) -> str:
     return precision
 
 
-def require_torch(purpose: str) -> None:
-    """Raise `EncoderError`, which says how to install it, if torch is not here. Imports nothing."""
-    if importlib.util.find_spec("torch") is None:
-        raise EncoderError(f"{purpose} needs PyTorch: pip install 'sightline[openclip]'")
+def require(module: str, purpose: str) -> None:
+    """Raise `EncoderError`, which says how to get it, where a module of the extra openclip is missing."""
+    if importlib.util.find_spec(module) is None:
+        raise EncoderError(f"{purpose} needs the extra openclip: pip install 'sightline[openclip]'")
 
 
 # What drivers of NVIDIA and AMD put there, and Windows' subsystem for Linux.

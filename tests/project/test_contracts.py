@@ -18,6 +18,12 @@ PLANTED = [
     ("backends/faiss/search.py", "from backends.milvus import filters", "Engines know nothing of each other"),
     ("backends/weaviate/native.py", "from backends.qdrant import payload", "Engines know nothing of each other"),
     ("backends/checks.py", "import psycopg", "The backend protocol imports no client and no torch"),
+    (
+        "retrieval/search/query.py",
+        "import torch",
+        "The default encoder, search, the service and the demo import no torch",
+    ),
+    ("retrieval/encoders/weights.py", "import timm", "The default encoder, search, the service and the demo import no"),
     ("backends/kit/scores.py", "from backends.exact import backend", "The protocol and the kit import no engine"),
     ("backends/base.py", "from retrieval import encoders", "Imports go from app and benchmarks"),
     ("app/http/app.py", "from app.cli import output", "The command line and the service know nothing of each other"),
