@@ -180,7 +180,7 @@ class CompactEncoder:
 
     @cached_property
     def _space(self) -> Space:
-        return Space(_classes().vectors)
+        return Space(_classes().vectors, _classes().spectral)
 
 
 def space_fingerprint(classes: ClassVectors, settings: SpaceSettings) -> str:

@@ -63,11 +63,11 @@ class Space:
     keeps them spinning for some time after it, for every image and beside the threads that encode the next ones.
     """
 
-    def __init__(self, classes: Floats, settings: SpaceSettings | None = None) -> None:
+    def __init__(self, classes: Floats, spectral: Floats, settings: SpaceSettings | None = None) -> None:
         self._settings = settings or SpaceSettings()
         self._mean: Floats = classes.mean(axis=0)
         self._classes: Floats = classes - self._mean  # (1000, 384)
-        self._filter = _spectral_filter(self._classes, self._settings)
+        self._filter = spectral  # (384, 384)
 
     def text_graph(self) -> Graph:
         """From ``sentences``, (n, 384) sentence vectors, to ``vectors``, (n, 384) unit rows."""
@@ -149,18 +149,14 @@ def _unit(vectors: Floats) -> Floats:
     return np.asarray(vectors / np.maximum(lengths, 1e-12), dtype=np.float32)
 
 
-def _spectral_filter(classes: Floats, settings: SpaceSettings) -> Floats:
-    """(384, 384) matrix that evens out the directions classes differ in and damps the others.
+def spectral_filter(classes: Floats, settings: SpaceSettings | None = None) -> Floats:
+    """(384, 384) matrix that evens out the directions in which (1000, 384) class vectors differ and damps the others.
 
-    It goes back to the original axes, because the signs of singular vectors differ between machines. The axes are
-    the eigenvectors of the Gram matrix: the same as by a singular value decomposition, at a twentieth of its cost.
+    It goes back to the original axes, because the signs of singular vectors differ between machines.
     """
-    wide = classes.astype(np.float64)
-    squares, axes = np.linalg.eigh(wide.T @ wide)
-    values = np.sqrt(np.maximum(squares[::-1], 0))
-    axes = axes[:, ::-1]
-    rank = settings.spectrum_rank
-    gains = np.empty(len(values))
-    gains[:rank] = (values[:rank] / values[0]) ** -settings.spectrum_power
+    settings = settings or SpaceSettings()
+    _, values, axes = np.linalg.svd((classes - classes.mean(axis=0)).astype(np.float64), full_matrices=False)
+    gains = (values / values[0]) ** -settings.spectrum_power
+    rank = min(settings.spectrum_rank, len(values))
     gains[rank:] = gains[rank - 1] * settings.spectrum_tail
-    return np.asarray((axes * gains) @ axes.T, dtype=np.float32)
+    return np.asarray((axes.T * gains) @ axes, dtype=np.float32)

@@ -23,7 +23,7 @@ from retrieval.encoders.compact_classes import class_texts, embed_classes, load_
 from retrieval.encoders.compact_graph import Network
 from retrieval.encoders.compact_image import WEIGHTS as IMAGE_WEIGHTS
 from retrieval.encoders.compact_image import cut_views, image_graph
-from retrieval.encoders.compact_space import SpaceSettings
+from retrieval.encoders.compact_space import SpaceSettings, spectral_filter
 from retrieval.encoders.compact_text import WEIGHTS as TEXT_WEIGHTS
 from retrieval.encoders.compact_text import SentenceEncoder
 from retrieval.encoders.threads import encoder_threads
@@ -209,6 +209,7 @@ def test_class_vectors_are_what_the_command_makes(tmp_path: Path, monkeypatch: p
     labels, texts = class_texts()
     assert shipped.labels == tuple(labels)
     assert shipped.texts_sha256 == texts_digest(texts)
+    np.testing.assert_allclose(shipped.spectral, spectral_filter(shipped.vectors), atol=1e-6)
     # Every fortieth class stands for all: embedding the 5,000 texts takes longer than a test may.
     sample = slice(None, None, 40)
     monkeypatch.setattr("retrieval.encoders.compact_classes.class_texts", lambda: (labels[sample], texts[sample]))
