@@ -12,7 +12,8 @@ from typing import Any
 import typer
 
 import backends
-from app.cli.main import EXIT_CODES
+from app.cli.lazy import load_command
+from app.cli.main import COMMANDS, EXIT_CODES
 from app.core.settings import CONFIG_NAME, Settings, variable
 from app.main import app
 
@@ -99,8 +100,8 @@ def _settings() -> str:
 def commands() -> dict[str, Any]:
     """Every command by name, those of a group behind it: ``engines``, ``engines up``."""
     found: dict[str, Any] = {}
-    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
-        found[name] = command
+    for name in COMMANDS:
+        found[name] = command = load_command(name, COMMANDS)
         found |= {f"{name} {sub}": each for sub, each in getattr(command, "commands", {}).items()}
     return found
 
