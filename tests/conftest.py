@@ -25,8 +25,8 @@ from tests.support.toy import ColourEncoder, KeptBackend
 #: What the conformance suite came to, by scheme; and why an engine's checks were skipped, by class.
 OUTCOMES: dict[str, Counter[str]] = defaultdict(Counter)
 SKIPPED: dict[str, str] = {}
-#: What SIGHTLINE_TEST_REQUIRE may name beside engines; `tests.support.browser` sees to it.
-PROGRAMS = {"chromium"}
+#: What SIGHTLINE_TEST_REQUIRE may name beside engines: a browser, and an index that packages can be installed from.
+PROGRAMS = {"chromium", "packages"}
 
 
 def pytest_configure() -> None:

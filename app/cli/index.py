@@ -123,13 +123,16 @@ def ledger_of(home: Path) -> Path | None:
 
 
 def prepare_relevance(store: Backend, model: Encoder, settings: Settings) -> None:
-    """Take the sample that relevance is judged by while the encoder is loaded, so that no search waits for it."""
+    """Take the sample that relevance is judged by, so that no search waits for it; nothing is encoded here.
+
+    The background queries are left to the first search: with a large encoder they take a minute.
+    """
     from backends.errors import BackendError
     from retrieval.relevance.scorer import Calibrator
 
     # The first search takes it otherwise; and there is none of a collection that nothing made.
     with contextlib.suppress(BackendError):
-        Calibrator(store, model, settings.collection, samples_folder(settings)).prepare()
+        Calibrator(store, model, settings.collection, samples_folder(settings)).sample()
 
 
 @contextlib.contextmanager

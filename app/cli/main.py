@@ -14,9 +14,8 @@ from typing import Annotated
 
 import typer
 
-from app.cli import ask, bench, chat, collections, demo, encoders, evaluate, index, search, streams, transfer
-from app.cli.engines import engines
-from app.cli.keys import keyring
+from app.cli import streams
+from app.cli.lazy import group_of
 from app.cli.output import note
 
 EXIT_CODES = {
@@ -30,32 +29,62 @@ EXIT_CODES = {
 _UsageError = typer.BadParameter.__bases__[0]
 _ClickError = _UsageError.__bases__[0]
 
+#: Where each command is, and its summary, empty for an old name, which is not listed; `app.main` adds the two that run
+#: the service.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "index": (
+        "app.cli.index:index",
+        "Index pictures and texts; run it again to take in only what is new or has changed.",
+    ),
+    "search": ("app.cli.search:search", "Find images by words, by pictures, or by both."),
+    "similar": ("app.cli.search:similar", "Find the items nearest to a stored one; no model is loaded for it."),
+    "lookup": ("app.cli.search:lookup", "Find the texts of the collection that describe a picture best."),
+    "show": ("app.cli.search:show", "Show one stored item: where it is, its text and its metadata."),
+    "ask": ("app.cli.ask:ask", "Answer a question from what the collection holds, with numbered sources."),
+    "chat": ("app.cli.chat:chat", "Ask questions one after another; each is understood in the light of those before."),
+    "collections": ("app.cli.collections:collections", "List the collections of the store, with what fills them."),
+    "drop": (
+        "app.cli.collections:drop",
+        "Remove a collection and all it holds; the pictures themselves stay where they are.",
+    ),
+    "copy": (
+        "app.cli.transfer:copy",
+        "Copy a collection from any engine to any other, and check the copy record by record.",
+    ),
+    "export": (
+        "app.cli.transfer:export",
+        "Write a collection into a folder of Parquet files, for backup and for other tools.",
+    ),
+    "import": (
+        "app.cli.transfer:import_",
+        "Read what export wrote into a collection; its own name is kept unless --collection says otherwise.",
+    ),
+    "eval": (
+        "app.cli.evaluate:evaluate_command",
+        "Measure R@1, R@5, R@10 and the median rank, text to image and image to text.",
+    ),
+    "bench": (
+        "app.cli.bench:bench",
+        "Compare vector databases on made vectors or your own photos, and write a report.",
+    ),
+    "demo": (
+        "app.cli.demo:demo",
+        "Index two dozen photographs that packages carry, search them five ways, and write the results page.",
+    ),
+    "engines": ("app.cli.engines:engines", "Show the vector databases, and start and stop local servers."),
+    "encoders": ("app.cli.encoders:encoders", "List the encoders to choose from, and export them as ONNX."),
+    "models": ("app.cli.encoders:models", ""),
+    "keys": ("app.cli.keys:keyring", "Show the API keys of the service, and add and remove them."),
+}
+
 app = typer.Typer(
     name="sightline",
+    cls=group_of(COMMANDS),
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"max_content_width": 110},
 )
-app.command("index")(index.index)
-app.command("search")(search.search)
-app.command("similar")(search.similar)
-app.command("lookup")(search.lookup)
-app.command("show")(search.show)
-app.command("ask")(ask.ask)
-app.command("chat")(chat.chat)
-app.command("collections")(collections.collections)
-app.command("drop")(collections.drop)
-app.command("copy")(transfer.copy)
-app.command("export")(transfer.export)
-app.command("import")(transfer.import_)
-app.add_typer(engines)
-app.command("eval")(evaluate.evaluate_command)
-app.command("bench")(bench.bench)
-app.add_typer(encoders.encoders)
-app.command("models", hidden=True)(encoders.models)
-app.add_typer(keyring)
-app.command("demo")(demo.demo)
 
 
 def _print_version(wanted: bool) -> None:

@@ -15,7 +15,7 @@ import psutil
 import backends
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("sightline", "numpy", "torch", "open_clip_torch")
+PACKAGES = ("sightline", "numpy", "onnxruntime", "torch", "open_clip_torch")
 
 
 def machine() -> dict[str, Any]:

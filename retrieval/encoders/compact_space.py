@@ -36,6 +36,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.encoders.compact_graph import Graph
+from retrieval.encoders.compact_image import Classifier
+
 Floats = NDArray[np.float32]
 
 
@@ -54,31 +57,49 @@ class SpaceSettings:
 
 
 class Space:
-    """Maps text vectors, and class logits with the features behind them, to unit vectors in one space."""
+    """Maps text vectors, and the features of an image's views, to unit vectors in one space.
 
-    def __init__(self, classes: Floats, settings: SpaceSettings | None = None) -> None:
+    The maps are small networks. NumPy would compute the same, but its BLAS spreads each product over all cores and
+    keeps them spinning for some time after it, for every image and beside the threads that encode the next ones.
+    """
+
+    def __init__(self, classes: Floats, spectral: Floats, settings: SpaceSettings | None = None) -> None:
         self._settings = settings or SpaceSettings()
         self._mean: Floats = classes.mean(axis=0)
         self._classes: Floats = classes - self._mean  # (1000, 384)
-        self._directions = _unit(self._classes)
-        self._filter = _spectral_filter(self._classes, self._settings)
+        self._filter = spectral  # (384, 384)
 
-    def place_texts(self, vectors: Floats) -> Floats:
-        """(n, 384) unit rows for (n, 384) sentence vectors."""
+    def text_graph(self) -> Graph:
+        """From ``sentences``, (n, 384) sentence vectors, to ``vectors``, (n, 384) unit rows."""
         settings = self._settings
-        centred = _unit(vectors - self._mean)
-        nearness = softmax(centred @ self._directions.T * np.float32(settings.expansion_sharpness))
-        expansion = _unit(nearness @ self._classes)
-        mixed = (1 - settings.expansion_weight) * centred + settings.expansion_weight * expansion
-        return _unit(mixed @ self._filter)
+        maths = _Maths()
+        given = maths.graph.input("sentences", "float32", ("n", self._classes.shape[1]))
+        centred = maths.unit(maths.do("Sub", given, self._mean))
+        directions = (_unit(self._classes) * np.float32(settings.expansion_sharpness)).T
+        nearness = maths.softmax(maths.do("MatMul", centred, directions))
+        expansion = maths.unit(maths.do("MatMul", nearness, self._classes))
+        kept = maths.do("Mul", centred, np.float32(1 - settings.expansion_weight))
+        mixed = maths.do("Add", kept, maths.do("Mul", expansion, np.float32(settings.expansion_weight)))
+        maths.graph.give("vectors", maths.unit(maths.do("MatMul", mixed, self._filter)))
+        return maths.graph
 
-    def place_image(self, logits: Floats, features: Floats, ridge: Floats) -> Floats:
-        """(384,) unit vector for the (v, 1000) logits and (v, 1280) features of an image's views."""
+    def image_graph(self, classifier: Classifier) -> Graph:
+        """From ``features``, (v, 1280) of an image's views, to ``vector``, (1, 384) of unit length.
+
+        Its second output is ``logits``, (v, 1000), the classifier's opinion of each view.
+        """
         settings = self._settings
-        probabilities = softmax(logits / np.float32(settings.temperature)).mean(axis=0)
-        named = _unit(probabilities @ self._classes)
-        mapped = _unit(_unit(features @ ridge).mean(axis=0))
-        return _unit((named + settings.ridge_weight * mapped) @ self._filter)
+        maths = _Maths()
+        features = maths.graph.input("features", "float32", ("v", classifier.weight.shape[1]))
+        logits = maths.do("Add", maths.do("MatMul", features, classifier.weight.T), classifier.bias)
+        probabilities = maths.mean(maths.softmax(maths.do("Div", logits, np.float32(settings.temperature))))
+        named = maths.unit(maths.do("MatMul", probabilities, self._classes))
+        ridge = self.fit_ridge(classifier.weight)
+        mapped = maths.unit(maths.mean(maths.unit(maths.do("MatMul", features, ridge))))
+        added = maths.do("Add", named, maths.do("Mul", mapped, np.float32(settings.ridge_weight)))
+        maths.graph.give("vector", maths.unit(maths.do("MatMul", added, self._filter)))
+        maths.graph.give("logits", logits)
+        return maths.graph
 
     def fit_ridge(self, prototypes: Floats) -> Floats:
         """(1280, 384) map from features to text space, fitted on the classifier's own weight rows.
@@ -94,6 +115,29 @@ class Space:
         return np.asarray(solution, dtype=np.float32)
 
 
+class _Maths:
+    """Writes formulas into a graph: an operand is a value's name or an array."""
+
+    def __init__(self) -> None:
+        self.graph = Graph()
+
+    def do(self, operator: str, *operands: str | Floats | np.float32) -> str:
+        names = [
+            operand if isinstance(operand, str) else self.graph.constant(np.ascontiguousarray(operand, np.float32))
+            for operand in operands
+        ]
+        return self.graph.add(operator, *names)
+
+    def unit(self, rows: str) -> str:
+        return self.graph.add("LpNormalization", rows, axis=-1, p=2)
+
+    def softmax(self, rows: str) -> str:
+        return self.graph.add("Softmax", rows, axis=-1)
+
+    def mean(self, rows: str) -> str:
+        return self.graph.add("ReduceMean", rows, self.graph.constant(np.array([0], np.int64)))
+
+
 def softmax(logits: Floats) -> Floats:
     """Softmax over the last axis."""
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
@@ -105,13 +149,14 @@ def _unit(vectors: Floats) -> Floats:
     return np.asarray(vectors / np.maximum(lengths, 1e-12), dtype=np.float32)
 
 
-def _spectral_filter(classes: Floats, settings: SpaceSettings) -> Floats:
-    """(384, 384) matrix that evens out the directions classes differ in and damps the others.
+def spectral_filter(classes: Floats, settings: SpaceSettings | None = None) -> Floats:
+    """(384, 384) matrix that evens out the directions in which (1000, 384) class vectors differ and damps the others.
 
     It goes back to the original axes, because the signs of singular vectors differ between machines.
     """
-    _, values, axes = np.linalg.svd(classes.astype(np.float64), full_matrices=False)
+    settings = settings or SpaceSettings()
+    _, values, axes = np.linalg.svd((classes - classes.mean(axis=0)).astype(np.float64), full_matrices=False)
     gains = (values / values[0]) ** -settings.spectrum_power
-    rank = settings.spectrum_rank
+    rank = min(settings.spectrum_rank, len(values))
     gains[rank:] = gains[rank - 1] * settings.spectrum_tail
     return np.asarray((axes.T * gains) @ axes, dtype=np.float32)

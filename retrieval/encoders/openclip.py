@@ -18,7 +18,7 @@ from PIL import Image
 
 from retrieval.encoders.base import EncoderError, ImageInput
 from retrieval.encoders.checkpoints import Checkpoint, resolve
-from retrieval.encoders.devices import choose_device, choose_precision
+from retrieval.encoders.devices import choose_device, choose_precision, require
 from retrieval.encoders.preprocess import max_aspect
 from retrieval.encoders.text_cleaning import bounded
 from retrieval.encoders.weights import fetch_text_folder, file_sha256
@@ -57,6 +57,7 @@ class OpenClipEncoder:
 
     def __init__(self, spec: str, *, device: str = "auto", precision: str = "auto") -> None:
         self.name = f"openclip:{spec}"
+        require("open_clip", self.name)
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
         checkpoint = resolve(spec)

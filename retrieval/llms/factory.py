@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 from typing import TYPE_CHECKING, Any, cast
@@ -122,6 +123,8 @@ def _load_local(
         return load_smollm2(
             timeout_s=timeout_s, max_tokens=max_tokens, temperature=temperature, context_tokens=context_tokens
         )
+    if importlib.util.find_spec("transformers") is None:
+        raise ModelError("transformers: models need the extra transformers: pip install 'sightline[transformers]'")
     from retrieval.llms.vision import load_vision_model
 
     return load_vision_model(

@@ -28,6 +28,12 @@ PLANTED = [
         "from backends.exact import backend",
         "The protocol, the kit and the wrappers import no engine",
     ),
+    (
+        "retrieval/search/query.py",
+        "import torch",
+        "The default encoder, search, the service and the demo import no torch",
+    ),
+    ("retrieval/encoders/weights.py", "import timm", "The default encoder, search, the service and the demo import no"),
     ("backends/base.py", "from retrieval import encoders", "Imports go from app and benchmarks"),
     ("app/http/app.py", "from app.cli import output", "The command line and the service know nothing of each other"),
     ("app/core/keys.py", "from app.cli import output", "What they share knows neither"),

