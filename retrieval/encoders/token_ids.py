@@ -7,16 +7,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.encoders.base import EncoderError
 from retrieval.encoders.text_cleaning import bounded, clean
-
-if TYPE_CHECKING:
-    from open_clip.tokenizer import SimpleTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +115,7 @@ def _read(config: Path) -> dict[str, Any]:
     return own
 
 
-def clip_tokenizer(simple: SimpleTokenizer) -> Any:
+def clip_tokenizer(simple: Any) -> Any:
     """open_clip's own byte-pair tokenizer as one of `tokenizers`, which gives the same tokens."""
     from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers, processors
 

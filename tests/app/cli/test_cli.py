@@ -280,7 +280,7 @@ def test_the_program_itself() -> None:
     assert sightline("--version").stdout.startswith("sightline ")
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", [name for name, (_, summary) in COMMANDS.items() if summary])
 def test_the_list_of_commands_says_what_each_ones_help_begins_with(name: str) -> None:
     told = load_command(name, COMMANDS).help.partition("\n\n")[0]
     assert COMMANDS[name][1] == " ".join(told.split())
