@@ -1,10 +1,14 @@
-"""The set-up of `make setup` in an environment of its own: everything but the strong models works, without PyTorch."""
+"""The set-up of `make setup` in an environment of its own: everything but the strong models works, without PyTorch.
+
+And what the README says to type can be typed there, in order.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -16,6 +20,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.documents import FENCE, README
 from tests.support.fake_openai import FakeOpenAI
 from tests.support.local_server import required
 from tests.support.repository import ROOT
@@ -23,7 +28,9 @@ from tests.support.repository import ROOT
 pytestmark = pytest.mark.slow
 
 NOT_THERE = ("torch", "torchvision", "open_clip", "transformers", "efficientnet_lite_pytorch", "sentence_transformers")
+OFFLINE = r"No matching distribution|ConnectionError|Temporary failure|error sending request|dns error"
 MAX_MEGABYTES = 800
+MARK = "=== typed: "
 Sightline = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -42,7 +49,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         timeout=900,
         check=False,
     )
-    if re.search(r"No matching distribution|ConnectionError|Temporary failure", done.stderr):
+    if re.search(
+        r"No matching distribution|ConnectionError|Temporary failure|error sending request|dns error", done.stderr
+    ):
         if "packages" in required():
             pytest.fail(f"packages are required by SIGHTLINE_TEST_REQUIRE: {done.stderr[-500:]}")
         pytest.skip("no packages can be installed here")
@@ -167,3 +176,69 @@ def test_what_needs_torch_says_how_to_get_it(
     done = sightline(*arguments, code=1)
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def typed(place: Path, environment: dict[str, str]) -> dict[str, str]:
+    """What each line of the README's blocks prints, typed one after the other where nothing has been set up yet."""
+    home = place.parent / "someone"
+    home.mkdir()
+    script = ["exec 2>&1"]
+    for match in FENCE.finditer(README.read_text(encoding="utf-8")):
+        language, code = match["info"].strip(), match["code"]
+        if language == "console" and ("activate" in code or "[parquet]" in code):
+            lines = [line.removeprefix("$ ") for line in code.splitlines()]
+        elif language == "console" and "make demo" in code:
+            lines = [line.removeprefix("$ ") for line in code.splitlines() if "make test" not in line]
+        elif language == "bash":
+            lines = code.splitlines()
+        elif language == "python" and "backends.conformance" not in code:
+            lines = [f"python -c {shlex.quote(code)}"]
+        else:
+            continue
+        for line in lines:
+            script += [f"echo {shlex.quote(MARK + line)}", line]
+    variables = {name: value for name, value in environment.items() if name != "SIGHTLINE_HOME"}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", "\n".join(script)],
+        cwd=place,
+        env=variables | {"HOME": str(home), "XDG_DATA_HOME": str(home / ".local" / "share")},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "Traceback" not in done.stdout
+    found = {}
+    for section in done.stdout.split(MARK)[1:]:
+        line, _, printed = section.partition("\n")
+        found[line.partition("#")[0].strip()] = printed
+    return found
+
+
+def test_the_demo_ends_with_what_to_type_next(typed: dict[str, str]) -> None:
+    assert "\n  .venv/bin/sightline search a rocket\n" in typed["make demo"]
+    assert "open http://127.0.0.1:8000/" in typed["make demo"]
+
+
+@pytest.mark.parametrize(
+    ("line", "printed"),
+    [
+        ("sightline search a cup of coffee", r"^1\t.*coffee\.png\tA cup of coffee"),
+        ("sightline search cat --term -outdoors", r"^1\t.*chelsea\.png"),
+        ("sightline search --image photos/rocket.jpg", r"^1\t.*rocket\.jpg"),
+        ("sightline lookup photos/chelsea.png", r"^1\t.*The face of a tabby cat"),
+        ("sightline search a rocket --html results.html", r"^results page: .*results\.html\n1\t.*rocket\.jpg"),
+        ("sightline search chelsea --mode hybrid", r"^1\t.*chelsea\.png"),
+        (
+            "sightline search a rocket --collection mine",
+            r"^nothing relevant: the nearest miss is at .*\n~1\t.*rocket\.jpg",
+        ),
+        ("sightline engines", r"^faiss:///dir\t"),
+        ("sightline keys add laptop --scope read", r"^sl_[\w-]+$"),
+        ('sightline export archive --backend "faiss://$PWD/two"', r"24"),
+    ],
+)
+def test_what_the_readme_says_to_type_prints_what_it_promises(line: str, printed: str, typed: dict[str, str]) -> None:
+    assert re.search(printed, typed[line], re.MULTILINE), typed[line]
