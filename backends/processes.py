@@ -17,6 +17,11 @@ from backends.errors import BackendError, Unavailable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+# gRPC reads it when it is imported, which is after this module. Left out, gRPC for Python says that it does not support
+# forks, but stops its threads before each and starts others after it, in parent and child, and one in some hundreds of
+# children hung in that. A program that has set it knows why.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 # The process in which a store of ours first opened a gRPC channel.
 _grpc_process: int | None = None
 

@@ -7,7 +7,10 @@ import gc
 import itertools
 import json
 import socket
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -447,3 +450,21 @@ def test_lite_is_one_process_s(lite, tmp_path):
     with pytest.raises(DataDirLockedError):
         MilvusLite(str(tmp_path / "store"))
     assert isinstance(raw(lite), MilvusClient)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc")
+def test_a_fork_starts_no_threads_of_grpc_in_the_child(tmp_path: Path) -> None:
+    program = f"""
+import os, warnings
+import backends
+from backends.base import CollectionSpec
+warnings.simplefilter("ignore")
+with backends.connect("milvus-lite://{tmp_path}/store") as backend:
+    backend.create(CollectionSpec("c", 8))
+    pid = os.fork()
+    if not pid:
+        os._exit(len(os.listdir("/proc/self/task")))
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == "1\n"
