@@ -14,6 +14,8 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.encoders.onnx_session import open_session, session_options
+
 # The version of ONNX's operators that the graphs are written in, and of its file format.
 _OPSET, _IR_VERSION = 20, 9
 # ONNX Runtime's own operators, of which attention is taken.
@@ -97,14 +99,11 @@ class Network:
     def __init__(self, graph: Graph) -> None:
         import onnxruntime
 
-        # What its optimizer says of a network is nothing that a user can change.
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options = session_options(threads=1)
         large = {name: array for name, array in graph.constants.items() if array.nbytes > _INLINE_BYTES}
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in large.values()]
         options.add_external_initializers(list(large), values)
-        self._session = onnxruntime.InferenceSession(graph.to_bytes(), options, providers=["CPUExecutionProvider"])
+        self._session = open_session(graph.to_bytes(), options=options)
         # The session reads them where they are.
         self._kept = values
 
