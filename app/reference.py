@@ -32,7 +32,7 @@ between `facet`, field, value and count. `--json` prints one JSON object instead
 | command | object |
 |---|---|
 | `search`, `similar`, `lookup` | `{"hits": [{"id", "score", "relevance", "scored_by", "modality", "uri", "text", "metadata", "exact", "duplicates"}]}`, best first; `search --facets` adds `"facets": {FIELD: {"values": [{"value", "count"}], "more", "missing", "items"}}` |
-| `ask` | `{"question", "query", "answer", "refused", "quoted", "sources": [{"number", "id", "relevance", "scored_by", "modality", "uri", "text"}], "sentences": [{"text", "verdict", "citations", "support"}], "counts", "usage", "seconds"}` |
+| `ask` | `{"question", "query", "answer", "refused", "quoted", "sources": [{"number", "id", "relevance", "modality", "uri", "text"}], "sentences": [{"text", "verdict", "citations", "support"}], "counts", "usage", "seconds"}` |
 | `index` | `{"found", "indexed", "unchanged", "renamed", "updated", "duplicates", "pruned", "quarantined": [{"path", "reason"}], "seconds", …}` |
 | `eval` | `{"text_to_image": {"R@1", "R@5", "R@10", "median_rank"}, "image_to_text": {…}}`, in percent |
 | `show` | `{"id", "modality", "uri", "text", "metadata"}` |

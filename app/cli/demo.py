@@ -104,7 +104,7 @@ def holds_other_items(settings: Settings, pictures: Path) -> bool:
         if settings.collection not in names:
             return bool(names)
         return any(
-            (path := local_path(record.uri)) is None or not path.is_relative_to(pictures.absolute())
+            (path := local_path(record.uri)) is None or not path.is_relative_to(pictures.resolve())
             for page in store.scan(settings.collection, with_vectors=False)
             for record in page.records
         )

@@ -30,6 +30,7 @@ encoders = typer.Typer(
     help="List the encoders to choose from, and export them as ONNX.",
     invoke_without_command=True,
     rich_markup_mode=None,
+    add_completion=False,
     context_settings={"max_content_width": 110},
 )
 encoders.command("export")(encoders_export.export)

@@ -20,6 +20,7 @@ engines = typer.Typer(
     help="Show the vector databases, and start and stop local servers.",
     invoke_without_command=True,
     rich_markup_mode=None,
+    add_completion=False,
     context_settings={"max_content_width": 110},
 )
 

@@ -21,6 +21,7 @@ keyring = typer.Typer(
     help="Show the API keys of the service, and add and remove them.",
     invoke_without_command=True,
     rich_markup_mode=None,
+    add_completion=False,
     context_settings={"max_content_width": 110},
 )
 

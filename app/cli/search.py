@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import webbrowser
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -240,7 +241,7 @@ def lookup(
                 else nothing_found(retriever, where=clause, modality="text", offset=offset, min_relevance=min_relevance)
             )
             if not hits and not store.count(settings.collection, Compare("modality", "eq", "text")):
-                nothing += NO_TEXTS
+                nothing += NO_TEXTS if store.count(settings.collection) else ""
     from app.cli.results_page import Part, Section
 
     part = Part(text=str(image), image=image)
@@ -299,13 +300,15 @@ def nothing_found(retriever: Retriever, **asked: Any) -> str:
 
 
 def near_misses(nearest: Sequence[Result], gate: float) -> Sequence[Result]:
-    """Those of the nearest that are nearly relevant, `NEAR_MISSES` at most."""
-    return [hit for hit in nearest if hit.relevance is not None and hit.relevance >= NEAR_MISS * gate][:NEAR_MISSES]
+    """The first of the nearest, as long as they are nearly relevant, `NEAR_MISSES` at most."""
+    near = itertools.takewhile(lambda hit: (hit.relevance or 0.0) >= NEAR_MISS * gate, nearest)
+    return list(itertools.islice(near, NEAR_MISSES))
 
 
 def nothing_relevant(section: Section, nearest: Sequence[Result], gate: float, missed: Sequence[Result]) -> Section:
     """The section that says that nothing is relevant, with the misses that are shown all the same."""
-    said = f"nothing relevant: the nearest miss is at {show_relevance(nearest[0])}, below {100 * gate:g}%"
+    best = max(nearest, key=lambda hit: hit.relevance or 0.0)
+    said = f"nothing relevant: the nearest miss is at {show_relevance(best)}, below {100 * gate:g}%"
     if section.first_rank > 1:
         said = f"nothing relevant from rank {section.first_rank} on"
     more = "" if len(missed) == len(nearest) else "; --misses shows the nearest misses"

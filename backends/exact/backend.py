@@ -142,8 +142,8 @@ class ExactBackend(Backend):
         stored = np.stack([record.vector for record in found if record.vector is not None])
         results = []
         for scores in similarity(queries, stored, spec.metric):
-            hits = (as_hit(found[row], float(scores[row])) for row in best_rows(scores, k).tolist())
-            results.append(best_first(hits, k))
+            rows = sorted(best_rows(scores, k).tolist(), key=lambda row: (-scores[row], found[row].id))[:k]
+            results.append([as_hit(found[row], float(scores[row])) for row in rows])
         return results
 
     def search_text(self, name: str, query: str, k: int, *, where: Where | None = None) -> list[Hit]:

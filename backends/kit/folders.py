@@ -51,7 +51,10 @@ def whole_folder(target: Path, unfinished: Path | None = None) -> Iterator[Path]
         unfinished.rename(target)
         sync(target.parent)
     except OSError as error:
-        raise Unavailable(f"cannot create {target}: {error.strerror or error}") from error
+        # Of another file, such as a program that is missing, the name is told.
+        elsewhere = error.filename is not None and not Path(str(error.filename)).is_relative_to(target.parent)
+        reason = str(error) if elsewhere else error.strerror or error
+        raise Unavailable(f"cannot create {target}: {reason}") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

@@ -17,6 +17,7 @@ def search_with_ties(
     tied: Callable[[T, T], bool],
     *,
     most: int | None = None,
+    keep: Callable[[Sequence[T]], Sequence[T]] = lambda answer: answer,
 ) -> list[Sequence[T]]:
     """For each query the k best and all that tie with the k-th, best first, so that the caller can take the lowest ids.
 
@@ -26,6 +27,7 @@ def search_with_ties(
         k: how many hits are wanted.
         tied: whether the k-th and the last one found have the same score.
         most: the largest limit that the engine takes. Ties beyond it are not seen.
+        keep: what of an answer is given back; where many tie, the rest need not be held until all are there.
 
     One more than k is asked for, and only where that one ties, more and more. An answer of fewer is whole.
     """
@@ -33,10 +35,10 @@ def search_with_ties(
     rows, limit = list(range(queries)), k + 1
     while rows:
         limit = limit if most is None else min(limit, most)
+        still = []
         for row, answer in zip(rows, ask(rows, limit), strict=True):
-            found[row] = answer
-        if limit == most:
-            break
-        rows = [row for row in rows if len(found[row]) >= limit and tied(found[row][k - 1], found[row][-1])]
-        limit *= GROWTH
+            found[row] = keep(answer)
+            if limit != most and len(answer) >= limit and tied(answer[k - 1], answer[-1]):
+                still.append(row)
+        rows, limit = still, GROWTH * limit
     return found

@@ -149,17 +149,15 @@ def _hits(ask: SearchRequest, query: Floats, found: Any, *, exact: bool) -> list
 def _exact(reader: Reader, ask: SearchRequest) -> list[list[Hit]]:
     """On a FLAT index: the k best, and among those that tie at the cut the lowest ids."""
 
-    def nearest(rows: Sequence[int], limit: int) -> list[list[Hit]]:
-        return [
-            _hits(ask, query, found, exact=True)
-            for query, found in _nearest(reader, ask, ask.queries[rows], limit, params={})
-        ]
+    def nearest(rows: Sequence[int], limit: int) -> Iterator[list[Hit]]:
+        for query, found in _nearest(reader, ask, ask.queries[rows], limit, params={}):
+            yield _hits(ask, query, found, exact=True)
 
     def tied(kth: Hit, last: Hit) -> bool:
         return kth.score - last.score <= TIE * max(1.0, abs(kth.score))
 
-    found = search_with_ties(nearest, len(ask.queries), ask.k, tied, most=MAX_LIMIT)
-    return [list(hits[: ask.k]) for hits in found]
+    found = search_with_ties(nearest, len(ask.queries), ask.k, tied, most=MAX_LIMIT, keep=lambda hits: hits[: ask.k])
+    return [list(hits) for hits in found]
 
 
 def _scan(reader: Reader, ask: SearchRequest) -> list[list[Hit]]:

@@ -192,8 +192,10 @@ class EdgeDriver:
                 (unfinished / SHARD).mkdir(parents=True)
                 with self._translate_errors(f"creating {spec.name!r}"):
                     shard = qe.EdgeShard.create(str(unfinished / SHARD), config_of(spec))
-                    shard.update(qe.UpdateOperation.create_field_index(TOKENS, qe.KeywordIndexParams()))
-                    shard.close()
+                    try:
+                        shard.update(qe.UpdateOperation.create_field_index(TOKENS, qe.KeywordIndexParams()))
+                    finally:
+                        shard.close()
                 write_through(unfinished / SPEC, spec.to_json())
 
     def drop(self, name: str) -> None:

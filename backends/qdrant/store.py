@@ -177,8 +177,10 @@ class QdrantStore(Backend, Generic[H]):
             # A graph may lose its way under a filter. Fewer hits than asked for are only right if a scan says so.
             plan = Plan(exact=True)
 
-        def ask(rows: Sequence[int], limit: int) -> list[list[Found]]:
-            return self._driver.search(at, queries[rows], limit, condition, plan)
+        def ask(rows: Sequence[int], limit: int) -> Iterator[list[Found]]:
+            # Many that tie make a large answer: those are asked for one query at a time.
+            for some in [rows] if limit == k + 1 else [[row] for row in rows]:
+                yield from self._driver.search(at, queries[some], limit, condition, plan)
 
         whole = search_with_ties(ask, len(queries), k, lambda one, other: one[0] == other[0])
         return [_hits(found, k, spec.metric, exact=True) for found in whole]
