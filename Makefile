@@ -72,7 +72,7 @@ lock:
 	VIRTUAL_ENV=build/lock build/lock/bin/uv pip install --quiet --editable '.[test]'
 	VIRTUAL_ENV=build/lock build/lock/bin/uv pip install --quiet --no-deps $(FILES) $(TESTS_FILES)
 	head -n 1 constraints.txt > build/constraints.txt
-	VIRTUAL_ENV=build/lock build/lock/bin/uv pip freeze --exclude-editable >> build/constraints.txt
+	build/lock/bin/python -m pip freeze --exclude-editable >> build/constraints.txt
 	mv build/constraints.txt constraints.txt
 	rm -rf build/lock
 

@@ -27,7 +27,6 @@ EXPLAINED = (
 
 encoders = typer.Typer(
     name="encoders",
-    help="List the encoders to choose from, and export them as ONNX.",
     invoke_without_command=True,
     rich_markup_mode=None,
     add_completion=False,
@@ -38,9 +37,10 @@ encoders.command("export")(encoders_export.export)
 
 @encoders.callback()
 def table(context: typer.Context, as_json: options.Json = False) -> None:
-    """List the encoders to choose from: size, languages, licence, published Recall@1, and whether they are here.
+    """List the encoders to choose from, and export them as ONNX.
 
-    `export NAME FOLDER` writes one that needs torch as ONNX, which does not.
+    Of each the size, languages, licence, published Recall@1, and whether it is here. `export NAME FOLDER`
+    writes one that needs torch as ONNX, which does not.
     """
     if context.invoked_subcommand is None:
         list_encoders(as_json=as_json)

@@ -33,7 +33,7 @@ def export(
     """Write an open_clip model as ONNX, which --encoder onnx:FOLDER runs without torch.
 
     The vectors are compared with torch's: an export in fp32 is kept only if each has a cosine of at least 0.9999,
-    and it can be used with the collections of the model. Needs the extras openclip and export.
+    and it can be used with the collections of the model. Needs the extra export.
     """
     from retrieval.encoders.onnx_export import export as write_export
 

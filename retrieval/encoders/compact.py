@@ -53,7 +53,8 @@ class CompactEncoder:
         self._in_torch = (self._device, self._precision) != ("cpu", "fp32")
         if self._in_torch:
             require("torch", f"compact in {self._precision} on {self._device}")
-        self._lock = threading.RLock()
+        # One a tower: the weights of one may have to be fetched, which the other need not wait for.
+        self._text_lock, self._image_lock = threading.RLock(), threading.RLock()
 
     @property
     def name(self) -> str:
@@ -137,27 +138,27 @@ class CompactEncoder:
     # cached_property is not locked: two threads' first calls would each load the weights.
     @property
     def _text_tower(self) -> compact_text.SentenceEncoder:
-        with self._lock:
+        with self._text_lock:
             return self._loaded_text_tower
 
     @property
     def _text_placer(self) -> Network:
-        with self._lock:
+        with self._text_lock:
             return self._loaded_text_placer
 
     @property
     def _image_network(self) -> Runner:
-        with self._lock:
+        with self._image_lock:
             return self._loaded_image_tower[0]
 
     @property
     def _image_placer(self) -> Network:
-        with self._lock:
+        with self._image_lock:
             return self._loaded_image_tower[1]
 
     @property
     def _pool(self) -> ThreadPoolExecutor:
-        with self._lock:
+        with self._image_lock:
             return self._started_pool
 
     @cached_property

@@ -71,7 +71,7 @@ def image_graph() -> tuple[Graph, Classifier]:
         values = layers.block(values, f"_blocks.{number}", stride)
     values = layers.convolve(values, "_conv_head", "_bn1")
     graph.give("features", graph.add("Flatten", graph.add("GlobalAveragePool", values), axis=1))
-    return graph, Classifier(weights["_fc.weight"], weights["_fc.bias"])
+    return graph, Classifier(weights["_fc.weight"], weights["_fc.bias"].copy())
 
 
 def _strides() -> Iterator[int]:

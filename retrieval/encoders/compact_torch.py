@@ -31,6 +31,12 @@ class TorchNetwork:
         self._dtype = _PRECISIONS[precision]
         # Copied: an array over a file may not be written to, which torch has no name for.
         self._constants = {name: self._moved(np.array(array)) for name, array in graph.constants.items()}
+        # What each node is the last to read: kept longer, every activation of a batch would fill the device.
+        last = {name: at for at, node in enumerate(graph.nodes) for name in node.inputs}
+        self._spent: list[list[str]] = [[] for _ in graph.nodes]
+        for name, at in last.items():
+            if name and name not in graph.constants and name not in graph.outputs:
+                self._spent[at].append(name)
         self._lock = threading.Lock()
 
     def run(self, **inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
@@ -38,9 +44,12 @@ class TorchNetwork:
         # One at a time: a GPU is no quicker with two, and their memory would add up.
         with self._lock, torch.inference_mode():
             values = self._constants | {name: self._moved(array) for name, array in inputs.items()}
-            for node in self._graph.nodes:
+            for node, spent in zip(self._graph.nodes, self._spent, strict=True):
                 operands = [values[name] if name else None for name in node.inputs]
                 values[node.output] = _OPERATORS[node.operator](node, *operands)
+                del operands
+                for name in spent:
+                    del values[name]
             return [values[name].float().cpu().numpy() for name in self._graph.outputs]
 
     def _moved(self, array: NDArray[Any]) -> Tensor:

