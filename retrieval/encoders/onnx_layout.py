@@ -19,7 +19,7 @@ from typing import Any
 from retrieval.encoders.base import EncoderError
 from retrieval.encoders.preprocess import Preprocessing
 from retrieval.encoders.token_ids import TextSettings, text_settings
-from retrieval.encoders.weights import fetch_folder, file_sha256, find_folder
+from retrieval.encoders.weights import check_repository, fetch_folder, file_sha256, find_folder
 
 CONFIG = "config.json"
 PREPROCESSING = "visual/preprocess_cfg.json"
@@ -73,7 +73,12 @@ def locate(spec: str) -> OnnxFiles:
         raise EncoderError(
             f"no folder {folder.absolute()}: onnx: names a folder of an export, or OWNER/NAME on the hub"
         )
-    return describe(fetch_folder(spec, DESCRIPTIONS, TOWERS, allow=_FETCHED, ignore=_LEFT), f"onnx:{spec}")
+    try:
+        check_repository(spec)
+        fetched = fetch_folder(spec, DESCRIPTIONS, TOWERS, allow=_FETCHED, ignore=_LEFT)
+    except EncoderError as error:
+        raise EncoderError(f"no folder {spec} here, and {error}") from None
+    return describe(fetched, f"onnx:{spec}")
 
 
 def is_here(repository: str) -> bool:

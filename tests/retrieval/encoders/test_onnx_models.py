@@ -450,6 +450,14 @@ def test_what_names_no_folder_and_no_repository() -> None:
             load_encoder(f"onnx:{spec}")
 
 
+@pytest.mark.parametrize("spec", ["exports/my--model", "a/b..c", "a/b.", "a/b.git", "a/" + "b" * 100])
+def test_what_is_no_folder_and_no_name_of_the_hub(spec: str) -> None:
+    with pytest.raises(EncoderError) as caught:
+        load_encoder(f"onnx:{spec}")
+    assert str(caught.value).startswith(f"no folder {spec} here, and {spec} cannot be a repository of the hub: ")
+    assert "\n" not in str(caught.value)
+
+
 # The layout in which Immich publishes its models on the hub
 
 
@@ -502,6 +510,7 @@ def test_offline_says_which_files_to_put_where_and_putting_them_there_works(clip
         load_encoder("onnx:immich-app/model__tag")
     message = str(caught.value)
     place = drop_folder("immich-app/model__tag")
+    assert message.startswith("no folder immich-app/model__tag here, and the model's files are not here")
     assert "HF_HUB_OFFLINE is set" in message
     assert ", ".join((*layout.DESCRIPTIONS, *layout.TOWERS)) in message
     assert f"{constants.ENDPOINT}/immich-app/model__tag," in message
