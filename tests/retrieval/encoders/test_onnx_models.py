@@ -535,25 +535,30 @@ def test_a_download_that_was_broken_off_goes_on(clip: Exported, monkeypatch: pyt
         assert load_encoder("onnx:immich-app/model__tag").encode_texts(["a dog"]).shape == (1, 24)
 
 
-def test_a_text_tower_with_a_mask_is_told_what_is_filling(clip: Exported, copied: Path) -> None:
+@pytest.mark.parametrize("order", [("ids", "mask"), ("mask", "ids")])
+def test_a_text_tower_with_a_mask_is_told_what_is_filling(order: tuple[str, str], copied: Path) -> None:
     """As M-CLIP's: two inputs, and vectors that are not of unit length."""
     (copied / layout.MANIFEST).unlink()
-    ids = helper.make_tensor_value_info("input_ids", TensorProto.INT32, [1, 16])
-    mask = helper.make_tensor_value_info("attention_mask", TensorProto.INT32, [1, 16])
+    inputs = {
+        "ids": helper.make_tensor_value_info("input_ids", TensorProto.INT32, [1, 16]),
+        "mask": helper.make_tensor_value_info("attention_mask", TensorProto.INT32, [1, 16]),
+    }
     vector = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [1, 24])
     widen = helper.make_tensor("widen", TensorProto.FLOAT, [1, 24], np.arange(24, dtype=np.float32))
     axes = helper.make_tensor("axes", TensorProto.INT64, [1], [1])
     nodes = [
-        helper.make_node("Mul", ["input_ids", "attention_mask"], ["kept"]),
+        helper.make_node("Mul", ["input_ids", "attention_mask"], ["masked"]),
+        # With ids and mask the other way round the sum is another.
+        helper.make_node("Add", ["input_ids", "masked"], ["kept"]),
         helper.make_node("ReduceSum", ["kept", "axes"], ["sum"], keepdims=1),
         helper.make_node("Cast", ["sum"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("Add", ["float", "widen"], ["embedding"]),
     ]
-    graph = helper.make_graph(nodes, "text", [ids, mask], [vector], [widen, axes])
+    graph = helper.make_graph(nodes, "text", [inputs[name] for name in order], [vector], [widen, axes])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.save_model(model, copied / layout.TEXT_TOWER)
     tokens = open_clip.get_tokenizer("ViT-B-32")(["two dogs"], context_length=16).numpy()
-    wanted = tokens.sum() + np.arange(24)
+    wanted = 2 * tokens.sum() + np.arange(24)
     found = OnnxEncoder(str(copied)).encode_texts(["two dogs"])[0]
     np.testing.assert_allclose(found, wanted / np.linalg.norm(wanted), rtol=1e-5)
 
