@@ -92,9 +92,12 @@ class _Tower:
         self._session: onnxruntime.InferenceSession | None = None
 
     def __call__(self, *arrays: NDArray[np.generic]) -> NDArray[np.float32]:
-        """The rows for a batch; `arrays` are its inputs, of which a graph takes the first or all."""
+        """The rows for a batch; `arrays` are its inputs, of which a graph takes the first or all.
+
+        A mask comes second among `arrays`, wherever the graph has it.
+        """
         session = self._opened()
-        wanted = session.get_inputs()
+        wanted = sorted(session.get_inputs(), key=lambda given: "mask" in given.name.lower())
         feed = {
             given.name: array.astype(_TYPES[given.type], copy=False)
             for given, array in zip(wanted, arrays, strict=False)

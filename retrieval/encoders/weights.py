@@ -45,6 +45,21 @@ def hub_files(hf_hub: str) -> tuple[str, tuple[str, ...]]:
     return repository, ((f"{stem}.safetensors", name) if suffix in ("bin", "pth") else (name,))
 
 
+def check_repository(repository: str) -> None:
+    """Raise `EncoderError` for what cannot be the name of a hub repository. Uses no network."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public in its documentation
+
+    try:
+        validate_repo_id(repository)
+    except HFValidationError:
+        raise EncoderError(
+            f"{repository} cannot be a repository of the hub: "
+            "a name there has no -- or .., does not end in -, . or .git, "
+            "and has 96 letters at most"
+        ) from None
+
+
 def find_file(repository: str, names: Sequence[str]) -> Path | None:
     """The first of `names` that is here: in `drop_folder` or the hub's cache. Uses no network."""
     from huggingface_hub import try_to_load_from_cache

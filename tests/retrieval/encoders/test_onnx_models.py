@@ -341,10 +341,10 @@ def test_a_missing_file_is_named(file: str, copied: Path) -> None:
         OnnxEncoder(str(copied))
 
 
-@pytest.mark.parametrize("file", layout.TOWERS)
+@pytest.mark.parametrize("file", [*layout.DESCRIPTIONS, *layout.TOWERS])
 def test_a_changed_file_is_refused(file: str, copied: Path) -> None:
-    with (copied / file).open("ab") as tower:
-        tower.write(b"\0")
+    with (copied / file).open("ab") as changed:
+        changed.write(b"\0" if file in layout.TOWERS else b"\n")
     with pytest.raises(EncoderError, match=f"{file}: is not the file that was exported"):
         OnnxEncoder(str(copied))
 
@@ -353,6 +353,9 @@ def test_a_changed_file_is_refused(file: str, copied: Path) -> None:
     ("file", "text", "reason"),
     [
         (layout.MANIFEST, '{"format": 99}', "was written by another version"),
+        (layout.MANIFEST, '{"format": 1, "fingerprint": "x"}', "does not say which files were exported"),
+        (layout.MANIFEST, '{"format": 1, "fingerprint": "x", "files": []}', "does not say which files were exported"),
+        (layout.MANIFEST, '{"format": 1, "fingerprint": "x", "files": {}}', "is not the file that was exported"),
         (layout.CONFIG, "{", "config.json: cannot be read"),
         (layout.CONFIG, "{}", "is not the description of an open_clip model"),
         (layout.PREPROCESSING, "{}", "the preprocessing is not understood"),
@@ -367,10 +370,92 @@ def test_damaged_descriptions_say_which(file: str, text: str, reason: str, copie
     assert "\n" not in str(caught.value)
 
 
+def move_weights(folder: Path, location: str = "weights") -> Path:
+    """Put the text tower's weights into a file beside it, which the graph calls `location`."""
+    tower = folder / layout.TEXT_TOWER
+    model = onnx.load(tower)
+    onnx.save_model(model, tower, save_as_external_data=True, location="weights", size_threshold=0)
+    model = onnx.load(tower, load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = location
+    tower.write_bytes(model.SerializeToString())
+    return tower.with_name("weights")
+
+
+def test_the_manifest_names_what_decides_the_vectors_and_nothing_else(copied: Path) -> None:
+    weights = move_weights(copied)
+    manifest = json.loads((copied / layout.MANIFEST).read_text())
+    assert set(manifest["files"]) == {*layout.DESCRIPTIONS, *layout.TOWERS}
+    with pytest.raises(EncoderError, match=r"textual/model\.onnx: is not the file that was exported"):
+        OnnxEncoder(str(copied))
+    (copied / "visual" / "Thumbs.db").write_bytes(b"x")
+    manifest["files"] = layout.hash_files(copied)
+    assert set(manifest["files"]) == {*layout.DESCRIPTIONS, *layout.TOWERS, "textual/weights"}
+    (copied / layout.MANIFEST).write_text(json.dumps(manifest))
+    assert OnnxEncoder(str(copied)).fingerprint == manifest["fingerprint"]
+    weights.write_bytes(weights.read_bytes() + b"\0")
+    with pytest.raises(EncoderError, match="textual/weights: is not the file that was exported"):
+        OnnxEncoder(str(copied))
+    weights.unlink()
+    with pytest.raises(EncoderError, match="it has no textual/weights"):
+        OnnxEncoder(str(copied))
+
+
+@pytest.mark.parametrize(
+    ("file", "reason"), [("visual/more", "visual/more: is missing"), ("../x", "lies outside of this folder")]
+)
+def test_a_file_that_only_the_manifest_names(file: str, reason: str, copied: Path) -> None:
+    manifest = json.loads((copied / layout.MANIFEST).read_text())
+    manifest["files"][file] = "0" * 64
+    (copied / layout.MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(EncoderError, match=reason):
+        OnnxEncoder(str(copied))
+
+
+def test_without_a_manifest_only_files_in_use_name_the_space(copied: Path) -> None:
+    (copied / layout.MANIFEST).unlink()
+    before = OnnxEncoder(str(copied)).fingerprint
+    for unused in ("textual/sentencepiece.model", "visual/Thumbs.db", "visual/model.onnx.data", "README.md"):
+        (copied / unused).write_bytes(b"x")
+    assert OnnxEncoder(str(copied)).fingerprint == before
+    for used in layout.DESCRIPTIONS:
+        was = OnnxEncoder(str(copied)).fingerprint
+        with (copied / used).open("a") as file:
+            file.write("\n")
+        assert OnnxEncoder(str(copied)).fingerprint != was
+
+
+@pytest.mark.parametrize("location", ["../../weights", "/etc/hosts", "C:\\weights", "..\\weights", "."])
+def test_weights_outside_of_the_folder_are_refused(location: str, copied: Path) -> None:
+    (copied / layout.MANIFEST).unlink()
+    move_weights(copied, location).rename(copied.parent / "weights")
+    with pytest.raises(EncoderError, match=r"textual/model\.onnx: names weights outside of its folder"):
+        OnnxEncoder(str(copied))
+
+
+def test_weights_behind_a_link_out_of_the_folder_are_refused(copied: Path) -> None:
+    (copied / layout.MANIFEST).unlink()
+    weights = move_weights(copied)
+    weights.rename(copied.parent / "elsewhere")
+    weights.symlink_to(copied.parent / "elsewhere")
+    with pytest.raises(EncoderError, match="'textual/weights' lies outside of this folder"):
+        OnnxEncoder(str(copied))
+
+
 def test_what_names_no_folder_and_no_repository() -> None:
     for spec in ("./absent", "/absent/x", "a b/c", "", "x"):
         with pytest.raises(EncoderError, match="names a folder of an export, or OWNER/NAME on the hub"):
             load_encoder(f"onnx:{spec}")
+
+
+@pytest.mark.parametrize("spec", ["exports/my--model", "a/b..c", "a/b.", "a/b.git", "a/" + "b" * 100])
+def test_what_is_no_folder_and_no_name_of_the_hub(spec: str) -> None:
+    with pytest.raises(EncoderError) as caught:
+        load_encoder(f"onnx:{spec}")
+    assert str(caught.value).startswith(f"no folder {spec} here, and {spec} cannot be a repository of the hub: ")
+    assert "\n" not in str(caught.value)
 
 
 # The layout in which Immich publishes its models on the hub
@@ -425,6 +510,7 @@ def test_offline_says_which_files_to_put_where_and_putting_them_there_works(clip
         load_encoder("onnx:immich-app/model__tag")
     message = str(caught.value)
     place = drop_folder("immich-app/model__tag")
+    assert message.startswith("no folder immich-app/model__tag here, and the model's files are not here")
     assert "HF_HUB_OFFLINE is set" in message
     assert ", ".join((*layout.DESCRIPTIONS, *layout.TOWERS)) in message
     assert f"{constants.ENDPOINT}/immich-app/model__tag," in message
@@ -449,25 +535,30 @@ def test_a_download_that_was_broken_off_goes_on(clip: Exported, monkeypatch: pyt
         assert load_encoder("onnx:immich-app/model__tag").encode_texts(["a dog"]).shape == (1, 24)
 
 
-def test_a_text_tower_with_a_mask_is_told_what_is_filling(clip: Exported, copied: Path) -> None:
+@pytest.mark.parametrize("order", [("ids", "mask"), ("mask", "ids")])
+def test_a_text_tower_with_a_mask_is_told_what_is_filling(order: tuple[str, str], copied: Path) -> None:
     """As M-CLIP's: two inputs, and vectors that are not of unit length."""
     (copied / layout.MANIFEST).unlink()
-    ids = helper.make_tensor_value_info("input_ids", TensorProto.INT32, [1, 16])
-    mask = helper.make_tensor_value_info("attention_mask", TensorProto.INT32, [1, 16])
+    inputs = {
+        "ids": helper.make_tensor_value_info("input_ids", TensorProto.INT32, [1, 16]),
+        "mask": helper.make_tensor_value_info("attention_mask", TensorProto.INT32, [1, 16]),
+    }
     vector = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [1, 24])
     widen = helper.make_tensor("widen", TensorProto.FLOAT, [1, 24], np.arange(24, dtype=np.float32))
     axes = helper.make_tensor("axes", TensorProto.INT64, [1], [1])
     nodes = [
-        helper.make_node("Mul", ["input_ids", "attention_mask"], ["kept"]),
+        helper.make_node("Mul", ["input_ids", "attention_mask"], ["masked"]),
+        # With ids and mask the other way round the sum is another.
+        helper.make_node("Add", ["input_ids", "masked"], ["kept"]),
         helper.make_node("ReduceSum", ["kept", "axes"], ["sum"], keepdims=1),
         helper.make_node("Cast", ["sum"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("Add", ["float", "widen"], ["embedding"]),
     ]
-    graph = helper.make_graph(nodes, "text", [ids, mask], [vector], [widen, axes])
+    graph = helper.make_graph(nodes, "text", [inputs[name] for name in order], [vector], [widen, axes])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.save_model(model, copied / layout.TEXT_TOWER)
     tokens = open_clip.get_tokenizer("ViT-B-32")(["two dogs"], context_length=16).numpy()
-    wanted = tokens.sum() + np.arange(24)
+    wanted = 2 * tokens.sum() + np.arange(24)
     found = OnnxEncoder(str(copied)).encode_texts(["two dogs"])[0]
     np.testing.assert_allclose(found, wanted / np.linalg.norm(wanted), rtol=1e-5)
 

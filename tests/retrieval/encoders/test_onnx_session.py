@@ -2,41 +2,71 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
+from retrieval.encoders import onnx_session
 from retrieval.encoders.base import EncoderError
 from retrieval.encoders.onnx_session import choose_onnx_device, open_session, session_options
 
 
-def test_auto_takes_cuda_where_its_provider_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose_onnx_device() == (
-        "cuda" if "CUDAExecutionProvider" in onnxruntime.get_available_providers() else "cpu"
-    )
-    monkeypatch.setattr(
-        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    )
+@pytest.fixture
+def compiled_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ONNX Runtime that lists CUDA's provider, as onnxruntime-gpu does on a machine without a GPU too."""
+    there = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: there)
+
+
+@pytest.mark.usefixtures("compiled_in")
+def test_auto_takes_cuda_where_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_session, "open_session", lambda model, device: open_session(model))
     assert choose_onnx_device() == "cuda"
     assert choose_onnx_device("cuda:1") == "cuda:1"
     assert choose_onnx_device("cpu") == "cpu"
 
 
+@pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="CUDA may start here")
+@pytest.mark.filterwarnings("ignore:Specified provider")
+@pytest.mark.usefixtures("compiled_in")
+def test_auto_takes_the_cpu_where_cuda_does_not_start(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert choose_onnx_device() == "cpu"
+    assert "device cuda: CUDAExecutionProvider does not start" in caplog.text
+    assert capfd.readouterr().out == ""
+    assert choose_onnx_device("cuda") == "cuda"
+    with pytest.raises(EncoderError, match="device cuda: CUDAExecutionProvider does not start"):
+        open_session(onnx_session._SMALLEST, device="cuda")
+
+
+def test_the_smallest_graph_is_one() -> None:
+    session = open_session(onnx_session._SMALLEST)
+    assert session.run(None, {"x": np.array([3], np.float32)})[0].tolist() == [3.0]
+
+
 @pytest.mark.parametrize(
-    ("device", "package"),
+    ("device", "system", "step"),
     [
-        ("cuda", "onnxruntime-gpu"),
-        ("cuda:0", "onnxruntime-gpu"),
-        ("coreml", "onnxruntime, on a Mac"),
-        ("openvino", "onnxruntime-openvino"),
-        ("directml", "onnxruntime-directml, on Windows"),
+        ("cuda", "Linux", "pip uninstall onnxruntime, then pip install onnxruntime-gpu"),
+        ("cuda:0", "Linux", "pip uninstall onnxruntime, then pip install onnxruntime-gpu"),
+        ("coreml", "Linux", "which needs a Mac"),
+        ("coreml", "Darwin", "pip install --force-reinstall onnxruntime"),
+        ("openvino", "Linux", "pip uninstall onnxruntime, then pip install onnxruntime-openvino"),
+        ("directml", "Darwin", "which needs Windows"),
+        ("directml", "Windows", "pip uninstall onnxruntime, then pip install onnxruntime-directml"),
     ],
 )
-def test_a_missing_provider_names_its_package(device: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_provider_says_what_to_do(
+    device: str, system: str, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(EncoderError, match=f"device {device} needs ONNX Runtime's .* pip install {package}$"):
+    monkeypatch.setattr(platform, "system", lambda: system)
+    with pytest.raises(EncoderError, match=f"device {device} needs ONNX Runtime's .* {step}$"):
         choose_onnx_device(device)
 
 
