@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Self
 
+import pytest
+
 import backends
 from backends.conformance import BackendSuite
 from backends.wrappers.base import Wrapper
@@ -25,6 +27,7 @@ class WrappedExact(Wrapper):
         return cls(backends.connect(url))
 
 
+@pytest.mark.slow
 class TestWrapper(BackendSuite):
     """What holds of an engine holds of it in a wrapper."""
 

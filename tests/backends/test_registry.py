@@ -93,6 +93,7 @@ def test_another_packages_engine_is_connected_to(installed: Path) -> None:
     assert "NOTHING" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_command_line_lists_it(installed: Path) -> None:
     done = run(installed, "-m", "app", "engines", "--json")
     assert done.returncode == 0, done.stderr
@@ -100,6 +101,7 @@ def test_the_command_line_lists_it(installed: Path) -> None:
     assert (row["client"], row["version"], row["installed"]) == ("tiny-engine 1.2.3", "Tiny 7", True)
 
 
+@pytest.mark.slow
 def test_the_benchmark_takes_it(installed: Path, tmp_path: Path) -> None:
     given = ["run", "--out", str(tmp_path / "run"), "--engines", "tiny://", "--data", "clustered:300x8", "--quick"]
     done = run(installed, "-m", "benchmarks", *given, "--cases", "frontier", "--need", "recall >= 0.9, throughput")

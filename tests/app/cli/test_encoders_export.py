@@ -10,6 +10,8 @@ from retrieval.encoders.onnx_model import OnnxEncoder
 from tests.support.cli import Run, paint
 from tests.support.small_models import make
 
+pytestmark = pytest.mark.slow
+
 
 def test_export_writes_a_model_that_the_encoder_name_loads(run: Run, tmp_path: Path) -> None:
     name = make("ViT-B-32", tmp_path / "model")

@@ -39,6 +39,8 @@ from tests.support.fake_hub import serving
 from tests.support.repository import ROOT
 from tests.support.small_models import CONFIGS, make, texts_here
 
+pytestmark = pytest.mark.slow
+
 TEXTS = [
     "a dog on a beach",
     "",
