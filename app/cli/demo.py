@@ -99,12 +99,13 @@ def holds_other_items(settings: Settings, pictures: Path) -> bool:
     """Whether the store of `settings` holds anything but the demo's own pictures and their captions."""
     from backends.urls import local_path
 
+    own = pictures.resolve()
     with open_backend(settings) as store:
         names = store.collections()
         if settings.collection not in names:
             return bool(names)
         return any(
-            (path := local_path(record.uri)) is None or not path.is_relative_to(pictures.resolve())
+            (path := local_path(record.uri)) is None or not path.is_relative_to(own)
             for page in store.scan(settings.collection, with_vectors=False)
             for record in page.records
         )

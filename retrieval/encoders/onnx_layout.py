@@ -14,12 +14,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
 
 from retrieval.encoders.base import EncoderError
 from retrieval.encoders.preprocess import Preprocessing
 from retrieval.encoders.token_ids import TextSettings, text_settings
-from retrieval.encoders.weights import check_repository, fetch_folder, file_sha256, find_folder
+from retrieval.encoders.weights import check_repository, fetch_folder, file_sha256, find_folder, read_object
 
 CONFIG = "config.json"
 PREPROCESSING = "visual/preprocess_cfg.json"
@@ -98,8 +97,8 @@ def describe(folder: Path, name: str) -> OnnxFiles:
     missing = _missing(folder)
     if missing:
         raise EncoderError(f"{folder}: is no exported model: it has no {', no '.join(missing)}")
-    config = _read(folder / CONFIG)
-    preprocessing = Preprocessing.of(_read(folder / PREPROCESSING))
+    config = read_object(folder / CONFIG)
+    preprocessing = Preprocessing.of(read_object(folder / PREPROCESSING))
     text_config = config.get("text_cfg", {})
     dim = config.get("embed_dim")
     if not isinstance(dim, int) or not isinstance(text_config, dict):
@@ -243,7 +242,7 @@ def _manifest_fingerprint(folder: Path, hashes: dict[str, str]) -> str | None:
     path = folder / MANIFEST
     if not path.exists():
         return None
-    manifest = _read(path)
+    manifest = read_object(path)
     if manifest.get("format") != MANIFEST_FORMAT or not isinstance(manifest.get("fingerprint"), str):
         raise EncoderError(f"{path}: was written by another version: export the model again")
     named = manifest.get("files")
@@ -257,13 +256,3 @@ def _manifest_fingerprint(folder: Path, hashes: dict[str, str]) -> str | None:
         if named.get(file) != (hashes.get(file) or _hash(folder / file)):
             raise EncoderError(f"{folder / file}: is not the file that was exported: export the model again")
     return str(manifest["fingerprint"])
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise EncoderError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(value, dict):
-        raise EncoderError(f"{path}: is not a JSON object")
-    return value

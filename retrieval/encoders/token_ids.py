@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from retrieval.encoders.base import EncoderError
 from retrieval.encoders.text_cleaning import bounded, clean
+from retrieval.encoders.weights import read_object
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def load_tokenizer(path: Path) -> Any:
 
 def text_settings(text_config: Mapping[str, Any], tokenizer: Path, config: Path) -> TextSettings:
     """What open_clip's ``text_cfg`` and transformers' ``tokenizer_config.json`` say of the texts; or `EncoderError`."""
-    own = _read(config)
+    own = read_object(config)
     options = text_config.get("tokenizer_kwargs") or {}
     if text_config.get("tokenizer_mode") or options.get("tokenizer_mode"):
         raise EncoderError(f"{config}: a tokenizer with a mode of its own is not supported")
@@ -103,16 +103,6 @@ def text_settings(text_config: Mapping[str, Any], tokenizer: Path, config: Path)
         cut_left=own.get("truncation_side") == "left",
         zeroed_id=id_of("sep_token") if options.get("strip_sep_token") else -1,
     )
-
-
-def _read(config: Path) -> dict[str, Any]:
-    try:
-        own = json.loads(config.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise EncoderError(f"{config}: cannot be read: {error}") from None
-    if not isinstance(own, dict):
-        raise EncoderError(f"{config}: is not a tokenizer's description")
-    return own
 
 
 def clip_tokenizer(simple: Any) -> Any:

@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from retrieval.encoders.base import EncoderError
 
@@ -223,3 +224,14 @@ def _write_memory(memory: Path, known: dict[str, object]) -> None:
         Path(file.name).replace(memory)
     except OSError as error:
         logger.debug("cannot remember the hash of the weights in %s: %s", memory, error)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file that describes a model. Raises `EncoderError` for anything else."""
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise EncoderError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise EncoderError(f"{path}: is not a JSON object")
+    return value
