@@ -17,7 +17,7 @@ from PIL import Image
 
 from retrieval.encoders import compact_image, compact_text
 from retrieval.encoders.base import ImageInput
-from retrieval.encoders.compact_classes import ClassVectors, load_classes
+from retrieval.encoders.compact_classes import ClassVectors, load_classes, load_ridge
 from retrieval.encoders.compact_graph import Graph, Network, Runner
 from retrieval.encoders.compact_space import Space, SpaceSettings, softmax
 from retrieval.encoders.devices import choose_device, choose_precision, require
@@ -177,7 +177,7 @@ class CompactEncoder:
     @cached_property
     def _loaded_image_tower(self) -> tuple[Runner, Network]:
         graph, classifier = compact_image.image_graph()
-        return self._network(graph), Network(self._space.image_graph(classifier))
+        return self._network(graph), Network(self._space.image_graph(classifier, load_ridge()))
 
     @cached_property
     def _space(self) -> Space:

@@ -64,6 +64,7 @@ class Space:
     """
 
     def __init__(self, classes: Floats, spectral: Floats, settings: SpaceSettings | None = None) -> None:
+        """`spectral` is what `spectral_filter` makes of the class vectors."""
         self._settings = settings or SpaceSettings()
         self._mean: Floats = classes.mean(axis=0)
         self._classes: Floats = classes - self._mean  # (1000, 384)
@@ -83,10 +84,11 @@ class Space:
         maths.graph.give("vectors", maths.unit(maths.do("MatMul", mixed, self._filter)))
         return maths.graph
 
-    def image_graph(self, classifier: Classifier) -> Graph:
+    def image_graph(self, classifier: Classifier, ridge: Floats) -> Graph:
         """From ``features``, (v, 1280) of an image's views, to ``vector``, (1, 384) of unit length.
 
-        Its second output is ``logits``, (v, 1000), the classifier's opinion of each view.
+        `ridge` is what `fit_ridge` makes of the classifier's weights. The graph's second output is ``logits``,
+        (v, 1000), the classifier's opinion of each view.
         """
         settings = self._settings
         maths = _Maths()
@@ -94,25 +96,11 @@ class Space:
         logits = maths.do("Add", maths.do("MatMul", features, classifier.weight.T), classifier.bias)
         probabilities = maths.mean(maths.softmax(maths.do("Div", logits, np.float32(settings.temperature))))
         named = maths.unit(maths.do("MatMul", probabilities, self._classes))
-        ridge = self.fit_ridge(classifier.weight)
         mapped = maths.unit(maths.mean(maths.unit(maths.do("MatMul", features, ridge))))
         added = maths.do("Add", named, maths.do("Mul", mapped, np.float32(settings.ridge_weight)))
         maths.graph.give("vector", maths.unit(maths.do("MatMul", added, self._filter)))
         maths.graph.give("logits", logits)
         return maths.graph
-
-    def fit_ridge(self, prototypes: Floats) -> Floats:
-        """(1280, 384) map from features to text space, fitted on the classifier's own weight rows.
-
-        Each row of the classifier's (1000, 1280) weights is the direction in which its class's features
-        lie; ridge regression onto the class vectors carries over what softmax, which keeps the few
-        likely classes, throws away.
-        """
-        rows = (prototypes - prototypes.mean(axis=0)).astype(np.float64)
-        gram = rows.T @ rows
-        penalty = self._settings.ridge_penalty * np.trace(gram) / len(gram)
-        solution = np.linalg.solve(gram + penalty * np.eye(len(gram)), rows.T @ self._classes)
-        return np.asarray(solution, dtype=np.float32)
 
 
 class _Maths:
@@ -160,3 +148,18 @@ def spectral_filter(classes: Floats, settings: SpaceSettings | None = None) -> F
     rank = min(settings.spectrum_rank, len(values))
     gains[rank:] = gains[rank - 1] * settings.spectrum_tail
     return np.asarray((axes.T * gains) @ axes, dtype=np.float32)
+
+
+def fit_ridge(classes: Floats, prototypes: Floats, settings: SpaceSettings | None = None) -> Floats:
+    """(1280, 384) map from features to text space, fitted on the classifier's own weight rows.
+
+    Each row of the classifier's (1000, 1280) weights, `prototypes`, is the direction in which its class's features
+    lie; ridge regression onto the (1000, 384) class vectors carries over what softmax, which keeps the few likely
+    classes, throws away.
+    """
+    settings = settings or SpaceSettings()
+    rows = (prototypes - prototypes.mean(axis=0)).astype(np.float64)
+    gram = rows.T @ rows
+    penalty = settings.ridge_penalty * np.trace(gram) / len(gram)
+    solution = np.linalg.solve(gram + penalty * np.eye(len(gram)), rows.T @ (classes - classes.mean(axis=0)))
+    return np.asarray(solution, dtype=np.float32)

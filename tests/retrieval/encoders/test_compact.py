@@ -19,7 +19,15 @@ from PIL import Image
 from retrieval.encoders import EncoderError, load_encoder
 from retrieval.encoders.base import Encoder
 from retrieval.encoders.compact import CompactEncoder, _in_batches, space_fingerprint
-from retrieval.encoders.compact_classes import class_texts, embed_classes, load_classes, texts_digest, write_classes
+from retrieval.encoders.compact_classes import (
+    class_texts,
+    embed_classes,
+    load_classes,
+    load_ridge,
+    texts_digest,
+    write_classes,
+    write_ridge,
+)
 from retrieval.encoders.compact_graph import Network
 from retrieval.encoders.compact_image import WEIGHTS as IMAGE_WEIGHTS
 from retrieval.encoders.compact_image import cut_views, image_graph
@@ -226,6 +234,23 @@ def test_class_vectors_are_what_the_command_makes(tmp_path: Path, monkeypatch: p
     np.testing.assert_allclose(made.vectors, shipped.vectors[sample], atol=2e-4)  # half precision
     assert [file.name for file in tmp_path.iterdir()] == ["classes.npz"]
     assert embed_classes(texts[:1]).dtype == np.float16
+
+
+def test_ridge_map_is_what_the_command_makes(tmp_path: Path) -> None:
+    write_ridge(tmp_path / "ridge.npz")
+    made, shipped = load_ridge(tmp_path / "ridge.npz"), load_ridge()
+    assert [file.name for file in tmp_path.iterdir()] == ["ridge.npz"]
+    assert (shipped.shape, shipped.dtype) == ((1280, 384), np.float32)
+    np.testing.assert_allclose(made, shipped, atol=1e-6 * np.abs(shipped).max())
+
+
+def test_no_matrix_is_decomposed_or_solved_at_a_start(
+    photos: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("svd", "eigh", "solve", "inv", "lstsq"):
+        monkeypatch.delattr(np.linalg, name)
+    started = CompactEncoder()
+    assert started.encode_images(photos[:1]).shape == started.encode_texts(CAPTIONS[:1]).shape == (1, started.dim)
 
 
 TEXTS = [*CAPTIONS, "A much longer sentence, with Ümläuts and 3 numbers, so that there is padding.", "", "cat " * 300]
