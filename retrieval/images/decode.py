@@ -128,22 +128,31 @@ def open_image(
 
 @contextmanager
 def planned(
-    source: str | Path | bytes, wanted: Wanted, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
+    source: str | Path | bytes,
+    wanted: Wanted,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
+    scans: int | None = None,
 ) -> Iterator[Plan]:
     """Open `source` and plan its decoding, which begins when the plan's `decode` is called.
 
-    Bounds and errors are those of `load_image`, also for what is done inside the block.
+    Bounds and errors are those of `load_image`, also for what is done inside the block. scans: those of a plan of the
+    same bytes, whose headers are then not checked again.
     """
-    with _opened(source, max_pixels, max_bytes) as (image, scans, size_bytes):
+    with _opened(source, max_pixels, max_bytes, scans) as (image, scans, size_bytes):
         yield Plan(image, wanted, scans=scans, size_bytes=size_bytes)
 
 
 @contextmanager
-def _opened(source: str | Path | bytes, max_pixels: int, max_bytes: int) -> Iterator[tuple[ImageFile, int, int]]:
+def _opened(
+    source: str | Path | bytes, max_pixels: int, max_bytes: int, scans: int | None = None
+) -> Iterator[tuple[ImageFile, int, int]]:
     """A file's header read, the scans of a JPEG, and the file's size in bytes."""
     with _explained(_describe(source)), _open_source(source, max_bytes) as file:
         size_bytes = len(source) if isinstance(source, bytes) else os.fstat(file.fileno()).st_size
-        scans = _checked(file, size_bytes, max_pixels)
+        if scans is None:
+            scans = _checked(file, size_bytes, max_pixels)
         with _open_image(file) as image:
             _check_size(image.size, max_pixels)
             yield image, scans, size_bytes

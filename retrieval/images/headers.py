@@ -32,7 +32,8 @@ MAX_PROFILE_BYTES = 8 * 1024 * 1024
 MAX_EXIF_BYTES = 1024 * 1024
 #: deflate makes at most so many bytes of one.
 _DEFLATE = 1032
-_BLOCK = 1024 * 1024
+#: What is read at a time: small enough for the processor's cache, and to be had without new pages from the system.
+_BLOCK = 64 * 1024
 
 
 class HeaderError(Exception):

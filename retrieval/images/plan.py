@@ -49,10 +49,13 @@ class Wanted:
 
 
 class Plan:
-    """One opened image, told to decode smaller where its format can; `peak_bytes` is what `decode` takes."""
+    """One opened image, told to decode smaller where its format can; `peak_bytes` is what `decode` takes.
+
+    `scans` are those of a JPEG, 1 for anything else.
+    """
 
     def __init__(self, image: ImageFile, wanted: Wanted, *, scans: int, size_bytes: int) -> None:
-        self._image, self._wanted = image, wanted
+        self._image, self._wanted, self.scans = image, wanted, scans
         full = image.size
         self._size = image.size if wanted.short_side is None else _scale(image, wanted.short_side)
         self._box = middle_box(self._size) if self._is_cut() else (0, 0, *self._size)

@@ -20,6 +20,7 @@ import weakref
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -46,7 +47,17 @@ sys.modules["retrieval"] = package
 from retrieval.images.worker import main
 main()
 """
-_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+#: Freed memory up to this size is kept for the next picture: its pages, had from the system anew, would take longer
+#: than decoding a picture of 640 x 480. After large pictures `worker` gives it back.
+KEPT_BYTES = 16 * 1024 * 1024
+_ENVIRONMENT = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(KEPT_BYTES),
+    "MALLOC_TRIM_THRESHOLD_": str(KEPT_BYTES),
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +101,14 @@ class DecodePool:
         """
         with planned(data, wanted, max_pixels=bounds.max_pixels) as plan:
             need = plan.peak_bytes
+            request = {
+                "bytes": len(data),
+                "wanted": asdict(wanted),
+                "max_pixels": bounds.max_pixels,
+                "peak_bytes": need,
+                "scans": plan.scans,
+                "cpu_s": bounds.cpu_s,
+            }
         if bounds.largest_bytes is not None and need > bounds.largest_bytes:
             raise ImageError(
                 f"image of {len(data)} bytes: needs {_mib(need)} MiB of memory to be decoded, more than the "
@@ -99,7 +118,7 @@ class DecodePool:
         with self._turns.lease(0, bounds.wait_s):
             left = None if until is None else max(0.0, until - time.monotonic())
             with self._budget.lease(need + len(data), left):
-                return self._decoded(data, wanted, bounds, need)
+                return self._decoded(data, request, bounds)
 
     def close(self) -> None:
         """End all processes; pictures in work are refused, and so are later ones."""
@@ -118,12 +137,12 @@ class DecodePool:
         self._budget = Budget(self._budget.total)
         self._idle, self._busy = [], set()
 
-    def _decoded(self, data: bytes, wanted: Wanted, bounds: Bounds, need: int) -> Image.Image:
+    def _decoded(self, data: bytes, request: dict[str, Any], bounds: Bounds) -> Image.Image:
         name = f"image of {len(data)} bytes"
         worker = self._worker(name)
         answer = None
         try:
-            answer = worker.ask(data, wanted, bounds, need)
+            answer = worker.ask(data, request)
         except OSError:
             answer = None  # it ended while it was told
         finally:
@@ -190,19 +209,12 @@ class _Worker:
     def is_alive(self) -> bool:
         return self._process.poll() is None
 
-    def ask(self, data: bytes, wanted: Wanted, bounds: Bounds, need: int) -> Image.Image | str | None:
+    def ask(self, data: bytes, request: dict[str, Any]) -> Image.Image | str | None:
         """The picture, why there is none, or None if the process ended. Raises OSError."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        head = {
-            "bytes": len(data),
-            "wanted": asdict(wanted),
-            "max_pixels": bounds.max_pixels,
-            "peak_bytes": need,
-            "cpu_s": bounds.cpu_s,
-        }
-        with _WATCH.over(self, _CLOCK * bounds.cpu_s):
-            send(self._process.stdin, head, data)
+        with _WATCH.over(self, _CLOCK * request["cpu_s"]):
+            send(self._process.stdin, request, data)
             answer = receive_head(self._process.stdout)
             if answer is None or "error" in answer:
                 return None if answer is None else str(answer["error"])

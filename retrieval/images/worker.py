@@ -25,7 +25,7 @@ _LENGTH = struct.Struct("<I")
 #: Memory over what a picture was counted to take that is let be, before the system refuses more.
 _SPARE_BYTES = 256 * 1024 * 1024
 _SPARE_S = 1
-#: After a picture of this size the freed memory goes back to the system at once.
+#: After a picture of this size the freed memory goes back to the system at once; see `pool.KEPT_BYTES`.
 _LARGE_BYTES = 16 * 1024 * 1024
 
 
@@ -70,7 +70,7 @@ def _answered(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], byt
     wanted = Wanted(**request["wanted"])
     try:
         _bound(request["peak_bytes"], request["cpu_s"])
-        with planned(data, wanted, max_pixels=request["max_pixels"]) as plan:
+        with planned(data, wanted, max_pixels=request["max_pixels"], scans=request["scans"]) as plan:
             image = plan.decode()
         return {"size": image.size}, image.tobytes()
     except ImageError as error:

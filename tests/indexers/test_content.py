@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import resource
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 
-from indexers.files import Unreadable, decode_text, read_bounded
+from indexers.files import MAX_IMAGE_BYTES, Unreadable, decode_text, read_bounded
 from indexers.passages import count_words, passage_words, split_passages
 from indexers.photos import photo_facts
 from indexers.progress import Meter
@@ -185,6 +187,23 @@ def test_reading_is_bounded(tmp_path: Path) -> None:
         read_bounded(path, 10)
     with pytest.raises(Unreadable, match="is a folder"):
         read_bounded(tmp_path, 10)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts the page faults of a thread")
+def test_a_read_takes_no_more_room_than_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(b"x" * 4_000_000)
+
+    def faults() -> int:
+        return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+
+    for _ in range(3):
+        read_bounded(path, MAX_IMAGE_BYTES)
+    before = faults()
+    for _ in range(20):
+        read_bounded(path, MAX_IMAGE_BYTES)
+    # The file has 977 pages. Room for the limit came from the system, and went back, at each read.
+    assert faults() - before < 20 * 100
 
 
 def test_meter_follows_a_change_of_pace() -> None:

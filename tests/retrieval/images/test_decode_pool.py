@@ -18,9 +18,10 @@ from PIL import Image
 
 from retrieval.images.budget import MAX_PASSED, Budget, DecodingBusy
 from retrieval.images.decode import ImageError, load_image
+from retrieval.images.headers import check_header
 from retrieval.images.plan import Wanted
-from retrieval.images.pool import Bounds, DecodePool, _Shared
-from tests.support.hostile_pictures import png, slow
+from retrieval.images.pool import Bounds, DecodePool, _Shared, _Worker
+from tests.support.hostile_pictures import many_scans, png, slow
 
 PATIENCE_S = 60
 
@@ -110,6 +111,33 @@ def test_one_that_needs_too_much_memory_is_refused_before_it_is_decoded(pool: De
 
 
 @pytest.mark.skipif(os.name != "posix", reason="ends processes by signals")
+@pytest.mark.skipif(sys.platform != "linux", reason="counts page faults in Linux's /proc")
+def test_a_process_uses_the_same_pages_for_every_picture(pool: DecodePool) -> None:
+    def faults() -> int:
+        return sum(int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7]) for pid in workers(pool))
+
+    data, count = picture("JPEG", (640, 480)), 20
+    for _ in range(3):
+        pool.load(data)
+    before = faults()
+    for _ in range(count):
+        pool.load(data)
+    # The picture alone has 300 pages.
+    assert faults() - before < 100 * count
+
+
+def test_scans_are_counted_once(pool: DecodePool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+    ask = _Worker.ask
+    monkeypatch.setattr(_Worker, "ask", lambda self, data, request: asked.append(request) or ask(self, data, request))
+    pool.load(many_scans(scans=5))
+    pool.load(picture("JPEG"))
+    assert [request["scans"] for request in asked] == [
+        check_header(io.BytesIO(many_scans(scans=5)), len(many_scans(scans=5))),
+        1,
+    ]
+
+
 def test_a_process_that_is_killed_costs_its_own_picture_only(pool: DecodePool) -> None:
     pool.load(picture())
     (pid,) = workers(pool)
