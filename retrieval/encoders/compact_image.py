@@ -39,10 +39,21 @@ def cut_views(image: Image.Image) -> NDArray[np.uint8]:
     """(5, 260, 260, 3) views of an RGB image: all of it, squashed to a square, then its corners."""
     width, height = image.size
     side = CORNER * min(width, height)
-    boxes = [(x, y, x + side, y + side) for y in (0.0, height - side) for x in (0.0, width - side)]
-    whole = (0.0, 0.0, float(width), float(height))
-    size = (INPUT_PIXELS, INPUT_PIXELS)
-    return np.stack([np.asarray(image.resize(size, Image.Resampling.BICUBIC, box)) for box in (whole, *boxes)])
+    tops, lefts = (0.0, height - side), (0.0, width - side)
+    views = [_resized(image, INPUT_PIXELS, (0.0, 0.0, float(width), float(height)))]
+    if width >= height:
+        # Pillow resizes along the rows first. What it makes of the rows serves the corners above and below alike, and
+        # the numbers are the same, for a seventh less time. Of a tall picture it may do the columns first.
+        halves = [_resized(image, height, (left, 0.0, left + side, float(height))) for left in lefts]
+        views += [_resized(half, INPUT_PIXELS, (0.0, y, INPUT_PIXELS, y + side)) for y in tops for half in halves]
+    else:
+        views += [_resized(image, INPUT_PIXELS, (x, y, x + side, y + side)) for y in tops for x in lefts]
+    return np.stack([np.asarray(view) for view in views])
+
+
+def _resized(image: Image.Image, height: int, box: tuple[float, float, float, float]) -> Image.Image:
+    """The part of an image inside `box`, 260 pixels wide and so many high."""
+    return image.resize((INPUT_PIXELS, height), Image.Resampling.BICUBIC, box)
 
 
 @dataclass(frozen=True)

@@ -261,6 +261,18 @@ def test_text_tower_is_minilm() -> None:
         np.testing.assert_allclose(SentenceEncoder(pool).encode(TEXTS), reference.sentence_vectors(TEXTS), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "size", [(640, 480), (480, 640), (500, 375), (375, 500), (347, 347), (90, 800), (900, 31), (1, 1)]
+)
+def test_views_are_what_resizing_each_alone_gives(size: tuple[int, int]) -> None:
+    # Noise has the steepest edges there are: what is rounded in another order shows at once.
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    (width, height), side = size, 0.75 * min(size)
+    boxes = [(x, y, x + side, y + side) for y in (0.0, height - side) for x in (0.0, width - side)]
+    alone = [image.resize((260, 260), Image.Resampling.BICUBIC, box) for box in ((0.0, 0.0, *size), *boxes)]
+    np.testing.assert_array_equal(cut_views(image), np.stack([np.asarray(view) for view in alone]))
+
+
 def test_image_tower_is_efficientnet_lite2(photos: list[Image.Image]) -> None:
     views = cut_views(photos[1])
     graph, classifier = image_graph()
