@@ -29,7 +29,8 @@ class Encoder(Protocol):
     that are read, sizes the passages of documents; `decode_size: int`, in pixels, is the `target_size`
     with which the encoder itself decodes paths, so that files decoded ahead give the same vectors;
     `images_at_once: int` is how many images take hardly longer than one, since they are worked on side
-    by side, 1 where it is left out.
+    by side, 1 where it is left out. One more is for relevance: `text_language(text: str) -> str` says as which
+    language a text is read (``en``, ``zh``, ``und`` for one that cannot be told) by an encoder for which it matters.
     """
 
     @property

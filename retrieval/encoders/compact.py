@@ -20,6 +20,7 @@ from retrieval.encoders.base import ImageInput
 from retrieval.encoders.compact_classes import ClassVectors, load_classes, load_ridge
 from retrieval.encoders.compact_graph import Graph, Network, Runner
 from retrieval.encoders.compact_space import Space, SpaceSettings, softmax
+from retrieval.encoders.compact_texts import CompactTexts, texts_fingerprint
 from retrieval.encoders.devices import choose_device, choose_precision, require
 from retrieval.encoders.threads import encoder_threads
 from retrieval.images.decode import ImageError, available_cores, map_images
@@ -31,7 +32,8 @@ _GPU_BATCH = 16
 class CompactEncoder:
     """Puts photographs and sentences into one 384-d space, offline, at some images a second per core.
 
-    Images go through EfficientNet-Lite2, texts through all-MiniLM-L6-v2, and ConSE (Norouzi et al.,
+    Images go through EfficientNet-Lite2, texts through all-MiniLM-L6-v2 or, in fifteen languages beside English, the
+    multilingual Universal Sentence Encoder (`compact_texts`), and ConSE (Norouzi et al.,
     Zero-shot learning by convex combination of semantic embeddings, ICLR 2014) joins them: an image is
     where the names of what it probably shows are. Details and figures: `compact_space`. It knows what
     ImageNet's 1,000 classes and their neighbourhood in language cover; people, text in images and
@@ -62,10 +64,14 @@ class CompactEncoder:
         return "compact"
 
     @property
+    def image_space(self) -> str:
+        """Identity of the image vectors: weights, class vectors, preprocessing and constants."""
+        return space_fingerprint(_classes(), SpaceSettings())
+
+    @property
     def fingerprint(self) -> str:
-        """Identity of the vector space: weights, class vectors, preprocessing and constants."""
-        classes = _classes()
-        return space_fingerprint(classes, SpaceSettings())
+        """Identity of the vector space: `image_space`, and how texts are read."""
+        return f"{self.image_space}+{texts_fingerprint()}"
 
     @property
     def dim(self) -> int:
@@ -78,14 +84,15 @@ class CompactEncoder:
         return _GPU_BATCH if self._in_torch else available_cores()
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """(n, 384) float32 rows of unit length, in the order given; n may be 0.
+        """(n, 384) float32 rows of unit length, in the order given; n may be 0. Zeros for a text that it cannot read.
 
         Texts over 256 tokens are cut there, and the log says so once.
         """
-        if not texts:
-            return np.empty((0, self.dim), dtype=np.float32)
-        (vectors,) = self._text_placer.run(sentences=self._text_tower.encode(texts))
-        return vectors
+        return self._texts.encode(texts)
+
+    def text_language(self, text: str) -> str:
+        """As which language a text is read, e.g. ``en`` or ``zh``; ``und`` where that is not known."""
+        return self._texts.language(text)
 
     def encode_images(self, images: Sequence[ImageInput]) -> NDArray[np.float32]:
         """(n, 384) float32 rows of unit length, in the order given; n may be 0.
@@ -137,14 +144,9 @@ class CompactEncoder:
 
     # cached_property is not locked: two threads' first calls would each load the weights.
     @property
-    def _text_tower(self) -> compact_text.SentenceEncoder:
+    def _texts(self) -> CompactTexts:
         with self._text_lock:
-            return self._loaded_text_tower
-
-    @property
-    def _text_placer(self) -> Network:
-        with self._text_lock:
-            return self._loaded_text_placer
+            return self._started_texts
 
     @property
     def _image_network(self) -> Runner:
@@ -166,13 +168,14 @@ class CompactEncoder:
         return encoder_threads()
 
     @cached_property
-    def _loaded_text_tower(self) -> compact_text.SentenceEncoder:
+    def _started_texts(self) -> CompactTexts:
         # Threads of its own: a text takes some milliseconds, and would wait behind the pictures of an index job.
-        return compact_text.SentenceEncoder(encoder_threads(), self._network(compact_text.text_graph()))
+        pool = encoder_threads()
 
-    @cached_property
-    def _loaded_text_placer(self) -> Network:
-        return Network(self._space.text_graph())
+        def english() -> compact_text.SentenceEncoder:
+            return compact_text.SentenceEncoder(pool, self._network(compact_text.text_graph()))
+
+        return CompactTexts(english, lambda: Network(self._space.text_graph()), pool)
 
     @cached_property
     def _loaded_image_tower(self) -> tuple[Runner, Network]:

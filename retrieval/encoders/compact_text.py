@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
+import unicodedata
 from collections.abc import Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.encoders.batches import run_batches
 from retrieval.encoders.compact_graph import INT32, RUNTIME_DOMAIN, Graph, Network, Runner
 from retrieval.encoders.compact_weights import Tensors, WeightsFile
-from retrieval.images.decode import available_cores
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -45,8 +45,8 @@ _NORM_EPSILON = 1e-12
 _MAX_CHARACTERS = 256 * 100
 # Fastest on CPU cores; a larger batch only adds padding and page faults.
 _BATCH = 16
-# Batches of one call that run or wait: one more than there are cores keeps all of them busy.
-_SUBMITTED = available_cores() + 1
+# Of the vocabulary: what a word is that it has not, and the marks before and behind each text.
+_UNKNOWN, _MARKS = 100, 2
 
 _log = logging.getLogger(__name__)
 
@@ -54,9 +54,10 @@ _log = logging.getLogger(__name__)
 class SentenceEncoder:
     """Turns sentences into unit vectors as sentence-transformers/all-MiniLM-L6-v2 does. Thread-safe.
 
-    Texts over 256 tokens are cut, and the log says so once. Raises `EncoderError` when the weights are
-    not there or not the ones this version was made for. Batches run in `pool`; see `encoder_threads`.
-    network: what runs `text_graph`, if it is not ONNX Runtime.
+    What it does not know is left out of a text: unknown tokens, and the single letters of other scripts, which its
+    vocabulary has and which mean nothing to it. Texts over 256 tokens are cut, and the log says so once. Raises
+    `EncoderError` when the weights are not there or not the ones this version was made for. Batches run in `pool`; see
+    `encoder_threads`. network: what runs `text_graph`, if it is not ONNX Runtime.
     """
 
     def __init__(self, pool: Executor, network: Runner | None = None) -> None:
@@ -70,22 +71,18 @@ class SentenceEncoder:
         self._warned = threading.Event()
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """(n, 384) float32 rows of unit length, in the order given; n may be 0."""
-        encodings = [self._tokenize(text) for text in texts]
-        vectors = np.empty((len(texts), DIM), dtype=np.float32)
+        """(n, 384) float32 rows of unit length, in the order given; zeros for a text of which nothing is known."""
+        tokens = [_known(self._tokenize(text)) for text in texts]
+        vectors = np.zeros((len(texts), DIM), dtype=np.float32)
         # Texts of about one length share a batch, so that little of it is padding.
-        order = sorted(range(len(texts)), key=lambda i: len(encodings[i].ids))
-        waiting: deque[tuple[list[int], Future[NDArray[np.float32]]]] = deque()
-        for start in range(0, len(order), _BATCH):
-            rows = order[start : start + _BATCH]
-            # Few at a time, so that another caller's query waits for a batch or two and not for all of these.
-            if len(waiting) == _SUBMITTED:
-                first, output = waiting.popleft()
-                vectors[first] = output.result()
-            waiting.append((rows, self._pool.submit(self._forward, [encodings[i].ids for i in rows])))
-        for rows, output in waiting:
-            vectors[rows] = output.result()
+        order = sorted((i for i, ids in enumerate(tokens) if len(ids) > _MARKS), key=lambda i: len(tokens[i]))
+        batches = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
+        run_batches(self._pool, batches, lambda rows: self._forward([tokens[i] for i in rows]), vectors)
         return vectors
+
+    def knows(self, word: str) -> bool:
+        """Whether the vocabulary has a whole word, in small letters."""
+        return self._tokenizer.token_to_id(word) is not None
 
     def _tokenize(self, text: str) -> Encoding:
         if not isinstance(text, str):
@@ -108,6 +105,22 @@ class SentenceEncoder:
         (means,) = self._network.run(ids=ids, places=np.arange(ids.shape[1]), shares=shares)
         lengths: NDArray[np.float32] = np.linalg.norm(means, axis=1, keepdims=True)
         return means / lengths
+
+
+def _known(encoding: Encoding) -> list[int]:
+    """The numbers of the tokens that say something."""
+    ids: list[int] = encoding.ids
+    if _UNKNOWN not in ids and all(token.isascii() for token in encoding.tokens):
+        return ids
+    pairs = zip(ids, encoding.tokens, strict=True)
+    return [number for number, token in pairs if number != _UNKNOWN and not any(map(_is_other_letter, token))]
+
+
+def _is_other_letter(character: str) -> bool:
+    """Whether a character is a letter of another script than Latin and Greek, whose letters stand for things."""
+    if character.isascii() or unicodedata.category(character)[0] not in "LM":
+        return False
+    return not unicodedata.name(character, "").startswith(("LATIN", "GREEK", "COMBINING"))
 
 
 def text_graph() -> Graph:

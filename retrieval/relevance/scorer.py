@@ -12,7 +12,9 @@ collection (`retrieval.relevance.sample`), and a Gumbel distribution is fitted t
 hubness, for queries that are answered after all, and for the size of the collection (`retrieval.relevance.nulls`, which
 names the papers). The kinds:
 
-- words: 287 built-in queries about all sorts of things (background.json);
+- words: 287 built-in queries about all sorts of things (background.json). Where an encoder says as which language it
+  reads a text (`text_language`), those of another language are scored against 96 queries in it (background_zh.json and
+  so on), since an encoder may place all texts of a language, or of the tower that reads it, alike;
 - pictures, and stored items: other items of the sample, each compared with all but its own file's;
 - several terms: background terms of the same kinds added up with the same weights.
 
@@ -40,7 +42,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +50,7 @@ from numpy.typing import NDArray
 from backends.base import MODALITIES, Backend, Hit, Modality, Where, matches
 from backends.kit.scores import best_first
 from retrieval.encoders.base import Encoder
-from retrieval.relevance.background import background_texts, background_vectors
+from retrieval.relevance.background import background_texts, background_vectors, text_language
 from retrieval.relevance.captions import CONSULTED, describes, image_of, nearest
 from retrieval.relevance.nulls import MIN_BACKGROUND, Null, extremal_coefficient, fit_null
 from retrieval.relevance.sample import CollectionSample, Sample, SampleCache
@@ -71,21 +73,31 @@ _BANK_SEED = 5
 # A background query whose terms cancel each other out points nowhere.
 _CANCELLED = 1e-6
 
-Kind: TypeAlias = Literal["words", "image", "text"]
+_WORDS = "words"
+
+Kind: TypeAlias = str
 QueryKind: TypeAlias = tuple[tuple[Kind, float], ...]
-"""What a query is made of: for each term its kind and weight. ``words`` are a text that was typed; ``image``
-and ``text`` are compared as the items of that modality in the collection are."""
+"""What a query is made of: for each term its kind and weight. ``words`` are a text that was typed, in English or in
+whatever language where the encoder makes no difference, ``words:zh`` one in Chinese, and so on; ``image`` and ``text``
+are compared as the items of that modality in the collection are."""
 
 
-def query_kind(terms: Sequence[Term]) -> QueryKind:
-    """What a query of these terms is made of."""
-    return tuple((_kind(term), float(term.weight)) for term in terms)
+def query_kind(terms: Sequence[Term], encoder: Encoder | None = None) -> QueryKind:
+    """What a query of these terms is made of; `encoder` says which languages they are in, where it knows."""
+    return tuple((_kind(term, encoder), float(term.weight)) for term in terms)
 
 
-def _kind(term: Term) -> Kind:
+def _kind(term: Term, encoder: Encoder | None) -> Kind:
     if isinstance(term.value, Stored):
         return term.value.modality
-    return "words" if isinstance(term.value, str) else "image"
+    if not isinstance(term.value, str):
+        return "image"
+    language = "en" if encoder is None else text_language(encoder, term.value)
+    return _WORDS if language == "en" else f"{_WORDS}:{language}"
+
+
+def _is_words(kind: Kind) -> bool:
+    return kind.partition(":")[0] == _WORDS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,7 +133,7 @@ class Calibrator:
     _cache: SampleCache = field(init=False)
     _sample: CollectionSample | None = None
     _checked_at: float = -1e9
-    _words: NDArray[np.float32] | None = None
+    _words: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     _nulls: dict[tuple[QueryKind, Modality], Null | None] = field(default_factory=dict)
     _ready: dict[Modality, Items] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
@@ -163,7 +175,7 @@ class Calibrator:
         self._checked_at = -1e9
         sample = self.sample()
         for modality in MODALITIES:
-            self.null(sample, (("words", 1.0),), modality)
+            self.null(sample, ((_WORDS, 1.0),), modality)
 
     def null(self, sample: CollectionSample, kind: QueryKind, modality: Modality) -> Null | None:
         """The null of queries of this kind over the items of a modality; None where it cannot be known."""
@@ -214,17 +226,17 @@ class Calibrator:
         return _Bank((total[usable] / lengths[usable]).astype(np.float32), np.hstack(groups)[usable])
 
     def _bank(self, sample: CollectionSample, kind: Kind) -> _Bank:
-        if kind == "words":
-            words = self._background()
+        if _is_words(kind):
+            words = self._background(kind.partition(":")[2] or "en")
             return _Bank(words, np.empty((len(words), 0), dtype=np.int64))
-        members, count = sample.samples[kind], len(background_texts())
+        members, count = sample.samples["text" if kind == "text" else "image"], len(background_texts())
         return _Bank(members.vectors[:count], members.groups[:count, None])
 
-    def _background(self) -> NDArray[np.float32]:
-        """The background texts' vectors, from the folder where they are there."""
-        if self._words is None:
-            self._words = background_vectors(self.encoder, self.folder)
-        return self._words
+    def _background(self, language: str) -> NDArray[np.float32]:
+        """The background texts' vectors in a language, from the folder where they are there."""
+        if language not in self._words:
+            self._words[language] = background_vectors(self.encoder, self.folder, language)
+        return self._words[language]
 
 
 @dataclass
@@ -349,7 +361,7 @@ class RelevanceScorer:
         return self._texts
 
     def _of_words(self) -> bool:
-        return all(term == "words" for term, _ in self.kind)
+        return all(_is_words(term) for term, _ in self.kind)
 
     def _with_captions(self, hit: Hit, own: float | None) -> float | None:
         if own is None or hit.modality != "image" or not hit.text:

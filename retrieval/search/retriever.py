@@ -185,7 +185,7 @@ class Retriever:
             where=_as_where(where),
             modality=modality,
             effort=effort,
-            judge=self._judge(vector, query_kind(as_terms(query)), min_relevance),
+            judge=self._judge(vector, query_kind(as_terms(query), self.encoder), min_relevance),
             min_relevance=min_relevance,
             without=query_items(query),
         )

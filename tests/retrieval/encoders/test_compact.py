@@ -34,6 +34,7 @@ from retrieval.encoders.compact_image import cut_views, image_graph
 from retrieval.encoders.compact_space import SpaceSettings, spectral_filter
 from retrieval.encoders.compact_text import WEIGHTS as TEXT_WEIGHTS
 from retrieval.encoders.compact_text import SentenceEncoder
+from retrieval.encoders.compact_texts import texts_fingerprint
 from retrieval.encoders.compact_torch import TorchNetwork
 from retrieval.encoders.threads import encoder_threads
 from retrieval.images.decode import ImageError, load_image
@@ -83,7 +84,7 @@ def test_absent_things_score_lower(encoder: CompactEncoder, image_vectors: np.nd
 
 
 def test_vectors_are_float32_of_unit_length(encoder: CompactEncoder, image_vectors: np.ndarray) -> None:
-    texts = encoder.encode_texts(["", "x", "Zwölf Boxkämpfer", "犬", "a\x00b", "lone \ud800 surrogate", "word " * 50])
+    texts = encoder.encode_texts(["7", "x", "Zwölf Boxkämpfer", "犬", "a\x00b", "lone \ud800 surrogate", "word " * 50])
     for vectors in (texts, image_vectors):
         assert vectors.dtype == np.float32
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
@@ -204,13 +205,14 @@ def test_labels_of_a_photograph(encoder: CompactEncoder, photos: list[Image.Imag
 
 def test_fingerprint_names_everything_that_places_a_vector(encoder: CompactEncoder) -> None:
     classes = load_classes()
-    assert encoder.fingerprint == space_fingerprint(classes, SpaceSettings()) == CompactEncoder().fingerprint
+    assert encoder.image_space == space_fingerprint(classes, SpaceSettings())
+    assert encoder.fingerprint == f"{encoder.image_space}+{texts_fingerprint()}" == CompactEncoder().fingerprint
     moved = dataclasses.replace(classes, vectors=classes.vectors + np.float32(1e-3))
     others = {space_fingerprint(moved, SpaceSettings())}
     for field in dataclasses.fields(SpaceSettings):
         changed = dataclasses.replace(SpaceSettings(), **{field.name: getattr(SpaceSettings(), field.name) + 1})
         others.add(space_fingerprint(classes, changed))
-    assert encoder.fingerprint not in others
+    assert encoder.image_space not in others
     assert len(others) == 1 + len(dataclasses.fields(SpaceSettings))
 
 
@@ -253,7 +255,7 @@ def test_no_matrix_is_decomposed_or_solved_at_a_start(
     assert started.encode_images(photos[:1]).shape == started.encode_texts(CAPTIONS[:1]).shape == (1, started.dim)
 
 
-TEXTS = [*CAPTIONS, "A much longer sentence, with Ümläuts and 3 numbers, so that there is padding.", "", "cat " * 300]
+TEXTS = [*CAPTIONS, "A much longer sentence, with Ümläuts and 3 numbers, so that there is padding.", "cat " * 300]
 
 
 def test_text_tower_is_minilm() -> None:
@@ -292,7 +294,8 @@ def test_vectors_are_those_of_the_formulas_in_torch(
 
 
 def test_the_fingerprint_is_the_one_that_collections_were_filled_with(encoder: CompactEncoder) -> None:
-    assert encoder.fingerprint == "compact:1:37f382da4fdfb5d6"
+    assert encoder.image_space == "compact:1:37f382da4fdfb5d6"
+    assert encoder.fingerprint.startswith("compact:1:37f382da4fdfb5d6+texts:1:")
 
 
 def test_torch_runs_the_same_graphs(photos: list[Image.Image], image_vectors: np.ndarray) -> None:
