@@ -39,6 +39,7 @@ from backends.milvus.records import (
 )
 from backends.milvus.schema import WORDS_VECTOR
 from backends.milvus.search import MAX_LIMIT, Floats, SearchRequest, search
+from backends.text import wanted_words
 from backends.urls import parse_folder_url
 
 PAGE_BYTES = 16 << 20
@@ -310,7 +311,7 @@ class MilvusBackend(Backend):
         check_search(k, None, self.capabilities)
         opened = self._collections.find(name)
         # Twice the same word weighs no more, and stray text is not parsed: Milvus gets words only.
-        wanted = " ".join(dict.fromkeys(words_of(query).split()))
+        wanted = words_of(wanted_words(query))
         if not wanted:
             return []
         selection = self._expression(opened, where)

@@ -8,7 +8,7 @@ since 2.3 has no nulls; then the metadata as JSON, as it was given.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ MARK = "sightline:1:"
 MAX_DYNAMIC_BYTES = 65_536
 MAX_VARCHAR_BYTES = 65_535
 BATCH_ROWS, BATCH_BYTES = 5_000, 20 << 20
+_PLAIN = re.compile(r"\w+")
 STORED = ["modality", "text", "uri", "payload"]
 
 
@@ -54,10 +55,18 @@ def spec_of(description: Mapping[str, Any]) -> CollectionSpec | None:
     return None
 
 
-def words_of(text: str) -> str:
-    """The words of a text as the BM25 function takes them: folded, between single spaces, cut to what fits."""
-    joined = " ".join(tokenize(text))
-    return joined.encode()[:MAX_VARCHAR_BYTES].decode(errors="ignore") if len(joined) > 16_000 else joined
+def words_of(words: Sequence[str]) -> str:
+    """Words between single spaces, as the BM25 function takes them.
+
+    Milvus Lite takes words apart at whatever is no letter or digit, so those with vowel signs and emoji are spelled in
+    hexadecimal, behind a letter that folding leaves in no word. What does not fit is left out: first the repetitions.
+    """
+    joined = " ".join([word if _PLAIN.fullmatch(word) else f"ſ{word.encode().hex()}" for word in words])
+    if len(joined) * 4 > MAX_VARCHAR_BYTES and len(joined.encode()) > MAX_VARCHAR_BYTES:
+        joined = " ".join(dict.fromkeys(joined.split(" ")))
+        if len(joined.encode()) > MAX_VARCHAR_BYTES:
+            joined = joined.encode()[:MAX_VARCHAR_BYTES].decode(errors="ignore").rpartition(" ")[0]
+    return joined
 
 
 def row_of(record: Record, vector: Any, dialect: Dialect, keyword: bool) -> dict[str, Any]:
@@ -74,7 +83,7 @@ def row_of(record: Record, vector: Any, dialect: Dialect, keyword: bool) -> dict
         "payload": payload,
     }
     if keyword:
-        row["words"] = words_of(searched_text(record.text, record.uri))
+        row["words"] = words_of(tokenize(searched_text(record.text, record.uri)))
     dynamic = dialect.fields(metadata)
     # A field's key takes at most 15 bytes, and its JSON at least 8, of which the value is part.
     if len(payload) > MAX_DYNAMIC_BYTES // 6 and not dialect.lists_as_text:
