@@ -47,8 +47,7 @@ class Keywords:
         """Within a transaction that writes, take the words of all records anew where they are of an earlier version."""
         if self.are_current(connection):
             return
-        (count,) = connection.execute("SELECT count(*) FROM items").fetchone()
-        log_renewal(self._path, count)
+        log_renewal(self._path)
         for table in (CURRENT, OLD):
             connection.execute(f"DROP TABLE IF EXISTS {table}")
         connection.execute(KEYWORDS)

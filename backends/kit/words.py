@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from backends.base import Page, Record
 from backends.text import WORDS_VERSION, searched_text
@@ -16,14 +17,19 @@ from backends.text import WORDS_VERSION, searched_text
 _log = logging.getLogger(__name__)
 
 
-def log_renewal(place: object, count: int) -> None:
+def log_renewal(place: object) -> None:
     """Say, before it takes a while, that words are taken anew."""
-    _log.warning("%s: taking the words of %d records anew for keyword search, once", place, count)
+    _log.warning("%s: taking the words of all records anew for keyword search, once", place)
 
 
 def log_stale(place: object, error: Exception) -> None:
     """Say that words stay those of an earlier version, and why."""
     _log.warning("%s: keyword search knows words as an earlier Sightline took them, which stays so: %s", place, error)
+
+
+def log_unnoted(place: object, error: Exception) -> None:
+    """Say that words were taken anew, but that a later process will not know."""
+    _log.warning("%s: words were taken anew, which the engine would not note: %s", place, error)
 
 
 def renew_words(
@@ -44,6 +50,14 @@ def renew_words(
             write(records)
             there = {record.id: record for record in read([record.id for record in records])}
             records = [there[r.id] for r in records if r.id in there and _read_of(there[r.id]) != _read_of(r)]
+
+
+def read_version(path: Path) -> int:
+    """The version that a file says; 1 where there is none, as with stores of the time before."""
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (FileNotFoundError, ValueError):
+        return 1
 
 
 def _read_of(record: Record) -> str:
