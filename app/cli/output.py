@@ -233,12 +233,9 @@ def show_score(hit: Hit) -> str:
 
 def shared_words(asked: str, hit: Hit) -> list[str]:
     """The words of a query that an item's text or file name has, each once, in the query's order."""
-    from backends.text import searched_text, tokenize
+    from backends import text
 
-    if not asked:
-        return []
-    there = set(tokenize(searched_text(hit.text, hit.uri)))
-    return [word for word in dict.fromkeys(tokenize(asked)) if word in there]
+    return text.shared_words(asked, text.searched_text(hit.text, hit.uri)) if asked else []
 
 
 def show_relevance(hit: Hit) -> str:

@@ -39,6 +39,7 @@ CHECKS = (
     "races",
     "records",
     "scanning",
+    "scripts",
     "searching",
     "threads",
 )
@@ -57,6 +58,7 @@ from backends.conformance.oracle import Twin  # noqa: E402
 from backends.conformance.races import RaceChecks  # noqa: E402
 from backends.conformance.records import RecordChecks  # noqa: E402
 from backends.conformance.scanning import ScanChecks  # noqa: E402
+from backends.conformance.scripts import ScriptChecks  # noqa: E402
 from backends.conformance.searching import SearchChecks  # noqa: E402
 from backends.conformance.store import Sizes, Store, Suite  # noqa: E402
 from backends.conformance.threads import ThreadChecks  # noqa: E402
@@ -70,6 +72,7 @@ class BackendSuite(
     SearchChecks,
     FilterChecks,
     KeywordChecks,
+    ScriptChecks,
     HostileChecks,
     ScanChecks,
     IndexChecks,

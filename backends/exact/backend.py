@@ -31,7 +31,7 @@ from backends.base import (
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection, plain_metadata
 from backends.filters import check_where
 from backends.kit.scores import best_first, best_rows
-from backends.text import BM25_B, BM25_K1, searched_text, tokenize
+from backends.text import BM25_B, BM25_K1, searched_text, tokenize, wanted_words
 
 
 @dataclass(slots=True)
@@ -153,7 +153,7 @@ class ExactBackend(Backend):
         with self._lock:
             everything = self._matching(name, None)
         texts = [Counter(tokenize(searched_text(record.text, record.uri))) for record in everything]
-        wanted = set(tokenize(query))
+        wanted = set(wanted_words(query))
         mean = sum(text.total() for text in texts) / max(1, len(texts)) or 1.0
         frequency = {word: sum(word in text for text in texts) for word in wanted}
         hits = []

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from backends.base import CollectionSpec, Hit, Page, Record, Where, prepare_queries, prepare_records
-from backends.errors import CollectionNotFound, Corrupt, Unavailable
+from backends.errors import CollectionNotFound, Corrupt, Locked, Unavailable
 from backends.faiss.files import VectorFiles
 from backends.faiss.index import build_index, plan_index, save_index
+from backends.faiss.keywords import Keywords, find_text
 from backends.faiss.records import (
     COLUMNS,
     STORE,
@@ -32,7 +33,7 @@ from backends.faiss.records import (
     rows_of_ids,
     translate_errors,
 )
-from backends.faiss.search import find_text, known_selection, nearest_positions, read_hits
+from backends.faiss.search import known_selection, nearest_positions, read_hits
 from backends.faiss.snapshot import Floats, Snapshot, read_snapshot
 from backends.kit.record_ids import storable_ids
 
@@ -59,6 +60,7 @@ class CollectionHandle:
                 raise Corrupt(f"{path}: {error}") from error
             raise
         self.files = VectorFiles(folder, self.spec.dim)
+        self.keywords = Keywords(path)
         self.writing = threading.RLock()
         self._snapshot: Snapshot | None = None
         self._refresh = threading.Lock()
@@ -165,18 +167,32 @@ class CollectionHandle:
         return hits
 
     def search_text(self, query: str, k: int, where: Where | None) -> list[Hit]:
+        self._renew_words()
         with self.reading() as (connection, snapshot):
-            found = find_text(connection, snapshot, query, k, snapshot.selection(connection, where))
+            table = self.keywords.table(connection)
+            found = find_text(connection, snapshot, table, query, k, snapshot.selection(connection, where))
             hits = read_hits(connection, snapshot, [found], k, bounded=False)
         if hits is None:
             raise Corrupt(f"{self.connections.path}: its keyword index names rows that are not there")
         return hits[0]
+
+    def _renew_words(self) -> None:
+        """Take the words of an earlier version anew, where that can be: what is there still answers where it cannot."""
+        with self.connections.transaction() as connection:
+            if self.keywords.are_current(connection):
+                return
+        try:
+            with self._write():
+                pass
+        except (Unavailable, Locked) as error:
+            self.keywords.note_refused(error)
 
     @contextmanager
     def _write(self) -> Iterator[tuple[sqlite3.Connection, Snapshot]]:
         with self.writing:
             try:
                 with self.reading("IMMEDIATE") as (connection, snapshot):
+                    self.keywords.renew(connection)
                     yield connection, snapshot
             except OSError as error:
                 raise Unavailable(
@@ -283,7 +299,7 @@ class CollectionHandle:
                 name = f"graph-{generation}-{now.version + 1}.faiss"
                 text = self._build(vectors, wanted, grown_from=None, path=self.folder / name)
             connection.execute("DELETE FROM dead")
-            connection.execute("INSERT INTO words (words) VALUES ('optimize')")
+            connection.execute("INSERT INTO keywords (keywords) VALUES ('optimize')")
             self._commits(
                 connection, now, "generation = ?, positions = ?, index_file = ?", (generation, len(kept), text)
             )

@@ -2,8 +2,8 @@
 
 One writer process and any number of readers share ``store.sqlite3`` in WAL mode with
 ``synchronous=FULL``: a commit is on the disk when it returns. `fields` is a covering index over
-metadata for filters (see `backends.faiss.filters`), `tokenize` an FTS5 index, without content of its own,
-over the words that `backends.text` says an item has.
+metadata for filters (see `backends.faiss.filters`), `keywords` an FTS5 index, without content of its own,
+over the words that `backends.text` says an item has; see `backends.faiss.keywords`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ from backends.errors import BackendError, Corrupt, Unavailable
 from backends.filters import MetadataValue, kind_of
 from backends.kit.json_text import decode_metadata, encode
 from backends.kit.sqlite_errors import is_refusal
-from backends.text import searched_text, tokenize
+from backends.text import WORDS_VERSION, searched_text, tokenize
 
-FORMAT = 2
+FORMAT = 3
+# The same, but with words of version 1 in a table of another name; `backends.faiss.keywords` brings it up to date.
+OLD_FORMAT = 2
 APPLICATION_ID = 0x53494C54
 STORE = "store.sqlite3"
 CHUNK = 500
@@ -35,6 +37,8 @@ MAX_IDLE = 8
 COLUMNS = "row, id, modality, text, uri, metadata"
 _ITEMS = f"SELECT {COLUMNS} FROM items WHERE"  # noqa: S608 - constants
 _ITEMS_AT_VERSION = f"SELECT {COLUMNS}, (SELECT version FROM state) FROM items WHERE row"  # noqa: S608
+# This tokenizer takes words apart at ASCII's spaces and signs only, and changes none.
+KEYWORDS = "CREATE VIRTUAL TABLE keywords USING fts5(text, content = '', tokenize = \"ascii tokenchars '_'\")"
 SCHEMA = f"""
 PRAGMA auto_vacuum = INCREMENTAL;
 PRAGMA application_id = {APPLICATION_ID};
@@ -53,9 +57,8 @@ CREATE TABLE dead (seq INTEGER PRIMARY KEY, position INTEGER NOT NULL);
 CREATE TABLE fields (
     key TEXT NOT NULL, kind TEXT NOT NULL, value, row INTEGER NOT NULL, PRIMARY KEY (key, kind, value, row)
 ) WITHOUT ROWID;
-CREATE VIRTUAL TABLE words USING fts5(
-    text, content = '', tokenize = "unicode61 remove_diacritics 2 tokenchars '_'"
-);
+{KEYWORDS};
+PRAGMA user_version = {WORDS_VERSION};
 """
 
 Row = tuple[int, str, Modality, str | None, str | None, str]
@@ -186,9 +189,14 @@ class Connections:
                 if found != APPLICATION_ID:
                     raise Corrupt(f"{self.path} is not a Sightline collection (application id {found:#x})")
                 version = connection.execute("SELECT format FROM state").fetchone()
-                if version != (FORMAT,):
+                if version not in ((FORMAT,), (OLD_FORMAT,)):
                     raise Corrupt(
                         f"{self.path} has format {version and version[0]}; this version reads {FORMAT}: index it anew"
+                    )
+                words = connection.execute("PRAGMA user_version").fetchone()[0]
+                if words > WORDS_VERSION:
+                    raise Corrupt(
+                        f"{self.path} has words of version {words}; this Sightline knows {WORDS_VERSION}: upgrade it"
                     )
             except BaseException:
                 connection.close()
@@ -265,11 +273,11 @@ def insert_records(connection: sqlite3.Connection, first_row: int, records: Sequ
     entries.sort(key=lambda entry: (entry[0], entry[1], entry[2]))
     connection.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?)", items)
     connection.executemany("INSERT INTO fields VALUES (?, ?, ?, ?)", entries)
-    connection.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", texts)
+    connection.executemany("INSERT INTO keywords (rowid, text) VALUES (?, ?)", texts)
 
 
 def remove_rows(connection: sqlite3.Connection, rows: Sequence[int]) -> None:
-    """Take rows out of `items`, `fields` and `tokenize`."""
+    """Take rows out of `items`, `fields` and `keywords`."""
     for found in _selected(connection, f"{_ITEMS} row", rows):
         entries: list[Entry] = []
         texts: list[tuple[int, str]] = []
@@ -278,7 +286,7 @@ def remove_rows(connection: sqlite3.Connection, rows: Sequence[int]) -> None:
             if searched := " ".join(tokenize(searched_text(text, uri))):
                 texts.append((row, searched))
         connection.executemany("DELETE FROM fields WHERE key = ? AND kind = ? AND value = ? AND row = ?", entries)
-        connection.executemany("INSERT INTO words (words, rowid, text) VALUES ('delete', ?, ?)", texts)
+        connection.executemany("INSERT INTO keywords (keywords, rowid, text) VALUES ('delete', ?, ?)", texts)
         connection.executemany("DELETE FROM items WHERE row = ?", [(row[0],) for row in found])
 
 

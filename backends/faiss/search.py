@@ -20,7 +20,6 @@ from backends.faiss.index import LoadedIndex
 from backends.faiss.records import ids_of_rows, items_by_row, metadata_of
 from backends.faiss.snapshot import Floats, Integers, Selection, Snapshot, exact_scores, scan_scores, within_reach
 from backends.kit.scores import best_first, best_rows
-from backends.text import tokenize
 
 # Scores of a scan held at once, so that many queries over many rows stay in memory.
 SCAN_CELLS = 1 << 24
@@ -161,30 +160,6 @@ def _break_tie(connection: sqlite3.Connection, snapshot: Snapshot, found: Found,
     found.positions = np.concatenate([found.positions[:better], tied[first]])
     found.scores = found.scores[:k]
     return True
-
-
-def find_text(
-    connection: sqlite3.Connection, snapshot: Snapshot, query: str, k: int, selection: Selection | None
-) -> Found:
-    """The best k positions by FTS5's BM25 (negated: higher is better) for any word of the query.
-
-    Words are quoted, so that nothing a user types is FTS5 syntax.
-    """
-    match = " OR ".join(f'"{word}"' for word in dict.fromkeys(tokenize(query)))
-    found: list[tuple[int, float]] = []
-    if match:
-        best = "SELECT rowid, -rank FROM words WHERE words MATCH ? ORDER BY rank LIMIT ?"
-        if selection is None or selection is snapshot.everything:
-            found = connection.execute(best, (match, k + 1)).fetchall()
-        if not found or (len(found) > k and found[k][1] == found[k - 1][1]):
-            found = connection.execute("SELECT rowid, -bm25(words) FROM words WHERE words MATCH ?", (match,)).fetchall()
-    positions = snapshot.positions_of(np.array([row for row, _ in found], dtype=np.int64))
-    scores = np.array([score for _, score in found])
-    if selection is not None:
-        passing = selection.mask[positions]
-        positions, scores = positions[passing], scores[passing]
-    order = best_rows(scores, k)
-    return Found(positions[order], scores[order], exact=True)
 
 
 def known_selection(snapshot: Snapshot, where: Where | None) -> tuple[bool, Selection | None]:

@@ -25,20 +25,23 @@ from backends.base import (
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection
 from backends.kit.record_ids import storable_ids
 from backends.kit.scores import best_first
+from backends.kit.words import is_outdated
 from backends.milvus.collections import CollectionHandle, Collections
 from backends.milvus.connection import CALL_S, Connection, LiteServer, TooLarge
 from backends.milvus.filters import NOTHING, Dialect, all_of, expression, id_in, quote
 from backends.milvus.lite_filters import lite_expression
 from backends.milvus.records import (
     STORED,
+    WORDS_VECTOR,
     batches,
     hit_of,
     record_of,
     row_of,
     words_of,
 )
-from backends.milvus.schema import WORDS_VECTOR
 from backends.milvus.search import MAX_LIMIT, Floats, SearchRequest, search
+from backends.milvus.words import renew_words
+from backends.text import wanted_words
 from backends.urls import parse_folder_url
 
 PAGE_BYTES = 16 << 20
@@ -109,6 +112,7 @@ class MilvusBackend(Backend):
         rows = [row_of(r, v, self._dialect, keyword) for r, v in zip(kept, vectors, strict=True)]
         if not rows:
             return
+        self._renew_words(opened)
         with opened.lock:
             for batch in batches(rows, opened.spec.dim):
                 self._collections.call(opened, partial(self._store, opened.stored, batch))
@@ -135,6 +139,15 @@ class MilvusBackend(Backend):
         opened.unflushed += n
         if opened.unflushed >= LITE_FLUSH_ROWS:
             self._collections.flush(opened)
+
+    def _renew_words(self, opened: CollectionHandle) -> None:
+        if self.capabilities.keyword and is_outdated(opened.words):
+            pages = self.pages(opened, "", ["*", "vector"])
+            renew_words(self._collections, opened, pages, partial(self._replace, opened))
+
+    def _replace(self, opened: CollectionHandle, batch: list[dict[str, Any]]) -> None:
+        self._collections.call(opened, partial(self._store, opened.stored, batch))
+        self._written(opened, len(batch))
 
     def rows(self, opened: CollectionHandle, ids: list[str], fields: list[str]) -> list[dict[str, Any]]:
         """The rows of these ids, in any order."""
@@ -309,8 +322,9 @@ class MilvusBackend(Backend):
             )
         check_search(k, None, self.capabilities)
         opened = self._collections.find(name)
+        self._renew_words(opened)
         # Twice the same word weighs no more, and stray text is not parsed: Milvus gets words only.
-        wanted = " ".join(dict.fromkeys(words_of(query).split()))
+        wanted = words_of(wanted_words(query))
         if not wanted:
             return []
         selection = self._expression(opened, where)

@@ -14,9 +14,11 @@ from pymilvus import MilvusClient, MilvusException
 
 from backends.base import CollectionSpec, IndexSpec
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Unavailable
+from backends.kit.words import log_unnoted
 from backends.milvus.connection import CALL_S, POLL_S, Connection, LiteName, LiteServer
-from backends.milvus.records import description_of, own_name, spec_of, stored_name
+from backends.milvus.records import WORDS_PROPERTY, description_of, own_name, spec_of, stored_name, words_version
 from backends.milvus.schema import FLAT, Index, index_of, index_params, schema_of
+from backends.text import WORDS_VERSION
 
 T = TypeVar("T")
 
@@ -32,6 +34,8 @@ class CollectionHandle:
 
     spec: CollectionSpec
     stored: str
+    # The version of the words that its rows have, when last asked.
+    words: int = WORDS_VERSION
     index: Index = FLAT
     asked: float = -REFRESH_S
     # Whether this handle has read it at the level that waits for all that was written before.
@@ -88,21 +92,35 @@ class Collections:
 
     def _open(self, name: str, stored: str) -> CollectionHandle:
         if self.lite is None:
-            return CollectionHandle(self._described(name, stored), stored)
+            return CollectionHandle(*self._described(name, stored))
         shared = self.lite.name(stored)
         # Lite opens a collection when it is first asked of it, and two who ask at once get one each.
         with shared.gate.alone():
-            return CollectionHandle(
-                self._described(name, stored), stored, lock=shared.writer, name=shared, made=shared.made
-            )
+            spec, _, words = self._described(name, stored)
+            return CollectionHandle(spec, stored, words, lock=shared.writer, name=shared, made=shared.made)
 
-    def _described(self, name: str, stored: str) -> CollectionSpec:
-        spec = spec_of(self.connection.call(name, lambda client: client.describe_collection(stored)))
+    def _described(self, name: str, stored: str) -> tuple[CollectionSpec, str, int]:
+        found = self.connection.call(name, lambda client: client.describe_collection(stored))
+        spec = spec_of(found)
         if spec is None:
             raise CollectionNotFound(
                 f"no collection {name!r}: {stored!r} in {self.connection.address} was not made by Sightline"
             )
-        return spec
+        return spec, stored, words_version(found)
+
+    def words_now(self, opened: CollectionHandle) -> int:
+        """The version of the words that its rows have."""
+        return words_version(self.call(opened, lambda client: client.describe_collection(opened.stored)))
+
+    def note_words(self, opened: CollectionHandle) -> None:
+        """Store that all rows have the words of this version."""
+        opened.words = WORDS_VERSION
+        properties = {WORDS_PROPERTY: str(WORDS_VERSION)}
+        try:
+            self.call(opened, lambda client: client.alter_collection_properties(opened.stored, properties))
+        except BackendError as error:
+            # The server promises nothing of properties that are not its own. The next handle does it all again.
+            log_unnoted(f"collection {opened.spec.name!r} in Milvus", error)
 
     def fresh(self, name: str) -> CollectionHandle:
         """The collection as it is now, whoever may have made it anew."""

@@ -8,7 +8,7 @@ since 2.3 has no nulls; then the metadata as JSON, as it was given.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,17 @@ from backends.errors import Corrupt, Unsupported
 from backends.filters import MetadataValue
 from backends.kit.json_text import decode_metadata, encode
 from backends.milvus.filters import Dialect
-from backends.text import searched_text, tokenize
+from backends.text import WORDS_VERSION, searched_text, tokenize
 
 PREFIX = "sightline_"
 MARK = "sightline:1:"
+# The version of the words, once they have been taken anew; before, it is in the description.
+WORDS_PROPERTY = "sightline_words"
+WORDS, WORDS_VECTOR = "words", "words_vector"
 MAX_DYNAMIC_BYTES = 65_536
 MAX_VARCHAR_BYTES = 65_535
 BATCH_ROWS, BATCH_BYTES = 5_000, 20 << 20
+_PLAIN = re.compile(r"\w+")
 STORED = ["modality", "text", "uri", "payload"]
 
 
@@ -43,7 +47,7 @@ def own_name(stored: str) -> str | None:
 
 def description_of(spec: CollectionSpec, creation: str) -> str:
     """What is stored with a collection to know it by; `creation`, one word, tells it from others of the same spec."""
-    return f"{MARK}{spec.to_json()}\n{creation}"
+    return f"{MARK}{spec.to_json()}\n{creation}\n{WORDS_VERSION}"
 
 
 def spec_of(description: Mapping[str, Any]) -> CollectionSpec | None:
@@ -54,10 +58,28 @@ def spec_of(description: Mapping[str, Any]) -> CollectionSpec | None:
     return None
 
 
-def words_of(text: str) -> str:
-    """The words of a text as the BM25 function takes them: folded, between single spaces, cut to what fits."""
-    joined = " ".join(tokenize(text))
-    return joined.encode()[:MAX_VARCHAR_BYTES].decode(errors="ignore") if len(joined) > 16_000 else joined
+def words_version(description: Mapping[str, Any]) -> int:
+    """The version of the words that a collection's rows have, 1 where Milvus says nothing of it."""
+    properties = description.get("properties", {})
+    for text in (properties.get("sightline", ""), description.get("description", "")):
+        if text.startswith(MARK):
+            made = text.split("\n")[2:]
+            return int(properties.get(WORDS_PROPERTY) or (made[0] if made else 1))
+    return 1
+
+
+def words_of(words: Sequence[str]) -> str:
+    """Words between single spaces, as the BM25 function takes them.
+
+    Milvus Lite takes words apart at whatever is no letter or digit, so those with vowel signs and emoji are spelled in
+    hexadecimal, behind a letter that folding leaves in no word. What does not fit is left out: first the repetitions.
+    """
+    joined = " ".join([word if _PLAIN.fullmatch(word) else f"ſ{word.encode().hex()}" for word in words])
+    if len(joined) * 4 > MAX_VARCHAR_BYTES and len(joined.encode()) > MAX_VARCHAR_BYTES:
+        joined = " ".join(dict.fromkeys(joined.split(" ")))
+        if len(joined.encode()) > MAX_VARCHAR_BYTES:
+            joined = joined.encode()[:MAX_VARCHAR_BYTES].decode(errors="ignore").rpartition(" ")[0]
+    return joined
 
 
 def row_of(record: Record, vector: Any, dialect: Dialect, keyword: bool) -> dict[str, Any]:
@@ -74,7 +96,7 @@ def row_of(record: Record, vector: Any, dialect: Dialect, keyword: bool) -> dict
         "payload": payload,
     }
     if keyword:
-        row["words"] = words_of(searched_text(record.text, record.uri))
+        row[WORDS] = words_of(tokenize(searched_text(record.text, record.uri)))
     dynamic = dialect.fields(metadata)
     # A field's key takes at most 15 bytes, and its JSON at least 8, of which the value is part.
     if len(payload) > MAX_DYNAMIC_BYTES // 6 and not dialect.lists_as_text:
@@ -86,6 +108,13 @@ def row_of(record: Record, vector: Any, dialect: Dialect, keyword: bool) -> dict
             )
     row.update(dynamic)
     return row
+
+
+def with_words_anew(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as it was read, all of it but its words, which are taken anew."""
+    text, uri, _ = _parts(row)
+    kept = {name: value for name, value in row.items() if name != WORDS_VECTOR}
+    return kept | {WORDS: words_of(tokenize(searched_text(text, uri)))}
 
 
 def batches(rows: list[dict[str, Any]], dim: int) -> Iterator[list[dict[str, Any]]]:

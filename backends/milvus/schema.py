@@ -9,10 +9,9 @@ from pymilvus import DataType, Function, FunctionType, MilvusClient
 
 from backends.base import MAX_ID_BYTES, MAX_URI_BYTES, CollectionSpec, IndexSpec
 from backends.errors import Unsupported
-from backends.milvus.records import MAX_VARCHAR_BYTES
+from backends.milvus.records import MAX_VARCHAR_BYTES, WORDS, WORDS_VECTOR
 
 METRICS = {"cosine": "IP", "dot": "IP", "l2": "L2"}
-WORDS, WORDS_VECTOR = "words", "words_vector"
 DEFAULT_NLIST = 128
 DEFAULT_M, DEFAULT_EF_CONSTRUCTION = 16, 200
 

@@ -35,6 +35,7 @@ from backends.base import (
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection
 from backends.kit.current import on_current
 from backends.kit.record_ids import storable_ids
+from backends.kit.words import is_outdated
 from backends.pgvector.connection import Connection, Database, parse_url
 from backends.pgvector.filters import where_sql
 from backends.pgvector.index import (
@@ -52,6 +53,8 @@ from backends.pgvector.index import (
 from backends.pgvector.records import write
 from backends.pgvector.schema import create_table, prepare, table_name
 from backends.pgvector.search import SETTINGS, Searcher, search_text
+from backends.pgvector.words import renew_words
+from backends.text import WORDS_VERSION
 
 T = TypeVar("T")
 
@@ -119,6 +122,17 @@ class PostgresBackend(Backend):
 
         return self._database.run(attempt)
 
+    def _run_with_words(self, name: str, work: Callable[[Connection, StoredCollection], T]) -> T:
+        """The same for work with words: those of an earlier version are taken anew first."""
+
+        def renewed(connection: Connection, collection: StoredCollection) -> T:
+            if is_outdated(collection.words):
+                renew_words(connection, collection)
+                collection = self._find(connection, name, fresh=True)
+            return work(connection, collection)
+
+        return self._run(name, renewed)
+
     def collections(self) -> list[str]:
         statement = "SELECT name FROM sightline.collections ORDER BY name"
         return self._database.run(lambda connection: [row[0] for row in connection.execute(statement)])
@@ -133,9 +147,9 @@ class PostgresBackend(Backend):
         def work(connection: Connection) -> None:
             with connection.transaction():
                 row = connection.execute(
-                    "INSERT INTO sightline.collections (name, spec) VALUES (%s, %s) "
+                    "INSERT INTO sightline.collections (name, spec, words) VALUES (%s, %s, %s) "
                     "ON CONFLICT (name) DO NOTHING RETURNING number",
-                    [spec.name, spec.to_json()],
+                    [spec.name, spec.to_json(), WORDS_VERSION],
                 ).fetchone()
                 if row is None:
                     raise CollectionExists(f"collection {spec.name!r} is already in {self._database.address}")
@@ -164,7 +178,7 @@ class PostgresBackend(Backend):
             if kept:
                 write(connection, collection, kept, vectors)
 
-        self._run(name, work)
+        self._run_with_words(name, work)
 
     def get(self, name: str, ids: Sequence[str], *, with_vectors: bool = False) -> list[Record]:
         ids = check_ids(ids)
@@ -210,7 +224,9 @@ class PostgresBackend(Backend):
 
     def search_text(self, name: str, query: str, k: int, *, where: Where | None = None) -> list[Hit]:
         check_search(k, None, self.capabilities)
-        return self._run(name, lambda connection, collection: search_text(connection, collection, query, k, where))
+        return self._run_with_words(
+            name, lambda connection, collection: search_text(connection, collection, query, k, where)
+        )
 
     def scan(
         self, name: str, *, with_vectors: bool = True, cursor: str | None = None, batch: int = 1000

@@ -39,7 +39,7 @@ _CLASS = {"<#>": "ip_ops", "<->": "l2_ops"}
 class StoredCollection:
     """A collection as stored: number of its table, spec, rows at the last ANALYZE, and the index if built.
 
-    `lists` is an IVF index's number of lists, 0 otherwise.
+    `lists` is an IVF index's number of lists, 0 otherwise; `words` the version of the words of its records.
     """
 
     number: int
@@ -47,6 +47,7 @@ class StoredCollection:
     rows: int
     indexed: bool
     lists: int
+    words: int
 
     @property
     def table(self) -> str:
@@ -183,7 +184,7 @@ def read_collection(connection: Connection, name: str) -> StoredCollection | Non
     """The collection of this name as the database has it now."""
     row = connection.execute(
         "SELECT c.number, c.spec, coalesce(t.reltuples, -1)::bigint, i.indexrelid IS NOT NULL, "
-        "(SELECT split_part(o, '=', 2)::int FROM unnest(x.reloptions) o WHERE o LIKE 'lists=%%') "
+        "(SELECT split_part(o, '=', 2)::int FROM unnest(x.reloptions) o WHERE o LIKE 'lists=%%'), c.words "
         "FROM sightline.collections c "
         "LEFT JOIN pg_class t ON t.oid = to_regclass('sightline.c' || c.number) "
         "LEFT JOIN pg_class x ON x.oid = to_regclass('sightline.c' || c.number || '_vector') "
@@ -192,7 +193,7 @@ def read_collection(connection: Connection, name: str) -> StoredCollection | Non
     ).fetchone()
     if row is None:
         return None
-    return StoredCollection(row[0], CollectionSpec.from_json(row[1]), row[2], row[3], row[4] or 0)
+    return StoredCollection(row[0], CollectionSpec.from_json(row[1]), row[2], row[3], row[4] or 0, row[5])
 
 
 def rebuild_is_faster(connection: Connection, collection: StoredCollection, rows: int) -> bool:

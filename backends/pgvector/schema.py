@@ -29,6 +29,8 @@ _MIGRATIONS = (
         spec text NOT NULL
     )
     """,
+    # The version of the words in `terms`, see `backends.text.WORDS_VERSION`.
+    "ALTER TABLE sightline.collections ADD COLUMN words integer NOT NULL DEFAULT 1",
 )
 
 

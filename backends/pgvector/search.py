@@ -23,7 +23,7 @@ from backends.kit.scores import best_first
 from backends.pgvector.connection import Connection
 from backends.pgvector.filters import named, where_sql
 from backends.pgvector.index import StoredCollection, layout_of
-from backends.text import BM25_B, BM25_K1, tokenize
+from backends.text import BM25_B, BM25_K1, wanted_words
 
 Row: TypeAlias = tuple[Any, ...]
 
@@ -224,7 +224,7 @@ def search_text(
     The GIN index on words finds the documents of each query word, whose number is its document
     frequency; documents and their mean length are counted in an index of lengths alone.
     """
-    wanted = sorted(set(tokenize(query)))
+    wanted = sorted(wanted_words(query))
     if not wanted:
         return []
     text, filtering = where_sql(where)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -24,8 +24,9 @@ from backends.qdrant.driver import Floats, Found, Plan, Point, Row
 from backends.qdrant.errors import as_backend_error
 from backends.qdrant.payload import DENSE, SPARSE, STORED, TOKENS
 from backends.qdrant.store import OVERSAMPLING, QdrantStore
+from backends.text import WORDS_VERSION
 
-PREFIX, SPEC = "sightline_", "sightline"
+PREFIX, SPEC, WORDS = "sightline_", "sightline", "sightline_words"
 QUERIES = 100
 # Cosine vectors have unit length already; by dot product Qdrant leaves their bits alone.
 DISTANCES = {"cosine": models.Distance.DOT, "dot": models.Distance.DOT, "l2": models.Distance.EUCLID}
@@ -53,6 +54,7 @@ class Place:
 
     spec: CollectionSpec
     keys: set[str]
+    words: int
 
     @property
     def name(self) -> str:
@@ -101,10 +103,12 @@ class ClientDriver:
                 info = client.get_collection(PREFIX + name)
         except CollectionNotFound:
             return None
-        text = (info.config.metadata or {}).get(SPEC)
+        metadata = info.config.metadata or {}
+        text = metadata.get(SPEC)
         if not isinstance(text, str):
             return None
-        self._known[name] = place = Place(CollectionSpec.from_json(text), set(info.payload_schema or {}))
+        keys, words = set(info.payload_schema or {}), int(metadata.get(WORDS, 1))
+        self._known[name] = place = Place(CollectionSpec.from_json(text), keys, words)
         return place
 
     def find(self, name: str) -> Place:
@@ -130,7 +134,7 @@ class ClientDriver:
                 optimizers_config=models.OptimizersConfigDiff(indexing_threshold=1)
                 if spec.index.kind == "hnsw"
                 else None,
-                metadata={SPEC: spec.to_json()},
+                metadata={SPEC: spec.to_json(), WORDS: WORDS_VERSION},
             )
         try:
             self._create_index(spec.name, TOKENS, models.PayloadSchemaType.KEYWORD)
@@ -232,6 +236,18 @@ class ClientDriver:
                 PREFIX + at.name, query, using=SPARSE, query_filter=condition, limit=limit, with_payload=list(STORED)
             )
         return _found(response.points)
+
+    def set_words(self, at: Place, weights: Mapping[str, dict[int, float]]) -> None:
+        named = {point: models.SparseVector(indices=list(w), values=list(w.values())) for point, w in weights.items()}
+        points = [models.PointVectors(id=point, vector={SPARSE: vector}) for point, vector in named.items()]
+        with self._calling(at.name) as client:
+            client.update_vectors(PREFIX + at.name, points, wait=True)
+
+    def note_words(self, at: Place, version: int) -> None:
+        with self._calling(at.name) as client:
+            # The server adds it to the metadata that are there.
+            client.update_collection(PREFIX + at.name, metadata={WORDS: version})
+        at.words = version
 
     def index(self, at: Place, key: str) -> None:
         try:

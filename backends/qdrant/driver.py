@@ -43,6 +43,11 @@ class Handle(Protocol):
         """The payload keys that are known to be indexed."""
         ...
 
+    @property
+    def words(self) -> int:
+        """The version of the words that its points have, see `backends.text.WORDS_VERSION`."""
+        ...
+
 
 H = TypeVar("H", bound=Handle)
 
@@ -113,6 +118,14 @@ class Driver(Protocol[H]):
 
     def search_words(self, at: H, indices: list[int], limit: int, condition: Any | None) -> list[Found]:
         """The best by the sparse vector."""
+        ...
+
+    def set_words(self, at: H, weights: Mapping[str, dict[int, float]]) -> None:
+        """Replace the weights of words of points that are there, and nothing else of them."""
+        ...
+
+    def note_words(self, at: H, version: int) -> None:
+        """Store the version of the words, when all points have them, and say so in the handle's `words`."""
         ...
 
     def index(self, at: H, key: str) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,16 +24,18 @@ import qdrant_edge as qe
 from backends.base import Capabilities, CollectionSpec
 from backends.checks import COLLECTION_NAME
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Corrupt, Locked, Unavailable
-from backends.kit.folders import put_aside, remove, remove_leftovers, sync, whole_folder, write_through
+from backends.kit.folders import put_aside, remove, remove_leftovers, replace_file, sync, whole_folder, write_through
+from backends.kit.words import read_version
 from backends.locks import FolderLock, require_writable
 from backends.qdrant.driver import Floats, Found, Plan, Point, Row
 from backends.qdrant.edge_config import EdgeDialect, config_of, params_of
 from backends.qdrant.edge_payload import WANTED, packed, unpacked
 from backends.qdrant.payload import DENSE, SPARSE, TOKENS
 from backends.qdrant.store import QdrantStore
+from backends.text import WORDS_VERSION
 from backends.urls import parse_folder_url
 
-SPEC, SHARD, LOG = "collection.json", "shard", "wal"
+SPEC, WORDS, SHARD, LOG = "collection.json", "words", "shard", "wal"
 SINGLE_PROCESS_HINT = "Qdrant's engine lets one process at a time open a folder; close that one, or run a Qdrant server"
 # Opening after a crash replays about this many bytes of vectors at most, a few seconds' work.
 REPLAYED_BYTES = 128 << 20
@@ -50,6 +52,7 @@ class _EdgeHandle:
     folder: Path
     shard: Any
     keys: set[str]
+    words: int
     writer: threading.RLock = field(default_factory=threading.RLock)
     logged_bytes: int = 0
     gone: bool = False
@@ -159,7 +162,7 @@ class EdgeDriver:
             raise Corrupt(f"{folder} has lost its {SHARD} folder: restore it from a backup")
         with self._translate_errors(f"collection {name!r}"):
             shard = qe.EdgeShard.load(str(folder / SHARD))
-            return _EdgeHandle(spec, folder, shard, set(shard.info().payload_schema))
+            return _EdgeHandle(spec, folder, shard, set(shard.info().payload_schema), read_version(folder / WORDS))
 
     def _folder(self, name: str) -> Path:
         if not isinstance(name, str) or not COLLECTION_NAME.match(name):
@@ -196,6 +199,7 @@ class EdgeDriver:
                         shard.update(qe.UpdateOperation.create_field_index(TOKENS, qe.KeywordIndexParams()))
                     finally:
                         shard.close()
+                write_through(unfinished / WORDS, str(WORDS_VERSION))
                 write_through(unfinished / SPEC, spec.to_json())
 
     def drop(self, name: str) -> None:
@@ -325,6 +329,15 @@ class EdgeDriver:
         request = qe.QueryRequest(limit=limit, query=query, filter=condition, with_payload=WANTED)
         with self._using(at, "searching") as shard:
             return _found(shard.query(request))
+
+    def set_words(self, at: _EdgeHandle, weights: Mapping[str, dict[int, float]]) -> None:
+        points = [qe.PointVectors(p, {SPARSE: qe.SparseVector(list(w), list(w.values()))}) for p, w in weights.items()]
+        self._update(at, qe.UpdateOperation.update_vectors(points))
+
+    def note_words(self, at: _EdgeHandle, version: int) -> None:
+        at.fsync_wal()
+        replace_file(at.folder / WORDS, str(version))
+        at.words = version
 
     def index(self, at: _EdgeHandle, key: str) -> None:
         with at.writer:

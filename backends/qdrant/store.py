@@ -6,16 +6,20 @@ filters, ties, keyword search, and when to scan. What differs is behind `Driver`
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, Generic
 
 from numpy.typing import ArrayLike
 
 from backends.base import Backend, CollectionSpec, Hit, Page, Record, Where, prepare_queries, prepare_records
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection
+from backends.errors import BackendError
 from backends.kit.record_ids import check_uuid_cursor, storable_ids
 from backends.kit.scores import best_first
 from backends.kit.ties import search_with_ties
+from backends.kit.words import is_outdated, log_renewal, renew_words
 from backends.qdrant.driver import DEFAULT_EF, Driver, Floats, Found, H, Plan, Point, Row
 from backends.qdrant.filters import Translator
 from backends.qdrant.payload import (
@@ -29,7 +33,7 @@ from backends.qdrant.payload import (
     word_weights,
     words_of,
 )
-from backends.text import searched_text, tokenize
+from backends.text import WORDS_VERSION, searched_text, wanted_words
 
 BATCH = 1000
 # Measured over 20,000 x 512 on two cores: a scan of 40 MB took 1.6 ms, a walk of the graph 0.2 to 0.4 ms, so
@@ -51,6 +55,7 @@ class QdrantStore(Backend, Generic[H]):
 
     def __init__(self, driver: Driver[H]) -> None:
         self._driver = driver
+        self._renewing = threading.Lock()
 
     def collections(self) -> list[str]:
         return sorted(self._driver.names())
@@ -70,6 +75,7 @@ class QdrantStore(Backend, Generic[H]):
         kept, vectors = prepare_records(records, at.spec)
         if not kept:
             return
+        self._renew_words(at)
         with self._driver.writing(at):
             for start in range(0, len(kept), BATCH):
                 block = kept[start : start + BATCH]
@@ -205,7 +211,8 @@ class QdrantStore(Backend, Generic[H]):
         """
         check_search(k, None, self.capabilities)
         at = self._driver.find(name)
-        wanted = set(tokenize(query))
+        self._renew_words(at)
+        wanted = set(wanted_words(query))
         condition = self._condition(at, where)
         indices = query_indices(wanted)
         if not indices:
@@ -220,6 +227,28 @@ class QdrantStore(Backend, Generic[H]):
                 return _hits(real, k, "dot", exact=True)
             limit *= 4
         return []
+
+    def _renew_words(self, at: H) -> None:
+        """Take the words of all points anew, where an earlier version wrote them."""
+        if not is_outdated(at.words):
+            return
+        with self._renewing, self._driver.writing(at):
+            if not is_outdated(at.words):
+                return
+            name = at.spec.name
+            log_renewal(f"collection {name!r} in Qdrant")
+            pages = self.scan(name, with_vectors=False, batch=BATCH)
+            renew_words(pages, partial(self._set_words, at), partial(self.get, name))
+            self._driver.note_words(at, WORDS_VERSION)
+
+    def _set_words(self, at: H, records: Sequence[Record]) -> None:
+        weights = {point_id(r.id): word_weights(searched_text(r.text, r.uri)) for r in records}
+        try:
+            self._driver.set_words(at, weights)
+        except BackendError:
+            # The server says so after the others are written, where one has been deleted meanwhile.
+            if len(self.get(at.spec.name, [r.id for r in records])) == len(records):
+                raise
 
     def scan(
         self, name: str, *, with_vectors: bool = True, cursor: str | None = None, batch: int = 1000

@@ -31,9 +31,10 @@ from backends.base import (
 from backends.checks import MAX_METADATA_BYTES, check_batch, check_ids, check_index, check_search, check_selection
 from backends.kit.current import on_current
 from backends.kit.record_ids import check_uuid_cursor
+from backends.kit.words import is_outdated, log_renewal
 from backends.locks import NameLocks
 from backends.weaviate import repair as mend
-from backends.weaviate import schema
+from backends.weaviate import schema, words
 from backends.weaviate.connection import WRITE_S, ServerRefused, WeaviateServer
 from backends.weaviate.filters import Translator, by_id, everything
 from backends.weaviate.records import (
@@ -150,6 +151,7 @@ class WeaviateBackend(Backend):
         kept, vectors = prepare_records(records, stored.spec)
         if not kept:
             return
+        stored = self._with_current_words(stored)
         try:
             self._store(stored, kept, vectors)
         except ServerRefused as error:
@@ -199,6 +201,20 @@ class WeaviateBackend(Backend):
         for reply in self._server.calls("BatchObjects", requests(), window=BATCH_WINDOW, timeout_s=WRITE_S):
             if reply.errors:
                 raise self._server.refused(f"{len(reply.errors)} records were not stored: {reply.errors[0].error}")
+
+    def _with_current_words(self, stored: Stored) -> Stored:
+        """The collection, the words of its records taken anew where an earlier version wrote them."""
+        if not is_outdated(stored.words):
+            return stored
+        name = stored.spec.name
+        with self._schema_lock:
+            stored = self._read(name)
+            if is_outdated(stored.words):
+                log_renewal(f"collection {name!r} in Weaviate")
+                pages = self.scan(name, with_vectors=False)
+                words.take_words_anew(self._server, stored, pages, lambda ids: self.get(name, ids))
+                stored = self._read(name)
+        return stored
 
     def get(self, name: str, ids: Sequence[str], *, with_vectors: bool = False) -> list[Record]:
         ids = check_ids(ids)
@@ -304,7 +320,7 @@ class WeaviateBackend(Backend):
             if condition is False:
                 self._read(name)
                 return []
-            return self._searcher.search_text(stored, query, int(k), condition)
+            return self._searcher.search_text(self._with_current_words(stored), query, int(k), condition)
 
         return self._with(name, run)
 

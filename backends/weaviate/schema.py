@@ -7,13 +7,14 @@ the server is not ours. Properties ``n_FIELD`` are added when a field first hold
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from backends.base import CollectionSpec
 from backends.errors import CollectionExists, CollectionNotFound, Corrupt, Unsupported
-from backends.text import BM25_B, BM25_K1
+from backends.text import BM25_B, BM25_K1, WORDS_VERSION
 from backends.weaviate.connection import ServerRefused, WeaviateServer
 from backends.weaviate.records import HAS, NUMBER_PREFIX, STAMP, STORED, WORDS, fold_case
 
@@ -30,7 +31,7 @@ _DISTANCES = {"cosine": "cosine", "dot": "dot", "l2": "l2-squared"}
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A collection as it is on the server: spec, class, vector, and the properties that hold numbers.
+    """A collection as it is on the server: spec, class, vector, properties that hold numbers, and version of words.
 
     The vector's name says all of the spec that a search depends on, so that a collection made anew with
     another spec refuses a search made for the old one.
@@ -40,6 +41,7 @@ class Stored:
     class_name: str
     vector_name: str
     numbers: frozenset[str]
+    words: int
 
 
 def class_name(name: str) -> str:
@@ -50,6 +52,11 @@ def class_name(name: str) -> str:
 def vector_name(spec: CollectionSpec) -> str:
     """The name of a class's one vector."""
     return f"{spec.metric}_{spec.dim}_{spec.index.kind}_{spec.index.quantization}"
+
+
+def words_mark(version: int) -> dict[str, Any]:
+    """The property, which no object has, that says of which version the words of all objects are."""
+    return _text(f"{WORDS}_{version}")
 
 
 def _text(name: str, **indexes: bool) -> dict[str, Any]:
@@ -63,6 +70,7 @@ def class_of(spec: CollectionSpec) -> dict[str, Any]:
     properties = [_text(name) for name in STORED]
     properties.append(_text(WORDS, indexSearchable=True))
     properties.append({**_text(HAS, indexFilterable=True), "dataType": ["text[]"]})
+    properties.append(words_mark(WORDS_VERSION))
     kind = "flat" if spec.index.kind == "flat" else "hnsw"
     return {
         "class": class_name(spec.name),
@@ -120,7 +128,8 @@ def _stored(found: dict[str, Any]) -> Stored | None:
     if not {*STORED, WORDS, HAS} <= names:
         return None
     numbers = frozenset(n for n in names if n.startswith(NUMBER_PREFIX))
-    return Stored(spec, found["class"], vector_name(spec), numbers)
+    marks = [int(n.removeprefix(f"{WORDS}_")) for n in names if re.fullmatch(rf"{WORDS}_\d+", n)]
+    return Stored(spec, found["class"], vector_name(spec), numbers, max(marks, default=1))
 
 
 def list_all(server: WeaviateServer) -> list[str]:
@@ -176,6 +185,15 @@ def clear(server: WeaviateServer, name: str) -> bool:
     return True
 
 
+def add_property(server: WeaviateServer, class_name: str, wanted: dict[str, Any]) -> None:
+    """Add a property to a class, unless it is there."""
+    try:
+        server.rest("POST", f"/schema/{class_name}/properties", wanted)
+    except ServerRefused as error:
+        if "already exists" not in error.text and "already in use" not in error.text:
+            raise
+
+
 def add_numbers(server: WeaviateServer, stored: Stored, names: Collection[str]) -> Stored:
     """The collection with these number properties too, as far as there is room for more."""
     room = MAX_NUMBERS - len(stored.numbers)
@@ -190,11 +208,7 @@ def add_numbers(server: WeaviateServer, stored: Stored, names: Collection[str]) 
             "indexSearchable": False,
             "indexRangeFilters": True,
         }
-        try:
-            server.rest("POST", f"/schema/{stored.class_name}/properties", wanted)
-        except ServerRefused as error:
-            if "already exists" not in error.text and "already in use" not in error.text:
-                raise
+        add_property(server, stored.class_name, wanted)
     found = read(server, stored.spec.name)
     if not set(missing) <= found.numbers:
         text = f"it did not keep the new properties of collection {stored.spec.name!r}"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from backends.base import Hit
 from backends.kit.scores import best_first
 from backends.kit.ties import search_with_ties
-from backends.text import tokenize
+from backends.text import wanted_words
 from backends.weaviate import repair as mend
 from backends.weaviate.connection import WeaviateServer
 from backends.weaviate.filters import everything
@@ -131,7 +131,7 @@ class Searcher:
 
     def search_text(self, stored: Stored, query: str, k: int, condition: Any) -> list[Hit]:
         """The k best by BM25; those with at least one word of the query."""
-        wanted = " ".join(dict.fromkeys(tokenize(query)))
+        wanted = " ".join(wanted_words(query))
         if not wanted:
             return []
 

@@ -28,9 +28,11 @@ from backends.base import Record
 from backends.checks import plain_metadata
 from backends.filters import Where, fields_of, matches
 from backends.kit.scores import best_first
-from backends.text import BM25_B, BM25_K1, searched_text, tokenize
+from backends.text import BM25_B, BM25_K1, WORDS_VERSION, searched_text, tokenize, wanted_words
 
-FORMAT = 1
+LAYOUT = 1
+# A file with words of another version is of another format: it is made anew.
+FORMAT = 100 * LAYOUT + WORDS_VERSION
 APPLICATION_ID = 0x534C4B57
 BUSY_TIMEOUT_S = 30
 FIRST_LOOK = 256
@@ -279,7 +281,7 @@ def _ranked(connection: sqlite3.Connection, query: str) -> tuple[np.ndarray[Any,
     """Rows that have some word of the query, and their scores, best first."""
     state = _state(connection)
     weights = []
-    for number in sorted(_known_numbers(connection, dict.fromkeys(tokenize(query))).values()):
+    for number in sorted(_known_numbers(connection, wanted_words(query)).values()):
         (having,) = connection.execute("SELECT count(*) FROM postings WHERE word = ?", (number,)).fetchone()
         if having:
             weights.append((number, math.log(1 + (state.documents - having + 0.5) / (having + 0.5))))

@@ -27,7 +27,7 @@ from backends.checks import check_search, check_selection
 from backends.filters import check_where
 from backends.kit.record_ids import storable_ids
 from backends.kit.sqlite_errors import is_refusal
-from backends.text import searched_text, tokenize
+from backends.text import searched_text, tokenize, wanted_words
 from backends.wrappers.base import Wrapper
 from backends.wrappers.keyword_index import KeywordIndex, Match, digest_of, put
 
@@ -83,7 +83,7 @@ class KeywordSidecar(Wrapper):
                 if attempt:
                     copy.index.doubt_all()
             # Somebody writes all the time: what was just read counts, as far as it still is an answer.
-            asked = set(tokenize(query))
+            asked = set(wanted_words(query))
             pairs = ((match, records.get(match.id)) for match in found)
             return [_hit(m, r) for m, r in pairs if r is not None and _answers(r, asked, where)]
 

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.text import BM25_B, BM25_K1, tokenize
+from backends.text import BM25_B, BM25_K1, tokenize, wanted_words
 from benchmarks.suite.datasets import DataSet
 
 
@@ -30,7 +30,7 @@ class Bm25:
     def scores(self, query: str) -> NDArray[np.float64]:
         """The score of every row, 0 for those without a word of the query: (n,)."""
         total = np.zeros(self._n)
-        for word in set(tokenize(query)):
+        for word in wanted_words(query):
             entries = self._postings.get(word)
             if not entries:
                 continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from backends.base import Modality, Where
-from backends.text import tokenize
+from backends.text import wanted_words
 from retrieval.search.filters import Filter, and_modality, as_where
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def why_nothing(
     if not matching:
         return f"no {one} matches the filter"
     if asked_words is not None:
-        if not tokenize(asked_words):
+        if not wanted_words(asked_words):
             return "there is no word in the query"
         if not retriever.backend.search_text(retriever.collection, asked_words, 1, where=narrowed):
             among = "" if tree is None else " that matches the filter"

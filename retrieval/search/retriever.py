@@ -14,7 +14,7 @@ from PIL import Image
 
 from backends.base import Backend, Hit, Modality, Record, Where, matches
 from backends.filters import check_field_name
-from backends.text import searched_text, tokenize
+from backends.text import searched_text, tokenize, wanted_words
 from retrieval.encoders.base import Encoder
 from retrieval.relevance.scorer import Calibrator, QueryKind, RelevanceScorer, query_kind
 from retrieval.search.facets import Facet, count_facets
@@ -309,7 +309,7 @@ class Retriever:
             raise SearchError(f"mode must be vector, keyword or hybrid, not {mode!r}")
         if mode == "keyword" and not text:
             raise SearchError("a keyword search takes words, and the query has none that it does not steer away from")
-        if not tokenize(text):
+        if not wanted_words(text):
             return ""
         if not self.backend.capabilities.keyword:
             raise SearchError(
@@ -401,7 +401,7 @@ def _relevant(hits: Sequence[Result], request: _Request) -> Sequence[Result]:
     judged, least, asked = (
         request.judge.score_by_stored_vectors(hits),
         request.min_relevance,
-        set(tokenize(request.words)),
+        set(wanted_words(request.words)),
     )
     return [
         hit

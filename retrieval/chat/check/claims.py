@@ -7,7 +7,7 @@ import unicodedata
 from dataclasses import dataclass
 from functools import cached_property
 
-from backends.text import tokenize
+from backends.text import folded_words
 from retrieval.chat.check.stopwords import NEGATORS, STOP_WORDS
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|\d+(?:[.,:]\d+)*")
@@ -112,7 +112,7 @@ class Claim:
         for position, token in enumerate(self.tokens):
             inside = position > 0 or (len(token) > 1 and token.isupper())
             if inside and token[0].isupper() and token not in ("I",) and token.lower() not in STOP_WORDS:
-                found |= {stem(word) for word in tokenize(token)}
+                found |= {stem(word) for word in folded_words(token)}
         return frozenset(found)
 
     @cached_property
@@ -141,7 +141,7 @@ class Claim:
 def pieces(token: str) -> list[str]:
     """The folded words of a token; of scripts that set no spaces, the pairs of neighbouring characters."""
     found: list[str] = []
-    for word in tokenize(token.replace("’", "'").split("'")[0] or token):
+    for word in folded_words(token.replace("’", "'").split("'")[0] or token):
         if _CJK.search(word) and len(word) > 2:
             found += [word[start : start + 2] for start in range(len(word) - 1)]
         else:

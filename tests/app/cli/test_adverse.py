@@ -24,6 +24,7 @@ import pytest
 from backends import connect
 from backends.base import CollectionSpec, Record
 from tests.support.cli import paint
+from tests.support.old_words import age_faiss
 from tests.support.repository import ROOT
 
 pytestmark = pytest.mark.slow
@@ -318,8 +319,11 @@ def made(folder: Path) -> None:
 WHOLE = {"count": 10, "found": 10, "words": ["r3"]}
 
 
-def test_a_read_only_store_is_searched(tmp_path: Path, readers: list[subprocess.Popen[str]]) -> None:
+@pytest.mark.parametrize("words", ["new", "of an earlier version"])
+def test_a_read_only_store_is_searched(tmp_path: Path, readers: list[subprocess.Popen[str]], words: str) -> None:
     made(tmp_path / "s")
+    if words != "new":
+        age_faiss(tmp_path / "s" / "c" / "store.sqlite3")
     reader = reader_of(tmp_path / "s", readers)
     assert reader.ask() == reader.ask() == WHOLE
     assert not list((tmp_path / "s").rglob("*-wal"))

@@ -6,6 +6,7 @@ import errno
 import gc
 import itertools
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from milvus_lite.analyzer.standard import StandardAnalyzer
 from milvus_lite.storage.wal import WAL
 from pymilvus import DataType, MilvusClient, MilvusException
 
@@ -126,8 +128,18 @@ def test_wide_filters_are_short_and_shallow():
 
 
 def test_words_are_cut_to_what_a_field_takes():
-    assert words_of("Ünder_the Bridge!") == "under_the bridge"
-    assert len(words_of("日本語 " * 20_000).encode()) <= 65_535
+    assert words_of(["under_the", "bridge", "日本"]) == "under_the bridge 日本"
+    cut = words_of([f"語{i}" for i in range(20_000)])
+    assert 65_500 < len(cut.encode()) <= 65_535
+    assert all(re.fullmatch(r"語\d+", word) for word in cut.split(" "))
+    # Repetitions go first, so that every word is there.
+    assert set(words_of(["日本語"] * 9_000 + ["終"]).split(" ")) == {"日本語", "終"}
+
+
+def test_lite_leaves_words_whole():
+    words = ["काला", "🎂", "👨\u200d👩", "แมว", "カラス", "strasse", "a_b", "𠀀𠀁", "й"]
+    assert StandardAnalyzer().tokenize(words_of(words)) == words_of(words).split(" ")
+    assert len(set(words_of(words).split(" "))) == len(words)
 
 
 def test_indexes_of_each_kind():

@@ -18,7 +18,7 @@ import backends
 from backends.base import And, Backend, CollectionSpec, Compare, Record
 from backends.exact.backend import ExactBackend
 from backends.filters import matches
-from backends.text import searched_text, tokenize
+from backends.text import searched_text, tokenize, wanted_words
 from backends.wrappers.keywords import KeywordSidecar
 from retrieval.search.duplicates import group_near_duplicates
 from retrieval.search.query import Term, query_vector
@@ -183,7 +183,7 @@ class TestModes:
             wanted = {
                 r.id
                 for r in RECORDS
-                if set(tokenize(searched_text(r.text, r.uri))) & set(tokenize(query))
+                if set(tokenize(searched_text(r.text, r.uri))) & set(wanted_words(query))
                 and matches(where, r.metadata, r.modality)
             }
             found = retriever.search(query, COUNT, where=where, mode="keyword")
@@ -205,7 +205,7 @@ class TestModes:
         kept = retriever.search(asked, COUNT, mode=mode, modality=modality, min_relevance=gate)
 
         def stays(hit) -> bool:
-            return hit.relevance >= gate or set(tokenize(asked)) <= set(tokenize(searched_text(hit.text, hit.uri)))
+            return hit.relevance >= gate or set(wanted_words(asked)) <= set(tokenize(searched_text(hit.text, hit.uri)))
 
         assert all(hit.relevance is not None for hit in whole)
         assert 0 < len(kept) < len(whole)
