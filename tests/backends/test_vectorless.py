@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import sqlite3
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
 from backends import connect
-from backends.base import NO_VECTOR, Backend, CollectionSpec, Compare, Record
-from backends.conformance.samples import some, vectors
+from backends.base import NO_VECTOR, Backend, CollectionSpec, Compare, IndexSpec, Record
+from backends.conformance import Twin
+from backends.conformance.samples import clustered, some, vectors
+from backends.pgvector.backend import PostgresBackend
+from backends.pgvector.connection import Connection
+from backends.pgvector.embedded import EmbeddedPostgresBackend
 
 DIM = 8
 
@@ -88,3 +97,53 @@ def test_faiss_builds_its_graph_without_them(tmp_path: Path) -> None:
         assert list((tmp_path / "c").glob("graph-*"))
         (hits,) = backend.search("c", rows[:1], 3)
         assert (hits[0].id, hits[0].exact) == ("r0", False)
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresBackend]:
+    with (
+        tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as folder,
+        EmbeddedPostgresBackend.connect(f"pgvector-embedded://{folder}/db") as backend,
+    ):
+        yield backend
+
+
+def sql(backend: PostgresBackend, statement: str) -> list[tuple[Any, ...]]:
+    def work(connection: Connection) -> list[tuple[Any, ...]]:
+        cursor = connection.execute(statement.encode())
+        return cursor.fetchall() if cursor.description else []
+
+    return backend._database.run(work)
+
+
+def table_of(backend: PostgresBackend) -> str:
+    ((number,),) = sql(backend, "SELECT number FROM sightline.collections WHERE name = 'c'")
+    return f"sightline.c{number}"
+
+
+@pytest.mark.server
+def test_postgresql_tables_from_before_take_them(postgres: PostgresBackend) -> None:
+    filled(postgres)
+    sql(postgres, f"ALTER TABLE {table_of(postgres)} ALTER COLUMN vector SET NOT NULL")
+    postgres.upsert("c", some(3, prefix="more"))
+    columns = f"SELECT attnotnull FROM pg_attribute WHERE attrelid = '{table_of(postgres)}'::regclass"
+    assert sql(postgres, f"{columns} AND attname = 'vector'") == [(True,)], "not before the first need"
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda prefix: postgres.upsert("c", bare(some(5, prefix=prefix))), ("x", "y")))
+    postgres.upsert("c", bare(some(2)))
+    assert (postgres.count("c"), len(found(postgres))) == (43, 31)
+    assert sql(postgres, f"SELECT count(*) FROM {table_of(postgres)} WHERE vector IS NULL") == [(12,)]
+    postgres.drop("c")
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("quantization", ["none", "half"])
+def test_postgresql_searches_its_graph_among_those_with_vectors(postgres: PostgresBackend, quantization: str) -> None:
+    rows = clustered(3_000, 32, seed=1)
+    twin = Twin(postgres, CollectionSpec("c", 32, index=IndexSpec("hnsw", quantization)))  # type: ignore[arg-type]
+    twin.upsert(Record(f"r{i}", rows[i] if i % 3 else NO_VECTOR, metadata={"i": i}) for i in range(3_000))
+    postgres.flush("c")
+    assert not postgres.search("c", rows[:1], 5)[0][0].exact
+    for where in (None, Compare("i", "lt", 2_000), Compare("i", "lt", 30)):
+        twin.same_hits(rows[:40], 10, where)
+    postgres.drop("c")
