@@ -17,9 +17,11 @@ from backends import connect
 from backends.base import NO_VECTOR, Backend, CollectionSpec, Compare, IndexSpec, Record
 from backends.conformance import Twin
 from backends.conformance.samples import clustered, some, vectors
+from backends.milvus.records import placeholder
 from backends.pgvector.backend import PostgresBackend
 from backends.pgvector.connection import Connection
 from backends.pgvector.embedded import EmbeddedPostgresBackend
+from tests.support import milvus_server
 
 DIM = 8
 
@@ -147,3 +149,52 @@ def test_postgresql_searches_its_graph_among_those_with_vectors(postgres: Postgr
     for where in (None, Compare("i", "lt", 2_000), Compare("i", "lt", 30)):
         twin.same_hits(rows[:40], 10, where)
     postgres.drop("c")
+
+
+@pytest.mark.parametrize("index", ["auto", "hnsw", "ivf"])
+def test_milvus_handles_that_have_not_met_one_leave_them_out(tmp_path: Path, index: str) -> None:
+    """Each handle searches without a filter until a search meets a record without a vector."""
+    url = f"milvus-lite://{tmp_path}"
+    with connect(url) as writer, connect(url) as reader:
+        twin = Twin(writer, CollectionSpec("c", DIM, index=IndexSpec(index)))  # type: ignore[arg-type]
+        twin.upsert(some(60))
+        twin.backend = reader
+        twin.same_hits(vectors(3, DIM), 10)
+        writer.upsert("c", bare(some(60, prefix="b")))
+        twin.oracle.upsert("c", bare(some(60, prefix="b")))
+        for k in (1, 10, 60, 200):
+            twin.same_hits(vectors(5, DIM), k)
+            twin.same_hits(vectors(5, DIM), k, Compare("lang", "eq", "en"))
+        twin.delete(ids=[r.id for r in some(60, prefix="b")])
+        reader.flush("c")
+        twin.same_hits(vectors(5, DIM), 100)
+
+
+def test_milvus_placeholders_differ_and_are_never_read(tmp_path: Path) -> None:
+    one, other = placeholder("a", 64), placeholder("b", 64)
+    assert np.linalg.norm(one) == pytest.approx(1, abs=1e-6)
+    assert abs(float(one @ other)) < 0.6
+    np.testing.assert_array_equal(one, placeholder("a", 64))
+    with filled(connect(f"milvus-lite://{tmp_path}")) as backend:
+        backend.upsert("c", bare(some(5, prefix="b")))
+        (record,) = backend.get("c", ["b00001"], with_vectors=True)
+        assert (record.vector.shape, record.modality) == ((0,), "image")  # type: ignore[union-attr]
+        (hit,) = backend.search("c", placeholder("b00001", DIM)[None], 1)[0]
+        assert hit.id.startswith("r")
+        for modality in ("image", "text"):
+            where = Compare("modality", "eq", modality)
+            assert backend.count("c", where) == sum(r.modality == modality for r in some(30) + some(5))
+
+
+@pytest.mark.server
+def test_a_milvus_server_keeps_the_encoder_when_it_is_killed() -> None:
+    name = "killed_after_set_encoder"
+    with connect(milvus_server.url()) as backend:
+        backend.create(CollectionSpec(name, DIM, encoder="first"))
+        backend.upsert(name, [*some(5), *bare(some(5, prefix="b"))])
+        backend.set_encoder(name, "second")
+    milvus_server.kill()
+    with connect(milvus_server.url()) as backend:
+        assert backend.describe(name) == CollectionSpec(name, DIM, encoder="second")
+        assert (backend.count(name), len(backend.search(name, vectors(1, DIM), 20)[0])) == (10, 5)
+        backend.drop(name)
