@@ -42,6 +42,7 @@ CHECKS = (
     "scripts",
     "searching",
     "threads",
+    "vectorless",
 )
 # pytest shows the two sides of a failed assertion only in modules it was told of before their import.
 pytest.register_assert_rewrite("backends.conformance.oracle", *(f"backends.conformance.{name}" for name in CHECKS))
@@ -62,6 +63,7 @@ from backends.conformance.scripts import ScriptChecks  # noqa: E402
 from backends.conformance.searching import SearchChecks  # noqa: E402
 from backends.conformance.store import Sizes, Store, Suite  # noqa: E402
 from backends.conformance.threads import ThreadChecks  # noqa: E402
+from backends.conformance.vectorless import VectorlessChecks  # noqa: E402
 
 __all__ = ["BackendSuite", "Sizes", "Store", "Twin"]
 
@@ -69,6 +71,7 @@ __all__ = ["BackendSuite", "Sizes", "Store", "Twin"]
 class BackendSuite(
     CollectionChecks,
     RecordChecks,
+    VectorlessChecks,
     SearchChecks,
     FilterChecks,
     KeywordChecks,

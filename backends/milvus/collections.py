@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 from uuid import uuid4
 
@@ -14,6 +14,7 @@ from pymilvus import MilvusClient, MilvusException
 
 from backends.base import CollectionSpec, IndexSpec
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Unavailable
+from backends.kit.folders import sync
 from backends.kit.words import log_unnoted
 from backends.milvus.connection import CALL_S, POLL_S, Connection, LiteName, LiteServer
 from backends.milvus.records import WORDS_PROPERTY, description_of, own_name, spec_of, stored_name, words_version
@@ -41,6 +42,8 @@ class CollectionHandle:
     # Whether this handle has read it at the level that waits for all that was written before.
     synced: bool = False
     unflushed: int = 0
+    # Whether it is known to hold a record without a vector.
+    has_bare: bool = False
     lock: threading.RLock = field(default_factory=threading.RLock)
     # In Lite: what all handles share about the name, and what had become of it when this handle found it.
     name: LiteName | None = None
@@ -122,11 +125,30 @@ class Collections:
             # The server promises nothing of properties that are not its own. The next handle does it all again.
             log_unnoted(f"collection {opened.spec.name!r} in Milvus", error)
 
-    def fresh(self, name: str) -> CollectionHandle:
-        """The collection as it is now, whoever may have made it anew."""
+    def spec_now(self, name: str) -> CollectionSpec:
+        """The spec of the collection as it is now, whoever may have made it anew or set another encoder."""
         if self.lite is None:
+            known = self._opened.get(name)
             self.forget(name)
-        return self.find(name)
+            opened = self.find(name)
+            opened.has_bare = known is not None and known.has_bare
+            return opened.spec
+        opened = self.find(name)
+        with opened.in_use():
+            opened.spec, _, _ = self._described(name, opened.stored)
+        return opened.spec
+
+    def set_encoder(self, name: str, fingerprint: str) -> None:
+        """Store another encoder's fingerprint in the spec."""
+        spec = replace(self.spec_now(name), encoder=fingerprint)
+        opened = self.find(name)
+        described = {"sightline": description_of(spec, uuid4().hex, self.words_now(opened))}
+        with opened.lock:
+            self.call(opened, lambda client: client.alter_collection_properties(opened.stored, described))
+            if self.lite is not None:
+                # Lite syncs the file, but not the name under which it puts it in the place of the old one.
+                sync(self.lite.collections / opened.stored)
+        opened.spec = spec
 
     def forget(self, name: str) -> None:
         """Ask again next time."""

@@ -15,7 +15,7 @@ import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -202,6 +202,19 @@ class EdgeDriver:
                 write_through(unfinished / WORDS, str(WORDS_VERSION))
                 write_through(unfinished / SPEC, spec.to_json())
 
+    def spec_now(self, name: str) -> CollectionSpec:
+        return self.find(name).spec
+
+    def set_encoder(self, name: str, fingerprint: str) -> None:
+        at = self.find(name)
+        with self.writing(at):
+            spec = replace(at.spec, encoder=fingerprint)
+            try:
+                replace_file(at.folder / SPEC, spec.to_json())
+            except OSError as error:
+                raise Unavailable(f"cannot write {at.folder / SPEC}: {error.strerror or error}") from error
+            at.spec = spec
+
     def drop(self, name: str) -> None:
         while not self._dropped(name):
             pass
@@ -268,7 +281,7 @@ class EdgeDriver:
         prepared = []
         for point, vector, weights, payload in points:
             # The bindings take a list in half the time of an array.
-            named: dict[str, Any] = {DENSE: vector.tolist()}
+            named: dict[str, Any] = {DENSE: vector.tolist()} if vector.size else {}
             if weights:
                 named[SPARSE] = qe.SparseVector(list(weights), list(weights.values()))
             prepared.append(qe.Point(point, named, packed(payload)))
@@ -392,8 +405,7 @@ def _vectors(wanted: bool) -> list[str] | bool:
 
 
 def _row(record: Any) -> Row:
-    vector = record.vector
-    return str(record.id), unpacked(record.payload), vector[DENSE] if vector else None
+    return str(record.id), unpacked(record.payload), (record.vector or {}).get(DENSE)
 
 
 def _found(points: Sequence[Any]) -> list[Found]:
