@@ -35,7 +35,7 @@ export function chatView() {
   file.addEventListener("change", () => { if (file.files.length) attach(file.files[0]); file.value = ""; });
   takePictures(() => document.body.dataset.view === "chat", attach);
   question.addEventListener("keydown", (event) => {
-    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    if (event.key !== "Enter" || event.shiftKey) return;
     event.preventDefault();
     // What is typed meanwhile waits: only the button stops an answer.
     if (!running) composer.requestSubmit();

@@ -1,6 +1,7 @@
 // The page: its views, which one is shown, theme, language and key.
 
 import { call } from "./api.js";
+import { guardComposition } from "./composing.js";
 import { icon } from "./dom.js";
 import { keys } from "./keys.js";
 import { languageSwitch, say } from "./language.js";
@@ -19,6 +20,7 @@ function fillIn() {
   document.body.dataset.drop = say("picture.drop");
 }
 
+guardComposition();
 fillIn();
 languageSwitch(document.getElementById("language"), () => views.chat?.keep());
 // Without a prototype: what the address names is looked up here, and may be called like a method of every object.

@@ -68,6 +68,7 @@ export function searchView() {
   /** One run of typing is one place in the history. */
   function words(sent) {
     clearTimeout(typing);
+    if (box.isComposing()) return;
     const q = box.words.value.trim();
     if (q !== state.q) {
       const replace = typingHere;

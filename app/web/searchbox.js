@@ -1,6 +1,7 @@
 // The box that takes words, pictures and items to be like or unlike, and the choices below it.
 
 import { itemPath, call } from "./api.js";
+import { whenTyped } from "./composing.js";
 import { h, harmless, icon, iconButton } from "./dom.js";
 import { captionOf, ratioOf } from "./grid.js";
 import { number, say } from "./language.js";
@@ -32,7 +33,7 @@ export function searchBox({ typed, sent, chosen, took, toFilters, toResults }) {
   const filters = h("button", { type: "button", class: "filter", "aria-controls": "filters", on: { click: toFilters } }, icon("filter"), say("filters.title"), count);
   const element = h("form", { class: "searchbox", role: "search" }, box, h("div", { class: "row" }, find, filters, mode, collection));
 
-  words.addEventListener("input", typed);
+  const composition = whenTyped(words, typed);
   words.addEventListener("keydown", (event) => {
     if (event.key === "ArrowDown") { event.preventDefault(); toResults(); }
     if (event.key === "Backspace" && !words.value && chips.children.length) chips.lastElementChild.querySelector("button:last-child").click();
@@ -79,9 +80,11 @@ export function searchBox({ typed, sent, chosen, took, toFilters, toResults }) {
 
   return {
     element, words,
+    isComposing: composition.isBusy,
     /** Show a state; what is being typed stays. */
     show(state) {
-      if (document.activeElement !== words || words.value.trim() !== state.q) words.value = state.q;
+      const isTyped = composition.isBusy() || (document.activeElement === words && words.value.trim() === state.q);
+      if (!isTyped) words.value = state.q;
       const without = (name, id) => ({ [name]: state[name].filter((each) => each !== id) });
       const turned = (from, to, id) => ({ ...without(from, id), [to]: [...state[to], id] });
       const parts = [];
