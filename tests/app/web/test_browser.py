@@ -830,10 +830,11 @@ NARROW = ("search", "lightbox", "chat")
 CUT = """() => {
   const canvas = document.createElement("canvas").getContext("2d");
   const found = [];
-  const labels = "button:not(.open, .sources *), nav a, .choice span, thead th, .state, .badge";
+  const labels = "button:not(.open, .sources *), nav, nav a, .choice span, thead th, .state, .badge";
   for (const node of document.querySelectorAll(labels)) {
-    const lines = node.getBoundingClientRect().height / parseFloat(getComputedStyle(node).lineHeight);
-    const isBroken = !node.matches("nav a, .icon") && node.childElementCount === 0 && lines > 2.9;
+    const text = document.createRange();
+    text.selectNodeContents(node);
+    const isBroken = new Set([...text.getClientRects()].map(({ top }) => top)).size > 1 && node.childElementCount === 0;
     if (node.clientWidth && (node.scrollWidth > node.clientWidth + 1 || isBroken)) found.push(node.innerText);
   }
   for (const node of document.querySelectorAll("[placeholder]")) {
