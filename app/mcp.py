@@ -29,7 +29,6 @@ def mcp(
     ] = None,
     chosen: options.SearchFlags,
     answering: options.ModelFlags,
-    strict: options.Strict = False,
 ) -> None:
     """Give a collection to an assistant, as tools of the Model Context Protocol.
 
@@ -62,7 +61,7 @@ def mcp(
             limits=Limits(rate=None),
             batch_size=settings.batch_size,
             samples=samples_folder(settings),
-            load_model=model_loader(settings, strict=strict),
+            load_model=model_loader(settings),
             # The home's jobs are those of a service that may be running.
             jobs=Path(none),
         )

@@ -72,7 +72,6 @@ def serve(
     ] = None,
     chosen: options.SearchFlags,
     answering: options.ModelFlags,
-    strict: options.Strict = False,
 ) -> None:
     """Serve search and chat over HTTP, with a page for the browser.
 
@@ -109,7 +108,7 @@ def serve(
             batch_size=settings.batch_size,
             samples=samples_folder(settings),
             tracer=_tracer(),
-            load_model=model_loader(settings, strict=strict),
+            load_model=model_loader(settings),
             settings=settings,
             fetch_hosts=HostList.parse(settings.fetch_hosts),
             proxies=TrustedProxies.parse(settings.trusted_proxy),

@@ -15,6 +15,9 @@ OpenAI-compatible server, over HTTP, which answers from the evidence in its prom
 - overhead: rewriting by rules, encoding, search, gate and preparing the evidence, which is what is between a
   question and the call of the model; over 200 captions asked as questions, with a model that answers at once.
 
+``--answers FILE`` asks no model: it puts a set of labelled answers through the check instead, see
+`benchmarks.answer_set`.
+
 Prints Markdown; ``--json FILE`` keeps every answer as well.
 """
 
@@ -39,6 +42,8 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 
 from backends import connect
+from benchmarks.answer_set import Bench, measure, read_answers
+from benchmarks.answer_set import table as answer_table
 from benchmarks.encoders import Dataset, DatasetError, read_dataset
 from benchmarks.fake_openai import FakeOpenAI
 from benchmarks.questions import Question, QuestionError, read_questions
@@ -114,7 +119,7 @@ def judge(question: Question, answer: Answer) -> Outcome:
         citations=len(shown),
         valid=sum(number in sources for number in shown),
         sentences=len(claims),
-        grounded=sum(sentence.verdict in ("supported", "from_image") for sentence in claims),
+        grounded=sum(sentence.verdict in ("stated", "seen", "cited") for sentence in claims),
         search_s=answer.search_s,
         total_s=answer.total_s,
     )
@@ -229,14 +234,39 @@ def table(summaries: dict[str, dict[str, Any]]) -> str:
     return "\n".join(markdown_table(["", *summaries], rows)) + "\n"
 
 
+def check_answers(dataset: Path, file: Path, kept: Path | None) -> int:
+    """Put a set of labelled answers through the check; returns the exit code."""
+    try:
+        answers = read_answers(file)
+        with tempfile.TemporaryDirectory() as folder:
+            retriever = collection(dataset, Path(folder))
+            bench = Bench(retriever)
+            measured, formed = measure(answers, bench), bench.kept_to_the_letter("mark")
+            retriever.backend.close()
+    except (DatasetError, IndexingError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write(f"{file.name}: {len(answers)} answers\n\n{answer_table(measured)}\n")
+    lost = [form for form, kept in formed if not kept]
+    told = f": not {', '.join(lost)}" if lost else ""
+    sys.stdout.write(f"Structured answers kept to the letter: {len(formed) - len(lost)} of {len(formed)}{told}\n")
+    if kept:
+        every = {check: [asdict(outcome) for outcome in outcomes] for check, outcomes in measured.items()}
+        kept.write_text(json.dumps(every, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the evaluation; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chat", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("dataset", type=Path, metavar="DATASET_DIR", help="folder with captions.jsonl")
     parser.add_argument("--model", action="append", help=f"may be repeated; {FAKE} and offline:smollm2 unless given")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every answer and the figures there")
+    parser.add_argument("--answers", type=Path, metavar="FILE", help="check these labelled answers, and ask no model")
     parser.add_argument("--limit", type=int, help="ask only the first so many questions")
     options = parser.parse_args(arguments)
+    if options.answers:
+        return check_answers(options.dataset, options.answers, options.json)
     try:
         dataset, questions = read_dataset(options.dataset), read_questions()[: options.limit]
         with tempfile.TemporaryDirectory() as folder:

@@ -20,7 +20,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -71,7 +71,8 @@ class Behaviour:
     failures: taken one a request, from the front, before it answers again. first_token_s, token_s: pauses.
     break_after: the stream is cut after so many pieces, without an end. api_key: another is refused with 401.
     context_tokens: a longer prompt is refused as the API does. usage: whether tokens are reported when asked.
-    max_tokens: the answer is cut there, with finish_reason "length".
+    max_tokens: the answer is cut there, with finish_reason "length". script: gives the answer to a prompt instead, as
+    `benchmarks.scripted_judges` does.
     """
 
     answering: Answering = "honest"
@@ -83,6 +84,7 @@ class Behaviour:
     context_tokens: int = 128_000
     usage: bool = True
     max_tokens: int | None = None
+    script: Callable[[str], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,9 @@ def create_app(server: FakeOpenAI) -> FastAPI:
                 f"resulted in {prompt_tokens} tokens.",
                 "context_length_exceeded",
             )
-        answer = respond(received.prompt, behaviour.answering)
+        answer = (
+            behaviour.script(received.prompt) if behaviour.script else respond(received.prompt, behaviour.answering)
+        )
         pieces = re.findall(r"\s*\S+", answer)
         length = len(pieces) if behaviour.max_tokens is None else behaviour.max_tokens
         reason = "stop" if len(pieces) <= length else "length"

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -16,6 +16,7 @@ from app.cli.context import open_backend, open_retriever, waiting
 from app.cli.output import is_terminal, note, one_line, place, print_json, shorten_home, write
 from app.cli.queries import read_where, require_file
 from app.core.errors import CommandError
+from app.core.llm import LoadedModel
 from app.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
     from app.core.llm import LoadModel
-    from retrieval.chat import Answer, ChatEvent, ChatOptions, Evidence
+    from retrieval.chat import Answer, ChatEvent, ChatOptions, Check, Evidence
 
 
 @options.grouped
@@ -39,7 +40,6 @@ def ask(
         bool | None,
         typer.Option("--stream/--no-stream", help="Show the draft as it is written. Default: on a terminal."),
     ] = None,
-    strict: options.Strict = False,
     where: options.WhereJson = None,
     k: options.K = None,
     chosen: options.SearchFlags,
@@ -47,8 +47,8 @@ def ask(
 ) -> None:
     """Answer a question from what the collection holds, with numbered sources.
 
-    Every sentence is checked against the items that it cites; one that they do not support is marked, or
-    dropped with --strict. Where nothing supports an answer, it says so. A draft goes to standard error.
+    Every sentence is checked against the items that it cites, and what is wrong with one is said below the answer;
+    --check says how, see docs/chat.md. A draft goes to standard error.
     """
     clause = read_where(where)
     if image is not None:
@@ -59,7 +59,7 @@ def ask(
         loaded = open_model(settings)
         from retrieval.chat import GroundedChat
 
-        chat = GroundedChat(retriever, loaded, chat_options(settings, loaded, strict=strict, asked_k=k))
+        chat = GroundedChat(retriever, loaded, chat_options(settings, loaded, asked_k=k), judge=open_judge(settings))
         answer = follow(
             chat.stream(" ".join(question), image=image, where=clause),
             show_draft=sys.stderr.isatty() and is_terminal() if stream is None else stream,
@@ -91,17 +91,34 @@ def open_model(settings: Settings) -> BaseChatModel:
             ) from None
 
 
-def model_loader(settings: Settings, *, strict: bool) -> LoadModel:
+def model_loader(settings: Settings) -> LoadModel:
     """What loads the model of `settings` and says what a chat with it may spend, when it is first needed."""
 
-    def load() -> tuple[BaseChatModel, ChatOptions]:
+    def load() -> LoadedModel:
         model = open_model(settings)
-        return model, chat_options(settings, model, strict=strict, asked_k=None)
+        return LoadedModel(model, chat_options(settings, model, asked_k=None), open_judge(settings))
 
     return load
 
 
-def chat_options(settings: Settings, model: BaseChatModel, *, strict: bool, asked_k: int | None) -> ChatOptions:
+def open_judge(settings: Settings) -> BaseChatModel | None:
+    """The model that verifies, where another one than the one that answers is set. Raises `ModelError`.
+
+    It is asked at `model_url` where it has the same provider as the model that answers.
+    """
+    if not settings.verify_model:
+        return None
+    from retrieval.llms import load_model
+
+    provider = settings.verify_model.partition(":")[0]
+    where: dict[str, Any] = {}
+    if settings.model_url and provider == settings.model.partition(":")[0]:
+        where = {"base_url": settings.model_url}
+    with waiting("loading the model that verifies"):
+        return load_model(settings.verify_model, device=settings.device, precision=settings.precision, **where)
+
+
+def chat_options(settings: Settings, model: BaseChatModel, *, asked_k: int | None) -> ChatOptions:
     """What a chat with `model` may spend under these settings."""
     from retrieval.chat.asking import options_for
     from retrieval.llms import OFFLINE
@@ -111,7 +128,7 @@ def chat_options(settings: Settings, model: BaseChatModel, *, strict: bool, aske
         settings.model or OFFLINE,
         model_url=settings.model_url,
         min_relevance=settings.min_relevance,
-        strict=strict,
+        check=None if settings.check == "auto" else cast("Check", settings.check),
         max_evidence=asked_k,
     )
 
@@ -192,9 +209,47 @@ def draft_display(wanted: bool) -> Iterator[Draft]:
         sys.stderr.write("\n")
 
 
+#: Behind a sentence on a terminal; one without has nothing that needs to be said of it.
+_MARKS = {"stated": "✓", "uncited": "(?)", "dangling": "(?)", "unsupported": "(?)", "contradicted": "(!)"}
+_MAX_QUOTED = 80
+
+
+def with_marks(answer: Answer) -> str:
+    """The answer's text; on a terminal with a mark behind each sentence that has one."""
+    text = answer.text
+    if answer.check == "strict" or not is_terminal():
+        return text
+    for sentence in sorted(answer.sentences, key=lambda each: -(each.end or 0)):
+        if sentence.end is not None and sentence.verdict in _MARKS:
+            text = f"{text[: sentence.end]} {_MARKS[sentence.verdict]}{text[sentence.end :]}"
+    return text
+
+
+def print_remarks(answer: Answer) -> None:
+    """What is wrong with an answer's sentences, on standard error, a line each."""
+    if answer.check == "strict":
+        return
+    for sentence in answer.sentences:
+        said = one_line(sentence.text)
+        quoted = said if len(said) <= _MAX_QUOTED else said[: _MAX_QUOTED - 1] + "…"
+        if sentence.verdict == "contradicted":
+            source = "" if sentence.conflict_source is None else f" [{sentence.conflict_source}]"
+            words = f": “{one_line(sentence.conflict)}”" if sentence.conflict else ""
+            note(f"(!) “{quoted}” conflicts with its source{source}{words}")
+        elif sentence.verdict == "unsupported":
+            note(f"(?) “{quoted}” is in none of the sources that it cites")
+        elif sentence.removed:
+            numbers = ", ".join(map(str, sentence.removed))
+            note(f"(?) “{quoted}” cited {numbers}, which is no source; that citation was removed")
+    if answer.counts.uncited:
+        one = answer.counts.uncited == 1
+        note(f"(?) {answer.counts.uncited} sentence{' cites' if one else 's cite'} no source")
+
+
 def print_answer(answer: Answer) -> None:
     """The answer, then its sources, a line each: number, relevance, modality, id, place and text."""
-    write(answer.text)
+    write(with_marks(answer))
+    print_remarks(answer)
     if answer.sources:
         write("")
         for source in answer.sources:
@@ -235,10 +290,8 @@ def answer_object(answer: Answer) -> dict[str, Any]:
             }
             for source in answer.sources
         ],
-        "sentences": [
-            {"text": each.text, "verdict": each.verdict, "citations": list(each.citations), "support": each.support}
-            for each in answer.sentences
-        ],
+        "check": answer.check,
+        "sentences": [asdict(each) for each in answer.sentences],
         "counts": asdict(answer.counts),
         "usage": asdict(answer.usage) | {"truncated": answer.truncated},
         "seconds": {"search": answer.search_s, "first_token": answer.first_token_s, "total": answer.total_s},

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli import options
-from app.cli.ask import chat_options, follow, open_model, source_line
+from app.cli.ask import chat_options, follow, open_judge, open_model, print_remarks, source_line, with_marks
 from app.cli.context import open_backend, open_retriever
 from app.cli.output import is_terminal, local_path, note, write
 from app.cli.queries import read_where, require_file
@@ -34,7 +34,6 @@ HELP = """/sources      what the model was given for the last answer, cited or n
 def chat(
     *,
     answering: options.ModelFlags,
-    strict: options.Strict = False,
     thumbnails: Annotated[
         bool | None,
         typer.Option("--thumbnails/--no-thumbnails", help="Pictures of the sources. Default: where known to work."),
@@ -55,7 +54,9 @@ def chat(
         loaded = open_model(settings)
         from retrieval.chat import Conversation, GroundedChat
 
-        grounded = GroundedChat(retriever, loaded, chat_options(settings, loaded, strict=strict, asked_k=k))
+        grounded = GroundedChat(
+            retriever, loaded, chat_options(settings, loaded, asked_k=k), judge=open_judge(settings)
+        )
         how = protocol() if thumbnails is not False and is_terminal() else None
         if thumbnails and how is None:
             note("note: this terminal is not known to show pictures; sources are listed without them")
@@ -145,7 +146,8 @@ class Session:
             note(f"error: {error}")
             return
         self.image, self.last = None, answer
-        write(answer.text)
+        write(with_marks(answer))
+        print_remarks(answer)
         for source in answer.sources:
             write(source_line(source))
             self.show_thumbnail(source.item.uri if source.item.modality == "image" else None)

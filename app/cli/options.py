@@ -67,7 +67,14 @@ ModelUrl = Annotated[
 ModelVision = Annotated[
     str | None, typer.Option("--model-vision", metavar="WHETHER", help="Whether it sees images: auto, yes or no.")
 ]
-Strict = Annotated[bool, typer.Option("--strict", help="Drop sentences that the sources do not support.")]
+Check = Annotated[
+    str | None,
+    typer.Option("--check", metavar="HOW", help="What is done with each sentence: auto, off, mark, strict or verify."),
+]
+VerifyModel = Annotated[
+    str | None, typer.Option("--verify-model", metavar="NAME", help="Model that judges with --check verify.")
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Short for --check strict.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,11 +106,14 @@ class SearchFlags(EncoderFlags, StoreFlags):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFlags(Flags):
-    """Which model answers."""
+    """Which model answers, and what is done with its answer."""
 
     model: Model = None
     model_url: ModelUrl = None
     model_vision: ModelVision = None
+    check: Check = None
+    verify_model: VerifyModel = None
+    strict: Strict = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +129,8 @@ def load_settings(*groups: Flags, **flags: Any) -> Settings:
     """The settings of this run, over which these flags win. Raises `SettingsError` naming the flag."""
     for group in groups:
         flags |= vars(group)
+    if flags.pop("strict", False):
+        flags["check"] = "strict"
     return Settings.load(flags)
 
 

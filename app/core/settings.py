@@ -23,6 +23,7 @@ _NUMBERS: dict[str, tuple[Callable[[str], int | float], str]] = {
     "int": (int, "an integer"),
     "float": (float, "a number"),
 }
+CHECKS = ("auto", "off", "mark", "strict", "verify")
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 
 
@@ -72,6 +73,17 @@ class Settings:
     model_vision: str = field(
         default="auto", metadata={"help": "whether the model sees images: auto (by its name), yes or no"}
     )
+    check: str = field(
+        default="auto",
+        metadata={
+            "help": "what is done with an answer's sentences: `off`, `mark`, `strict`, `verify`, or `auto`: strict for "
+            "the offline model, mark for others"
+        },
+    )
+    verify_model: str = field(
+        default="",
+        metadata={"help": "model that judges the sentences with `verify`, as `model`", "shown": "the one that answers"},
+    )
     rate_limit: str = field(
         default="6000/minute", metadata={"help": "requests that one caller of the service may make; none for no limit"}
     )
@@ -113,12 +125,14 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, str) or not value.strip():
                 raise SettingsError(f"{name} must be a non-empty string, not {value!r}")
-        for name in ("model", "model_url"):
+        for name in ("model", "model_url", "verify_model"):
             value = getattr(self, name)
             if not isinstance(value, str):
                 raise SettingsError(f"{name} must be a string, not {value!r}")
         if self.model_vision not in ("auto", "yes", "no"):
             raise SettingsError(f"model_vision must be auto, yes or no, not {self.model_vision!r}")
+        if self.check not in CHECKS:
+            raise SettingsError(f"check must be one of {', '.join(CHECKS)}, not {self.check!r}")
         if not re.fullmatch(r"none|[1-9][0-9]{0,8}/(second|minute|hour)", str(self.rate_limit)):
             raise SettingsError(f"rate_limit must be like 100/second, 6000/minute or none, not {self.rate_limit!r}")
         for name, what, parse in (

@@ -22,7 +22,7 @@ from app.http.routes.items import neighbours, stored, thumbnail
 from app.http.routes.search import decoded, looked_up, searched
 from app.http.routes.search import picture as given
 from app.http.schemas.chat import MAX_HISTORY, MAX_QUESTION_CHARS, AnswerBody, PastTurn
-from app.http.schemas.common import HitsBody, ItemBody, K, SearchBody, Text, ThumbnailSize
+from app.http.schemas.common import CheckName, HitsBody, ItemBody, K, SearchBody, Text, ThumbnailSize
 from app.http.turns import ChatRequest, to_http_error
 from backends.base import Modality
 from retrieval.search.query import SearchError
@@ -110,7 +110,7 @@ def build(service: Service) -> MCPServer:
             list[PastTurn] | None, Field(max_length=MAX_HISTORY, description="The conversation so far, oldest first.")
         ] = None,
         where: Where = None,
-        strict: Annotated[bool, Field(description="Drop sentences that the sources do not support.")] = False,
+        check: CheckName = None,
         collection: Collection = None,
     ) -> AnswerBody:
         """Answer a question from the collection, with numbered sources; every sentence is checked against them."""
@@ -119,7 +119,7 @@ def build(service: Service) -> MCPServer:
             history=tuple(past.turn() for past in history or ()),
             picture=given(service, image, image_url=None),
             where=where,
-            strict=strict,
+            check=check,
             collection=collection,
         )
         turn = await service.chats.begin(service, asked)

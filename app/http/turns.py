@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from app.http.context import Service
-    from retrieval.chat import CancelToken, ChatEvent, ChatOptions, GroundedChat, RunningTurn
+    from retrieval.chat import CancelToken, ChatEvent, ChatOptions, Check, GroundedChat, RunningTurn
 
 log = logging.getLogger(__name__)
 
@@ -45,13 +45,17 @@ Picture: TypeAlias = Callable[[], AbstractContextManager[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """What a turn answers. `picture` gives the bytes of an image file, in the turn's thread."""
+    """What a turn answers.
+
+    picture: gives the bytes of an image file, in the turn's thread. check: as `ChatOptions.check`; None for the
+    service's own.
+    """
 
     question: str
     history: tuple[Turn, ...] = ()
     picture: Picture | None = None
     where: dict[str, Any] | None = None
-    strict: bool = False
+    check: Check | None = None
     collection: str | None = None
 
 
@@ -59,7 +63,8 @@ class ChatRequest:
 class _Loaded:
     model: BaseChatModel
     options: ChatOptions
-    chats: dict[tuple[str, bool], GroundedChat] = field(default_factory=dict)
+    judge: BaseChatModel | None = None
+    chats: dict[tuple[str, Check], GroundedChat] = field(default_factory=dict)
 
 
 class Chats:
@@ -113,8 +118,8 @@ class Chats:
     def forget(self, collection: str) -> None:
         """Keep nothing of a collection."""
         if self._loaded is not None:
-            for strict in (False, True):
-                self._loaded.chats.pop((collection, strict), None)
+            for key in [key for key in self._loaded.chats if key[0] == collection]:
+                self._loaded.chats.pop(key, None)
 
     def stop(self) -> None:
         """Cancel all turns, and those to come."""
@@ -184,12 +189,14 @@ class Chats:
         from retrieval.chat import GroundedChat
 
         retriever = service.retriever(asked.collection)
-        strict = asked.strict or loaded.options.strict
-        key = (retriever.collection, strict)
+        check = asked.check or loaded.options.check
+        key = (retriever.collection, check)
         kept = loaded.chats.get(key)
         if kept is None or kept.retriever is not retriever:
-            options = replace(loaded.options, strict=strict)
-            kept = GroundedChat(retriever, loaded.model, options, pictures=partial(_read_shown, service))
+            options = replace(loaded.options, check=check)
+            kept = GroundedChat(
+                retriever, loaded.model, options, judge=loaded.judge, pictures=partial(_read_shown, service)
+            )
             loaded.chats[key] = kept
         return kept
 

@@ -11,7 +11,14 @@ import { relevanceOf } from "./grid.js";
 const MOST_HISTORY = 32;
 const LONGEST = 4000;
 const KEPT = "sightline-chat";
-const CITATION = /\[(\d{1,3})\]/g;
+/** What is put behind a sentence: its class, its sign, and what it means. Sentences of other verdicts have no mark. */
+const MARKS = {
+  stated: ["stated", "✓", () => say("chat.mark.stated")],
+  uncited: ["mild", "?", () => say("chat.mark.uncited")],
+  dangling: ["mild", "?", () => say("chat.mark.dangling")],
+  unsupported: ["mild", "?", () => say("chat.mark.unsupported")],
+  contradicted: ["conflict", "!", (source) => say("chat.mark.contradicted", { source })],
+};
 
 export function chatView() {
   const turns = [];
@@ -164,29 +171,47 @@ export function chatView() {
     turn.body.replaceChildren(...parts);
   }
 
-  function remarks({ refused, quoted, truncated, counts }) {
+  function remarks({ refused, quoted, truncated, counts, check }) {
     return [
       quoted && say("chat.quoted"),
       // What else was wrong with the model's sentences is no matter when none of them is shown.
       !quoted && truncated && say("chat.truncated"),
-      !refused && !quoted && counts?.unsupported > 0 && say("chat.unsupported", { n: counts.unsupported }),
+      check === "strict" && !refused && !quoted && counts?.unsupported > 0 && say("chat.unsupported", { n: counts.unsupported }),
     ].filter(Boolean);
   }
 
-  /** The text with a button for each number that is a source's. */
+  /** The text with a button for each number that is a source's, and a mark behind each sentence that has one. */
   function cited(turn, text) {
+    // Offsets count characters, which are not the units of a string.
+    const characters = [...text];
+    const { citations, sentences, check } = turn.answer;
+    const places = citations.map(({ start, end, numbers }) => ({ start, end, put: () => numbers.map((number) => citation(turn, number)) }));
+    if (check !== "strict") {
+      for (const sentence of sentences) {
+        if (sentence.end !== null && MARKS[sentence.verdict]) places.push({ start: sentence.end, end: sentence.end, put: () => [mark(sentence)] });
+      }
+    }
     const nodes = [];
     let from = 0;
-    for (const match of text.matchAll(CITATION)) {
-      const source = turn.answer.sources.find((each) => each.number === Number(match[1]));
-      if (!source) continue;
-      const name = (source.caption ?? source.id).split("\n")[0];
-      nodes.push(text.slice(from, match.index), button(match[1], () => openSource(turn, source.number), {
-        class: "cite", title: name, "aria-label": say("chat.source", { number: match[1], name }),
-      }));
-      from = match.index + match[0].length;
+    for (const { start, end, put } of places.sort((one, other) => one.start - other.start)) {
+      nodes.push(characters.slice(from, start).join(""), ...put());
+      from = end;
     }
-    return [...nodes, text.slice(from)];
+    return [...nodes, characters.slice(from).join("")];
+  }
+
+  function citation(turn, number) {
+    const source = turn.answer.sources.find((each) => each.number === number);
+    if (!source) return `[${number}]`;
+    const name = (source.caption ?? source.id).split("\n")[0];
+    return button(`${number}`, () => openSource(turn, number), { class: "cite", title: name, "aria-label": say("chat.source", { number, name }) });
+  }
+
+  function mark({ verdict, conflict, conflict_source: source }) {
+    const [kind, sign, told] = MARKS[verdict];
+    const meaning = conflict ? say("chat.mark.contradicted.words", { source, words: conflict }) : told(source);
+    const shown = kind === "conflict" ? h("small", {}, meaning) : null;
+    return h("span", { class: `mark ${kind}`, title: meaning, role: "note", "aria-label": meaning }, sign, shown);
   }
 
   function select(turn) {

@@ -8,9 +8,10 @@ from retrieval.chat.errors import ChatCancelled, ChatError, ChatTimeout, Questio
 from retrieval.chat.events import Answer, ChatEvent, Counts, EvidenceFound, Final, Retrying, Token, Usage
 from retrieval.chat.evidence import Evidence, PictureReader
 from retrieval.chat.llm_client import CancelToken
-from retrieval.chat.options import REFUSAL, ChatOptions
+from retrieval.chat.options import ChatOptions, Check
 from retrieval.chat.running import RunningTurn
 from retrieval.chat.session import Conversation, GroundedChat
+from retrieval.chat.wording import REFUSAL
 from retrieval.turn import Turn
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "ChatEvent",
     "ChatOptions",
     "ChatTimeout",
+    "Check",
     "Conversation",
     "Counts",
     "Evidence",

@@ -1,10 +1,10 @@
-"""From what a model wrote to what is shown: citations resolved, every sentence checked, the text put together."""
+"""From what a model wrote to what is shown: the strict rule, or the text as it is with verdicts beside it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 from retrieval.chat.check.claims import Claim, citations, sentences, strip_citations
 from retrieval.chat.check.grounding import Sentence, TextSupport
 from retrieval.chat.check.image_support import MIN_PERCENTILE, ImageSupport
+from retrieval.chat.check.language import language
+from retrieval.chat.check.layout import cited, without_dangling
+from retrieval.chat.check.verdicts import Marker
 from retrieval.chat.evidence import Evidence
-from retrieval.chat.options import REFUSAL, ChatOptions
-from retrieval.chat.sanitize import printable, strip_links
+from retrieval.chat.options import ChatOptions
+from retrieval.chat.sanitize import printable, strip_links, strip_links_only
+from retrieval.chat.wording import REFUSALS, refusal
 
-UNSUPPORTED_MARK = "(not in the sources)"
 IMAGE_MARK = "(from the image)"
 #: Of the question's content words, what the evidence must have for a weak model's answer or a quotation to stand.
 LEAST_RELATED = 0.6
@@ -94,31 +97,68 @@ class Checker:
         attached: NDArray[np.float32] | None = None,
         asked: str = "",
     ) -> Checked:
-        """The reply as it may be shown; `grounding` and `image_support` of `retrieval.chat.check` have the rules.
+        """The reply as it may be shown: by the strict rule, or as it is with a verdict for each sentence.
+
+        Args:
+            question: made to stand alone.
+            vectors: gives the stored vectors of images by their evidence number, asked only when they are needed.
+            attached: the vector of the picture that came with the question.
+            asked: the question before it was made to stand alone; a weak model's answer must be about the words of
+                both, and what we say ourselves is in its language.
+        """
+        text = _THOUGHT.sub("", reply) if "</think" in reply.lower() else reply
+        text = "" if _THINKING.match(text) else printable(text)
+        if self.options.check == "strict":
+            return self._strict(question, text, evidence, vectors=vectors, attached=attached, asked=asked)
+        return self._marked(question, text, evidence, asked=asked)
+
+    def _marked(self, question: str, text: str, evidence: Sequence[Evidence], *, asked: str) -> Checked:
+        """The reply to the letter but for links and citations that name nothing; never made a refusal."""
+        text, links = strip_links_only(text.strip("\n").rstrip(), _allowed(question, evidence))
+        if not text.strip():
+            return Checked(refusal(language(asked or question)), refused=True, links=links)
+        text, removed = without_dangling(text, {piece.number for piece in evidence})
+        numbers = {number for group in cited(text) for number in group.numbers}
+        judged = () if self.options.check == "off" else Marker(self.texts, question, evidence).mark(text, removed)
+        return Checked(
+            text,
+            refused=not numbers and _refuses(text),
+            sentences=judged,
+            sources=tuple(piece for piece in evidence if piece.number in numbers),
+            unresolved=sum(len(gone) for _, gone in removed),
+            links=links,
+        )
+
+    def _strict(
+        self,
+        question: str,
+        text: str,
+        evidence: Sequence[Evidence],
+        *,
+        vectors: ImageVectors,
+        attached: NDArray[np.float32] | None,
+        asked: str,
+    ) -> Checked:
+        """Only what has support; `grounding` and `image_support` of `retrieval.chat.check` have the rules.
 
         A citation of a number that is not there is removed. A sentence that its citations do not support is
-        tried against the other evidence, and cites that instead where it has support there. vectors: gives
-        the stored vectors of images by their evidence number, asked only when they are needed.
-        attached: the vector of the picture that came with the question. asked: the question before it was
-        made to stand alone; a weak model's answer must be about the words of both.
+        tried against the other evidence, and cites that instead where it has support there.
         """
         questions = [question, asked]
-        text = _THOUGHT.sub("", reply) if "</think" in reply.lower() else reply
-        if _THINKING.match(text):
-            text = ""
-        text, links = strip_links(printable(text), [question, *(piece.shown for piece in evidence)])
+        said = refusal(language(asked or question))
+        text, links = strip_links(text, _allowed(question, evidence))
         numbers = {piece.number for piece in evidence}
         unresolved = sum(number not in numbers for number in citations(text))
         if _refuses(text):
-            return Checked(REFUSAL, refused=True, unresolved=unresolved, links=links)
+            return Checked(said, refused=True, unresolved=unresolved, links=links)
         judge = _Judge(self, question, evidence, vectors=vectors, attached=attached)
         judged = tuple(judge.sentence(sentence) for sentence in sentences(text))
-        standing = [sentence for sentence in judged if sentence.verdict in ("supported", "from_image")]
+        standing = [sentence for sentence in judged if sentence.verdict in ("stated", "seen")]
         if standing and self._answers(questions, standing, evidence):
-            final = _assemble(judged, strict=self.options.strict)
-            cited = set(citations(final))
-            sources = tuple(piece for piece in evidence if piece.number in cited)
-            return Checked(final, sentences=judged, sources=sources, unresolved=unresolved, links=links)
+            final, placed = _assemble(judged)
+            shown = set(citations(final))
+            sources = tuple(piece for piece in evidence if piece.number in shown)
+            return Checked(final, sentences=placed, sources=sources, unresolved=unresolved, links=links)
         best = self._best(questions, evidence) if self.options.fallback == "quote" else None
         if best is not None:
             return Checked(
@@ -129,7 +169,7 @@ class Checker:
                 unresolved=unresolved,
                 links=links,
             )
-        return Checked(REFUSAL, refused=True, sentences=judged, unresolved=unresolved, links=links)
+        return Checked(said, refused=True, sentences=judged, unresolved=unresolved, links=links)
 
     def _answers(self, questions: Sequence[str], standing: Sequence[Sentence], evidence: Sequence[Evidence]) -> bool:
         """Whether a weak model's answer is about the question; a capable one is left to judge that itself."""
@@ -188,10 +228,10 @@ class _Judge:
             return Sentence(text, verdict)  # type: ignore[arg-type]
         support = self._support(claim, cited)
         if support:
-            return Sentence(text, "supported", citations=cited, support=support)
+            return Sentence(text, "stated", citations=cited, support=support)
         other, best = self._elsewhere(claim)
         if other is not None:
-            return Sentence(text, "supported", citations=(other,), support=best, corrected=True)
+            return Sentence(text, "stated", citations=(other,), support=best, corrected=True)
         return self._from_tags(text, claim, cited) or self._from_image(text, claim, cited)
 
     def _claim(self, text: str) -> Claim | None:
@@ -223,7 +263,7 @@ class _Judge:
                 support = self.checker.texts.judge(claim, [*piece.facts, piece.tags])
                 if support:
                     corrected = number not in cited
-                    return Sentence(text, "from_image", citations=(number,), support=support, corrected=corrected)
+                    return Sentence(text, "seen", citations=(number,), support=support, corrected=corrected)
         return None
 
     def _from_image(self, text: str, claim: Claim, cited: tuple[int, ...]) -> Sentence:
@@ -243,7 +283,7 @@ class _Judge:
             if share >= MIN_PERCENTILE:
                 return Sentence(
                     text,
-                    "from_image",
+                    "seen",
                     citations=(number,) if number else (),
                     support=share,
                     corrected=number not in (*cited, 0),
@@ -251,10 +291,15 @@ class _Judge:
         return Sentence(text, "unsupported")
 
 
+def _allowed(question: str, evidence: Sequence[Evidence]) -> list[str]:
+    """Where an address that an answer may have must stand."""
+    return [question, *(piece.shown for piece in evidence)]
+
+
 def _refuses(text: str) -> bool:
     """Whether a reply says itself that there is no answer: it is empty, or all of its sentences say so."""
     plain = strip_citations(text).strip()
-    if not plain or REFUSAL in plain.lower():
+    if not plain or any(said in plain.lower() for said in REFUSALS):
         return True
     parts = sentences(plain)
     return all(_SAYS_NOTHING.search(part) for part in parts)
@@ -265,17 +310,20 @@ def _tidy(text: str) -> str:
     return re.sub(r"\s+([.,;:!?])", r"\1", " ".join(text.split()))
 
 
-def _assemble(judged: Sequence[Sentence], *, strict: bool) -> str:
-    told = []
-    for sentence in dict.fromkeys(judged):
-        cites = "".join(f"[{number}]" for number in sentence.citations)
-        if sentence.verdict == "supported":
-            told.append(_with(sentence.text, cites))
-        elif sentence.verdict == "from_image":
-            told.append(_with(sentence.text, cites, IMAGE_MARK))
-        elif not strict:
-            told.append(sentence.text if sentence.verdict == "no_claim" else _with(sentence.text, UNSUPPORTED_MARK))
-    return " ".join(told)
+def _assemble(judged: Sequence[Sentence]) -> tuple[str, tuple[Sentence, ...]]:
+    """The sentences with support as one text, and all sentences with their places in it."""
+    text = ""
+    placed: dict[Sentence, Sentence] = {}
+    for sentence in judged:
+        if sentence in placed:
+            continue
+        placed[sentence] = sentence
+        if sentence.verdict in ("stated", "seen"):
+            marks = ["".join(f"[{number}]" for number in sentence.citations)]
+            told = _with(sentence.text, *marks, *([IMAGE_MARK] if sentence.verdict == "seen" else []))
+            text += " " * bool(text) + told
+            placed[sentence] = replace(sentence, start=len(text) - len(told), end=len(text))
+    return text, tuple(placed[sentence] for sentence in judged)
 
 
 def _with(sentence: str, *marks: str) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from retrieval.chat.options import ChatOptions, gate_of
-from retrieval.chat.session import GroundedChat, QuestionImage
+from retrieval.chat.options import ChatOptions, Check, gate_of
+from retrieval.chat.session import GroundedChat
+from retrieval.chat.steps import QuestionImage
 from retrieval.llms import OFFLINE, load_model, traits
 from retrieval.relevance.scorer import RELEVANT
 
@@ -27,7 +28,7 @@ def options_for(
     *,
     model_url: str | None = None,
     min_relevance: float = RELEVANT,
-    strict: bool = False,
+    check: Check | None = None,
     max_evidence: int | None = None,
 ) -> ChatOptions:
     """What a chat with `model` may spend: by its traits, and cautiously where it is the small offline one.
@@ -36,11 +37,12 @@ def options_for(
         name: what chose the model, as `retrieval.llms.load_model` takes it.
         model_url: the address at which it answers, if one was given.
         min_relevance: what a search shows, 0 to 1; the chat's gate follows it downwards, see `gate_of`.
-        strict: drop sentences without support, whatever the model.
+        check: what is done with what the model says; None for what fits it: a capable model's answer is marked, a weak
+            one is held to the strict rule.
         max_evidence: how many found items the model sees; None for what fits the model.
     """
     known = traits(model)
-    weak = name.startswith("offline:")
+    weak = name.startswith("offline:") or not known.capable
     context = max(256, min(known.context_tokens, _MAX_CONTEXT_TOKENS))
     in_process = known.local and not model_url and not name.startswith("ollama:")
     evidence = max_evidence or (_OFFLINE_EVIDENCE if weak else 8)
@@ -52,7 +54,7 @@ def options_for(
         max_images=4 if known.max_images is None else min(4, known.max_images),
         gate=gate_of(min_relevance),
         # What the small model adds to what has support is rarely right.
-        strict=strict or weak,
+        check=check or ("strict" if weak else "mark"),
         fallback="quote" if weak else "refuse",
         rewrite="rules" if weak else "model",
         history_turns=0 if weak else 6,

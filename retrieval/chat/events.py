@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from retrieval.chat.check.grounding import Sentence
+from retrieval.chat.check.layout import Cited, cited
 from retrieval.chat.evidence import Evidence
+from retrieval.chat.options import Check
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +33,8 @@ class Counts:
 
     evidence, images: items and images the model saw. citations: that resolve, in the final text.
     unresolved: citations of numbers that are not there, removed. corrected: sentences that cited the wrong
-    item, or none, and now cite the one that supports them. unsupported: sentences marked or dropped.
-    from_image: sentences that only the image stands behind. links: links and images taken out of the answer.
+    item, or none, and now cite the one that supports them. stated, seen, uncited, contradicted, unsupported:
+    sentences of these verdicts, see `Sentence`. links: links and images taken out of the answer.
     withheld: sentences of evidence that the model was not shown, as they read like instructions to it.
     """
 
@@ -41,8 +43,11 @@ class Counts:
     citations: int = 0
     unresolved: int = 0
     corrected: int = 0
+    stated: int = 0
+    seen: int = 0
+    uncited: int = 0
+    contradicted: int = 0
     unsupported: int = 0
-    from_image: int = 0
     links: int = 0
     withheld: int = 0
 
@@ -51,11 +56,13 @@ class Counts:
 class Answer:
     """The checked answer of one turn.
 
-    text: what to show; plain text in which every [n] is the number of one of `sources`. query: the
-    stand-alone query that was searched for. refused: nothing supports an answer, and `text` is `REFUSAL`.
+    text: what to show, in which every [n] is the number of one of `sources`; as the model wrote it but where `check`
+    is ``strict``. query: the stand-alone query that was searched for. refused: nothing answers the question, and
+    `text` says so in its language.
     quoted: `text` is the best evidence itself, since no sentence of the model's had support.
     sentences: the model's, each with its verdict. sources: the cited evidence, by number. evidence: all that
-    the model saw. truncated: the model stopped at its length limit. search_s: rewriting, search and gate up
+    the model saw. check: what was done with the model's reply, as `ChatOptions.check`; where ``verify`` got no usable
+    judgement, it is ``mark``. truncated: the model stopped at its length limit. search_s: rewriting, search and gate up
     to the call of the model, without a rewrite by the model; first_token_s: from the question to the
     model's first token, None where it was not called; total_s: of the whole turn.
     """
@@ -70,10 +77,16 @@ class Answer:
     evidence: tuple[Evidence, ...]
     counts: Counts
     usage: Usage
+    check: Check = "mark"
     truncated: bool = False
     search_s: float = 0.0
     first_token_s: float | None = None
     total_s: float = 0.0
+
+    @property
+    def citations(self) -> tuple[Cited, ...]:
+        """Where `text` cites its sources, code and formulas left out; offsets are in characters."""
+        return tuple(cited(self.text))
 
 
 @dataclass(frozen=True, slots=True)

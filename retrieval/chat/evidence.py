@@ -28,7 +28,7 @@ from retrieval.search.retriever import Retriever, reciprocal_rank_fusion
 _MAX_FIELDS = 12
 _MAX_VALUE_CHARS = 120
 #: Fields that the indexer adds for itself, which say nothing about what an item shows.
-_INTERNAL = frozenset(
+INTERNAL_FIELDS = frozenset(
     {"image", "content_hash", "bytes", "format", "source", "path", "passage", "line", "width", "height"}
 )
 #: What numbering, labels and line breaks of one piece of evidence cost.
@@ -191,7 +191,7 @@ def _piece(
         tags = tagger.tags(source, options.tags, path) if source is not None else ""
     if tags:
         lines.append((_TAGS_LABEL, tags))
-    for name, value in _fields(item.metadata):
+    for name, value in fields_of(item.metadata):
         field, content = shield(name), shield(value)
         withheld += field.withheld + content.withheld
         if field.text and content.text:
@@ -263,12 +263,12 @@ def _source(path: Path | None, read: PictureReader | None) -> ImageSource | None
         return None
 
 
-def _fields(metadata: Mapping[str, MetadataValue]) -> list[tuple[str, str]]:
+def fields_of(metadata: Mapping[str, MetadataValue]) -> list[tuple[str, str]]:
     """The metadata worth telling, as text: at most 12 fields of at most 120 characters."""
     told = []
     for name in sorted(metadata):
         value = metadata[name]
-        if name not in _INTERNAL and value not in ("", [], None):
+        if name not in INTERNAL_FIELDS and value not in ("", [], None):
             text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
             told.append((name.replace("_", " "), text[:_MAX_VALUE_CHARS]))
     return told[:_MAX_FIELDS]

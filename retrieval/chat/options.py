@@ -19,10 +19,8 @@ def gate_of(min_relevance: float) -> float | None:
     return min(MIN_EVIDENCE_RELEVANCE, min_relevance) or None
 
 
-#: What is answered when nothing that was found supports an answer; always these words.
-REFUSAL = "nothing in the collection answers this"
-
 Fallback: TypeAlias = Literal["refuse", "quote"]
+Check: TypeAlias = Literal["off", "mark", "strict", "verify"]
 Rewriting: TypeAlias = Literal["model", "rules", "off"]
 
 
@@ -41,8 +39,9 @@ class ChatOptions:
     max_passage_tokens: a longer passage or caption is cut, and says so.
     tags: how many of the encoder's own zero-shot labels describe an image that the model does not see.
     gate: least calibrated relevance of evidence, 0 to 1 (`retrieval.relevance.scorer`); None lets everything through.
-    strict: sentences without support are dropped; otherwise they stay and are marked.
-    fallback: when no sentence has support, ``refuse``, or ``quote`` the best evidence (for weak models).
+    check: ``mark`` gives each sentence a verdict and changes nothing; ``verify`` has a model judge them as well;
+    ``strict`` drops sentences without support, and refuses where none has any; ``off`` gives no verdicts.
+    fallback: when ``strict`` leaves no sentence, ``refuse``, or ``quote`` the best evidence (for weak models).
     rewrite: how a follow-up becomes a stand-alone query: by the ``model`` (checked), by ``rules``, or ``off``.
     first_token_s, total_s: time-outs of one attempt's first token, and of all the model does in one turn.
     retries: how often a transient error before the first token is tried again.
@@ -61,7 +60,7 @@ class ChatOptions:
     max_passage_tokens: int = 384
     tags: int = 3
     gate: float | None = MIN_EVIDENCE_RELEVANCE
-    strict: bool = False
+    check: Check = "mark"
     fallback: Fallback = "refuse"
     rewrite: Rewriting = "model"
     first_token_s: float = 60.0
@@ -69,6 +68,11 @@ class ChatOptions:
     retries: int = 2
     backoff_s: float = 0.5
     max_backoff_s: float = 20.0
+
+    @property
+    def weak(self) -> bool:
+        """Whether the model is one that is helped out by quotations, and asked for nothing but the answer."""
+        return self.fallback == "quote"
 
     def __post_init__(self) -> None:
         for name, least, most in _RANGES:
@@ -83,6 +87,8 @@ class ChatOptions:
             raise ValueError(f"gate must be a relevance from 0 to 1, or None, not {self.gate!r}")
         if self.fallback not in get_args(Fallback):
             raise ValueError(f"fallback must be one of {', '.join(get_args(Fallback))}, not {self.fallback!r}")
+        if self.check not in get_args(Check):
+            raise ValueError(f"check must be one of {', '.join(get_args(Check))}, not {self.check!r}")
         if self.rewrite not in get_args(Rewriting):
             raise ValueError(f"rewrite must be one of {', '.join(get_args(Rewriting))}, not {self.rewrite!r}")
         if self.max_answer_tokens >= self.context_tokens:

@@ -14,6 +14,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from retrieval.chat.check.layout import fenced_spans, literal_spans
 from retrieval.chat.instructions import TEMPLATE, reads_like_an_instruction
 
 # Joiners are part of the spelling of Persian, Hindi and emoji; the other format characters are not.
@@ -35,6 +36,8 @@ _LINK_WORDS = r"(?:[^\[\]\n]|\[[^\[\]\n]{0,100}\]){0,500}"
 _LINK_IMAGE = re.compile(rf"!\[(?:(?:[^\[\]]|\[[^\[\]]*\])*+|[^\]]*)\](?:{_TARGET}|\[[^\]]*\])?")
 _LINK = re.compile(rf"(?<!!)\[({_LINK_WORDS})\]{_TARGET}")
 _LINK_DEFINITION = re.compile(r"(?m)^[ \t]*\[[^\]\n]+\]:[ \t]*\S.*$\n?")
+# The same where all else of the line is to stay: an address and at most a title.
+_ONLY_DEFINITION = re.compile(rf"(?m)^[ \t]*\[[^\]\n]+\]:[ \t]*\S+(?:[ \t]+(?:{_QUOTED}))?[ \t]*$\n?")
 # Brackets that open within an address close within it, so that none is left behind.
 _REST = rf"(?:{_PAIRED}|[^\s<>\"'`)\]])*"
 _ADDRESS = re.compile(
@@ -43,6 +46,18 @@ _ADDRESS = re.compile(
     rf"(?<![\w:/.])//[\w-]+(?:\.[\w-]+)+{_REST}|\b(?:[a-z0-9-]+\.)+[a-z]{{2,24}}(?::\d+)?/{_REST}"
 )
 _REMOVED = "(link removed)"
+
+# What a reader of Markdown may make of code or mathematics that it does not take for such.
+_NEVER_LITERAL = re.compile(
+    r"!\[|\]\(|\]\[|://|\bwww\.|</?(?:a|img|image|svg|script|style|link|meta|base|body|iframe|frame|object|embed|video|"
+    r"audio|source|track|form|input|button|table|td|picture|math|portal)(?=[\s/>])",
+    re.IGNORECASE,
+)
+# They load nothing and hold nothing. First on a line a tag may turn what follows into HTML: there it is taken out.
+_PLAIN_TAG = re.compile(
+    r"(?<=[^\s>*+-])([ \t]*)(</?(?:br|sub|sup|b|i|em|strong|u|s|del|mark|kbd|small)[ \t]*/?>)", re.I
+)
+_NOTE = re.compile(r"(?m)^[ \t]*\[\^?\d{1,3}\]:(?=[ \t]+[^\s<>]+[ \t]+[^\s\"'(])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +127,14 @@ def printable(text: str) -> str:
     )
 
 
-def strip_links(answer: str, allowed: Iterable[str]) -> tuple[str, int]:
+def strip_links(
+    answer: str, allowed: Iterable[str], *, definition: re.Pattern[str] = _LINK_DEFINITION
+) -> tuple[str, int]:
     """An answer without links, images and markup, and how many were taken out.
 
     An address that occurs letter by letter in one of `allowed` (the evidence as shown, the question) stays,
     as plain text; any other is replaced by "(link removed)". A Markdown link keeps its words. Citations,
-    which are numbers in brackets, are left alone.
+    which are numbers in brackets, are left alone. definition: what is taken for the definition of a link.
     """
     known = "\n".join(allowed)
     count = 0
@@ -142,9 +159,40 @@ def strip_links(answer: str, allowed: Iterable[str]) -> tuple[str, int]:
 
     text = _LINK_IMAGE.sub(dropped, answer)
     text = _LINK.sub(words_only, text)
-    text = _LINK_DEFINITION.sub(dropped, text)
+    text = definition.sub(dropped, text)
     text = re.sub(r"<((?:https?|mailto):[^<>\s]*)>", r"\1", text)
     text = _MARKUP.sub(dropped, text)
     # What is left of an opened tag or image must not become one behind the next piece of text.
     text = re.sub(r"<(?=[A-Za-z!/?])", "‹", text).replace("![", "[")
     return _ADDRESS.sub(address, text), count
+
+
+def strip_links_only(answer: str, allowed: Iterable[str]) -> tuple[str, int]:
+    """As `strip_links`, with all else of the answer's form kept to the letter, and how many links were taken out.
+
+    Code and mathematics stay as they are, and so do tags such as ``<br>`` or ``<sub>`` within a line, and notes such
+    as ``[1]: the caption says so``. A fenced block may hold anything; between backticks or dollars what could be read
+    as a link or an image is treated as elsewhere.
+    """
+    fenced = set(fenced_spans(answer))
+    taken = [
+        (start, end)
+        for start, end in literal_spans(answer)
+        if (start, end) in fenced or not _NEVER_LITERAL.search(answer[start:end])
+    ]
+    kept: list[str] = []
+
+    def hide(text: str) -> str:
+        kept.append(text)
+        # Private characters, of which `printable` leaves none in an answer.
+        return f"\ue000{len(kept) - 1}\ue001"
+
+    parts, at = [], 0
+    for start, end in taken:
+        parts += [answer[at:start], hide(answer[start:end])]
+        at = end
+    text = "".join([*parts, answer[at:]])
+    text = _PLAIN_TAG.sub(lambda match: match[1] + hide(match[2]), text)
+    text = _NOTE.sub(lambda match: hide(match[0]), text)
+    text, count = strip_links(text, allowed, definition=_ONLY_DEFINITION)
+    return re.sub("\ue000(\\d+)\ue001", lambda match: kept[int(match[1])], text), count

@@ -20,6 +20,8 @@ class ModelTraits:
     vision: images in a message are seen. context_tokens: how many tokens prompt and answer may have together
     (for a vendor's model, the longest prompt). name: as the model's maker calls it. local: nothing that is
     asked leaves this machine. max_images: how many images one request may hold, None where only the context bounds it.
+    capable: what it says is marked where it may be wrong; another's, a small model's that runs in this process and sees
+    nothing, is held to what the sources say.
     """
 
     name: str
@@ -27,3 +29,4 @@ class ModelTraits:
     context_tokens: int
     local: bool
     max_images: int | None = None
+    capable: bool = True

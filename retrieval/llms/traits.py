@@ -33,7 +33,7 @@ def traits(model: BaseChatModel, *, vision: bool | None = None, context_tokens: 
     The model's own profile (LangChain's, generated from models.dev, or what `load_model` was told) comes first.
     Without one, a model takes images if its name holds that of a family which does (llava, -vl, pixtral,
     gemma3, ...), and its context is Ollama's num_ctx, else `DEFAULT_CONTEXT_TOKENS`. A model is local if it runs in
-    this process or behind a loopback address.
+    this process or behind a loopback address. Every model behind an address is capable, and every one that sees.
     """
     profile: dict[str, Any] = dict(getattr(model, "profile", None) or {})
     name = _name(model)
@@ -48,6 +48,7 @@ def traits(model: BaseChatModel, *, vision: bool | None = None, context_tokens: 
         context_tokens=int(context_tokens),
         local=_is_local(model),
         max_images=_max_images(model) if vision else 0,
+        capable=vision or not _in_process(model),
     )
 
 
@@ -66,10 +67,14 @@ def _max_images(model: BaseChatModel) -> int | None:
     return model.max_images if isinstance(model, LocalChatModel) else None
 
 
-def _is_local(model: BaseChatModel) -> bool:
+def _in_process(model: BaseChatModel) -> bool:
     from retrieval.llms.local import LocalChatModel
 
-    if isinstance(model, LocalChatModel):
+    return isinstance(model, LocalChatModel)
+
+
+def _is_local(model: BaseChatModel) -> bool:
+    if _in_process(model):
         return True
     address = getattr(model, "openai_api_base", None) or getattr(model, "base_url", None)
     if address is None and type(model).__name__ == "ChatOllama":

@@ -79,7 +79,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
             history=tuple(past.turn() for past in body.history),
             picture=picture(service, body.image, body.image_url),
             where=body.where,
-            strict=body.strict,
+            check=body.check or ("strict" if body.strict else None),
             collection=collection,
         )
         return await respond(

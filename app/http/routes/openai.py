@@ -24,6 +24,7 @@ from app.http.schemas.chat import MAX_ANSWER_CHARS, MAX_HISTORY, MAX_QUESTION_CH
 from app.http.schemas.common import Collection
 from app.http.schemas.openai import (
     MODEL,
+    SHOWN_VERDICTS,
     WITHOUT_EFFECT,
     Annotation,
     AnswerMessage,
@@ -34,16 +35,17 @@ from app.http.schemas.openai import (
     ModelBody,
     ModelsBody,
     Part,
+    SentenceVerdict,
     TokenUsage,
     UrlCitation,
+    VerdictAnnotation,
 )
 from app.http.turns import ChatRequest, to_http_error
 from retrieval.turn import Turn
 
 if TYPE_CHECKING:
-    from retrieval.chat import Answer, RunningTurn
+    from retrieval.chat import Answer, RunningTurn, Sentence
 
-_CITATION = re.compile(r"\[(\d+)\]")
 _PIECE = re.compile(r"\S+\s*|\s+")
 _DATA_URL = re.compile(r"data:image/[a-z0-9.+-]{1,40};base64,", re.IGNORECASE)
 _MAX_TITLE_CHARS = 120
@@ -183,7 +185,7 @@ def _asked(service: Service, body: CompletionBody, collection: str | None) -> Ch
         history=history,
         picture=picture,
         where=body.where,
-        strict=body.strict,
+        check=body.check or ("strict" if body.strict else None),
         collection=collection,
     )
 
@@ -257,20 +259,23 @@ class _Writer:
         choice = Choice(message=message, finish_reason=_reason(answer))
         return Completion(id=self._id, created=self._created, model=MODEL, choices=[choice], usage=_usage(answer))
 
-    def annotations(self, answer: Answer) -> list[Annotation]:
-        """A citation for every [n] of the text."""
+    def annotations(self, answer: Answer) -> list[Annotation | VerdictAnnotation]:
+        """A citation for every number in brackets of the text, then the verdicts that a reader should see."""
         sources = {source.number: source.item for source in answer.sources}
-        found = []
-        for match in _CITATION.finditer(answer.text):
-            hit = sources.get(int(match[1]))
-            if hit is not None:
+        found: list[Annotation | VerdictAnnotation] = []
+        for group in answer.citations:
+            for hit in (sources[number] for number in group.numbers if number in sources):
                 item, image = links(hit, self._collection)
                 title = " ".join((hit.text or hit.id).split("\n", 1)[0].split())[:_MAX_TITLE_CHARS] or hit.id
                 citation = UrlCitation(
-                    start_index=match.start(), end_index=match.end(), title=title, url=self._base + (image or item)
+                    start_index=group.start, end_index=group.end, title=title, url=self._base + (image or item)
                 )
                 found.append(Annotation(url_citation=citation))
-        return found
+        return found + [
+            VerdictAnnotation(verdict=_verdict(sentence))
+            for sentence in answer.sentences
+            if sentence.verdict in SHOWN_VERDICTS and sentence.start is not None
+        ]
 
     def chunk(self, choices: Sequence[dict[str, Any]], **more: Any) -> bytes:
         """One event of a stream."""
@@ -312,6 +317,16 @@ async def _chunks(service: Service, turn: RunningTurn, writer: _Writer, *, with_
 
 def _event(data: Any) -> bytes:
     return b"data: " + json.dumps(data).encode("ascii") + b"\n\n"
+
+
+def _verdict(sentence: Sentence) -> SentenceVerdict:
+    return SentenceVerdict(
+        start_index=sentence.start or 0,
+        end_index=sentence.end or 0,
+        verdict=sentence.verdict,
+        conflict=sentence.conflict,
+        source=sentence.conflict_source,
+    )
 
 
 def _reason(answer: Answer) -> Any:

@@ -8,14 +8,14 @@ from urllib.parse import quote, urlencode
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.http.schemas.common import ImageAddress, Text
+from app.http.schemas.common import CheckName, ImageAddress, Text
 from backends.base import Modality
 from backends.urls import local_path
 from retrieval.turn import Turn
 
 if TYPE_CHECKING:
     from backends.base import Hit
-    from retrieval.chat import Answer, Evidence
+    from retrieval.chat import Answer, Evidence, Sentence
 
 MAX_QUESTION_CHARS = 4_000
 MAX_ANSWER_CHARS = 20_000
@@ -64,7 +64,8 @@ class ChatBody(BaseModel):
     where: dict[str, Any] | None = Field(
         None, examples=[{"year": {"$gte": 1990}}], description="Only items that match, as in a search."
     )
-    strict: bool = Field(False, description="Drop sentences that the sources do not support instead of marking them.")
+    strict: bool = Field(False, description="Short for the check `strict`.")
+    check: CheckName = None
     stream: bool = Field(True, description="Server-sent events as the turn goes on; else one JSON object at its end.")
 
 
@@ -100,9 +101,29 @@ class SentenceBody(BaseModel):
     """A sentence of the model's, and what the check made of it."""
 
     text: str
-    verdict: Literal["supported", "from_image", "unsupported", "no_claim"]
+    verdict: Literal["stated", "seen", "cited", "uncited", "contradicted", "dangling", "unsupported", "no_claim"]
     citations: list[int]
     support: float
+    start: int | None = Field(description="Where it is in `answer`, in characters; null for one that is not there.")
+    end: int | None
+    removed: list[int] = Field(description="Numbers that it cited and that name no source.")
+    conflict: str = Field(description="Of `contradicted`, the source's words. Show them as text only.")
+    conflict_source: int | None = Field(description="The number of the source that conflicts.")
+    verified: bool = Field(description="The verdict is a model's, by the check `verify`.")
+
+    @classmethod
+    def of(cls, sentence: Sentence) -> SentenceBody:
+        """The body of a judged sentence."""
+        told = asdict(sentence)
+        return cls(**told | {"citations": list(sentence.citations), "removed": list(sentence.removed)})
+
+
+class CitedBody(BaseModel):
+    """A group of citations in `answer`, as [1] or [2, 3]: where it is, in characters, and the numbers it names."""
+
+    start: int
+    end: int
+    numbers: list[int]
 
 
 _SOURCE: dict[str, Any] = {
@@ -123,15 +144,33 @@ _ANSWER: dict[str, Any] = {
     "quoted": False,
     "truncated": False,
     "sources": [_SOURCE],
-    "sentences": [{"text": "The dog runs along a beach.", "verdict": "supported", "citations": [1], "support": 1.0}],
+    "citations": [{"start": 27, "end": 30, "numbers": [1]}],
+    "check": "mark",
+    "sentences": [
+        {
+            "text": "The dog runs along a beach [1].",
+            "verdict": "stated",
+            "citations": [1],
+            "support": 1.0,
+            "start": 0,
+            "end": 31,
+            "removed": [],
+            "conflict": "",
+            "conflict_source": None,
+            "verified": False,
+        }
+    ],
     "counts": {
         "evidence": 3,
         "images": 3,
         "citations": 1,
         "unresolved": 0,
         "corrected": 0,
+        "stated": 1,
+        "seen": 0,
+        "uncited": 0,
+        "contradicted": 0,
         "unsupported": 0,
-        "from_image": 0,
         "links": 0,
         "withheld": 0,
     },
@@ -151,6 +190,8 @@ class AnswerBody(BaseModel):
     quoted: bool = Field(description="The answer is the best source itself, as the model had none with support.")
     truncated: bool = Field(description="The model stopped at its length limit.")
     sources: list[EvidenceBody]
+    citations: list[CitedBody]
+    check: Literal["off", "mark", "strict", "verify"] = Field(description="What was done with the model's sentences.")
     sentences: list[SentenceBody]
     counts: dict[str, int]
     usage: dict[str, Any]
@@ -167,10 +208,11 @@ class AnswerBody(BaseModel):
             quoted=answer.quoted,
             truncated=answer.truncated,
             sources=[EvidenceBody.of(source, collection) for source in answer.sources],
-            sentences=[
-                SentenceBody(text=each.text, verdict=each.verdict, citations=list(each.citations), support=each.support)
-                for each in answer.sentences
+            citations=[
+                CitedBody(start=group.start, end=group.end, numbers=list(group.numbers)) for group in answer.citations
             ],
+            check=answer.check,
+            sentences=[SentenceBody.of(each) for each in answer.sentences],
             counts=asdict(answer.counts),
             usage=asdict(answer.usage),
             seconds={"search": answer.search_s, "first_token": answer.first_token_s, "total": answer.total_s},

@@ -19,6 +19,10 @@ MAX_REPORTED = 100
 
 K = Annotated[int, Field(ge=1, le=200, description="How many hits to return.")]
 Offset = Annotated[int, Field(ge=0, le=9_800, description="How many hits to skip.")]
+CheckName = Annotated[
+    Literal["off", "mark", "strict", "verify"] | None,
+    Field(description="What is done with the answer's sentences, see docs/chat.md. Default: what fits the model."),
+]
 Collection = Annotated[
     str | None, Query(max_length=63, description="Which collection; the service's own when left out.")
 ]

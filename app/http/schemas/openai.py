@@ -6,9 +6,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.http.schemas.common import Text
+from app.http.schemas.common import CheckName, Text
 
 MODEL = "sightline"
+
+#: Verdicts that are told to a client; of the others nothing needs to be said.
+SHOWN_VERDICTS = frozenset({"stated", "uncited", "contradicted", "dangling", "unsupported"})
 
 #: Parameters that say how a model writes; what is cited and checked here does not depend on them.
 WITHOUT_EFFECT = frozenset(
@@ -133,7 +136,8 @@ class CompletionBody(BaseModel):
     top_logprobs: int | None = Field(None, description="Only 0.")
     audio: dict[str, Any] | None = Field(None, description="Refused.")
     where: dict[str, Any] | None = Field(None, description="Not OpenAI's: only items that match, as in a search.")
-    strict: bool = Field(False, description="Not OpenAI's: drop sentences without support instead of marking them.")
+    strict: bool = Field(False, description="Not OpenAI's: short for the check `strict`.")
+    check: CheckName = None
 
 
 class UrlCitation(BaseModel):
@@ -152,13 +156,30 @@ class Annotation(BaseModel):
     url_citation: UrlCitation
 
 
+class SentenceVerdict(BaseModel):
+    """What the check says of the sentence from `start_index` to before `end_index`; see docs/chat.md."""
+
+    start_index: int
+    end_index: int
+    verdict: str = Field(json_schema_extra={"enum": [*sorted(SHOWN_VERDICTS)]})
+    conflict: str = Field(description="Of `contradicted`, the words of the source. Show them as text only.")
+    source: int | None = Field(description="The number of the source that conflicts.")
+
+
+class VerdictAnnotation(BaseModel):
+    """Not OpenAI's: one sentence's verdict, of those that a reader should see."""
+
+    type: Literal["verdict"] = "verdict"
+    verdict: SentenceVerdict
+
+
 class AnswerMessage(BaseModel):
     """The checked answer."""
 
     role: Literal["assistant"] = "assistant"
     content: str
     refusal: None = None
-    annotations: list[Annotation]
+    annotations: list[Annotation | VerdictAnnotation]
 
 
 class Choice(BaseModel):

@@ -8,22 +8,22 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from backends.text import folded_words
+from retrieval.chat.check.language import language
 from retrieval.chat.check.stopwords import NEGATORS, STOP_WORDS
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|\d+(?:[.,:]\d+)*")
 _BRACKETS = r"[\[【]"
-_CITATION = re.compile(
+CITATION = re.compile(
     rf"{_BRACKETS}\s*\^?(?:(?:source|image|photo|picture|item|evidence|passage|text|ref)s?\s*)?#?\d{{1,6}}"
     r"(?:\s*(?:,|;|&|and|-|–|—)\s*(?:(?:source|image|photo|item)\s*)?#?\d{1,6})*\s*[\]】]",
     re.IGNORECASE,
 )
 _RANGE = re.compile(r"(\d+)\s*[-–—]\s*#?(\d+)")
-_ABBREVIATION = re.compile(
+ABBREVIATION = re.compile(
     r"(?:\b(?:Mr|Mrs|Ms|Dr|St|Prof|Jr|Sr|vs|etc|e\.g|i\.e|No|Fig|approx|ca|Inc|Ltd|U\.S)|\b[A-Z])\.\Z"
 )
-_END = re.compile(
-    r"(?:[.!?]+[\"'”’)]*|[。！？])(?P<cited>(?:\s*" + _CITATION.pattern + r")*)(?=\s|\Z|[^\x00-\x7f])", re.IGNORECASE
-)
+_CITED = rf"(?:\s*(?:{CITATION.pattern}))*"
+_END = re.compile(rf"[.!?]+[\"'”’)]*{_CITED}(?=\s|\Z|[^\x00-\x7f])|[。！？]{_CITED}", re.IGNORECASE)
 _BULLET = re.compile(r"^\s*(?:[-*•–]|\d{1,3}[.)])\s+|^\s*#+\s+")
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0e00-\u0e7f]")
 
@@ -108,12 +108,24 @@ class Claim:
     @cached_property
     def names(self) -> frozenset[str]:
         """Words with a capital inside the sentence, folded: people, places, brands, and words quoted from signs."""
-        found = set()
+        found: set[str] = set()
         for position, token in enumerate(self.tokens):
             inside = position > 0 or (len(token) > 1 and token.isupper())
             if inside and token[0].isupper() and token not in ("I",) and token.lower() not in STOP_WORDS:
-                found |= {stem(word) for word in folded_words(token)}
+                found |= {stem(word) for word in folded_words(token)} if self._is_name(position) else set()
         return frozenset(found)
+
+    def _is_name(self, position: int) -> bool:
+        """German writes every noun with a capital: there only capitals side by side, or throughout, make a name."""
+        if self.language != "de":
+            return True
+        beside = self.tokens[max(1, position - 1) : position + 2]
+        return self.tokens[position].isupper() or sum(token[0].isupper() for token in beside) > 1
+
+    @cached_property
+    def language(self) -> str:
+        """Of `retrieval.chat.check.language`: rules that are English are for English claims only."""
+        return language(self.text)
 
     @cached_property
     def negated(self) -> frozenset[str]:
@@ -235,7 +247,7 @@ def number_of(word: str) -> float | None:
 def citations(text: str) -> list[int]:
     """The numbers cited in a text, in order, each once: [2], [1, 3], [1][2], [1-3], 【4】, [image 2]."""
     found: list[int] = []
-    for match in _CITATION.finditer(text):
+    for match in CITATION.finditer(text):
         spelled = match[0]
         for start, end in _RANGE.findall(spelled):
             if int(start) < int(end) <= int(start) + 20:
@@ -246,7 +258,7 @@ def citations(text: str) -> list[int]:
 
 def strip_citations(text: str) -> str:
     """A text without its citations and the space before them."""
-    return re.sub(r"\s*(?:" + _CITATION.pattern + ")", "", text, flags=re.IGNORECASE)
+    return re.sub(r"\s*(?:" + CITATION.pattern + ")", "", text, flags=re.IGNORECASE)
 
 
 def sentences(text: str) -> list[str]:
@@ -260,7 +272,7 @@ def sentences(text: str) -> list[str]:
         rest = _BULLET.sub("", line).replace("**", "").replace("__", "").strip()
         start = 0
         for match in _END.finditer(rest):
-            if match[0][0] == "." and _ABBREVIATION.search(rest[start : match.start() + 1]) and match.end() < len(rest):
+            if match[0][0] == "." and ABBREVIATION.search(rest[start : match.start() + 1]) and match.end() < len(rest):
                 continue
             found.append(rest[start : match.end()].strip())
             start = match.end()

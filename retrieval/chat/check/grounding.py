@@ -35,7 +35,11 @@ from numpy.typing import NDArray
 from retrieval.chat.check.claims import Claim
 from retrieval.chat.check.lexicon import supports
 
-Verdict: TypeAlias = Literal["supported", "from_image", "unsupported", "no_claim"]
+#: stated: a source says so. seen: it cites an image that the model was shown. cited: it cites a text, in other words.
+#: uncited, contradicted, dangling (its citations named nothing), unsupported (strict and verify only), no_claim.
+Verdict: TypeAlias = Literal[
+    "stated", "seen", "cited", "uncited", "contradicted", "dangling", "unsupported", "no_claim"
+]
 TextVectors: TypeAlias = Callable[[Sequence[str]], NDArray[np.float32]]
 
 NEAR_WORD = 0.60
@@ -45,11 +49,14 @@ _KEPT_VECTORS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """One sentence of an answer after the check.
+    """One sentence of an answer after the check; docs/chat.md says what each verdict means.
 
-    text: as the model wrote it, without citations that do not resolve. citations: numbers of the evidence it
-    cites now, corrected where `corrected` says so. support: of `TextSupport.judge`, 0 to 1, or for
-    `from_image` the percentile of `retrieval.chat.check.image_support`, or the support by the image's own labels.
+    text: as the model wrote it; in an answer that is `strict`, without its citations. citations: numbers of the
+    evidence that it cites, corrected where `corrected` says so. start, end: where it is in the answer's text, in
+    characters; None for one that is not there. removed: numbers that it cited and that name no source. conflict: of
+    `contradicted`, the words that conflict, and conflict_source the number of their source. verified: the verdict is
+    a model's (`check="verify"`). support: 0 to 1, of `TextSupport.judge`, or the percentile of
+    `retrieval.chat.check.image_support`.
     """
 
     text: str
@@ -57,6 +64,12 @@ class Sentence:
     citations: tuple[int, ...] = ()
     support: float = 0.0
     corrected: bool = False
+    start: int | None = None
+    end: int | None = None
+    removed: tuple[int, ...] = ()
+    conflict: str = ""
+    conflict_source: int | None = None
+    verified: bool = False
 
 
 @lru_cache(maxsize=1)
@@ -105,13 +118,16 @@ class TextSupport:
     def unaligned(self, claim: Claim, source: Claim) -> set[str]:
         """Stems of the claim's content words of which `source` has neither the stem nor a near meaning."""
         missing = set()
+        if claim.language != "en":
+            # Lists and embedding know English: any two words that they do not know are near each other in it.
+            return set(claim.content) - source.stems
         for word in set(claim.content) - source.stems:
             known = {other: supports(word, other) for other in source.content}
             if True in known.values():
                 continue
-            near = [source.content[other] for other in known if len(other) > 1]
+            near = [source.content[other] for other in known if len(other) > 1 and other.isascii()]
             # Where the source has another member of the same kind, nearness is what would mislead.
-            if False in known.values() or not near or not self._means(claim.content[word], near):
+            if False in known.values() or not near or not word.isascii() or not self._means(claim.content[word], near):
                 missing.add(word)
         return missing
 

@@ -60,7 +60,7 @@ def test_ask_as_json(run: Run) -> None:
     answer = done.json
     assert answer["answer"] == "A red square [1]."
     assert answer["sources"][0]["id"] == "img-red"
-    assert answer["sentences"][0]["verdict"] == "supported"
+    assert answer["sentences"][0]["verdict"] == "stated"
     assert answer["usage"]["input_tokens"] > 0
     assert answer["usage"]["estimated"] is False
     assert answer["seconds"]["total"] >= answer["seconds"]["first_token"] >= answer["seconds"]["search"] >= 0
@@ -80,8 +80,12 @@ def test_a_refusal_is_an_answer(run: Run) -> None:
 
 def test_strict_and_marked(run: Run, server: FakeOpenAI) -> None:
     server.behaviour.answering = "hallucinate"
-    assert "(not in the sources)" in run("ask", ASKED, "--model", "openai:fake-text").out
-    assert "Ansel" not in run("ask", ASKED, "--model", "openai:fake-text", "--strict").out
+    assert "Ansel" in run("ask", ASKED, "--model", "openai:fake-text").out
+    for flags in (["--strict"], ["--check", "strict"]):
+        assert "Ansel" not in run("ask", ASKED, "--model", "openai:fake-text", *flags).out
+    assert "check must be one of" in run("ask", ASKED, "--model", "openai:fake-text", "--check", "x").err
+    server.behaviour.answering = "uncited"
+    assert "(?) 1 sentence cites no source" in run("ask", ASKED, "--model", "openai:fake-text").err
 
 
 def test_an_image_goes_along(run: Run, server: FakeOpenAI, colours: Path) -> None:

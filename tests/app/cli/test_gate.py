@@ -21,7 +21,7 @@ DOCS = ROOT / "docs"
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **settings: object) -> ChatOptions:
     monkeypatch.setenv("SIGHTLINE_HOME", str(tmp_path))
     loaded = Settings.load({"model": "openai:some", **settings})
-    return chat_options(loaded, FakeListChatModel(responses=["a"]), strict=False, asked_k=None)
+    return chat_options(loaded, FakeListChatModel(responses=["a"]), asked_k=None)
 
 
 def test_the_service_the_library_and_the_benchmark_gate_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

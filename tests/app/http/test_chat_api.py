@@ -83,7 +83,7 @@ def test_a_turn_is_evidence_a_draft_and_the_checked_answer(
         final = turn[-1][1]
         assert "[1]" in final["answer"]
         assert [source["id"] for source in final["sources"]] == ["img-red"]
-        assert {sentence["verdict"] for sentence in final["sentences"]} == {"supported"}
+        assert {sentence["verdict"] for sentence in final["sentences"]} == {"stated"}
         assert final["usage"]["input_tokens"] > 0
         assert not final["usage"]["estimated"]
         assert "".join(data["text"] for name, data in turn if name == "token").startswith("A brown dog")
@@ -100,8 +100,11 @@ def test_history_image_filter_and_strict_reach_the_turn(gallery: Backend, tmp_pa
         answer = asked(client, "and what runs along it?", **body).json()
         assert answer["query"] == "and what runs along it? (red, beach)"
         assert "is there a red beach?" in prompt_of(model.asked[-1])
-        assert "(not in the sources)" in answer["answer"]
+        assert (answer["check"], answer["answer"]) == ("mark", f"{DOG} It won a prize in Paris [1].")
         assert "Paris" not in asked(client, strict=True).json()["answer"]
+        assert asked(client, check="strict").json()["check"] == "strict"
+        assert asked(client, check="off").json()["sentences"] == []
+        assert asked(client, check="some").status_code == 422
         old = asked(client, where={"year": {"$lt": 1980}})
         assert (old.json()["answer"], old.json()["refused"]) == (REFUSAL, True)
         picture = base64.b64encode(png("blue", (3000, 300))).decode()

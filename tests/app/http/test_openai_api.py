@@ -73,7 +73,9 @@ def test_the_sdk_lists_the_model_and_completes_with_citations(
         (choice,) = done.choices
         message = choice.message
         assert (choice.finish_reason, message.role, message.refusal) == ("stop", "assistant", None)
-        (annotation,) = message.annotations
+        annotation, verdict = message.annotations
+        assert (verdict.type, verdict.verdict["verdict"]) == ("verdict", "stated")
+        assert message.content[verdict.verdict["start_index"] : verdict.verdict["end_index"]] == message.content
         citation = annotation.url_citation
         assert annotation.type == "url_citation"
         assert message.content[citation.start_index : citation.end_index] == "[1]"
@@ -126,7 +128,7 @@ def test_a_stream_ends_as_the_contract_says(gallery: Backend, tmp_path: Path) ->
 
 def test_a_stream_holds_only_what_passed_the_check(gallery: Backend, tmp_path: Path) -> None:
     model = Scripted(replies=["The dog won a prize in Paris [1]. " + DOG])
-    with client_of(gallery, tmp_path, load_model=loader(model, ChatOptions(gate=None, strict=True))) as client:
+    with client_of(gallery, tmp_path, load_model=loader(model, ChatOptions(gate=None, check="strict"))) as client:
         told = [chunk.choices[0].delta.content or "" for chunk in complete(client, stream=True)]
     assert "Paris" not in "".join(told)
     assert "".join(told) == DOG

@@ -668,16 +668,32 @@ def evidence(number: int, item: str, caption: str) -> dict[str, Any]:
 
 
 FOUND = [evidence(1, "red/0", "a red picture, number 0"), evidence(2, "note/red", "a note on red, which is a colour")]
+ANSWER = "🙂 A picture is red [1], says <i>a note</i> [1, 2]. Nothing else [7]."
+
+
+def sentence(start: str, end: str, verdict: str, **more: Any) -> dict[str, Any]:
+    places = {"start": ANSWER.index(start), "end": ANSWER.index(end) + len(end)}
+    return {"verdict": verdict, "conflict": "", "conflict_source": None, **places, **more}
+
+
 FINAL = {
     "question": "what is red?",
     "query": "what is red?",
     "refused": False,
     "quoted": False,
     "truncated": False,
-    "answer": "A picture is red [1], says <i>a note</i> [2]. Nothing else [7].",
+    "answer": ANSWER,
     "sources": FOUND,
-    "sentences": [],
-    "counts": {"unsupported": 1},
+    "citations": [
+        {"start": ANSWER.index("[1]"), "end": ANSWER.index("[1]") + 3, "numbers": [1]},
+        {"start": ANSWER.index("[1, 2]"), "end": ANSWER.index("[1, 2]") + 6, "numbers": [1, 2]},
+    ],
+    "check": "mark",
+    "sentences": [
+        sentence("🙂", "[1, 2].", "contradicted", conflict="<b>a blue one</b>", conflict_source=2),
+        sentence("Nothing", "[7].", "uncited"),
+    ],
+    "counts": {"unsupported": 0},
     "usage": {},
     "seconds": {},
 }
@@ -705,14 +721,18 @@ def test_chat_streams_an_answer_whose_numbers_open_their_sources(page: Any, chat
     answer = page.locator(".answer .text")
     answer.get_by_text("A picture is red").wait_for()
     # What is no source's number stays text, and markup is none.
-    assert answer.inner_text().endswith("Nothing else [7].")
+    assert "Nothing else [7]." in answer.inner_text()
+    assert "🙂 A picture is red" in answer.inner_text()
     assert "<i>a note</i>" in answer.inner_text()
-    assert page.get_by_text("1 sentence is not supported").is_visible()
+    # What is wrong with a sentence stands behind it, a conflict with the words of its source.
+    conflict, uncited = answer.locator(".mark").all()
+    assert conflict.inner_text() == "!Source 2 says something else: “<b>a blue one</b>”"
+    assert (uncited.inner_text(), uncited.get_attribute("aria-label")) == ("?", "This sentence cites no source.")
     assert chat.asked[0]["question"] == "what is red?"
     assert chat.asked[0]["image"]
     sources = page.get_by_role("complementary", name="Sources")
     assert sources.get_by_role("button").count() == 2
-    page.get_by_role("button", name="Source 1: a red picture, number 0").click()
+    page.get_by_role("button", name="Source 1: a red picture, number 0").first.click()
     dialog = page.locator(OPEN)
     dialog.get_by_role("heading", name="a red picture, number 0").wait_for()
     assert dialog.get_by_role("img").get_attribute("src").startswith("/v1/items/red%2F0/image")
@@ -780,7 +800,7 @@ def test_chat_with_the_endpoint_itself(browser: Any, tmp_path: Path) -> None:
         watch = Watch(page, f"http://127.0.0.1:{port}")
         page.goto("/")
         page.get_by_role("link", name="Chat").click()
-        page.get_by_label("Question").fill("what does the dog do?")
+        page.get_by_label("Question").fill("what does the dog on the red beach do?")
         page.keyboard.press("Enter")
         page.locator(".draft").wait_for()
         page.locator(".answer .cite").click()

@@ -39,6 +39,7 @@ from tests.support.fake_openai import Behaviour, Failure, FakeOpenAI, over_http
 
 QUESTION = "What is the dog on the red beach doing?"
 TRUTH = "A dog runs along a beach [1]."
+STRICT = ChatOptions(check="strict")
 
 
 @pytest.fixture
@@ -119,12 +120,12 @@ def test_the_gate_lets_the_relevant_through(tmp_path: Path) -> None:
         ("A cat sleeps [1].", "A cat sleeps [{green}].", {"corrected": 1}),
         (
             "A dog runs [1]. It is called Rex [1].",
-            "A dog runs [1]. It is called Rex (not in the sources).",
+            "A dog runs [1].",
             {"unsupported": 1},
         ),
         ("Yes. The dog runs [1].", "Yes [1]. The dog runs [1].", {"corrected": 1}),
         ("A dog runs [1]. A dog runs [1].", "A dog runs [1].", {}),
-        ("Here it is:\n- A dog runs [1].", "Here it is: A dog runs [1].", {}),
+        ("Here it is:\n- A dog runs [1].", "A dog runs [1].", {}),
         ("The house was built in 1843 [1].", "The house was built in 1843 [{house}].", {"corrected": 1}),
         ("The house was built in 1844 [1].", REFUSAL, {"unsupported": 1}),
         ("It is Rex [1].", REFUSAL, {"unsupported": 1}),
@@ -135,8 +136,10 @@ def test_the_gate_lets_the_relevant_through(tmp_path: Path) -> None:
         ("<think>A dog runs [1].", REFUSAL, {}),
     ],
 )
-def test_replies_are_checked(retriever: Retriever, reply: str, text: str, counts: dict[str, int]) -> None:
-    answer = GroundedChat(retriever, Scripted(replies=[reply])).ask("Is the dog running along the red beach?")
+def test_strict_keeps_only_what_has_support(
+    retriever: Retriever, reply: str, text: str, counts: dict[str, int]
+) -> None:
+    answer = GroundedChat(retriever, Scripted(replies=[reply]), STRICT).ask("Is the dog running along the red beach?")
     numbers = {piece.item.id: piece.number for piece in answer.evidence}
     assert numbers["img-red"] == 1
     assert answer.text == text.format(green=numbers["img-green"], house=numbers["txt-1"])
@@ -147,14 +150,22 @@ def test_replies_are_checked(retriever: Retriever, reply: str, text: str, counts
 
 
 def test_strict_drops_what_the_other_way_marks(retriever: Retriever) -> None:
-    reply = "Here:\nA dog runs [1]. It is called Rex [1]."
-    answer = GroundedChat(retriever, Scripted(replies=[reply]), ChatOptions(strict=True)).ask(QUESTION)
+    reply = "Here:\nA dog runs [1]. It is called Rex [1]. Nobody knows why."
+    answer = GroundedChat(retriever, Scripted(replies=[reply]), STRICT).ask(QUESTION)
     assert answer.text == "A dog runs [1]."
-    assert answer.counts.unsupported == 1
+    assert [(each.verdict, each.start) for each in answer.sentences] == [
+        ("no_claim", None),
+        ("stated", 0),
+        ("unsupported", None),
+        ("unsupported", None),
+    ]
+    marked = GroundedChat(retriever, Scripted(replies=[reply])).ask(QUESTION)
+    assert marked.text == reply
+    assert [each.verdict for each in marked.sentences] == ["no_claim", "stated", "cited", "uncited"]
 
 
 def test_a_weak_model_is_helped_out_by_a_quotation(retriever: Retriever) -> None:
-    options = ChatOptions(fallback="quote")
+    options = ChatOptions(check="strict", fallback="quote")
     chat = GroundedChat(retriever, Scripted(replies=["The moon is made of cheese [1]."]), options)
     answer = chat.ask(QUESTION)
     assert answer.text == "“a brown dog runs along a red beach” [1]"
@@ -163,7 +174,7 @@ def test_a_weak_model_is_helped_out_by_a_quotation(retriever: Retriever) -> None
     assert chat.ask("Which submarine won the opera prize?").text == REFUSAL
     # A follow-up is about its own words too, not only about those of the last topic.
     turn = Turn(QUESTION, TRUTH, QUESTION)
-    rules = ChatOptions(fallback="quote", rewrite="rules")
+    rules = ChatOptions(check="strict", fallback="quote", rewrite="rules")
     followed = GroundedChat(retriever, Scripted(replies=["A dog runs [1]."]), rules)
     assert followed.ask("And a submarine?", history=[turn]).text == REFUSAL
     assert followed.ask("And what does it do?", history=[turn]).text == "A dog runs [1]."
@@ -175,7 +186,7 @@ def test_a_weak_model_is_helped_out_by_a_quotation(retriever: Retriever) -> None
 def test_a_model_that_repeats_itself_is_stopped(retriever: Retriever) -> None:
     model = Scripted(replies=["A dog runs [1]. " + "It has a variety of toppings on it and also " * 5000])
     started = time.monotonic()
-    answer = GroundedChat(retriever, model, ChatOptions(strict=True)).ask(QUESTION)
+    answer = GroundedChat(retriever, model, STRICT).ask(QUESTION)
     assert answer.text == "A dog runs [1]."
     assert answer.truncated
     assert time.monotonic() - started < 5
@@ -252,16 +263,13 @@ def test_images_are_given_as_blocks_in_the_budget(retriever: Retriever, tmp_path
 
 
 def test_what_only_the_image_shows_is_marked(retriever: Retriever) -> None:
-    options = ChatOptions(vision=True)
+    options = ChatOptions(check="strict", vision=True)
     reply = "The square is red [1]. The square is blue [1]. It is called Red Rex [1]."
     answer = GroundedChat(retriever, Scripted(replies=[reply]), options).ask("What is on the red photo?")
-    assert answer.text == (
-        "The square is red [1] (from the image). The square is blue (not in the sources). "
-        "It is called Red Rex (not in the sources)."
-    )
-    assert (answer.counts.from_image, answer.counts.unsupported) == (1, 2)
-    blind = GroundedChat(retriever, Scripted(replies=[reply])).ask("What is on the red photo?")
-    assert blind.counts.from_image == 0
+    assert answer.text == "The square is red [1] (from the image)."
+    assert (answer.counts.seen, answer.counts.unsupported) == (1, 2)
+    blind = GroundedChat(retriever, Scripted(replies=[reply]), STRICT).ask("What is on the red photo?")
+    assert blind.counts.seen == 0
 
 
 def test_an_attached_picture_is_searched_with_and_seen(
@@ -278,7 +286,8 @@ def test_an_attached_picture_is_searched_with_and_seen(
         assert len(server.received[0].images) == answer.usage.images == 4
         assert "picture that comes with the question" in server.received[0].prompt
     model = Scripted(replies=["The square is green."])
-    answer = GroundedChat(retriever, model, ChatOptions(vision=True, max_images=0)).ask("What is it?", image=picture)
+    options = ChatOptions(check="strict", vision=True, max_images=0)
+    answer = GroundedChat(retriever, model, options).ask("What is it?", image=picture)
     assert answer.text == "The square is green (from the image)."
 
 
@@ -292,7 +301,7 @@ def test_tags_stand_in_for_images_that_the_model_does_not_see(tmp_path: Path) ->
 
     retriever.encoder.zero_shot_labels = zero_shot_labels  # type: ignore[attr-defined]
     model = Scripted(replies=["There is a seashore [1]."])
-    chat = GroundedChat(retriever, model)
+    chat = GroundedChat(retriever, model, STRICT)
     answer = chat.ask(QUESTION)
     assert "| looks like: beach, seashore |" in answer.evidence[0].shown
     assert answer.text == "There is a seashore [1] (from the image)."
@@ -383,14 +392,14 @@ def test_errors_name_no_key(retriever: Retriever, server: FakeOpenAI) -> None:
         ("uncited", "A brown dog runs along a red beach [1]."),
         (
             "hallucinate",
-            "A brown dog runs along a red beach [1]. It was photographed by Ansel Adams in 1931 (not in the sources).",
+            "A brown dog runs along a red beach [1].",
         ),
         ("refuse", REFUSAL),
     ],
 )
 def test_the_whole_path_over_http(retriever: Retriever, server: FakeOpenAI, answering: str, text: str) -> None:
     server.behaviour.answering = answering  # type: ignore[assignment]
-    answer = GroundedChat(retriever, over_http(server)).ask(QUESTION)
+    answer = GroundedChat(retriever, over_http(server), STRICT).ask(QUESTION)
     assert answer.text == text
     assert not answer.usage.estimated
     assert answer.usage.input_tokens > 100

@@ -12,7 +12,7 @@ import pytest
 
 from backends import connect
 from backends.base import CollectionSpec, Record
-from retrieval.chat import REFUSAL, ChatOptions, GroundedChat
+from retrieval.chat import REFUSAL, ChatOptions, Check, GroundedChat
 from retrieval.chat.check.claims import citations
 from retrieval.chat.instructions import reads_like_an_instruction
 from retrieval.chat.sanitize import printable, shield, strip_links
@@ -203,10 +203,10 @@ def test_orders_spread_over_captions_or_metadata_are_found(tmp_path: Path) -> No
         "HTTPS://EVIL.EXAMPLE/?q=secret",
     ],
 )
-@pytest.mark.parametrize("strict", [True, False])
-def test_answers_carry_no_links_out(link: str, strict: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("check", ["strict", "mark", "off"])
+def test_answers_carry_no_links_out(link: str, check: Check, tmp_path: Path) -> None:
     model = Scripted(replies=[f"A dog runs {link} [1]. A dog runs [1]."])
-    answer = GroundedChat(collection(tmp_path), model, ChatOptions(strict=strict)).ask("What does the dog do?")
+    answer = GroundedChat(collection(tmp_path), model, ChatOptions(check=check)).ask("What does the dog do?")
     lowered = answer.text.lower()
     for trace in ("secret", "evil.example", "http", "](", "![", "<img", "javascript:", "data:"):
         assert trace not in lowered, answer.text

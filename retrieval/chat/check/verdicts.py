@@ -1,0 +1,167 @@
+"""A verdict for each sentence of an answer that stays as the model wrote it: what its sources say of it."""
+
+# A pattern is read as a whole.
+# ruff: noqa: E501
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from retrieval.chat.check.claims import Claim, strip_citations
+from retrieval.chat.check.conflicts import Told, conflict
+from retrieval.chat.check.grounding import Sentence, TextSupport, Verdict
+from retrieval.chat.check.layout import Span, cited, sentence_spans
+from retrieval.chat.evidence import Evidence, fields_of
+from retrieval.chat.sanitize import shield
+
+# Sentences that are about the talk, or say that the collection has nothing: they need no source.
+_TALK = re.compile(
+    r"[?？؟]\W*\Z|\b(?:let me know|feel free|hope (?:this|that) helps|happy to help|(?:would|do) you (?:like|want)|thank you|"
+    r"you(?:'re| are) welcome|i(?:'m| am) sorry|unfortunately|based on (?:the|these)|here (?:is|are)|as follows)\b"
+    r"|希望|如果您|如果你|不客气|抱歉|对不起|以下是|如下|申し訳|お役に立て|以下(?:の|は)|gern geschehen|leider|hoffe|"
+    r"lassen sie|n'hésitez|désolé|lo siento|espero que",
+    re.IGNORECASE,
+)
+_ABSENT = re.compile(
+    r"\b(?:none of (?:the|these|those)|no (?:photo|image|picture|item|source|caption|text)s?\b|nothing in the|(?:photo|image|"
+    r"picture|source|caption|collection|item|text|evidence)s? (?:do(?:es)?(?: not|n't)|cannot|can't)|(?:could|can|did|do)(?:n't| "
+    r"?not) (?:find|see|tell|identify|determine|answer|know)|(?:is|are) no (?:photo|image|picture)s?)"
+    r"|(?:照片|图片|圖片|图像|相册|资料|来源|集合).{0,12}(?:没有|沒有|未|无|看不)|(?:没有|沒有|未)(?:找到|发现|看到|任何)|^\W*(?:没有|沒有)\W"
+    r"|(?:写真|画像).{0,20}(?:ません|ない|ありません)|見つかりません"
+    r"|\bkein(?:e[rsmn]?)? (?:der |dieser )?(?:Foto|Bild|Aufnahme)|(?:Foto|Bild)\w* (?:zeig\w*|enthalt\w*) kein|nicht gefunden"
+    r"|\baucune? (?:des |de ces )?(?:photo|image)|\bninguna? (?:de las |de estas )?(?:foto|imagen)",
+    re.IGNORECASE,
+)
+
+
+_ENDED = re.compile(r"[.!?。！？…؟।][\s\"'”’)»*_」』）]*\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    span: Span
+    text: str
+    own: tuple[int, ...]
+    removed: tuple[int, ...]
+
+
+class Marker:
+    """Judges the sentences of one answer, of which it changes nothing. question: as it was searched for."""
+
+    def __init__(self, texts: TextSupport, question: str, evidence: Sequence[Evidence]) -> None:
+        self._texts = texts
+        self._question = question
+        self._evidence = {piece.number: piece for piece in evidence}
+
+    def mark(self, text: str, removed: Sequence[tuple[int, tuple[int, ...]]] = ()) -> tuple[Sentence, ...]:
+        """A verdict for each sentence of `text`; removed: where citations were taken out, and of which numbers."""
+        groups = cited(text)
+        placed = []
+        spans = sentence_spans(text)
+        gone: dict[Span, tuple[int, ...]] = {}
+        for place, numbers in removed:
+            # What stood before a sentence belongs to it, what stood at its end as well.
+            span = next((span for span in spans if place <= span.end), None)
+            if span is not None:
+                gone[span] = (*gone.get(span, ()), *numbers)
+        for span in spans:
+            inside = [n for group in groups if span.start <= group.start < span.end for n in group.numbers]
+            own = tuple(dict.fromkeys(number for number in inside if number in self._evidence))
+            placed.append(_Placed(span, text[span.start : span.end], own, gone.get(span, ())))
+        return tuple(self._sentence(number, placed) for number in range(len(placed)))
+
+    def _sentence(self, number: int, placed: Sequence[_Placed]) -> Sentence:
+        each = placed[number]
+        verdict, support, words, source = self._verdict(number, placed)
+        return Sentence(
+            each.text,
+            verdict,
+            citations=each.own,
+            support=support,
+            start=each.span.start,
+            end=each.span.end,
+            removed=each.removed,
+            conflict=words,
+            conflict_source=source,
+        )
+
+    def _verdict(self, number: int, placed: Sequence[_Placed]) -> tuple[Verdict, float, str, int | None]:
+        each = placed[number]
+        if each.own:
+            pieces = [self._evidence[n] for n in each.own]
+            claim = Claim(strip_citations(each.text).replace("*", ""))
+            support = self._support(claim, pieces)
+            if support:
+                return "stated", support, "", None
+            found = conflict(each.text, self._question, [_told(piece) for piece in pieces])
+            if found is not None:
+                return "contradicted", 0.0, found.words, found.source
+            return ("seen" if any(piece.picture for piece in pieces) else "cited"), 0.0, "", None
+        if each.removed:
+            return "dangling", 0.0, "", None
+        if self._needs_none(number, placed):
+            return "no_claim", 0.0, "", None
+        covering = _covering(number, placed)
+        if covering:
+            shown = any(self._evidence[n].picture for n in covering)
+            return ("seen" if shown else "cited"), 0.0, "", None
+        return "uncited", 0.0, "", None
+
+    def _support(self, claim: Claim, pieces: Sequence[Evidence]) -> float:
+        if not (claim.content or claim.numbers or claim.names):
+            return 0.0
+        alone = max((self._texts.judge(claim, piece.facts) for piece in pieces), default=0.0)
+        if alone or len(pieces) < 2:
+            return alone
+        return self._texts.judge(claim, [fact for piece in pieces for fact in piece.facts])
+
+    def _needs_none(self, number: int, placed: Sequence[_Placed]) -> bool:
+        """Whether a sentence without citations claims nothing that one would have to look up."""
+        each = placed[number]
+        if each.span.leads or _TALK.search(each.text) or _ABSENT.search(each.text):
+            return True
+        claim = Claim(each.text)
+        if not (claim.content or claim.numbers or claim.names):
+            return True
+        before = Claim(" / ".join(other.text for other in placed[:number]))
+        if _is_fragment(each) and len(claim.content) < 2 and not claim.numbers:
+            return True
+        # What sums up what was said and cited adds nothing to it.
+        return bool(claim.content) and set(claim.content) <= before.stems and claim.numbers <= before.all_numbers
+
+
+def _covering(number: int, placed: Sequence[_Placed]) -> tuple[int, ...]:
+    """What a sentence without citations rests on: what the rest of its paragraph, or its list's first line, cites.
+
+    A paragraph may have its citations at its end, an item of a list or a row of a table at the line before the list.
+    """
+    each = placed[number]
+    block = [other for other in placed if other.span.block == each.span.block]
+    after = [other for other in block if other.span.start > each.span.start and other.span.item == each.span.item]
+    leading = [other for other in block if other.span.leads and other.span.start < each.span.start]
+    following: list[_Placed] = []
+    if _is_fragment(each):
+        following = block if any(other.own for other in block) else list(placed[number + 1 : number + 2])
+    elif not any(other.own for other in (*after, *leading)) and _is_first(each, block):
+        # An opening sentence is carried by the list or the sentences that it opens.
+        following = [other for other in block if other.span.start > each.span.start]
+    return tuple(dict.fromkeys(n for other in (*after, *leading, *following) for n in other.own))
+
+
+def _is_fragment(each: _Placed) -> bool:
+    """Whether it is no whole sentence: a label, a nested item, or what goes on behind a formula."""
+    return not _ENDED.search(strip_citations(each.text))
+
+
+def _is_first(each: _Placed, block: Sequence[_Placed]) -> bool:
+    return all(other.span.item == each.span.item or other.span.start > each.span.start for other in block)
+
+
+def _told(piece: Evidence) -> Told:
+    parts: list[str] = []
+    if piece.item.text and piece.facts:
+        parts = [part.strip() for part in piece.facts[0].split(" / ") if part.strip()]
+    fields = [(shield(name).text, shield(value).text) for name, value in fields_of(piece.item.metadata)]
+    return Told(piece.number, tuple(parts), tuple((name, value) for name, value in fields if name and value))
