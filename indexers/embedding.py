@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import Record
-from indexers.planner import Batch
+from indexers.planner import Batch, Decoding
 from indexers.report import IndexingError, escaped_line
 from indexers.tally import Tally, Work
 from retrieval.encoders.base import Encoder, EncoderError
@@ -47,7 +46,7 @@ class Embedder:
         An image goes before its captions, so that those of a broken one are dropped, and both before the next ones.
         """
         done = list(batch.kept)
-        # Let go of the futures one by one: they hold the pixels.
+        # Let go of the pictures one by one: they hold the pixels.
         images, batch.images = deque(batch.images), []
         captions: dict[int, list[_Text]] = {id(work): [] for work, _, _ in images}
         texts: list[_Text] = []
@@ -66,10 +65,10 @@ class Embedder:
         more, whole = self._in_pieces(texts, stopped)
         return _usable(done + more), whole
 
-    def _decoded(self, piece: Sequence[tuple[Work, Record, Future[Any]]]) -> list[tuple[Work, Record, Any]]:
+    def _decoded(self, piece: Sequence[tuple[Work, Record, Decoding]]) -> list[tuple[Work, Record, Any]]:
         pictures: list[tuple[Work, Record, Any]] = []
-        for work, record, future in piece:
-            decoded = future.result()
+        for work, record, decoding in piece:
+            decoded = decoding.result()
             if isinstance(decoded, str):
                 self._tally.fail(work, decoded)
             else:

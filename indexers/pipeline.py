@@ -1,7 +1,8 @@
 """The stages as threads: plan (read, hash, check) -> decode -> embed -> store, joined by queues of one batch.
 
-At most three batches exist beside the one being stored, each of bounded decoded size, so memory does not
-grow with the source. The calling thread only waits, so that Ctrl-C interrupts no embedding or write.
+At most three batches exist beside the one being stored, each of bounded decoded size, and no more pictures than
+one batch has are decoded ahead of the encoder, so memory does not grow with the source. The calling thread only
+waits, so that Ctrl-C interrupts no embedding or write.
 """
 
 from __future__ import annotations

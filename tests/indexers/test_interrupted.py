@@ -10,17 +10,22 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import backends
-from backends.base import Backend
+from backends.base import Backend, CollectionSpec
 from backends.exact.backend import ExactBackend
-from indexers import IndexingError, Progress, index
+from indexers import IndexingError, Progress, index, open_source
+from indexers.items import Reader
+from indexers.planner import Batch, Planner
+from indexers.tally import Tally
 from retrieval.encoders.base import EncoderError
-from tests.support.counting_encoder import CountingEncoder
+from retrieval.images.pool import DecodePool, shared_pool
+from tests.support.counting_encoder import DIM, CountingEncoder
 from tests.support.repository import ROOT
 
 
@@ -234,6 +239,38 @@ def test_calls_of_the_encoder_take_about_a_second(tmp_path: Path, monkeypatch: p
         encoder = Clocked(first_s, each_s, at_once)
         assert index(tmp_path, ExactBackend(), encoder, "c").images == 20
         assert encoder.calls == calls
+
+
+def test_no_more_than_a_batch_is_decoded_ahead_of_the_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(40):
+        Image.new("RGB", (40, 30), (number, 0, 0)).save(tmp_path / f"{number:02}.png")
+    lock, begun, taken, ahead, load = threading.Condition(), 0, 0, 0, DecodePool.load
+
+    def counted(pool: DecodePool, *arguments: Any) -> Image.Image:
+        nonlocal begun, ahead
+        with lock:
+            begun += 1
+            ahead = max(ahead, begun - taken)
+            lock.notify()
+        return load(pool, *arguments)
+
+    monkeypatch.setattr(DecodePool, "load", counted)
+    source, backend, batches = open_source(tmp_path), ExactBackend(), list[Batch]()
+    backend.create(CollectionSpec("c", DIM))
+    with shared_pool() as pool:
+        planner = Planner(
+            Reader(source, None, 100), backend, "c", Tally(), batch_size=10, threads=2, decode_size=None, pool=pool
+        )
+        assert planner.run(source.listing().entries, batches.append, lambda: False)
+        for decoding in [decoding for batch in batches for _, _, decoding in batch.images]:
+            # The encoder takes one when as many are decoded ahead as may be.
+            with lock:
+                expected = min(40, taken + 10)
+                assert lock.wait_for(lambda least=expected: begun >= least, timeout=60)
+                taken += 1
+            assert isinstance(decoding.result(), Image.Image)
+    assert (begun, taken) == (40, 40)
+    assert ahead == 10
 
 
 def test_a_stop_is_heard_of_while_files_are_listed_and_while_records_are_removed(
