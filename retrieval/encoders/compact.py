@@ -62,10 +62,14 @@ class CompactEncoder:
         return "compact"
 
     @property
+    def image_space(self) -> str:
+        """Identity of the image vectors: weights, class vectors, preprocessing and constants."""
+        return space_fingerprint(_classes(), SpaceSettings())
+
+    @property
     def fingerprint(self) -> str:
-        """Identity of the vector space: weights, class vectors, preprocessing and constants."""
-        classes = _classes()
-        return space_fingerprint(classes, SpaceSettings())
+        """Identity of the vector space, which is that of the image vectors: their space is the texts' own."""
+        return self.image_space
 
     @property
     def dim(self) -> int:
@@ -176,8 +180,11 @@ class CompactEncoder:
 
     @cached_property
     def _loaded_image_tower(self) -> tuple[Runner, Network]:
-        graph, classifier = compact_image.image_graph()
+        graph, classifier = self._image_tower_graph()
         return self._network(graph), Network(self._space.image_graph(classifier))
+
+    def _image_tower_graph(self) -> tuple[Graph, compact_image.Classifier]:
+        return compact_image.image_graph()
 
     @cached_property
     def _space(self) -> Space:

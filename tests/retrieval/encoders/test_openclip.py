@@ -498,9 +498,9 @@ def test_hashes_are_remembered_until_the_file_changes(tmp_path: Path, monkeypatc
 
 def test_the_catalogue_names_models_that_open_clip_has() -> None:
     available = set(open_clip.list_pretrained())
-    assert CATALOGUE[0].name == "compact"
+    assert [card.name for card in CATALOGUE[:2]] == ["compact", "compact-int8"]
     assert len({card.name for card in CATALOGUE}) == len(CATALOGUE) >= 13
-    cards = [card for card in CATALOGUE[1:] if not card.name.startswith("onnx:")]
+    cards = [card for card in CATALOGUE[2:] if not card.name.startswith("onnx:")]
     assert len(cards) >= 13
     for card in cards:
         scheme, _, spec = card.name.partition(":")
@@ -546,7 +546,8 @@ def test_parameters_are_counted(name: str) -> None:
 def test_installed_looks_without_the_network() -> None:
     cards = {card.name: card for card in CATALOGUE}
     assert installed(cards["compact"])
-    assert not any(installed(card) for card in CATALOGUE[1:])
+    assert installed(cards["compact-int8"])
+    assert not any(installed(card) for card in CATALOGUE[2:])
     plain, paired = cards["openclip:ViT-B-32/openai"], cards["openclip:ViT-B-16-SigLIP-256/webli"]
     for card in (plain, paired):
         place = drop_folder(hub_files(card.repository)[0])
