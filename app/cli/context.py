@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 from app.core.errors import CommandError, UsageError
 
+# More are not kept of one encoder.
+MAX_NAMES = 8
+
 
 @contextlib.contextmanager
 def open_backend(settings: Settings) -> Iterator[Backend]:
@@ -139,32 +142,49 @@ def waiting(what: str) -> Iterator[None]:
 def encoder_name(fingerprint: str, home: Path) -> str | None:
     """The name that loads the encoder of this fingerprint; None where it cannot be known.
 
-    Fingerprints are identities, so what this machine once saw never goes stale; ``compact`` has no
-    variants, so its fingerprints are known without having been seen.
+    Fingerprints are identities, so what this machine once saw never goes stale; those of ``compact`` and
+    ``compact-int8`` begin with the name, and are known without having been seen. An export has the fingerprint of its
+    model: of several names it is the last one used whose files are here.
     """
-    known = _known_encoders(home).get(fingerprint)
-    if known is None and fingerprint.split(":", 1)[0].split("-", 1)[0] == "compact":
-        return "compact"
-    return known
+    names = _known_encoders(home).get(fingerprint)
+    if not names:
+        begin = fingerprint.partition(":")[0]
+        return begin if begin in ("compact", "compact-int8") else None
+    if len(names) == 1:
+        return names[0]
+    from retrieval.encoders.catalogue import may_start
+
+    return next((name for name in names if may_start(name)), names[0])
 
 
 def remember_encoder(fingerprint: str, name: str, home: Path) -> None:
-    """Keep which name loads `fingerprint`, in ``encoders.json`` under `home`."""
+    """Keep that `name` loads `fingerprint`, in ``encoders.json`` under `home`, before other names that do."""
     known = _known_encoders(home)
-    if known.get(fingerprint) == name:
+    before = known.get(fingerprint, [])
+    names = [name, *(other for other in before if other != name)][:MAX_NAMES]
+    if names == before:
         return
     # Without it only --encoder has to be said again.
     with contextlib.suppress(CommandError):
-        write_atomically(home / "encoders.json", json.dumps(known | {fingerprint: name}, indent=2, sort_keys=True))
+        write_atomically(home / "encoders.json", json.dumps(known | {fingerprint: names}, indent=2, sort_keys=True))
 
 
-def _known_encoders(home: Path) -> dict[str, str]:
+def _known_encoders(home: Path) -> dict[str, list[str]]:
+    """The names that load each fingerprint, the last one used first."""
     # It only saves a flag: where it cannot be read, the user is asked by the refusal that names both fingerprints.
     try:
         known: Any = json.loads((home / "encoders.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return known if isinstance(known, dict) else {}
+    if not isinstance(known, dict):
+        return {}
+    # Once there was one name, and no list.
+    listed = {fingerprint: [names] if isinstance(names, str) else names for fingerprint, names in known.items()}
+    return {
+        fingerprint: names
+        for fingerprint, names in listed.items()
+        if isinstance(names, list) and all(isinstance(name, str) for name in names)
+    }
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -13,8 +13,8 @@ def load_encoder(name: str = DEFAULT_ENCODER, *, device: str = "auto", precision
     """Load the encoder called `name`.
 
     Args:
-        name: ``compact``; ``onnx:FOLDER`` or ``onnx:OWNER/NAME``, exported models that need no torch; or
-            ``openclip:MODEL/PRETRAINED`` (hub tag or local file).
+        name: ``compact``, or the quicker ``compact-int8``; ``onnx:FOLDER`` or ``onnx:OWNER/NAME``, exported
+            models that need no torch; or ``openclip:MODEL/PRETRAINED`` (hub tag or local file).
         device: auto, cpu, cuda or cuda:N; with torch mps too, with ONNX Runtime coreml, openvino and directml.
         precision: auto, fp32, fp16 or bf16; auto alone for ``onnx:``.
 
@@ -25,6 +25,10 @@ def load_encoder(name: str = DEFAULT_ENCODER, *, device: str = "auto", precision
         from retrieval.encoders.compact import CompactEncoder
 
         return CompactEncoder(device=device, precision=precision)
+    if name == "compact-int8":
+        from retrieval.encoders.compact_int8 import CompactInt8Encoder
+
+        return CompactInt8Encoder(device=device, precision=precision)
     scheme, separator, rest = name.partition(":")
     if scheme == "openclip" and separator:
         from retrieval.encoders.openclip import OpenClipEncoder
@@ -35,5 +39,6 @@ def load_encoder(name: str = DEFAULT_ENCODER, *, device: str = "auto", precision
 
         return OnnxEncoder(rest, device=device, precision=precision)
     raise EncoderError(
-        f"no encoder is called {name!r}: use compact, onnx:FOLDER or openclip:MODEL/PRETRAINED; see sightline encoders"
+        f"no encoder is called {name!r}: use compact, compact-int8, onnx:FOLDER or openclip:MODEL/PRETRAINED; "
+        "see sightline encoders"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
 
 from retrieval.encoders.onnx_layout import is_here
 from retrieval.encoders.weights import find_file, find_text_folder, hub_files
@@ -59,6 +60,14 @@ CATALOGUE = (
         # Without the tower of many languages: a table in six bits, 30 MB.
         parameters=28_800_000,
         languages="16",
+        licence="Apache-2.0",
+    ),
+    ModelCard(
+        "compact-int8",
+        "compact nearly twice as fast, with nearly the same vectors; on the CPU",
+        dim=384,
+        parameters=28_800_000,
+        languages="English",
         licence="Apache-2.0",
     ),
     ModelCard(
@@ -254,6 +263,16 @@ CATALOGUE = (
 def recommended(best_for: str) -> str:
     """The name of the encoder that is recommended for it, one of the `best_for` of the catalogue."""
     return next(card.name for card in CATALOGUE if card.best_for == best_for)
+
+
+def may_start(name: str) -> bool:
+    """Whether what the encoder `name` needs is here, as far as that is known without loading it. Uses no network."""
+    scheme, _, spec = name.partition(":")
+    if scheme == "openclip":
+        return importlib.util.find_spec("open_clip") is not None
+    if scheme == "onnx":
+        return Path(spec).is_dir() or (not Path(spec).is_absolute() and is_here(spec))
+    return True
 
 
 def installed(card: ModelCard) -> bool:

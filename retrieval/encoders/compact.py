@@ -179,8 +179,11 @@ class CompactEncoder:
 
     @cached_property
     def _loaded_image_tower(self) -> tuple[Runner, Network]:
-        graph, classifier = compact_image.image_graph()
+        graph, classifier = self._image_tower_graph()
         return self._network(graph), Network(self._space.image_graph(classifier, load_ridge()))
+
+    def _image_tower_graph(self) -> tuple[Graph, compact_image.Classifier]:
+        return compact_image.image_graph()
 
     @cached_property
     def _space(self) -> Space:

@@ -21,8 +21,8 @@ _OPSET, _IR_VERSION = 20, 9
 # ONNX Runtime's own operators, of which attention is taken.
 RUNTIME_DOMAIN = "com.microsoft"
 # Numbers of ONNX's enumeration of element types, as the operator Cast takes them.
-FLOAT, UINT8, INT32, INT64 = 1, 2, 6, 7
-_ELEMENT_TYPES = {"float32": FLOAT, "uint8": UINT8, "int32": INT32, "int64": INT64}
+FLOAT, UINT8, INT8, INT32, INT64 = 1, 2, 3, 6, 7
+_ELEMENT_TYPES = {"float32": FLOAT, "uint8": UINT8, "int8": INT8, "int32": INT32, "int64": INT64}
 # A constant up to this size is written into the model, where the optimizer sees it; a larger one is handed over as
 # it lies in memory.
 _INLINE_BYTES = 1024

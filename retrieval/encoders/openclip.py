@@ -19,6 +19,7 @@ from PIL import Image
 from retrieval.encoders.base import EncoderError, ImageInput
 from retrieval.encoders.checkpoints import Checkpoint, resolve
 from retrieval.encoders.devices import choose_device, choose_precision, require
+from retrieval.encoders.openclip_identity import Identity, recall_identity, remember_identity, stamps
 from retrieval.encoders.preprocess import max_aspect
 from retrieval.encoders.text_cleaning import bounded
 from retrieval.encoders.weights import fetch_text_folder, file_sha256
@@ -43,6 +44,17 @@ class Parts(NamedTuple):
     preprocessing: dict[str, Any]
 
 
+class _Towers(NamedTuple):
+    """What is loaded when it is first used."""
+
+    model: Any
+    tokenizer: Any
+    config: dict[str, Any]
+    settings: dict[str, Any]
+    preprocess: Callable[..., Any]
+    max_aspect: float
+
+
 class OpenClipEncoder:
     """Images and texts by the two towers of an open_clip model; see `retrieval.encoders.base.Encoder`.
 
@@ -50,7 +62,8 @@ class OpenClipEncoder:
     not here are downloaded. device and precision: see `retrieval.encoders.devices`. Only tensors are read
     from a checkpoint, never code. Vectors are those of open_clip's own ``encode_image`` and
     ``encode_text`` with its own preprocessing, with the activation the weights were trained with. Texts
-    longer than the model's context are cut, which is logged once. Raises `EncoderError`.
+    longer than the model's context are cut, which is logged once. A model that was loaded on this machine before, from
+    files that have not changed since, is loaded when it is first used, and torch with it. Raises `EncoderError`.
 
     Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021.
     """
@@ -60,14 +73,13 @@ class OpenClipEncoder:
         require("open_clip", self.name)
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
-        checkpoint = resolve(spec)
-        self.dim = int(checkpoint.config["embed_dim"])
-        self._model, self._preprocess, settings = _build(checkpoint, self.device, self.precision)
-        self._tokenizer = _tokenizer(checkpoint)
-        self._config, self._settings = checkpoint.config, settings
-        self.context_length = int(self._tokenizer.context_length)
-        self.fingerprint = _fingerprint(checkpoint, settings)
-        self._max_aspect = max_aspect(settings["size"], settings["resize_mode"])
+        self._spec = spec
+        self._loading = threading.Lock()
+        self._towers: _Towers | None = None
+        known = recall_identity(spec)
+        if known is None:
+            self._towers, known = self._load()
+        self.fingerprint, self.dim, self.context_length = known
         self._batch = _BATCH[self.device.partition(":")[0]]
         self._tokenizing = threading.Lock()
         self._said_cut = False
@@ -83,7 +95,7 @@ class OpenClipEncoder:
         while done < len(texts):
             part = texts[done : done + self._batch]
             tokens = self._tokenize(part)
-            rows.append(self._forward(self._model.encode_text, tokens.to(self.device)))
+            rows.append(self._forward(self._loaded.model.encode_text, tokens.to(self.device)))
             done += len(part)
         return self._stack(rows)
 
@@ -114,10 +126,33 @@ class OpenClipEncoder:
     @property
     def parts(self) -> Parts:
         """What this encoder is made of, for an export."""
-        return Parts(self._model, self._tokenizer, self._config, self._settings)
+        loaded = self._loaded
+        return Parts(loaded.model, loaded.tokenizer, loaded.config, loaded.settings)
+
+    @property
+    def _loaded(self) -> _Towers:
+        with self._loading:
+            if self._towers is None:
+                towers, found = self._load()
+                if found.fingerprint != self.fingerprint:
+                    raise EncoderError(f"{self.name}: its files are not those that it had before: run this again")
+                self._towers = towers
+            return self._towers
+
+    def _load(self) -> tuple[_Towers, Identity]:
+        checkpoint = resolve(self._spec)
+        files = stamps(checkpoint)
+        model, preprocess, settings = _build(checkpoint, self.device, self.precision)
+        tokenizer = _tokenizer(checkpoint)
+        aspect = max_aspect(settings["size"], settings["resize_mode"])
+        found = Identity(
+            _fingerprint(checkpoint, settings), int(checkpoint.config["embed_dim"]), int(tokenizer.context_length)
+        )
+        remember_identity(self._spec, found, files)
+        return _Towers(model, tokenizer, checkpoint.config, settings, preprocess, aspect), found
 
     def _prepare(self, image: Image.Image) -> torch.Tensor:
-        tensor: torch.Tensor = self._preprocess(crop_elongated(image, self._max_aspect))
+        tensor: torch.Tensor = self._loaded.preprocess(crop_elongated(image, self._loaded.max_aspect))
         return tensor
 
     def _encode_tensors(self, tensors: list[torch.Tensor]) -> NDArray[np.float32]:
@@ -126,7 +161,7 @@ class OpenClipEncoder:
 
         batch = torch.stack(tensors)
         dtype = open_clip.get_input_dtype(self.precision)
-        return self._forward(self._model.encode_image, batch.to(device=self.device, dtype=dtype))
+        return self._forward(self._loaded.model.encode_image, batch.to(device=self.device, dtype=dtype))
 
     def _forward(self, tower: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor) -> NDArray[np.float32]:
         """Unit rows of one batch; in halves when the GPU's memory does not hold it."""
@@ -153,10 +188,10 @@ class OpenClipEncoder:
 
     def _tokenize(self, texts: Sequence[str]) -> torch.Tensor:
         context = self.context_length
-        clean = bounded(texts, context)
+        clean, tokenizer = bounded(texts, context), self._loaded.tokenizer
         # The fast tokenizers of transformers set their truncation on a shared object.
         with self._tokenizing:
-            tokens: torch.Tensor = self._tokenizer(clean)
+            tokens: torch.Tensor = tokenizer(clean)
             if not self._said_cut:
                 self._report_cut(clean, context)
         return tokens
@@ -164,7 +199,7 @@ class OpenClipEncoder:
     def _report_cut(self, texts: Sequence[str], context: int) -> None:
         for text in texts:
             # A token stands for at least one byte, and two are spent on the marks of beginning and end.
-            if len(text.encode()) > context - 2 and _token_count(self._tokenizer, text) > context:
+            if len(text.encode()) > context - 2 and _token_count(self._loaded.tokenizer, text) > context:
                 logger.warning("%s reads %d tokens; longer texts are cut there, as %r", self.name, context, text[:60])
                 self._said_cut = True
                 return

@@ -198,17 +198,18 @@ def file_sha256(path: Path) -> str:
     status = path.stat()
     stamp = [status.st_size, status.st_mtime_ns]
     memory = cache_folder() / "sha256.json"
-    known = _read_memory(memory)
+    known = read_memory(memory)
     entry = known.get(str(path))
     if isinstance(entry, list) and entry[:2] == stamp and len(entry) == 3:
         return str(entry[2])
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    _write_memory(memory, {**known, str(path): [*stamp, digest]})
+    write_memory(memory, {**known, str(path): [*stamp, digest]})
     return digest
 
 
-def _read_memory(memory: Path) -> dict[str, object]:
+def read_memory(memory: Path) -> dict[str, object]:
+    """What `write_memory` kept in a file; nothing where there is none, or it is damaged."""
     try:
         known = json.loads(memory.read_text("utf-8"))
     except (OSError, ValueError):
@@ -216,14 +217,15 @@ def _read_memory(memory: Path) -> dict[str, object]:
     return known if isinstance(known, dict) else {}
 
 
-def _write_memory(memory: Path, known: dict[str, object]) -> None:
+def write_memory(memory: Path, known: dict[str, object]) -> None:
+    """Keep what can be found out again in a file, where that can be written."""
     try:
         memory.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=memory.parent, delete=False, encoding="utf-8") as file:
             json.dump(known, file)
         Path(file.name).replace(memory)
     except OSError as error:
-        logger.debug("cannot remember the hash of the weights in %s: %s", memory, error)
+        logger.debug("cannot remember what was found out of weights in %s: %s", memory, error)
 
 
 def read_object(path: Path) -> dict[str, Any]:

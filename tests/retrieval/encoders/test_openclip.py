@@ -231,7 +231,7 @@ def test_local_dir_with_its_own_preprocessing(folder: Path, tmp_path: Path) -> N
     images, texts = by_open_clip(f"local-dir:{tmp_path / 'own'}", None)
     np.testing.assert_allclose(encoder.encode_images(pictures()), images, atol=1e-5)
     np.testing.assert_allclose(encoder.encode_texts(TEXTS), texts, atol=1e-5)
-    assert encoder._preprocess.transforms[-1].mean == [0.1, 0.2, 0.3]  # type: ignore[attr-defined]
+    assert encoder._loaded.preprocess.transforms[-1].mean == [0.1, 0.2, 0.3]  # type: ignore[attr-defined]
 
 
 def test_long_captions_are_cut_with_one_warning(encoder: OpenClipEncoder, caplog: pytest.LogCaptureFixture) -> None:
@@ -257,7 +257,7 @@ def test_endless_words_and_lone_surrogates(encoder: OpenClipEncoder) -> None:
 def test_out_of_memory_halves_the_batch(encoder: OpenClipEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     """The CUDA error is played: what follows it is the encoder's own."""
     wanted = encoder.encode_images(pictures())
-    inner = encoder._model.encode_image
+    inner = encoder._loaded.model.encode_image
     room = 2
 
     def cramped(batch: torch.Tensor) -> torch.Tensor:
@@ -265,7 +265,7 @@ def test_out_of_memory_halves_the_batch(encoder: OpenClipEncoder, monkeypatch: p
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return inner(batch)  # type: ignore[no-any-return]
 
-    monkeypatch.setattr(encoder._model, "encode_image", cramped)
+    monkeypatch.setattr(encoder._loaded.model, "encode_image", cramped)
     np.testing.assert_allclose(encoder.encode_images(pictures()), wanted, atol=1e-5)
     assert encoder._batch <= 2
     room = 0
@@ -498,9 +498,9 @@ def test_hashes_are_remembered_until_the_file_changes(tmp_path: Path, monkeypatc
 
 def test_the_catalogue_names_models_that_open_clip_has() -> None:
     available = set(open_clip.list_pretrained())
-    assert CATALOGUE[0].name == "compact"
+    assert [card.name for card in CATALOGUE[:2]] == ["compact", "compact-int8"]
     assert len({card.name for card in CATALOGUE}) == len(CATALOGUE) >= 13
-    cards = [card for card in CATALOGUE[1:] if not card.name.startswith("onnx:")]
+    cards = [card for card in CATALOGUE[2:] if not card.name.startswith("onnx:")]
     assert len(cards) >= 13
     for card in cards:
         scheme, _, spec = card.name.partition(":")
@@ -546,7 +546,8 @@ def test_parameters_are_counted(name: str) -> None:
 def test_installed_looks_without_the_network() -> None:
     cards = {card.name: card for card in CATALOGUE}
     assert installed(cards["compact"])
-    assert not any(installed(card) for card in CATALOGUE[1:])
+    assert installed(cards["compact-int8"])
+    assert not any(installed(card) for card in CATALOGUE[2:])
     plain, paired = cards["openclip:ViT-B-32/openai"], cards["openclip:ViT-B-16-SigLIP-256/webli"]
     for card in (plain, paired):
         place = drop_folder(hub_files(card.repository)[0])
