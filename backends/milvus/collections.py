@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from pymilvus import MilvusClient, MilvusException
@@ -17,6 +17,7 @@ from backends.errors import BackendError, CollectionExists, CollectionNotFound, 
 from backends.kit.folders import sync
 from backends.kit.words import log_unnoted
 from backends.milvus.connection import CALL_S, POLL_S, Connection, LiteName, LiteServer
+from backends.milvus.notes import Notes
 from backends.milvus.records import WORDS_PROPERTY, description_of, own_name, spec_of, stored_name, words_version
 from backends.milvus.schema import FLAT, Index, index_of, index_params, schema_of
 from backends.text import WORDS_VERSION
@@ -71,6 +72,7 @@ class Collections:
 
     def __init__(self, connection: Connection, lite: LiteServer | None, keyword: bool) -> None:
         self.connection, self.lite, self.keyword = connection, lite, keyword
+        self.notes = Notes(connection)
         self._opened: dict[str, CollectionHandle] = {}
 
     def names(self) -> list[str]:
@@ -95,21 +97,29 @@ class Collections:
 
     def _open(self, name: str, stored: str) -> CollectionHandle:
         if self.lite is None:
-            return CollectionHandle(*self._described(name, stored))
+            spec, words = self._described(name, stored)
+            return CollectionHandle(spec, stored, words)
         shared = self.lite.name(stored)
         # Lite opens a collection when it is first asked of it, and two who ask at once get one each.
         with shared.gate.alone():
-            spec, _, words = self._described(name, stored)
+            spec, words = self._described(name, stored)
             return CollectionHandle(spec, stored, words, lock=shared.writer, name=shared, made=shared.made)
 
-    def _described(self, name: str, stored: str) -> tuple[CollectionSpec, str, int]:
+    def _described(self, name: str, stored: str) -> tuple[CollectionSpec, int]:
+        """The spec of the collection, and the version of the words that its rows have."""
+        made, found = self._as_made(name, stored)
+        changed = self.notes.newest(stored, _creation(found)) if self.lite is None else None
+        return made if changed is None else changed.spec, words_version(found)
+
+    def _as_made(self, name: str, stored: str) -> tuple[CollectionSpec, dict[str, Any]]:
+        """The spec in the description of the collection, and all that Milvus says of it."""
         found = self.connection.call(name, lambda client: client.describe_collection(stored))
         spec = spec_of(found)
         if spec is None:
             raise CollectionNotFound(
                 f"no collection {name!r}: {stored!r} in {self.connection.address} was not made by Sightline"
             )
-        return spec, stored, words_version(found)
+        return spec, found
 
     def words_now(self, opened: CollectionHandle) -> int:
         """The version of the words that its rows have."""
@@ -135,20 +145,22 @@ class Collections:
             return opened.spec
         opened = self.find(name)
         with opened.in_use():
-            opened.spec, _, _ = self._described(name, opened.stored)
+            opened.spec, _ = self._described(name, opened.stored)
         return opened.spec
 
     def set_encoder(self, name: str, fingerprint: str) -> None:
         """Store another encoder's fingerprint in the spec."""
         spec = replace(self.spec_now(name), encoder=fingerprint)
         opened = self.find(name)
-        described = {"sightline": description_of(spec, uuid4().hex, self.words_now(opened))}
         with opened.lock:
-            self.call(opened, lambda client: client.alter_collection_properties(opened.stored, described))
-            if self.lite is not None:
+            if self.lite is None:
+                self.notes.write(opened.stored, _creation(self._as_made(name, opened.stored)[1]), spec)
+            else:
+                described = {"sightline": description_of(spec, uuid4().hex, self.words_now(opened))}
+                self.call(opened, lambda client: client.alter_collection_properties(opened.stored, described))
                 # Lite syncs the file, but not the name under which it puts it in the place of the old one.
                 sync(self.lite.collections / opened.stored)
-        opened.spec = spec
+            opened.spec = spec
 
     def forget(self, name: str) -> None:
         """Ask again next time."""
@@ -256,6 +268,8 @@ class Collections:
     def _remove(self, name: str, stored: str) -> None:
         try:
             self.connection.call(name, lambda client: client.drop_collection(stored))
+            if self.lite is None:
+                self.notes.remove(stored)
         finally:
             self._changed(stored)
             self.forget(name)
@@ -316,3 +330,8 @@ class Collections:
                     f"{INDEX_STALLED_S:.0f} s: look at its index nodes' logs"
                 )
             time.sleep(POLL_S)
+
+
+def _creation(found: Mapping[str, Any]) -> str:
+    """Which creation of its name a collection of a server is, by the end of its description."""
+    return str(found.get("description", "")).partition("\n")[2]

@@ -21,7 +21,9 @@ from backends.milvus.records import placeholder
 from backends.pgvector.backend import PostgresBackend
 from backends.pgvector.connection import Connection
 from backends.pgvector.embedded import EmbeddedPostgresBackend
-from tests.support import milvus_server
+from backends.weaviate.backend import WeaviateBackend
+from backends.weaviate.connection import WeaviateServer
+from tests.support import milvus_server, weaviate_server
 
 DIM = 8
 
@@ -197,4 +199,47 @@ def test_a_milvus_server_keeps_the_encoder_when_it_is_killed() -> None:
     with connect(milvus_server.url()) as backend:
         assert backend.describe(name) == CollectionSpec(name, DIM, encoder="second")
         assert (backend.count(name), len(backend.search(name, vectors(1, DIM), 20)[0])) == (10, 5)
+        backend.drop(name)
+
+
+@pytest.mark.server
+def test_weaviate_does_not_take_them_for_lost_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Objects that no search finds are indexed anew, unless they have no vector."""
+    name = "vectorless"
+    with WeaviateBackend.connect(weaviate_server.server().url) as backend:
+        backend.create(CollectionSpec(name, DIM))
+        backend.upsert(name, some(20) + bare(some(20, prefix="b")))
+        patched: list[str] = []
+        rest = WeaviateServer.rest
+
+        def spied(self: WeaviateServer, method: str, path: str, *arguments: Any, **options: Any) -> Any:
+            patched.append(path) if path.startswith("/objects/") else None
+            return rest(self, method, path, *arguments, **options)
+
+        monkeypatch.setattr(WeaviateServer, "rest", spied)
+        for where in (None, Compare("n", "lt", 5)):
+            assert len(backend.search(name, vectors(1, DIM), 30, where=where)[0]) == (20 if where is None else 5)
+        backend.flush(name)
+        assert patched == []
+        backend.drop(name)
+
+
+@pytest.mark.server
+def test_weaviate_sets_the_encoder_while_others_add_fields() -> None:
+    name = "encoder_and_fields"
+    url = weaviate_server.server().url
+    with connect(url) as backend, connect(url) as other:
+        backend.create(CollectionSpec(name, DIM, encoder="0"))
+
+        def add(i: int) -> None:
+            other.upsert(name, [Record(f"r{i}", vectors(1, DIM)[0], metadata={f"field{i}": i})])
+
+        with ThreadPoolExecutor(2) as pool:
+            adding = [pool.submit(add, i) for i in range(8)]
+            for i in range(1, 5):
+                backend.set_encoder(name, str(i))
+            for done in adding:
+                done.result()
+        assert backend.describe(name) == other.describe(name) == CollectionSpec(name, DIM, encoder="4")
+        assert [backend.count(name, Compare(f"field{i}", "gte", i)) for i in range(8)] == [1] * 8
         backend.drop(name)
