@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 PLAIN_LINE_EVERY_S = 10.0
 MAX_LISTED = 20
+PATH_CELLS = 40
 
 
 @options.grouped
@@ -203,17 +204,25 @@ def progress_line() -> Iterator[Any]:
         yield PlainLines()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, TextColumn
+    from rich.progress import BarColumn, ProgressColumn, Task, TextColumn
     from rich.progress import Progress as Bar
+    from rich.text import Text
 
-    columns = (BarColumn(bar_width=28), TextColumn("{task.fields[moment]}"), TextColumn("[dim]{task.fields[path]}"))
+    from app.cli.cells import Line, cut_start
+
+    class Path(ProgressColumn):
+        """The end of the path in hand."""
+
+        def render(self, task: Task) -> Line:
+            """What fits of it."""
+            return Line(Text(task.fields["path"], "dim"), keep_end=True)
+
+    columns = (BarColumn(bar_width=28), TextColumn("{task.fields[moment]}"), Path())
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None, moment="listing", path="")
 
         def show(progress: Progress) -> None:
-            from rich.markup import escape
-
-            path = escape(one_line(progress.path)[-40:])
+            path = cut_start(one_line(progress.path), PATH_CELLS)
             bar.update(task, completed=progress.done, total=progress.total, moment=describe(progress), path=path)
 
         yield show

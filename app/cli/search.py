@@ -25,6 +25,7 @@ from app.cli.output import (
     facet_object,
     hit_object,
     note,
+    one_line,
     place,
     print_facets,
     print_hits,
@@ -268,11 +269,15 @@ def show(
     if as_json:
         print_json(item)
         return
+    from app.cli.cells import padded
+    from backends.harmless import harmless
+
     metadata = item.pop("metadata")
     for name, value in (item | metadata).items():
         if value is not None:
             text = ", ".join(value) if isinstance(value, list) else str(value)
-            write(f"{name:12}  " + "\n              ".join(text.splitlines() or [""]))
+            lines = [harmless(line) for line in text.splitlines()] or [""]
+            write(padded(one_line(name), 12) + "  " + ("\n" + 14 * " ").join(lines))
 
 
 def default_modality(store: Backend, collection: str, where: dict[str, Any] | None) -> Modality:
