@@ -16,7 +16,14 @@ from typing import Any, ClassVar, Literal, Self, TypeAlias, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from backends.checks import check_collection_name, check_metadata, plain_metadata, prepare_queries, prepare_records
+from backends.checks import (
+    NO_VECTOR,
+    check_collection_name,
+    check_metadata,
+    plain_metadata,
+    prepare_queries,
+    prepare_records,
+)
 from backends.errors import (
     BackendError,
     CollectionExists,
@@ -50,6 +57,7 @@ from backends.processes import refused_after_fork, refused_page_by_page, silent_
 
 __all__ = [
     "MODALITIES",
+    "NO_VECTOR",
     "And",
     "Backend",
     "BackendError",
@@ -99,7 +107,8 @@ MAX_DIM = 16_384
 class Record:
     """One item of one modality: id, vector, text, where its bytes are, and metadata.
 
-    `vector` is float32 of shape (d,), or `None` on records read without vectors. `text` is the
+    `vector` is float32 of shape (d,); `NO_VECTOR`, of shape (0,), for an item that has none, which everything finds but
+    `search`; or `None` on records read without vectors. `text` is the
     passage of a text item, an image's caption or OCR words otherwise; keyword search reads it and the
     name of the file that `uri` ends with.
     Metadata values are str, int, float, bool or a list of str, under portable field names. Subclasses of them,
@@ -133,6 +142,11 @@ class Record:
             check_string(self.uri, f"record {self.id!r}: uri", limit_bytes=MAX_URI_BYTES)
         if self.metadata:
             object.__setattr__(self, "metadata", check_metadata(self.id, self.metadata))
+
+    @property
+    def has_vector(self) -> bool:
+        """Whether there is a vector here: the record has one, and was read with it."""
+        return self.vector is not None and np.shape(self.vector) != NO_VECTOR.shape
 
     def _make_plain(self) -> None:
         for name in ("id", "modality", "text", "uri"):
@@ -280,6 +294,7 @@ _REFUSED = (
     "collections",
     "describe",
     "create",
+    "set_encoder",
     "drop",
     "upsert",
     "get",
@@ -346,7 +361,7 @@ class Backend:
         raise NotImplementedError
 
     def describe(self, name: str) -> CollectionSpec:
-        """The spec that `create` was given.
+        """The spec that `create` was given, with the encoder that `set_encoder` was given last.
 
         Raises:
             CollectionNotFound: as every method that takes a name does, but `create` and `drop`.
@@ -362,6 +377,16 @@ class Backend:
         """
         raise NotImplementedError
 
+    def set_encoder(self, name: str, fingerprint: str) -> None:
+        """Say which encoder the collection's vectors are of: `describe` gives this fingerprint from now on.
+
+        Nothing else changes. Durable when it returns, and seen by other handles and processes at their next `describe`.
+
+        Raises:
+            ValueError: a fingerprint that no spec could have.
+        """
+        raise NotImplementedError
+
     def drop(self, name: str) -> None:
         """Remove a collection and all it holds; silent when it is not there."""
         raise NotImplementedError
@@ -373,10 +398,11 @@ class Backend:
         refused for its content stores none.
 
         Args:
-            records: with vectors of the collection's length. Later ones win over earlier ones of the same id.
+            records: with vectors of the collection's length, or `NO_VECTOR`. Later ones win over earlier ones of the
+                same id: where one without a vector replaces one that has it, `search` finds the record no more.
 
         Raises:
-            ValueError: a record without a vector, or with one that is not finite (or zero, for cosine).
+            ValueError: a record whose vector is None, or is not finite (or zero, for cosine).
             DimensionMismatch: a vector of another length.
         """
         raise NotImplementedError
@@ -421,7 +447,7 @@ class Backend:
         Args:
             vectors: (q, d) float32.
             k: at most `Capabilities.max_k`.
-            where: only records that match.
+            where: only records that match. Those without a vector never do.
             effort: in (0, 1], trades speed for recall; None is the engine's default, 1 its most thorough.
 
         Returns:

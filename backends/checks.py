@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 MAX_METADATA_BYTES = 65_535
 UNIT_TOLERANCE = 1e-6
+#: The vector of a record that has none, such as a text that its encoder cannot read: float32 of shape (0,), read-only.
+NO_VECTOR: NDArray[np.float32] = np.empty(0, dtype=np.float32)
+NO_VECTOR.flags.writeable = False
 COLLECTION_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}\Z")
 
 
@@ -165,29 +168,40 @@ def _check_vectors(
     return vectors
 
 
-def prepare_records(records: Iterable[Record], spec: CollectionSpec) -> tuple[list[Record], NDArray[np.float32]]:
+def prepare_records(records: Iterable[Record], spec: CollectionSpec) -> tuple[list[Record], list[NDArray[np.float32]]]:
     """Check records against the collection and return them, last of each id, with their vectors.
 
-    Returns the records and a C-contiguous (n, d) float32 array; for cosine the rows have unit length.
+    Returns the records and for each its vector: float32 (d,), for cosine of unit length, or `NO_VECTOR`.
     Raises `DimensionMismatch` or ValueError naming the first bad record, before anything is stored.
     """
     unique = {record.id: record for record in records}
     kept = list(unique.values())
     vectors = np.empty((len(kept), spec.dim), dtype=np.float32)
+    # The records that have a vector, in the order of its rows.
+    having: list[Record] = []
     shape = (spec.dim,)
     # What float32 cannot hold becomes infinite here and is refused below, by name.
     with np.errstate(over="ignore"):
-        for row, record in enumerate(kept):
+        for record in kept:
             if record.vector is None:
-                raise ValueError(f"record {record.id!r} has no vector")
+                raise ValueError(
+                    f"record {record.id!r} was read without its vector; NO_VECTOR is for one that has none"
+                )
             vector = np.asarray(record.vector)
+            if vector.shape == NO_VECTOR.shape:
+                continue
             if vector.shape != shape:
                 raise DimensionMismatch(
                     f"record {record.id!r} has a vector of shape {vector.shape}; "
                     f"collection {spec.name!r} holds {shape}: was another encoder used?"
                 )
-            vectors[row] = vector
-    return kept, _check_vectors(vectors, spec, lambda row: f"record {kept[row].id!r}: its vector")
+            vectors[len(having)] = vector
+            having.append(record)
+    checked = _check_vectors(vectors[: len(having)], spec, lambda row: f"record {having[row].id!r}: its vector")
+    if len(having) == len(kept):
+        return kept, list(checked)
+    rows = iter(checked)
+    return kept, [next(rows) if record.has_vector else NO_VECTOR for record in kept]
 
 
 def prepare_queries(vectors: ArrayLike, spec: CollectionSpec) -> NDArray[np.float32]:

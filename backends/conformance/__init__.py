@@ -41,6 +41,7 @@ CHECKS = (
     "scanning",
     "searching",
     "threads",
+    "vectorless",
 )
 # pytest shows the two sides of a failed assertion only in modules it was told of before their import.
 pytest.register_assert_rewrite("backends.conformance.oracle", *(f"backends.conformance.{name}" for name in CHECKS))
@@ -60,6 +61,7 @@ from backends.conformance.scanning import ScanChecks  # noqa: E402
 from backends.conformance.searching import SearchChecks  # noqa: E402
 from backends.conformance.store import Sizes, Store, Suite  # noqa: E402
 from backends.conformance.threads import ThreadChecks  # noqa: E402
+from backends.conformance.vectorless import VectorlessChecks  # noqa: E402
 
 __all__ = ["BackendSuite", "Sizes", "Store", "Twin"]
 
@@ -67,6 +69,7 @@ __all__ = ["BackendSuite", "Sizes", "Store", "Twin"]
 class BackendSuite(
     CollectionChecks,
     RecordChecks,
+    VectorlessChecks,
     SearchChecks,
     FilterChecks,
     KeywordChecks,

@@ -1,8 +1,8 @@
 """The second process of the suite: ``python -m backends.conformance.child MODULE:CLASS URL TASK NAME [N]``.
 
-Prints one JSON object a line. Tasks: `read` says what a collection holds; `write N` upserts N records
-once; `pour START` upserts batches without end, from batch START, and acknowledges each; `fork 'SECONDS URL'`
-is `conformance.forking`.
+Prints one JSON object a line. Tasks: `read` says what a collection holds, `describe` its spec; `write N` upserts N
+records once; `pour START` upserts batches without end, from batch START, and acknowledges each;
+`fork 'SECONDS URL'` is `conformance.forking`.
 """
 
 from __future__ import annotations
@@ -42,6 +42,11 @@ def read(backend: Backend, name: str, _: str) -> None:
     )
 
 
+def describe(backend: Backend, name: str, _: str) -> None:
+    """The spec as another process sees it."""
+    say({"spec": backend.describe(name).to_json()})
+
+
 def write(backend: Backend, name: str, n: str) -> None:
     """Upsert n records called c00000 and up."""
     backend.upsert(name, some(int(n), seed=3, prefix="c"))
@@ -65,6 +70,7 @@ def fork_(backend: Backend, name: str, argument: str) -> None:
 
 TASKS: dict[str, Callable[[Backend, str, str], None]] = {
     "read": read,
+    "describe": describe,
     "write": write,
     "write_until_killed": write_until_killed,
     "fork": fork_,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
@@ -28,6 +29,7 @@ from backends.filters import OPERATORS, ORDERINGS
 CORE_OPERATORS = {"eq", "in", *ORDERINGS}
 ON_A_COLLECTION: dict[str, Callable[[Backend, str], Any]] = {
     "describe": lambda backend, name: backend.describe(name),
+    "set_encoder": lambda backend, name: backend.set_encoder(name, "another"),
     "upsert": lambda backend, name: backend.upsert(name, some(1)),
     "upsert nothing": lambda backend, name: backend.upsert(name, []),
     "get": lambda backend, name: backend.get(name, ["a"]),
@@ -70,6 +72,50 @@ class CollectionChecks:
             spec = CollectionSpec(store.name(), 24, metric, "fünf 'quotes' \"x\" \\ 😀\n{json: 1}", IndexSpec("auto"))
             store.backend.create(spec)
             assert store.backend.describe(spec.name) == spec
+
+    def test_set_encoder_changes_the_fingerprint_and_nothing_else(self, store: Store) -> None:
+        for metric in sorted(store.capabilities.metrics):
+            twin = store.twin(metric=metric)
+            twin.upsert(some(20))
+            for fingerprint in ("", "fünf 'quotes' \"x\" \\ 😀\n{json: 1}", "a" * 3_000, "last"):
+                store.backend.set_encoder(twin.name, fingerprint)
+                assert store.backend.describe(twin.name) == replace(twin.spec, encoder=fingerprint)
+            twin.same_records()
+            twin.same_hits(np.ones((1, 8)), 30)
+            twin.upsert(some(3, seed=4))
+            twin.same_records()
+            assert store.backend.describe(twin.name).encoder == "last"
+
+    def test_set_encoder_refuses_what_no_spec_could_have(self, store: Store) -> None:
+        spec = store.spec()
+        store.backend.create(spec)
+        for fingerprint in ("a\0b", "\ud800", "x" * 70_000):
+            with pytest.raises(ValueError, match="fingerprint"):
+                store.backend.set_encoder(spec.name, fingerprint)
+        assert store.backend.describe(spec.name) == spec
+
+    def test_set_encoder_is_seen_by_other_handles_and_later_ones(self, store: Store) -> None:
+        if not store.capabilities.persistent:
+            pytest.skip("nothing is shared between handles: the engine declares persistent=False")
+        url = store.fresh_place()
+        spec = replace(store.spec(), index=IndexSpec("flat" if "flat" in store.capabilities.index_kinds else "auto"))
+        with store.connect(url) as backend:
+            backend.create(spec)
+            backend.upsert(spec.name, some(5))
+            other = store.connect(url) if store.capabilities.concurrent_writers else None
+            try:
+                assert other is None or other.describe(spec.name) == spec
+                backend.set_encoder(spec.name, "second")
+                assert other is None or other.describe(spec.name) == replace(spec, encoder="second")
+            finally:
+                if other is not None:
+                    other.close()
+        answer = store.ask("describe", url, spec.name)
+        assert answer == {"spec": replace(spec, encoder="second").to_json()}
+        with store.connect(url) as backend:
+            assert backend.describe(spec.name) == replace(spec, encoder="second")
+            assert backend.count(spec.name) == 5
+            backend.drop(spec.name)
 
     def test_undeclared_metrics_are_refused(self, store: Store) -> None:
         for metric in set(METRICS) - store.capabilities.metrics:

@@ -87,6 +87,11 @@ class ExactBackend(Backend):
                 raise CollectionExists(f"collection {spec.name!r} is already in exact://")
             self._collections[spec.name] = _Contents(spec)
 
+    def set_encoder(self, name: str, fingerprint: str) -> None:
+        with self._lock:
+            found = self._find(name)
+            found.spec = replace(found.spec, encoder=fingerprint)
+
     def drop(self, name: str) -> None:
         with self._lock:
             self._check_open()
@@ -135,7 +140,7 @@ class ExactBackend(Backend):
         check_search(k, effort, self.capabilities)
         with self._lock:
             spec = self._find(name).spec
-            found = self._matching(name, where)
+            found = [r for r in self._matching(name, where) if r.has_vector]
         queries = prepare_queries(vectors, spec)
         if not found:
             return [[] for _ in queries]

@@ -189,9 +189,10 @@ class CollectionHandle:
         connection.execute(f"UPDATE state SET version = ?, {changes}", (snapshot.version + 1, *values))  # noqa: S608
 
     def upsert(self, records: Iterable[Record]) -> None:
-        kept, vectors = prepare_records(records, self.spec)
+        kept, prepared = prepare_records(records, self.spec)
         if not kept:
             return
+        vectors = np.stack(prepared)
         norm = float(np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64).max()))
         with self._write() as (connection, snapshot):
             replaced = rows_of_ids(connection, [record.id for record in kept]) if snapshot.live else {}

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ClassVar, Self, TypeVar
 
+import numpy as np
 from numpy.typing import ArrayLike
 from psycopg import errors
 
@@ -159,10 +160,15 @@ class PostgresBackend(Backend):
         def work(connection: Connection, collection: StoredCollection) -> None:
             kept, vectors = prepare_records(given, collection.spec)
             layout = layout_of(collection.spec)
-            if kept and layout is not None and layout.quantization == "half" and abs(vectors).max() > MAX_HALF:
+            if (
+                kept
+                and layout is not None
+                and layout.quantization == "half"
+                and max(float(abs(v).max()) for v in vectors) > MAX_HALF
+            ):
                 raise ValueError(f"collection {name!r} is indexed in half precision: components reach {MAX_HALF:.0f}")
             if kept:
-                write(connection, collection, kept, vectors)
+                write(connection, collection, kept, np.stack(vectors))
 
         self._run(name, work)
 

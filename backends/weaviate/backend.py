@@ -157,7 +157,7 @@ class WeaviateBackend(Backend):
                 raise self._dropped(name) from error
             raise
 
-    def _store(self, stored: Stored, kept: list[Record], vectors: NDArray[np.float32]) -> None:
+    def _store(self, stored: Stored, kept: list[Record], vectors: list[NDArray[np.float32]]) -> None:
         name = stored.spec.name
         numbers = number_properties(kept)
         if not stored.numbers.issuperset(numbers.values()):
@@ -180,7 +180,7 @@ class WeaviateBackend(Backend):
         )
 
     def _send(
-        self, stored: Stored, kept: list[Record], vectors: NDArray[np.float32], numbers: Mapping[str, str]
+        self, stored: Stored, kept: list[Record], vectors: list[NDArray[np.float32]], numbers: Mapping[str, str]
     ) -> None:
         """Have the server store and index these records; the log of its index may still be in its memory."""
 

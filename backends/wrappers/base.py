@@ -39,6 +39,9 @@ class Wrapper(Backend):
     def create(self, spec: CollectionSpec) -> None:
         self._call(self.inner.create, spec)
 
+    def set_encoder(self, name: str, fingerprint: str) -> None:
+        self._call(self.inner.set_encoder, name, fingerprint)
+
     def drop(self, name: str) -> None:
         self._call(self.inner.drop, name)
 

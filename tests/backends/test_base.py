@@ -14,6 +14,7 @@ from hypothesis import given, settings
 import backends
 from backends import connect, engines
 from backends.base import (
+    NO_VECTOR,
     CollectionSpec,
     Corrupt,
     DimensionMismatch,
@@ -164,11 +165,20 @@ def test_records_are_prepared() -> None:
         [Record("a", row(3, 0, 4)), Record("b", row(0, 1, 0)), Record("a", row(0, 0, 2), text="last")], SPEC
     )
     assert [(r.id, r.text) for r in kept] == [("a", "last"), ("b", None)]
-    assert rows.dtype == np.float32
-    assert rows.flags.c_contiguous
+    assert {vector.dtype for vector in rows} == {np.dtype(np.float32)}
     np.testing.assert_array_equal(rows, [[0, 0, 1], [0, 1, 0]])
-    kept, rows = prepare_records([], SPEC)
-    assert (kept, rows.shape) == ([], (0, 3))
+    assert prepare_records([], SPEC) == ([], [])
+
+
+def test_records_without_a_vector_are_prepared_among_others() -> None:
+    assert (NO_VECTOR.shape, NO_VECTOR.dtype, NO_VECTOR.flags.writeable) == ((0,), np.float32, False)
+    given = [Record("a", NO_VECTOR), Record("b", row(3, 0, 4)), Record("c", np.empty(0)), Record("d", row(0, 2, 0))]
+    kept, rows = prepare_records([*given, Record("b", NO_VECTOR), Record("a", row(0, 0, 5))], SPEC)
+    assert [r.id for r in kept] == ["a", "b", "c", "d"]
+    assert [vector.tolist() for vector in rows] == [[0, 0, 1], [], [], [0, 1, 0]]
+    with pytest.raises(ValueError, match="record 'd': its vector is the zero"):
+        prepare_records([*given[:3], Record("d", row(0, 0, 0))], SPEC)
+    assert Record("a", NO_VECTOR) == Record("a", np.empty(0, np.float32)) != Record("a", None)
 
 
 def test_other_metrics_keep_lengths() -> None:
@@ -181,7 +191,7 @@ def test_other_metrics_keep_lengths() -> None:
 @pytest.mark.parametrize(
     ("vector", "error", "said"),
     [
-        (None, ValueError, "record 'bad' has no vector"),
+        (None, ValueError, "record 'bad' was read without its vector"),
         (row(1, 2), DimensionMismatch, r"shape \(2,\); collection 'c' holds \(3,\)"),
         (np.ones((1, 3)), DimensionMismatch, r"shape \(1, 3\)"),
         (row(1, np.nan, 0), ValueError, "record 'bad': its vector has NaN"),
