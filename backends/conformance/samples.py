@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import Record
+from backends.base import NO_VECTOR, Record
 from backends.filters import MetadataValue
 
 POUR_BATCH = 40
@@ -192,11 +192,17 @@ def clustered(n: int, dim: int, seed: int, clusters: int = 100) -> NDArray[np.fl
 def poured(batch: int) -> list[Record]:
     """Batch number `batch` of what a process upserts until it is killed.
 
-    New records, and one that every batch replaces.
+    New records, some of them without a vector, and one that every batch replaces.
     """
     rows = vectors(POUR_BATCH, POUR_DIM, seed=1000 + batch)
     own = [
-        Record(f"b{batch:05}-{i:02}", rows[i], "text", f"batch{batch}", metadata={"batch": batch, "i": i})
+        Record(
+            f"b{batch:05}-{i:02}",
+            NO_VECTOR if i % 8 == 5 else rows[i],
+            "text",
+            f"batch{batch}",
+            metadata={"batch": batch, "i": i},
+        )
         for i in range(POUR_BATCH - 1)
     ]
     return [*own, Record("shared", rows[-1], "text", f"batch{batch}", metadata={"batch": batch, "i": POUR_BATCH - 1})]

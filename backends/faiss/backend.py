@@ -5,6 +5,7 @@ truth), ``vectors-<generation>.f32`` (the original float32 rows) and ``graph-*.f
 One open store writes at a time, any number of processes read, and readers see each commit at their
 next call. Searches below about 10,000 rows scan exactly; above it `flush` builds HNSW (int8 beyond a
 million), unless the spec says otherwise; rows written since the last flush are scanned and merged.
+Records without a vector are in SQLite alone.
 Deleted rows are gone from every answer at once; `flush` rewrites the vector files without them when
 they are more than a fifth.
 """
@@ -145,9 +146,10 @@ class FaissBackend(Backend):
 
     def describe(self, name: str) -> CollectionSpec:
         def spec(collection: CollectionHandle) -> CollectionSpec:
-            if collection.is_dropped():
+            found = collection.described()
+            if found is None:
                 raise CollectionNotFound(f"no collection {name!r} in {self.folder}")
-            return collection.spec
+            return found
 
         return self._on(name, spec)
 
@@ -161,6 +163,11 @@ class FaissBackend(Backend):
             with whole_folder(target) as unfinished:
                 unfinished.mkdir()
                 create_store(unfinished / STORE, spec)
+
+    def set_encoder(self, name: str, fingerprint: str) -> None:
+        self._find(name)
+        self._begin_writing()
+        self._on(name, lambda collection: collection.set_encoder(fingerprint), writes=True)
 
     def drop(self, name: str) -> None:
         while not self._dropped(name):

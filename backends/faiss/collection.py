@@ -10,13 +10,14 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backends.base import CollectionSpec, Hit, Page, Record, Where, prepare_queries, prepare_records
+from backends.base import NO_VECTOR, CollectionSpec, Hit, Page, Record, Where, prepare_queries, prepare_records
 from backends.errors import CollectionNotFound, Corrupt, Unavailable
 from backends.faiss.files import VectorFiles
 from backends.faiss.index import build_index, plan_index, save_index
@@ -25,9 +26,11 @@ from backends.faiss.records import (
     STORE,
     Connections,
     Row,
+    add_bare_rows,
     as_record,
     insert_records,
     items_by_id,
+    remove_bare_rows,
     remove_rows,
     rows_of_ids,
     translate_errors,
@@ -75,6 +78,19 @@ class CollectionHandle:
         with self.connections.transaction() as connection:
             return bool(connection.execute("SELECT dropped FROM state").fetchone()[0])
 
+    def described(self) -> CollectionSpec | None:
+        """The spec as it is now, with the encoder that whichever process has set; None once dropped."""
+        with self.connections.transaction() as connection:
+            dropped, text = connection.execute("SELECT dropped, spec FROM state").fetchone()
+        return None if dropped else CollectionSpec.from_json(text)
+
+    def set_encoder(self, fingerprint: str) -> None:
+        """Store another encoder's fingerprint; `spec`, which tells how the collection is stored, stays as it was."""
+        spec = replace(self.spec, encoder=fingerprint)
+        with self._write() as (connection, snapshot):
+            self._commits(connection, snapshot, "spec = ?", (spec.to_json(),))
+        self._committed = snapshot.version + 1
+
     @contextmanager
     def reading(self, kind: str = "DEFERRED") -> Iterator[tuple[sqlite3.Connection, Snapshot]]:
         """A transaction and the snapshot of the version it sees."""
@@ -119,7 +135,11 @@ class CollectionHandle:
         if not with_vectors:
             return [as_record(row) for row in rows]
         positions = snapshot.positions_of(np.array([row[0] for row in rows], dtype=np.int64))
-        return [as_record(row, vector) for row, vector in zip(rows, snapshot.vectors[positions], strict=True)]
+        vectors = iter(snapshot.vectors[positions[positions >= 0]])
+        return [
+            as_record(row, next(vectors) if position >= 0 else NO_VECTOR)
+            for row, position in zip(rows, positions.tolist(), strict=True)
+        ]
 
     def page(self, cursor: str | None, batch: int, with_vectors: bool) -> Page | None:
         """The next records after `cursor` in the order of ids; a rewritten record keeps its place there."""
@@ -192,21 +212,23 @@ class CollectionHandle:
         kept, prepared = prepare_records(records, self.spec)
         if not kept:
             return
-        vectors = np.stack(prepared)
-        norm = float(np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64).max()))
+        has_vector = np.array([vector.size > 0 for vector in prepared])
+        vectors = np.array([vector for vector in prepared if vector.size], np.float32).reshape(-1, self.spec.dim)
+        norm = float(np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64).max(initial=0.0)))
         with self._write() as (connection, snapshot):
             replaced = rows_of_ids(connection, [record.id for record in kept]) if snapshot.live else {}
             self._tombstone(connection, snapshot, sorted(replaced.values()))
             start = len(snapshot.rows)
             rows = np.arange(snapshot.next_row, snapshot.next_row + len(kept), dtype=np.int64)
-            self.files.append(snapshot.generation, start, vectors, rows)
+            self.files.append(snapshot.generation, start, vectors, rows[has_vector])
+            add_bare_rows(connection, rows[~has_vector].tolist())
             insert_records(connection, snapshot.next_row, kept)
             live = snapshot.live - len(replaced) + len(kept)
             self._commits(
                 connection,
                 snapshot,
                 "positions = ?, live = ?, next_row = ?, max_norm = max(max_norm, ?)",
-                (start + len(kept), live, snapshot.next_row + len(kept), norm),
+                (start + len(vectors), live, snapshot.next_row + len(kept), norm),
             )
         self._committed = snapshot.version + 1
 
@@ -216,7 +238,7 @@ class CollectionHandle:
                 rows = sorted(rows_of_ids(connection, storable_ids(ids)).values())
             else:
                 selection = snapshot.selection(connection, where)
-                rows = snapshot.rows[slice(None) if selection is None else selection.positions].tolist()
+                rows = snapshot.rows_in(snapshot.alive if selection is None else selection.mask).tolist()
             if not rows:
                 return 0
             self._tombstone(connection, snapshot, rows)
@@ -238,15 +260,15 @@ class CollectionHandle:
         with self.writing:
             with self.reading() as (_, snapshot):
                 pass
-            dead = len(snapshot.rows) - snapshot.live
-            if dead > COMPACT_SHARE * len(snapshot.rows):
+            dead = len(snapshot.alive) - snapshot.live
+            if dead > COMPACT_SHARE * len(snapshot.alive):
                 self._compact(snapshot)
             else:
                 self._index(snapshot)
             self._vacuum()
 
     def _index(self, snapshot: Snapshot) -> None:
-        wanted = plan_index(self.spec.index, snapshot.live)
+        wanted = plan_index(self.spec.index, snapshot.searched)
         current = snapshot.index
         text = None
         if wanted is not None:
@@ -270,7 +292,7 @@ class CollectionHandle:
     def _compact(self, snapshot: Snapshot) -> None:
         """Rewrite the vector files with live rows only, as the next generation, with its index."""
         generation = snapshot.generation + 1
-        kept = np.flatnonzero(snapshot.alive)
+        kept = np.flatnonzero(snapshot.alive[: len(snapshot.rows)])
         step = max(1, COPY_BYTES // (4 * self.spec.dim))
         with self._write() as (connection, now):
             self.files.append(generation, 0, snapshot.vectors[:0], snapshot.rows[:0])
@@ -283,6 +305,7 @@ class CollectionHandle:
                 vectors, _ = self.files.map(generation, len(kept))
                 name = f"graph-{generation}-{now.version + 1}.faiss"
                 text = self._build(vectors, wanted, grown_from=None, path=self.folder / name)
+            remove_bare_rows(connection, snapshot.rows_in(~snapshot.alive, bare_only=True).tolist())
             connection.execute("DELETE FROM dead")
             connection.execute("INSERT INTO words (words) VALUES ('optimize')")
             self._commits(

@@ -58,6 +58,9 @@ CREATE VIRTUAL TABLE words USING fts5(
 );
 """
 
+# Made when the first record without a vector is stored: the rows that have no place in the vector files.
+_BARE = "CREATE TABLE IF NOT EXISTS bare (row INTEGER PRIMARY KEY)"
+
 Row = tuple[int, str, Modality, str | None, str | None, str]
 Entry = tuple[str, str, str | int | float, int]
 
@@ -280,6 +283,26 @@ def remove_rows(connection: sqlite3.Connection, rows: Sequence[int]) -> None:
         connection.executemany("DELETE FROM fields WHERE key = ? AND kind = ? AND value = ? AND row = ?", entries)
         connection.executemany("INSERT INTO words (words, rowid, text) VALUES ('delete', ?, ?)", texts)
         connection.executemany("DELETE FROM items WHERE row = ?", [(row[0],) for row in found])
+
+
+def add_bare_rows(connection: sqlite3.Connection, rows: Sequence[int]) -> None:
+    """Note that these rows, which come after all before, have no vector."""
+    if rows:
+        connection.execute(_BARE)
+        connection.executemany("INSERT INTO bare VALUES (?)", ((row,) for row in rows))
+
+
+def remove_bare_rows(connection: sqlite3.Connection, rows: Sequence[int]) -> None:
+    """Forget these rows without a vector."""
+    if rows:
+        connection.executemany("DELETE FROM bare WHERE row = ?", ((row,) for row in rows))
+
+
+def bare_rows(connection: sqlite3.Connection, after: int) -> list[int]:
+    """The rows without a vector that come after `after`, in order."""
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'bare'").fetchone() is None:
+        return []
+    return [row for (row,) in connection.execute("SELECT row FROM bare WHERE row > ? ORDER BY row", (after,))]
 
 
 def rows_of_ids(connection: sqlite3.Connection, ids: Iterable[str]) -> dict[str, int]:

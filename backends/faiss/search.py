@@ -128,7 +128,7 @@ def read_hits(
     for one in found:
         if len(one.positions) > k and not _break_tie(connection, snapshot, one, k):
             return None
-        wanted.append(snapshot.rows[one.positions].tolist())
+        wanted.append(snapshot.rows_at(one.positions).tolist())
     rows = wanted[0] if len(wanted) == 1 else list({row for rows in wanted for row in rows})
     if not rows:
         current = connection.execute("SELECT version FROM state").fetchone()[0] == snapshot.version
@@ -153,7 +153,7 @@ def _break_tie(connection: sqlite3.Connection, snapshot: Snapshot, found: Found,
     """Cut to k, taking the smallest ids of those that tie with the k-th; whether all ids were there."""
     better = int(np.count_nonzero(found.scores > found.scores[k - 1]))
     tied = found.positions[better:]
-    rows = snapshot.rows[tied].tolist()
+    rows = snapshot.rows_at(tied).tolist()
     ids = ids_of_rows(connection, rows)
     if len(ids) < len(rows):
         return False

@@ -21,6 +21,7 @@ from backends.errors import Corrupt
 from backends.faiss.files import VectorFiles
 from backends.faiss.filters import select
 from backends.faiss.index import LoadedIndex, load_index, one_thread
+from backends.faiss.records import bare_rows
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -30,25 +31,30 @@ CACHED_SELECTIONS = 16
 
 
 class Selection:
-    """The live positions a search may return: as a mask, as sorted positions, and how many."""
+    """The live records that a call may return, as a mask like `Snapshot.alive`, and how many they are."""
 
-    def __init__(self, mask: Mask, covered: int) -> None:
+    def __init__(self, mask: Mask, positions: int, covered: int) -> None:
         self.mask = mask
         self.count = int(np.count_nonzero(mask))
         self.covered_count = int(np.count_nonzero(mask[:covered]))
+        self._total = positions
         self._positions: Integers | None = None
 
     @property
     def positions(self) -> Integers:
-        """Sorted positions; made when first asked for."""
+        """The sorted positions that have a vector; made when first asked for."""
         if self._positions is None:
-            self._positions = np.flatnonzero(self.mask).astype(np.int64, copy=False)
+            self._positions = np.flatnonzero(self.mask[: self._total]).astype(np.int64, copy=False)
         return self._positions
 
 
 @dataclass(eq=False)
 class Snapshot:
-    """A collection at one version. Position p holds `vectors[p]` of SQLite row `rows[p]` while `alive[p]`."""
+    """A collection at one version. Position p holds `vectors[p]` of SQLite row `rows[p]` while `alive[p]`.
+
+    Rows without a vector have the positions from -1 downwards: `bare[i]` is that of -1 - i. `alive` has them at its
+    end, where Python's negative indices find them, so that a mask of its shape speaks of all records.
+    """
 
     spec: CollectionSpec
     version: int
@@ -58,6 +64,7 @@ class Snapshot:
     max_norm: float
     vectors: Floats
     rows: Integers
+    bare: Integers
     alive: Mask
     dead_seen: int
     index: LoadedIndex | None
@@ -66,27 +73,52 @@ class Snapshot:
 
     def __post_init__(self) -> None:
         self.covered = self.index.covered if self.index is not None else 0
+        #: How many live records have a vector.
+        self.searched = self.live - int(np.count_nonzero(self.alive[len(self.rows) :]))
         self.everything: Selection | None = None
-        if self.live < len(self.rows):
-            self.everything = Selection(self.alive, self.covered)
+        if self.searched < len(self.rows):
+            self.everything = self._selected(self.alive)
         span = len(self.rows) and int(self.rows[-1] - self.rows[0]) + 1
         self._first_row = int(self.rows[0]) if span and span == len(self.rows) else None
 
     def positions_of(self, rows: Integers) -> Integers:
         """Positions of live row numbers."""
-        if self._first_row is not None:
+        if self._first_row is not None and not len(self.bare):
             return rows - self._first_row
-        return np.searchsorted(self.rows, rows)
+        positions = np.searchsorted(self.rows, rows)
+        if len(self.bare):
+            bare = np.searchsorted(self.bare, rows)
+            is_bare = self.bare[np.minimum(bare, len(self.bare) - 1)] == rows
+            positions[is_bare] = -1 - bare[is_bare]
+        return positions
+
+    def rows_at(self, positions: Integers) -> Integers:
+        """The row numbers at these positions."""
+        if not len(self.bare):
+            return self.rows[positions]
+        found = np.empty(len(positions), np.int64)
+        is_bare = positions < 0
+        found[~is_bare] = self.rows[positions[~is_bare]]
+        found[is_bare] = self.bare[-1 - positions[is_bare]]
+        return found
+
+    def rows_in(self, mask: Mask, *, bare_only: bool = False) -> Integers:
+        """The row numbers where a mask is true, of rows without a vector alone if asked."""
+        bare = self.bare[mask[len(self.rows) :][::-1]]
+        return bare if bare_only else np.concatenate([self.rows[mask[: len(self.rows)]], bare])
+
+    def _selected(self, mask: Mask) -> Selection:
+        return Selection(mask, len(self.rows), self.covered)
 
     def selection(self, connection: sqlite3.Connection, where: Where | None) -> Selection | None:
-        """What `where` leaves; `None` when that is every position. Read in a transaction of this version."""
+        """What `where` leaves; `None` when that is every record. Read in a transaction of this version."""
         if where is None:
             return self.everything
         # repr, unlike equality, tells True from 1.
         key = repr(where)
         found = self.selections.get(key)
         if found is None:
-            found = Selection(select(connection, where, self.alive, self.positions_of), self.covered)
+            found = self._selected(select(connection, where, self.alive, self.positions_of))
             self.selections[key] = found
             while len(self.selections) > CACHED_SELECTIONS:
                 self.selections.popitem(last=False)
@@ -118,11 +150,7 @@ def read_snapshot(
     if previous is not None and previous.generation != generation:
         previous = None
     vectors, rows = files.map(generation, positions)
-    alive = np.ones(positions, dtype=np.bool_)
-    seen = 0
-    if previous is not None:
-        alive[: len(previous.alive)] = previous.alive
-        seen = previous.dead_seen
+    bare, alive, seen = _grown(connection, previous, positions)
     dead = connection.execute("SELECT seq, position FROM dead WHERE seq > ? ORDER BY seq", (seen,)).fetchall()
     if dead:
         alive[[position for _, position in dead]] = False
@@ -144,11 +172,26 @@ def read_snapshot(
         max_norm=max_norm,
         vectors=vectors,
         rows=rows,
+        bare=bare,
         alive=alive,
         dead_seen=seen,
         index=index,
         index_text=index_text,
     )
+
+
+def _grown(connection: sqlite3.Connection, previous: Snapshot | None, positions: int) -> tuple[Integers, Mask, int]:
+    """The rows without a vector, who was alive at the previous version, and the last death that it knows of."""
+    known = previous.bare if previous is not None else np.empty(0, np.int64)
+    new = bare_rows(connection, int(known[-1]) if len(known) else 0)
+    bare = np.concatenate([known, np.array(new, np.int64)]) if new else known
+    alive = np.ones(positions + len(bare), dtype=np.bool_)
+    if previous is None:
+        return bare, alive, 0
+    before = len(previous.rows)
+    alive[:before] = previous.alive[:before]
+    alive[len(alive) - len(known) :] = previous.alive[before:]
+    return bare, alive, previous.dead_seen
 
 
 def scan_scores(queries: Floats, vectors: Floats, positions: Integers | None, metric: str) -> Floats:

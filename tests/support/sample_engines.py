@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from filelock import FileLock, Timeout
 
-from backends.base import And, Capabilities, Compare, Not, Or, Record, Unavailable, Unsupported, Where
+from backends.base import NO_VECTOR, And, Capabilities, Compare, Not, Or, Record, Unavailable, Unsupported, Where
 from backends.exact.backend import ExactBackend
 from backends.filters import ORDERINGS, fields_of
 
@@ -55,6 +55,11 @@ class DurableBackend(ExactBackend):
         with self._lock:
             super().create(spec)
             self.save(spec.name)
+
+    def set_encoder(self, name, fingerprint):
+        with self._lock:
+            super().set_encoder(name, fingerprint)
+            self.save(name)
 
     def drop(self, name):
         with self._lock:
@@ -191,7 +196,8 @@ class LimitedBackend(ExactBackend):
     def upsert(self, name, records):
         super().upsert(name, records)
         for record in self._collections[name].records.values():
-            record.vector[:] = record.vector.astype(np.float16)
+            if record.has_vector:
+                record.vector[:] = record.vector.astype(np.float16)
 
     def delete(self, name, *, ids=None, where=None):
         self.honour(where)
@@ -438,6 +444,59 @@ class BoastsOfAnIndex(ExactBackend):
             return answers
         deeper = super().search(name, vectors, 2 * k, where=where, effort=effort)
         return [[replace(hit, exact=False) for hit in hits[-k:]] for hits in deeper]
+
+
+class MakesUpVectors(ExactBackend):
+    """Gives records without a vector one that stands far from most, and reads it back as none."""
+
+    def upsert(self, name, records):
+        dim = self.describe(name).dim
+        kept = list(records)
+        self.made_up = {r.id for r in kept if np.shape(r.vector) == (0,)} | getattr(self, "made_up", set())
+        super().upsert(name, [replace(r, vector=np.full(dim, -1.0)) if r.id in self.made_up else r for r in kept])
+
+    def get(self, name, ids, *, with_vectors=False):
+        found = super().get(name, ids, with_vectors=with_vectors)
+        return [replace(r, vector=NO_VECTOR) if with_vectors and r.id in self.made_up else r for r in found]
+
+
+class KeepsTheOldVector(ExactBackend):
+    """Leaves the vector of a record as it was where the new one has none."""
+
+    def upsert(self, name, records):
+        old = dict(self._find(name).records)
+        super().upsert(name, records)
+        for record_id, record in self._find(name).records.items():
+            if not record.has_vector and record_id in old:
+                self._find(name).records[record_id] = replace(record, vector=old[record_id].vector)
+
+
+class CountsThoseWithVectors(ExactBackend):
+    def count(self, name, where=None):
+        return sum(r.has_vector for r in self._matching(name, where))
+
+
+class FindsNoWordsWithoutVectors(ExactBackend):
+    def search_text(self, name, query, k, *, where=None):
+        hits = super().search_text(name, query, k, where=where)
+        return [hit for hit in hits if self._find(name).records[hit.id].has_vector]
+
+
+class ForgetsTheNewEncoder(DurableBackend):
+    """Says at once which encoder was set, and forgets it when it is closed."""
+
+    def set_encoder(self, name, fingerprint):
+        ExactBackend.set_encoder(self, name, fingerprint)
+
+
+class MakesItAnew(ExactBackend):
+    """Changes the encoder by making the collection anew, with no index of its own."""
+
+    def set_encoder(self, name, fingerprint):
+        spec, records = self.describe(name), self.get(name, list(self._find(name).records))
+        self.drop(name)
+        self.create(replace(spec, encoder=fingerprint))
+        super().upsert(name, [replace(r, vector=np.ones(spec.dim)) for r in records])
 
 
 class AcceptsAnyIndex(ExactBackend):
