@@ -242,5 +242,5 @@ class _Run:
         )
 
 
-_COUNTS = ("indexed", "unchanged", "renamed", "duplicates", "updated", "images", "texts")
+_COUNTS = ("indexed", "unchanged", "renamed", "duplicates", "updated", "images", "texts", "unreadable", "reencoded")
 _STAGES = ("list", "hash", "check", "decode", "encode", "upsert", "remove", "flush")

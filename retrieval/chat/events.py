@@ -57,7 +57,8 @@ class Answer:
     sentences: the model's, each with its verdict. sources: the cited evidence, by number. evidence: all that
     the model saw. truncated: the model stopped at its length limit. search_s: rewriting, search and gate up
     to the call of the model, without a rewrite by the model; first_token_s: from the question to the
-    model's first token, None where it was not called; total_s: of the whole turn.
+    model's first token, None where it was not called; total_s: of the whole turn. notices: what a person should know
+    of the search, such as that only the question's words were searched for.
     """
 
     question: str
@@ -74,6 +75,7 @@ class Answer:
     search_s: float = 0.0
     first_token_s: float | None = None
     total_s: float = 0.0
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
