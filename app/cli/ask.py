@@ -194,6 +194,8 @@ def draft_display(wanted: bool) -> Iterator[Draft]:
 
 def print_answer(answer: Answer) -> None:
     """The answer, then its sources, a line each: number, relevance, modality, id, place and text."""
+    for notice in answer.notices:
+        note(f"note: {notice}")
     write(answer.text)
     if answer.sources:
         write("")
@@ -222,6 +224,7 @@ def answer_object(answer: Answer) -> dict[str, Any]:
         "question": answer.question,
         "query": answer.query,
         "answer": answer.text,
+        "notices": list(answer.notices),
         "refused": answer.refused,
         "quoted": answer.quoted,
         "sources": [

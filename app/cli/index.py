@@ -74,7 +74,7 @@ def index(
         if is_new and model.name == "compact" and chosen.encoder is None:
             note(better_encoder())
         report = run(source, store, model, settings, prune=prune or prune_empty, prune_empty=prune_empty, spec=spec)
-    finish(report, path, as_json=as_json, strict=strict)
+    finish(report, path, encoder=model.name, as_json=as_json, strict=strict)
 
 
 def run(
@@ -238,12 +238,15 @@ def better_encoder() -> str:
     )
 
 
-def finish(report: IndexReport, path: str, *, as_json: bool, strict: bool) -> None:
+def finish(report: IndexReport, path: str, *, encoder: str, as_json: bool, strict: bool) -> None:
     """Give out the report and leave with the exit code that tells how it went."""
     for item in report.quarantined[:MAX_LISTED]:
         note(f"skipped {item.path} ({item.reason})")
     if len(report.quarantined) > MAX_LISTED:
         note(f"skipped {len(report.quarantined) - MAX_LISTED:,} more; --json lists them all")
+    if report.unreadable:
+        many = f"{report.unreadable:,} texts" if report.unreadable > 1 else "1 text"
+        note(f"{many} cannot be read by {encoder}: stored for keyword search alone")
     if as_json:
         print_json(report.to_dict())
     else:
@@ -268,6 +271,7 @@ def summary(report: IndexReport) -> str:
             ("unchanged", report.unchanged),
             ("renamed", report.renamed),
             ("updated", report.updated),
+            ("texts encoded anew", report.reencoded),
             ("duplicates", report.duplicates),
             ("pruned", report.pruned),
             ("skipped", len(report.quarantined)),

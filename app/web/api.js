@@ -4,10 +4,11 @@ import { keys } from "./keys.js";
 
 /** A refusal or failure as a sentence; `status` is 0 where the service could not be reached. */
 export class Failure extends Error {
-  constructor(status, detail, retryAfter = null) {
+  constructor(status, detail, retryAfter = null, type = "about:blank") {
     super(detail);
     this.status = status;
     this.retryAfter = retryAfter;
+    this.type = type;
     this.title = status === 0 ? "The service cannot be reached. " : status === 503 ? "The service is busy or its database is away. " : undefined;
   }
 }
@@ -37,12 +38,14 @@ export async function request(path, { method = "GET", json, form, signal, accept
 
 async function refusal(response) {
   let detail = response.statusText || `status ${response.status}`;
+  let type;
   try {
     const body = await response.json();
     detail = body.detail ?? body.error?.message ?? detail;
+    type = body.type;
   } catch { /* not one of ours */ }
   const after = Number(response.headers.get("Retry-After"));
-  return new Failure(response.status, detail, Number.isFinite(after) && after > 0 ? after : null);
+  return new Failure(response.status, detail, Number.isFinite(after) && after > 0 ? after : null, type);
 }
 
 /** The JSON that a call answers with, null where it has no content. */

@@ -143,11 +143,12 @@ export function chatView() {
     turn.body.replaceChildren(...parts);
   }
 
-  function remarks({ refused, quoted, truncated, counts }) {
+  function remarks({ refused, quoted, truncated, counts, notices }) {
     return [
       quoted && "This is the best source itself: no sentence of the model's had support.",
       // What else was wrong with the model's sentences is no matter when none of them is shown.
       !quoted && truncated && "The model stopped at its length limit.",
+      ...(notices ?? []).map((each) => `${each}.`),
       !refused && !quoted && counts?.unsupported > 0 && `${counts.unsupported} sentence${counts.unsupported === 1 ? " is" : "s are"} not supported by the sources.`,
     ].filter(Boolean);
   }

@@ -6,7 +6,7 @@ import { announce, button, duration, failure, h, number } from "./dom.js";
 const ENDED = ["done", "failed", "cancelled"];
 const LISTED = 20;
 const STATES = { __proto__: null, queued: "waiting", running: "running", done: "done", failed: "failed", cancelled: "cancelled" };
-const COUNTS = ["found", "indexed", "unchanged", "renamed", "duplicates", "updated", "pruned", "missing", "ignored"];
+const COUNTS = ["found", "indexed", "unchanged", "renamed", "duplicates", "updated", "pruned", "missing", "ignored", "reencoded"];
 
 export function indexView() {
   const watched = new Map();
@@ -90,6 +90,7 @@ export function indexView() {
     if (job.error) parts.push(h("p", { class: "problem" }, job.error));
     if (report) {
       parts.push(h("p", { class: "counts" }, COUNTS.filter((name) => report[name]).map((name) => h("span", {}, h("strong", {}, number(report[name])), ` ${name}`))));
+      if (report.unreadable) parts.push(h("p", { class: "notice" }, `${number(report.unreadable)} text${report.unreadable === 1 ? "" : "s"} cannot be read by the encoder: stored for keyword search alone.`));
       if (report.quarantined_count) parts.push(skipped(item, job, open));
     }
     const had = item.contains(document.activeElement) && document.activeElement.tagName;

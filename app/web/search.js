@@ -12,6 +12,7 @@ import { isAlike, isEmpty, isGated, LAST_OFFSET, PAGE, readState, RELEVANT, requ
 import { fromWhere } from "./where.js";
 
 const TYPING_MS = 180;
+const UNREADABLE = "urn:sightline:unreadable-query";
 const KEPT_LISTS = 12;
 
 export function searchView() {
@@ -158,10 +159,11 @@ export function searchView() {
     if (first) element.classList.add("working");
     try {
       const body = { ...await requestBody(state), k: PAGE, offset: mine.hits.length };
-      const { hits, nothing: why } = await call(withCollection("/v1/search", state.collection), { method: "POST", json: body, signal: controller.signal });
+      const { hits, nothing: why, notices } = await call(withCollection("/v1/search", state.collection), { method: "POST", json: body, signal: controller.signal });
       if (list !== mine) return;
       mine.hits.push(...hits);
       mine.why = why;
+      mine.notices = notices;
       mine.ended = hits.length < PAGE || mine.hits.length >= LAST_OFFSET;
       panel.learn(hits);
       keep(mine);
@@ -198,9 +200,11 @@ export function searchView() {
     grid.hidden = !list.hits.length;
     fetchMeasured([...grid.children].slice(from).map((each) => each.querySelector("img")).filter(Boolean));
     const { hits, ended, error } = list;
-    if (error && !hits.length) message.replaceChildren(failure(error, () => run()));
+    if (error?.type === UNREADABLE && !hits.length) message.replaceChildren(unreadable(error));
+    else if (error && !hits.length) message.replaceChildren(failure(error, () => run()));
     else if (!hits.length) message.replaceChildren(nothing());
     else if (state.all && from === 0 && low(hits[0])) message.replaceChildren(h("p", { class: "notice" }, "Nothing relevant was found. These are the nearest misses."));
+    if (list.notices?.length && from === 0) message.append(h("p", { class: "notice" }, list.notices.map((each) => `${each}.`).join(" ")));
     status.textContent = hits.length ? harmless(told(hits, ended)) : "";
     announce(error ? `That did not work. ${error.message}` : status.textContent || message.textContent);
     const onward = () => { list.error = null; next(); };
@@ -230,6 +234,12 @@ export function searchView() {
       ? ["Nothing is here", list.why ? `${list.why[0].toUpperCase()}${list.why.slice(1)}.` : ""]
       : ["Nothing relevant", "No item is judged to answer this search. What comes nearest can still be shown, as a guess."];
     return h("div", { class: "nothing" }, h("h2", {}, told[0]), h("p", {}, told[1]), h("div", { class: "row" }, isGated(state) ? misses : null, clear));
+  }
+
+  /** What the encoder cannot read can still be looked for by its words. */
+  function unreadable(error) {
+    const keywords = button("Search by keywords", () => change({ mode: "keyword" }), { class: "first" });
+    return h("div", { class: "nothing" }, h("h2", {}, "The encoder cannot read this"), h("p", {}, error.message), h("div", { class: "row" }, keywords));
   }
 
   function ending(hits) {
