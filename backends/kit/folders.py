@@ -36,6 +36,15 @@ def write_through(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
+def replace_file(path: Path, text: str) -> None:
+    """Put a file in the place of another: who reads the path has the old text or the new, after a power cut too."""
+    fresh = path.with_name(NEW + path.name)
+    fresh.unlink(missing_ok=True)
+    write_through(fresh, text)
+    fresh.replace(path)
+    sync(path.parent)
+
+
 @contextmanager
 def whole_folder(target: Path, unfinished: Path | None = None) -> Iterator[Path]:
     """The path at which the block makes the folder that becomes `target` when the block ends.

@@ -27,12 +27,13 @@ from backends.kit.record_ids import storable_ids
 from backends.kit.scores import best_first
 from backends.milvus.collections import CollectionHandle, Collections
 from backends.milvus.connection import CALL_S, Connection, LiteServer, TooLarge
-from backends.milvus.filters import NOTHING, Dialect, all_of, expression, id_in, quote
+from backends.milvus.filters import BARE, NOTHING, Dialect, all_of, expression, id_in, modality_in, quote
 from backends.milvus.lite_filters import lite_expression
 from backends.milvus.records import (
     STORED,
     batches,
     hit_of,
+    is_bare,
     record_of,
     row_of,
     words_of,
@@ -91,11 +92,14 @@ class MilvusBackend(Backend):
         return self._collections.names()
 
     def describe(self, name: str) -> CollectionSpec:
-        return self._collections.fresh(name).spec
+        return self._collections.spec_now(name)
 
     def create(self, spec: CollectionSpec) -> None:
         check_index(spec, self.capabilities, "Milvus")
         self._collections.create(spec)
+
+    def set_encoder(self, name: str, fingerprint: str) -> None:
+        self._collections.set_encoder(name, fingerprint)
 
     def drop(self, name: str) -> None:
         self._collections.drop(name)
@@ -105,10 +109,12 @@ class MilvusBackend(Backend):
     def upsert(self, name: str, records: Iterable[Record]) -> None:
         opened = self._collections.find(name)
         kept, vectors = prepare_records(records, opened.spec)
-        keyword = self.capabilities.keyword
-        rows = [row_of(r, v, self._dialect, keyword) for r, v in zip(kept, vectors, strict=True)]
+        keyword, dim = self.capabilities.keyword, opened.spec.dim
+        rows = [row_of(r, v, dim, self._dialect, keyword) for r, v in zip(kept, vectors, strict=True)]
         if not rows:
             return
+        if any(map(is_bare, rows)):
+            opened.has_bare = True
         with opened.lock:
             for batch in batches(rows, opened.spec.dim):
                 self._collections.call(opened, partial(self._store, opened.stored, batch))
@@ -338,6 +344,7 @@ class MilvusBackend(Backend):
         """
         opened = self._collections.find(name)
         self._collections.flush(opened)
+        opened.has_bare = self.count_matching(opened, modality_in(list(BARE.values()))) > 0
         if self._collections.needs_graph(opened, self.count_matching(opened, "")):
             self._collections.make_graph(opened)
         self._collections.await_index(opened)

@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 from uuid import uuid4
 
@@ -14,7 +14,9 @@ from pymilvus import MilvusClient, MilvusException
 
 from backends.base import CollectionSpec, IndexSpec
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Unavailable
+from backends.kit.folders import sync
 from backends.milvus.connection import CALL_S, POLL_S, Connection, LiteName, LiteServer
+from backends.milvus.notes import Notes
 from backends.milvus.records import description_of, own_name, spec_of, stored_name
 from backends.milvus.schema import FLAT, Index, index_of, index_params, schema_of
 
@@ -37,6 +39,8 @@ class CollectionHandle:
     # Whether this handle has read it at the level that waits for all that was written before.
     synced: bool = False
     unflushed: int = 0
+    # Whether it is known to hold a record without a vector.
+    has_bare: bool = False
     lock: threading.RLock = field(default_factory=threading.RLock)
     # In Lite: what all handles share about the name, and what had become of it when this handle found it.
     name: LiteName | None = None
@@ -64,6 +68,7 @@ class Collections:
 
     def __init__(self, connection: Connection, lite: LiteServer | None, keyword: bool) -> None:
         self.connection, self.lite, self.keyword = connection, lite, keyword
+        self.notes = Notes(connection)
         self._opened: dict[str, CollectionHandle] = {}
 
     def names(self) -> list[str]:
@@ -97,18 +102,46 @@ class Collections:
             )
 
     def _described(self, name: str, stored: str) -> CollectionSpec:
-        spec = spec_of(self.connection.call(name, lambda client: client.describe_collection(stored)))
+        made, creation = self._as_made(name, stored)
+        changed = self.notes.newest(stored, creation) if self.lite is None else None
+        return made if changed is None else changed.spec
+
+    def _as_made(self, name: str, stored: str) -> tuple[CollectionSpec, str]:
+        """The spec in the description of the collection, and which creation of it this is."""
+        description = self.connection.call(name, lambda client: client.describe_collection(stored))
+        spec = spec_of(description)
         if spec is None:
             raise CollectionNotFound(
                 f"no collection {name!r}: {stored!r} in {self.connection.address} was not made by Sightline"
             )
-        return spec
+        return spec, description.get("description", "").partition("\n")[2]
 
-    def fresh(self, name: str) -> CollectionHandle:
-        """The collection as it is now, whoever may have made it anew."""
+    def spec_now(self, name: str) -> CollectionSpec:
+        """The spec of the collection as it is now, whoever may have made it anew or set another encoder."""
         if self.lite is None:
+            known = self._opened.get(name)
             self.forget(name)
-        return self.find(name)
+            opened = self.find(name)
+            opened.has_bare = known is not None and known.has_bare
+            return opened.spec
+        opened = self.find(name)
+        with opened.in_use():
+            opened.spec = self._described(name, opened.stored)
+        return opened.spec
+
+    def set_encoder(self, name: str, fingerprint: str) -> None:
+        """Store another encoder's fingerprint in the spec."""
+        spec = replace(self.spec_now(name), encoder=fingerprint)
+        opened = self.find(name)
+        with opened.lock:
+            if self.lite is None:
+                self.notes.write(opened.stored, self._as_made(name, opened.stored)[1], spec)
+            else:
+                described = {"sightline": description_of(spec, uuid4().hex)}
+                self.call(opened, lambda client: client.alter_collection_properties(opened.stored, described))
+                # Lite syncs the file, but not the name under which it puts it in the place of the old one.
+                sync(self.lite.collections / opened.stored)
+            opened.spec = spec
 
     def forget(self, name: str) -> None:
         """Ask again next time."""
@@ -216,6 +249,8 @@ class Collections:
     def _remove(self, name: str, stored: str) -> None:
         try:
             self.connection.call(name, lambda client: client.drop_collection(stored))
+            if self.lite is None:
+                self.notes.remove(stored)
         finally:
             self._changed(stored)
             self.forget(name)

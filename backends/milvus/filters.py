@@ -24,7 +24,7 @@ from hashlib import blake2b
 from typing import Any
 
 from backends.errors import Unsupported
-from backends.filters import ORDERINGS, And, Compare, Not, Or, Scalar, Where, kind_of
+from backends.filters import MODALITIES, ORDERINGS, And, Compare, Not, Or, Scalar, Where, kind_of, matches
 from backends.fold import folded
 from backends.kit.number_keys import number_parts
 
@@ -35,6 +35,8 @@ KEY_DIGITS = 11
 _IN_ORDER = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", DIGITS.encode("ascii"))
 AFTER = {"b": "c", "n": "o", "s": "t"}
 EVERYTHING, NOTHING = '(id != "")', '(id == "")'
+# The modality of a row whose record has no vector, see `backends.milvus.records`.
+BARE = {modality: f"bare {modality}" for modality in MODALITIES}
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
 
@@ -201,18 +203,16 @@ def all_of(parts: Sequence[str]) -> str:
 
 
 def _modality(clause: Compare) -> str:
-    # Always present and always a string, so the rest of the meaning is decided here.
-    op, value = clause.op, clause.value
-    if op in ("ne", "nin"):
-        return f"(not {_modality(Compare(clause.field, 'eq' if op == 'ne' else 'in', value))})"
-    if op == "exists":
-        return EVERYTHING if value else NOTHING
-    if op == "in":
-        strings = [quote(v) for v in value if isinstance(v, str)]
-        return f"(modality in [{','.join(strings)}])" if strings else NOTHING
-    if op == "contains" or not isinstance(value, str):
-        return NOTHING
-    return f"(modality {SYMBOLS[op]} {quote(value)})"
+    # Always present and one of a few, so its meaning is decided here.
+    chosen = [modality for modality in MODALITIES if matches(clause, {}, modality)]
+    if len(chosen) == len(MODALITIES):
+        return EVERYTHING
+    return modality_in([stored for modality in chosen for stored in (modality, BARE[modality])])
+
+
+def modality_in(stored: Sequence[str]) -> str:
+    """The expression that selects the rows whose modality is stored as one of these."""
+    return f"(modality in [{','.join(map(quote, stored))}])" if stored else NOTHING
 
 
 def wide_fields(where: Where) -> list[str]:

@@ -3,30 +3,37 @@
 Milvus's columns are ``id`` (primary key), ``vector``, ``modality``, ``text``, ``uri``, ``payload`` and the
 dynamic fields of `backends.milvus.filters`. ``payload`` is one digit, 1 for no text plus 2 for no uri,
 since 2.3 has no nulls; then the metadata as JSON, as it was given.
+
+Milvus wants a vector in every row. A record that has none gets a random one, and its modality is one of `BARE`,
+by which every search leaves it out. A random one, since thousands of equal vectors would be a trap in a graph.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from backends.base import CollectionSpec, Hit, Record
+from backends.base import MODALITIES, NO_VECTOR, CollectionSpec, Hit, Modality, Record
 from backends.checks import plain_metadata
 from backends.errors import Corrupt, Unsupported
 from backends.filters import MetadataValue
 from backends.kit.json_text import decode_metadata, encode
-from backends.milvus.filters import Dialect
+from backends.milvus.filters import BARE, Dialect
 from backends.text import searched_text, tokenize
 
 PREFIX = "sightline_"
 MARK = "sightline:1:"
+Floats = NDArray[np.float32]
 MAX_DYNAMIC_BYTES = 65_536
 MAX_VARCHAR_BYTES = 65_535
 BATCH_ROWS, BATCH_BYTES = 5_000, 20 << 20
 STORED = ["modality", "text", "uri", "payload"]
+_MODALITY: dict[str, Modality] = {stored: modality for modality in MODALITIES for stored in (modality, BARE[modality])}
 
 
 def stored_name(name: str) -> str:
@@ -60,15 +67,22 @@ def words_of(text: str) -> str:
     return joined.encode()[:MAX_VARCHAR_BYTES].decode(errors="ignore") if len(joined) > 16_000 else joined
 
 
-def row_of(record: Record, vector: Any, dialect: Dialect, keyword: bool) -> dict[str, Any]:
+def placeholder(record_id: str, dim: int) -> Floats:
+    """A random vector of unit length, always the same for an id."""
+    seed = int.from_bytes(blake2b(record_id.encode(), digest_size=8).digest())
+    row = np.random.default_rng(seed).standard_normal(dim)
+    return (row / np.linalg.norm(row)).astype(np.float32)
+
+
+def row_of(record: Record, vector: Floats, dim: int, dialect: Dialect, keyword: bool) -> dict[str, Any]:
     """The row of a record. Raises `Unsupported` where its metadata is more than Milvus filters."""
     metadata = plain_metadata(record.metadata) if record.metadata else {}
     missing = (record.text is None) + 2 * (record.uri is None)
     payload = f"{missing}{encode(metadata)}" if metadata else str(missing)
     row = {
         "id": record.id,
-        "vector": vector,
-        "modality": record.modality,
+        "vector": vector if vector.size else placeholder(record.id, dim),
+        "modality": record.modality if vector.size else BARE[record.modality],
         "text": record.text or "",
         "uri": record.uri or "",
         "payload": payload,
@@ -114,14 +128,28 @@ def _parts(row: Mapping[str, Any]) -> tuple[str | None, str | None, dict[str, Me
         raise Corrupt(f"row {row.get('id')!r} is not one that Sightline wrote: {error}") from error
 
 
+def is_bare(row: Mapping[str, Any]) -> bool:
+    """Whether the row is that of a record without a vector."""
+    return row["modality"] in BARE.values()
+
+
+def _modality(row: Mapping[str, Any]) -> Modality:
+    try:
+        return _MODALITY[row["modality"]]
+    except KeyError as error:
+        raise Corrupt(f"row {row.get('id')!r} is not one that Sightline wrote: {error}") from error
+
+
 def record_of(row: Mapping[str, Any]) -> Record:
     """The record of a row, with its vector where the row has it."""
     text, uri, metadata = _parts(row)
-    vector = np.array(row["vector"], np.float32) if "vector" in row else None
-    return Record(row["id"], vector, row["modality"], text, uri, metadata)
+    vector = None
+    if "vector" in row:
+        vector = NO_VECTOR if is_bare(row) else np.array(row["vector"], np.float32)
+    return Record(row["id"], vector, _modality(row), text, uri, metadata)
 
 
 def hit_of(record_id: str, row: Mapping[str, Any], score: float, *, exact: bool) -> Hit:
     """The hit of a row."""
     text, uri, metadata = _parts(row)
-    return Hit(record_id, score, row["modality"], text, uri, metadata, exact=exact)
+    return Hit(record_id, score, _modality(row), text, uri, metadata, exact=exact)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import Hit, Metric
+from backends.base import MODALITIES, Hit, Metric
 from backends.kit.scores import best_first
 from backends.kit.ties import search_with_ties
 from backends.milvus.collections import CollectionHandle
-from backends.milvus.records import STORED, hit_of
+from backends.milvus.filters import all_of, modality_in
+from backends.milvus.records import STORED, hit_of, is_bare
 from backends.milvus.schema import DEFAULT_NLIST, Index
 
 MAX_LIMIT = 16_384
@@ -85,8 +86,27 @@ def scores_of(query: Floats, vectors: Floats, metric: Metric) -> list[float]:
     return scores
 
 
+class _FoundBare(Exception):
+    """Among what was found is a record without a vector, which has no place there."""
+
+
 def search(reader: Reader, ask: SearchRequest) -> list[list[Hit]]:
-    """The hits of every query; see `Backend.search`."""
+    """The hits of every query; see `Backend.search`.
+
+    A filter on every search would cost those collections that have no record without a vector, and nobody can know
+    that none is being written. So such records are left out by the filter once there are any: once this handle has
+    stored one, or a search has met one. A search that met none found what it would have found with the filter.
+    """
+    if not ask.opened.has_bare:
+        try:
+            return _search(reader, ask)
+        except _FoundBare:
+            ask.opened.has_bare = True
+    searched = all_of([part for part in (ask.expression, modality_in(MODALITIES)) if part])
+    return _search(reader, replace(ask, expression=searched))
+
+
+def _search(reader: Reader, ask: SearchRequest) -> list[list[Hit]]:
     if ask.index.exact:
         return _exact(reader, ask)
     matching = None
@@ -137,6 +157,8 @@ def _hits(ask: SearchRequest, query: Floats, found: Any, *, exact: bool) -> list
     rows = [(hit["id"], hit["entity"], hit["distance"]) for hit in found]
     if not rows:
         return []
+    if any(is_bare(entity) for _, entity, _ in rows):
+        raise _FoundBare
     if ask.metric == "cosine" and not ask.index.quantized:
         # Rounded to where kernels agree, so that equal vectors tie.
         scores = [min(1.0, max(-1.0, round(distance, 6))) + 0.0 for _, _, distance in rows]
@@ -170,5 +192,7 @@ def _scan(reader: Reader, ask: SearchRequest) -> list[list[Hit]]:
             best[q] = heapq.nsmallest(ask.k, [*best[q], *scored])
     wanted = list({record_id for found in best for _, record_id in found})
     rows = {row["id"]: row for row in reader.rows(ask.opened, wanted, ["id", *STORED])}
+    if any(map(is_bare, rows.values())):
+        raise _FoundBare
     # What was deleted meanwhile is not there any more.
     return [[hit_of(i, rows[i], 0.0 - negative, exact=True) for negative, i in found if i in rows] for found in best]

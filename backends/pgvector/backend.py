@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import ClassVar, Self, TypeVar
 
-import numpy as np
 from numpy.typing import ArrayLike
 from psycopg import errors
 
@@ -50,7 +50,7 @@ from backends.pgvector.index import (
     rebuild_is_faster,
     wants_build,
 )
-from backends.pgvector.records import write
+from backends.pgvector.records import record_of, write
 from backends.pgvector.schema import create_table, prepare, table_name
 from backends.pgvector.search import SETTINGS, Searcher, search_text
 
@@ -144,6 +144,20 @@ class PostgresBackend(Backend):
 
         self._database.run(work)
 
+    def set_encoder(self, name: str, fingerprint: str) -> None:
+        def work(connection: Connection) -> None:
+            with connection.transaction():
+                statement = "SELECT number, spec FROM sightline.collections WHERE name = %s FOR UPDATE"
+                row = connection.execute(statement, [name]).fetchone()
+                if row is None:
+                    raise CollectionNotFound(f"no collection {name!r} in {self._database.address}")
+                spec = replace(CollectionSpec.from_json(row[1]), encoder=fingerprint)
+                changed = "UPDATE sightline.collections SET spec = %s WHERE number = %s"
+                connection.execute(changed, [spec.to_json(), row[0]])
+
+        self._database.run(work)
+        self._known.pop(name, None)
+
     def drop(self, name: str) -> None:
         def work(connection: Connection) -> None:
             with connection.transaction():
@@ -161,14 +175,13 @@ class PostgresBackend(Backend):
             kept, vectors = prepare_records(given, collection.spec)
             layout = layout_of(collection.spec)
             if (
-                kept
-                and layout is not None
+                layout is not None
                 and layout.quantization == "half"
-                and max(float(abs(v).max()) for v in vectors) > MAX_HALF
+                and any(abs(v).max(initial=0) > MAX_HALF for v in vectors)
             ):
                 raise ValueError(f"collection {name!r} is indexed in half precision: components reach {MAX_HALF:.0f}")
             if kept:
-                write(connection, collection, kept, np.stack(vectors))
+                write(connection, collection, kept, vectors)
 
         self._run(name, work)
 
@@ -180,7 +193,7 @@ class PostgresBackend(Backend):
         def work(connection: Connection, collection: StoredCollection) -> dict[str, Record]:
             statement = f"SELECT id, {vector}, modality, text, uri, metadata FROM {collection.table} WHERE id = ANY(%s)"  # noqa: S608
             rows = connection.cursor(binary=True).execute(statement.encode(), [wanted])
-            return {row[0]: Record(*row) for row in rows}
+            return {row[0]: record_of(row, with_vector=with_vectors) for row in rows}
 
         found = self._run(name, work)
         return [found[record_id] for record_id in ids if record_id in found]
@@ -230,7 +243,8 @@ class PostgresBackend(Backend):
                 f"SELECT id, {vector}, modality, text, uri, metadata FROM {collection.table} "  # noqa: S608
                 f"WHERE id > %s ORDER BY id LIMIT {int(batch)}"
             )
-            return [Record(*row) for row in connection.cursor(binary=True).execute(statement.encode(), [after])]
+            rows = connection.cursor(binary=True).execute(statement.encode(), [after])
+            return [record_of(row, with_vector=with_vectors) for row in rows]
 
         while page := self._run(name, work):
             after = page[-1].id
@@ -239,13 +253,13 @@ class PostgresBackend(Backend):
     def flush(self, name: str) -> None:
         def work(connection: Connection, _: StoredCollection) -> None:
             collection = self._find(connection, name, fresh=True)
-            rows = _count(connection, collection, where=None)
+            rows, having = _sizes(connection, collection)
             if rebuild_is_faster(connection, collection, rows):
                 drop_index(connection, collection)
             maintain(connection, collection)
             collection = self._find(connection, name, fresh=True)
-            if wants_build(collection, rows):
-                build(connection, collection, rows)
+            if wants_build(collection, having):
+                build(connection, collection, having)
                 self._find(connection, name, fresh=True)
 
         self._run(name, work)
@@ -258,3 +272,9 @@ def _count(connection: Connection, collection: StoredCollection, where: Where | 
     text, params = where_sql(where)
     row = connection.execute(f"SELECT count(*) FROM {collection.table} WHERE {text}".encode(), params).fetchone()  # noqa: S608
     return int(row[0]) if row else 0
+
+
+def _sizes(connection: Connection, collection: StoredCollection) -> tuple[int, int]:
+    """How many records there are, and how many have a vector."""
+    row = connection.execute(f"SELECT count(*), count(vector) FROM {collection.table}".encode()).fetchone()  # noqa: S608
+    return (row[0], row[1]) if row else (0, 0)

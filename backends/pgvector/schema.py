@@ -129,7 +129,7 @@ def table_name(number: int) -> str:
 
 
 def create_table(connection: Connection, number: int, spec: CollectionSpec) -> None:
-    """Make a collection's table: the record, its words with their counts, and its vector as float32.
+    """Make a collection's table: the record, its words with their counts, and its vector as float32, NULL for none.
 
     `terms` maps each folded word of text and file name to how often it is there, `length` is their sum: what BM25
     needs, read off by key. A ``tsvector`` would hold the same words, but gives counts only by unpacking
@@ -146,7 +146,7 @@ def create_table(connection: Connection, number: int, spec: CollectionSpec) -> N
             metadata jsonb NOT NULL,
             terms jsonb NOT NULL,
             length integer NOT NULL,
-            vector vector({spec.dim}) NOT NULL
+            vector vector({spec.dim})
         )""",
         f"ALTER TABLE {table} ALTER COLUMN vector SET STORAGE {storage}",
         f"CREATE INDEX ON {table} USING gin (metadata jsonb_path_ops)",
@@ -154,3 +154,11 @@ def create_table(connection: Connection, number: int, spec: CollectionSpec) -> N
         f"CREATE INDEX ON {table} (length)",
     ):
         connection.execute(statement.encode())
+
+
+def allow_null(connection: Connection, table: str) -> None:
+    """See to it that a table takes records without a vector: those made before there were any do not."""
+    statement = f"SELECT attnotnull FROM pg_attribute WHERE attrelid = '{table}'::regclass AND attname = 'vector'"  # noqa: S608
+    row = connection.execute(statement.encode()).fetchone()
+    if row is not None and row[0]:
+        connection.execute(f"ALTER TABLE {table} ALTER COLUMN vector DROP NOT NULL".encode())

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from backends.base import Hit, Metric, Where
 from backends.kit.scores import best_first
 from backends.pgvector.connection import Connection
-from backends.pgvector.filters import named, where_sql
+from backends.pgvector.filters import Clause, named, where_sql
 from backends.pgvector.index import StoredCollection, layout_of
 from backends.text import BM25_B, BM25_K1, tokenize
 
@@ -104,7 +104,7 @@ class Searcher:
         return self._matches_over(connection, collection, where, max(_MIN_EXACT_MATCHES, math.isqrt(4 * rows * k)))
 
     def _matches_over(self, connection: Connection, collection: StoredCollection, where: Where, limit: int) -> bool:
-        text, params = where_sql(where)
+        text, params = _searchable(where)
         # A digest, as a filter may be megabytes.
         key = (collection.number, blake2b(f"{limit} {text} {params!r}".encode(), digest_size=16).digest())
         known = self._broad.get(key)
@@ -132,7 +132,7 @@ class Searcher:
         layout = layout_of(collection.spec)
         if layout is None:
             raise AssertionError("an indexed collection has a layout")
-        text, filtering = named(where_sql(where))
+        text, filtering = named(_searchable(where))
         candidates = k * (1 if where is None else _FILTERED_FACTOR) + _EXTRA[layout.quantization] * (k + 8)
         ordering, distance = layout.ordering(collection), f"vector {collection.distance} %(query)s"
         value = _value(collection, distance)
@@ -161,7 +161,7 @@ class Searcher:
         where: Where | None,
     ) -> list[list[Hit]]:
         """Every matching row compared. Adding 0 makes the expression one that no index can answer."""
-        text, filtering = named(where_sql(where))
+        text, filtering = named(_searchable(where))
         distance = f"(vector {collection.distance} %(query)s) + 0"
         value = _value(collection, distance)
         ordering = "value" if collection.spec.metric == "cosine" else distance
@@ -169,6 +169,12 @@ class Searcher:
         params = [{**filtering, "query": query} for query in queries]
         found = _fetch(connection, statement, params, settings={})
         return [_hits(rows, q, collection.spec.metric, exact=True) for rows, q in zip(found, queries, strict=True)]
+
+
+def _searchable(where: Where | None) -> Clause:
+    """The records that match and have a vector; the others' distance is NULL, which PostgreSQL sorts behind all."""
+    text, params = where_sql(where)
+    return f"{text} AND vector IS NOT NULL", params
 
 
 def _value(collection: StoredCollection, distance: str) -> str:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -142,6 +142,17 @@ class ClientDriver:
                 client.delete_collection(name)
             raise
 
+    def spec_now(self, name: str) -> CollectionSpec:
+        # Another handle may have set another encoder.
+        self._known.pop(name, None)
+        return self.find(name).spec
+
+    def set_encoder(self, name: str, fingerprint: str) -> None:
+        spec = replace(self.spec_now(name), encoder=fingerprint)
+        with self._calling(name) as client:
+            client.update_collection(PREFIX + name, metadata={SPEC: spec.to_json()})
+        self._known.pop(name, None)
+
     def _create_index(self, name: str, key: str, schema: models.PayloadSchemaType) -> None:
         if not self._local:
             with self._calling(name) as client:
@@ -164,7 +175,7 @@ class ClientDriver:
     def upsert(self, at: Place, points: Sequence[Point]) -> None:
         structs = []
         for point, vector, weights, payload in points:
-            named: dict[str, Any] = {DENSE: vector.tolist()}
+            named: dict[str, Any] = {DENSE: vector.tolist()} if vector.size else {}
             if weights:
                 named[SPARSE] = models.SparseVector(indices=list(weights), values=list(weights.values()))
             structs.append(models.PointStruct(id=point, vector=named, payload=payload))
@@ -350,8 +361,8 @@ def _search_params(spec: CollectionSpec, plan: Plan, filtered: bool) -> models.S
 
 
 def _row(record: Any) -> Row:
-    vector = record.vector
-    return str(record.id), record.payload or {}, np.asarray(vector[DENSE], np.float32) if vector else None
+    vector = record.vector or {}
+    return str(record.id), record.payload or {}, np.asarray(vector[DENSE], np.float32) if DENSE in vector else None
 
 
 def _found(points: Sequence[Any]) -> list[Found]:

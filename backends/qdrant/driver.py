@@ -67,6 +67,14 @@ class Driver(Protocol[H]):
         """The collection of this name as it is now."""
         ...
 
+    def spec_now(self, name: str) -> CollectionSpec:
+        """The spec as whoever changed it last has left it."""
+        ...
+
+    def set_encoder(self, name: str, fingerprint: str) -> None:
+        """Store another encoder's fingerprint in the spec."""
+        ...
+
     def create(self, spec: CollectionSpec) -> None:
         """Make an empty collection with its spec."""
         ...
@@ -80,11 +88,11 @@ class Driver(Protocol[H]):
         ...
 
     def upsert(self, at: H, points: Sequence[Point]) -> None:
-        """Store points: id, vector, weights of words, payload."""
+        """Store points: id, vector (of length 0 for none), weights of words, payload."""
         ...
 
     def retrieve(self, at: H, ids: Sequence[str], *, payload: bool, vectors: bool) -> list[Row]:
-        """The points of these ids, in any order."""
+        """The points of these ids, in any order; a vector that is not there or not asked for is None."""
         ...
 
     def delete_ids(self, at: H, ids: Sequence[str]) -> None:

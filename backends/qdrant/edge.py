@@ -15,7 +15,7 @@ import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -24,7 +24,7 @@ import qdrant_edge as qe
 from backends.base import Capabilities, CollectionSpec
 from backends.checks import COLLECTION_NAME
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Corrupt, Locked, Unavailable
-from backends.kit.folders import put_aside, remove, remove_leftovers, sync, whole_folder, write_through
+from backends.kit.folders import put_aside, remove, remove_leftovers, replace_file, sync, whole_folder, write_through
 from backends.locks import FolderLock, require_writable
 from backends.qdrant.driver import Floats, Found, Plan, Point, Row
 from backends.qdrant.edge_config import EdgeDialect, config_of, params_of
@@ -198,6 +198,19 @@ class EdgeDriver:
                         shard.close()
                 write_through(unfinished / SPEC, spec.to_json())
 
+    def spec_now(self, name: str) -> CollectionSpec:
+        return self.find(name).spec
+
+    def set_encoder(self, name: str, fingerprint: str) -> None:
+        at = self.find(name)
+        with self.writing(at):
+            spec = replace(at.spec, encoder=fingerprint)
+            try:
+                replace_file(at.folder / SPEC, spec.to_json())
+            except OSError as error:
+                raise Unavailable(f"cannot write {at.folder / SPEC}: {error.strerror or error}") from error
+            at.spec = spec
+
     def drop(self, name: str) -> None:
         while not self._dropped(name):
             pass
@@ -264,7 +277,7 @@ class EdgeDriver:
         prepared = []
         for point, vector, weights, payload in points:
             # The bindings take a list in half the time of an array.
-            named: dict[str, Any] = {DENSE: vector.tolist()}
+            named: dict[str, Any] = {DENSE: vector.tolist()} if vector.size else {}
             if weights:
                 named[SPARSE] = qe.SparseVector(list(weights), list(weights.values()))
             prepared.append(qe.Point(point, named, packed(payload)))
@@ -379,8 +392,7 @@ def _vectors(wanted: bool) -> list[str] | bool:
 
 
 def _row(record: Any) -> Row:
-    vector = record.vector
-    return str(record.id), unpacked(record.payload), vector[DENSE] if vector else None
+    return str(record.id), unpacked(record.payload), (record.vector or {}).get(DENSE)
 
 
 def _found(points: Sequence[Any]) -> list[Found]:

@@ -8,7 +8,7 @@ A point's id is the UUIDv5 of the record's id. Its payload:
 - ``has``: keywords that equality filters look for, see `tokens`;
 - ``order``: integers below 2^53 that order as the values of a field do, see `number_key`, `string_key`.
 
-Vectors are ``vector`` (dense) and ``tokenize`` (sparse, the term-frequency part of BM25).
+Vectors are ``vector`` (dense; records without one have none) and ``words`` (sparse, the term-frequency part of BM25).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 import numpy as np
 
-from backends.base import Hit, Record, Scalar
+from backends.base import NO_VECTOR, Hit, Record, Scalar
 from backends.checks import plain_metadata
 from backends.errors import Corrupt
 from backends.filters import MetadataValue, kind_of
@@ -159,12 +159,13 @@ def not_ours(error: Exception) -> Corrupt:
     return Corrupt(f"a point's payload is not one that Sightline wrote: {error}")
 
 
-def record_of(payload: Mapping[str, Any], vector: Any = None) -> Record:
-    """The record in a payload. Raises `Corrupt` when it is none of ours."""
+def record_of(payload: Mapping[str, Any], vector: Any, *, with_vector: bool) -> Record:
+    """The record in a payload, with the point's vector, None for none. Raises `Corrupt` when it is none of ours."""
+    found = NO_VECTOR if vector is None else np.asarray(vector, dtype=np.float32)
     try:
         return Record(
             payload["id"],
-            None if vector is None else np.asarray(vector, dtype=np.float32),
+            found if with_vector else None,
             payload["modality"],
             payload.get("text"),
             payload.get("uri"),

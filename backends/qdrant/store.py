@@ -56,11 +56,14 @@ class QdrantStore(Backend, Generic[H]):
         return sorted(self._driver.names())
 
     def describe(self, name: str) -> CollectionSpec:
-        return self._driver.find(name).spec
+        return self._driver.spec_now(name)
 
     def create(self, spec: CollectionSpec) -> None:
         check_index(spec, self.capabilities, "Qdrant")
         self._driver.create(spec)
+
+    def set_encoder(self, name: str, fingerprint: str) -> None:
+        self._driver.set_encoder(name, fingerprint)
 
     def drop(self, name: str) -> None:
         self._driver.drop(name)
@@ -84,7 +87,7 @@ class QdrantStore(Backend, Generic[H]):
             for _, payload, vector in self._driver.retrieve(
                 at, wanted[start : start + BATCH], payload=True, vectors=with_vectors
             ):
-                record = record_of(payload, vector)
+                record = record_of(payload, vector, with_vector=with_vectors)
                 found[record.id] = record
         return [found[i] for i in ids if i in found]
 
@@ -227,7 +230,8 @@ class QdrantStore(Backend, Generic[H]):
         check_batch(batch)
         at = self._driver.find(name)
         for rows in self._rows(at, cursor, batch, condition=None, vectors=with_vectors):
-            yield Page([record_of(payload, vector) for _, payload, vector in rows], rows[-1][0])
+            records = [record_of(payload, vector, with_vector=with_vectors) for _, payload, vector in rows]
+            yield Page(records, rows[-1][0])
 
     def _rows(
         self, at: H, after: str | None, batch: int, condition: Any | None, *, vectors: bool

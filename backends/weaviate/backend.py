@@ -34,7 +34,7 @@ from backends.kit.record_ids import check_uuid_cursor
 from backends.locks import NameLocks
 from backends.weaviate import repair as mend
 from backends.weaviate import schema
-from backends.weaviate.connection import WRITE_S, ServerRefused, WeaviateServer
+from backends.weaviate.connection import WRITE_S, ServerRefused, WeaviateServer, is_busy
 from backends.weaviate.filters import Translator, by_id, everything
 from backends.weaviate.records import (
     BEFORE_FIRST,
@@ -55,6 +55,8 @@ T = TypeVar("T")
 SENDS = 10
 # Between two looks at a collection that is being dropped and made.
 POLL_S = 0.05
+# How often a write is tried while the server, or another client's `set_encoder`, changes the class.
+BUSY_ATTEMPTS = 40
 BATCH, BATCH_BYTES, BATCH_WINDOW = 500, 8 << 20, 2
 # An answer may have 100 MiB; a record without its vector has at most this much: text, uri and metadata.
 PAGE_BYTES, RECORD_BYTES = 96 << 20, MAX_TEXT_BYTES + MAX_URI_BYTES + MAX_METADATA_BYTES + 4096
@@ -133,6 +135,11 @@ class WeaviateBackend(Backend):
         with self._names.of(spec.name).alone():
             schema.create(self._server, spec)
 
+    def set_encoder(self, name: str, fingerprint: str) -> None:
+        with self._names.of(name).shared():
+            schema.set_encoder(self._server, name, fingerprint)
+            self._stored.pop(name, None)
+
     def drop(self, name: str) -> None:
         # The server stops answering some of the searches that meet a drop.
         with self._names.of(name).alone():
@@ -196,9 +203,17 @@ class WeaviateBackend(Backend):
             if batch:
                 yield batch_pb2.BatchObjectsRequest(objects=batch)
 
-        for reply in self._server.calls("BatchObjects", requests(), window=BATCH_WINDOW, timeout_s=WRITE_S):
-            if reply.errors:
-                raise self._server.refused(f"{len(reply.errors)} records were not stored: {reply.errors[0].error}")
+        for attempt in range(1, BUSY_ATTEMPTS + 1):
+            refused = [
+                error.error
+                for reply in self._server.calls("BatchObjects", requests(), window=BATCH_WINDOW, timeout_s=WRITE_S)
+                for error in reply.errors
+            ]
+            if not refused:
+                return
+            if attempt == BUSY_ATTEMPTS or not all(map(is_busy, refused)):
+                raise self._server.refused(f"{len(refused)} records were not stored: {refused[0]}")
+            time.sleep(POLL_S)
 
     def get(self, name: str, ids: Sequence[str], *, with_vectors: bool = False) -> list[Record]:
         ids = check_ids(ids)
@@ -259,12 +274,17 @@ class WeaviateBackend(Backend):
     def _delete(self, stored: Stored, condition: Any) -> int:
         filters = everything() if condition is True else condition
         request = batch_delete_pb2.BatchDeleteRequest(collection=stored.class_name, filters=filters)
-        reply = self._server.call("BatchDelete", request, timeout_s=WRITE_S, retry=False)
-        if reply.failed:
-            shards = self._server.rest("GET", f"/schema/{stored.class_name}/shards") or ()
-            why = "a shard is read-only" if any(s.get("status") == "READONLY" for s in shards) else "no reason given"
-            raise self._server.refused(f"{reply.failed} deletions failed: {why}")
-        return int(reply.successful)
+        n = 0
+        for _ in range(BUSY_ATTEMPTS):
+            reply = self._server.call("BatchDelete", request, timeout_s=WRITE_S, retry=False)
+            n += int(reply.successful)
+            if not reply.failed:
+                return n
+            # It does not say why. That it is busy with the class passes.
+            time.sleep(POLL_S)
+        shards = self._server.rest("GET", f"/schema/{stored.class_name}/shards") or ()
+        why = "a shard is read-only" if any(s.get("status") == "READONLY" for s in shards) else "no reason given"
+        raise self._server.refused(f"{reply.failed} deletions failed: {why}")
 
     def count(self, name: str, where: Where | None = None) -> int:
         return self._with(name, lambda stored: self._count(stored, self._translator(stored).filter(where)))

@@ -41,6 +41,11 @@ _GONE = re.compile(
 )
 
 
+def is_busy(text: str) -> bool:
+    """Whether the server says that it takes no writes for the moment, since it is taking over a changed class."""
+    return "UpdateVectorIndexConfigs" in text
+
+
 class ServerRefused(BackendError):
     """The server's answer to a call it did not carry out; `text` is its own words."""
 

@@ -19,6 +19,7 @@ from backends.base import MODALITIES, Compare, Scalar, Where
 from backends.kit.number_keys import double_below
 from backends.kit.tokens import Part, TokenTranslator
 from backends.weaviate.records import (
+    BARE,
     HAS,
     KINDS,
     NUMBER_DIGITS,
@@ -59,6 +60,21 @@ def by_id(object_ids: Iterable[str]) -> Any:
 def everything() -> Any:
     """A filter that selects every record."""
     return one_of(modality_token(modality) for modality in MODALITIES)
+
+
+def both(condition: Any, other: Any) -> Any:
+    """A filter: both of these, of which the first may be True."""
+    return other if condition is True else Filters(operator=Filters.OPERATOR_AND, filters=[condition, other])
+
+
+def bare() -> Any:
+    """A filter: the record has no vector."""
+    return one_of([BARE])
+
+
+def not_bare() -> Any:
+    """A filter: the record has a vector."""
+    return Filters(operator=Filters.OPERATOR_NOT, filters=[bare()])
 
 
 def _starts(prefix: str) -> Any:

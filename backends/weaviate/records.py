@@ -4,11 +4,11 @@ An object's id is the UUIDv5 of the record's id. Its properties:
 
 - ``record_id``, ``modality``, ``text``, ``uri``: the record's own, absent where `None`;
 - ``metadata``: one JSON string, so that numbers keep type and digits;
-- ``tokenize``: the folded words of text and file name, which BM25 searches;
+- ``words``: the folded words of text and file name, which BM25 searches;
 - ``has``: keywords that filters look for, see `tokens`;
 - ``n_FIELD``: the number in a metadata field, for quick ranges, see `number_property`.
 
-Besides its vector an object has ``stamp``, a vector of two random numbers, new at each write.
+Besides its vector, if the record has one, an object has ``stamp``, a vector of two random numbers, new at each write.
 Weaviate stores an object before it indexes its vector, and when it is killed in between, or the client is,
 takes the same object later for one that it knows and never indexes it; with another stamp it does.
 
@@ -29,7 +29,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 from numpy.typing import NDArray
 from weaviate.proto.v1 import base_pb2, batch_pb2, search_get_pb2
 
-from backends.base import Hit, Record, Scalar
+from backends.base import NO_VECTOR, Hit, Record, Scalar
 from backends.checks import plain_metadata
 from backends.errors import Corrupt
 from backends.filters import MetadataValue, kind_of
@@ -41,6 +41,8 @@ from backends.text import searched_text, tokenize
 STORED = ("record_id", "modality", "text", "uri", "metadata")
 WORDS, HAS, NUMBER_PREFIX, STAMP = "words", "has", "n_", "stamp"
 KINDS = "nsbl"
+# The keyword of a record without a vector; those of fields have "=" or ":" in them.
+BARE = "bare"
 # Strings are spelled out up to here, four digits a byte; the rest of longer ones is hashed.
 SPELLED_BYTES = 48
 NUMBER_DIGITS = 32
@@ -107,7 +109,7 @@ def modality_token(modality: str) -> str:
 
 
 def tokens(modality: str, metadata: Mapping[str, Any]) -> list[str]:
-    """All keywords of a record: the kind of each field, and each of its values."""
+    """Keywords of a record's fields: the kind of each field, and each of its values."""
     found = [modality_token(modality)]
     for field, value in metadata.items():
         if isinstance(value, list):
@@ -162,16 +164,20 @@ def object_of(
         for field, value in metadata.items():
             if field in numbers and _is_number(value):
                 fields[numbers[field]] = Value(number_value=double_below(value))
-    keywords = base_pb2.TextArrayProperties(prop_name=HAS, values=tokens(record.modality, metadata))
+    keywords = tokens(record.modality, metadata)
+    if not vector.size:
+        keywords.append(BARE)
     return batch_pb2.BatchObject(
         uuid=object_id(record.id),
         collection=collection,
         properties=batch_pb2.BatchObject.Properties(
-            non_ref_properties=Struct(fields=fields), text_array_properties=[keywords]
+            non_ref_properties=Struct(fields=fields),
+            text_array_properties=[base_pb2.TextArrayProperties(prop_name=HAS, values=keywords)],
         ),
         vectors=[
             base_pb2.Vectors(name=name, vector_bytes=row.astype("<f4", copy=False).tobytes())
             for name, row in ((vector_name, vector), (STAMP, stamp))
+            if row.size
         ],
     )
 
@@ -211,7 +217,9 @@ def vector_of(result: search_get_pb2.SearchResult) -> NDArray[np.float32]:
 def record_of(result: search_get_pb2.SearchResult, *, with_vector: bool) -> Record:
     """The record in an object. Raises `Corrupt` when it is none of ours."""
     record_id, modality, text, uri, metadata = _payload(result)
-    vector = vector_of(result) if with_vector else None
+    vector = None
+    if with_vector:
+        vector = vector_of(result) if result.metadata.vectors else NO_VECTOR
     return Record(record_id, vector, modality, text, uri, metadata)  # type: ignore[arg-type]
 
 

@@ -17,7 +17,7 @@ from weaviate.proto.v1 import batch_delete_pb2
 
 from backends.errors import CollectionNotFound
 from backends.weaviate.connection import WeaviateServer
-from backends.weaviate.filters import by_id
+from backends.weaviate.filters import bare, both, by_id
 from backends.weaviate.records import BEFORE_FIRST, STAMP, new_stamp
 from backends.weaviate.requests import near, search_request
 from backends.weaviate.schema import Stored
@@ -87,8 +87,10 @@ def _pages(server: WeaviateServer, stored: Stored) -> Iterator[set[str]]:
 
 def _missing(server: WeaviateServer, stored: Stored, objects: set[str]) -> set[str]:
     anywhere = near(stored, np.ones(stored.spec.dim, np.float32))
-    found = _ids_of(server, stored, limit=len(objects), condition=by_id(objects), **anywhere)
-    return objects - found
+    missing = objects - _ids_of(server, stored, limit=len(objects), condition=by_id(objects), **anywhere)
+    if missing:
+        missing -= _ids_of(server, stored, limit=len(missing), condition=both(by_id(missing), bare()))
+    return missing
 
 
 def reindex(server: WeaviateServer, stored: Stored, objects: Collection[str]) -> None:

@@ -8,7 +8,7 @@ the server is not ours. Properties ``n_FIELD`` are added when a field first hold
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from backends.base import CollectionSpec
@@ -19,6 +19,7 @@ from backends.weaviate.records import HAS, NUMBER_PREFIX, STAMP, STORED, WORDS, 
 
 CLASS_PREFIX = "Sightline_"
 MAX_NUMBERS = 64
+ATTEMPTS = 5
 # In the description of what the server made up by itself.
 MADE_UP = "auto-schema"
 EF_MIN, EF_FACTOR, EF_MAX = 256, 8, 4096
@@ -150,6 +151,25 @@ def create(server: WeaviateServer, spec: CollectionSpec) -> None:
         if "already exists" in error.text:
             raise CollectionExists(f"collection {spec.name!r} is already in {server.address}") from None
         raise
+
+
+def set_encoder(server: WeaviateServer, name: str, fingerprint: str) -> None:
+    """Store another encoder's fingerprint in the spec. Raises `CollectionNotFound`."""
+    path = f"/schema/{class_name(name)}"
+    for attempt in range(1, ATTEMPTS + 1):
+        raw = server.rest("GET", path)
+        found = _stored(raw) if raw is not None else None
+        if found is None:
+            raise CollectionNotFound(f"no collection {name!r} in {server.address}")
+        spec = replace(found.spec, encoder=fingerprint)
+        try:
+            server.rest("PUT", path, {**raw, "description": spec.to_json()})
+        except ServerRefused:
+            # Somebody may have added a property since, and the server takes a class only with those that it has.
+            if attempt == ATTEMPTS:
+                raise
+        else:
+            return
 
 
 def drop(server: WeaviateServer, name: str) -> None:

@@ -23,7 +23,7 @@ from backends.kit.ties import search_with_ties
 from backends.text import tokenize
 from backends.weaviate import repair as mend
 from backends.weaviate.connection import WeaviateServer
-from backends.weaviate.filters import everything
+from backends.weaviate.filters import bare, both, everything, not_bare
 from backends.weaviate.records import hit_of, vector_of
 from backends.weaviate.requests import count_request, having_words, near, search_request
 from backends.weaviate.schema import EF_FACTOR, EF_MIN, FLAT_CUTOFF, Stored
@@ -115,7 +115,11 @@ class Searcher:
         for attempt in range(ATTEMPTS):
             found = self._server.call("Search", self._near(stored, query, limit, condition, vectors=True)).results
             n = self.count(stored, asked)
-            if len(found) >= min(limit if exact else k, n):
+            wanted = limit if exact else k
+            if len(found) < min(wanted, n) and self.count(stored, both(asked, bare())):
+                asked = both(asked, not_bare())
+                n = self.count(stored, asked)
+            if len(found) >= min(wanted, n):
                 break
             limit = MAX_K
             if condition is True and n < FLAT_CUTOFF // 2:

@@ -165,6 +165,8 @@ class Handler(BaseHTTPRequestHandler):
             return {"exists": client.collection_exists(name)}
         if route == "PUT /":
             return local.create(name, models.CreateCollection.model_validate_json(body))
+        if route == "PATCH /":
+            return client.update_collection(name, metadata=models.UpdateCollection.model_validate_json(body).metadata)
         if route == "DELETE /":
             return local.drop(name)
         if route == "PUT /index":
@@ -260,6 +262,11 @@ class Collections(Servicer, q.CollectionsServicer):
             else None,
         )
         done = self._call(context, lambda: self.local.create(request.collection_name, body))
+        return q.CollectionOperationResponse(result=done)
+
+    def Update(self, request: Any, context: Any) -> Any:  # noqa: N802
+        name, metadata = request.collection_name, GrpcToRest.convert_payload(request.metadata)
+        done = self._call(context, lambda: self.local.client.update_collection(name, metadata=metadata))
         return q.CollectionOperationResponse(result=done)
 
     def Delete(self, request: Any, context: Any) -> Any:  # noqa: N802
