@@ -37,7 +37,7 @@ def field_name(name: str) -> str:
     """The portable form of a column name, ``""`` if nothing of it can be used."""
     plain = unicodedata.normalize("NFKC", name).lower()
     if any(_is_other_letter(char) for char in plain):
-        own = _underscored("".join(map(_kept, plain)))
+        own = _underscored(unicodedata.normalize("NFC", "".join(map(_kept, plain))))
         with contextlib.suppress(ValueError):
             check_field_name(own)
             return own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -158,3 +159,35 @@ def test_a_sample_may_end_within_a_character() -> None:
 )
 def test_latin_names_become_ascii(name: str, field: str) -> None:
     assert field_name(name) == field
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("作者", "作者"),
+        ("拍摄 地点：", "拍摄_地点"),
+        ("日期（年）", "日期_年"),
+        ("２０２４年", "_2024年"),
+        ("相机ISO", "相机iso"),
+        ("éa相机", "ea相机"),
+        ("カメラ", "カメラ"),
+        ("Автор й", "автор_й"),
+        ("कैमरा", "कैमरा"),
+        ("كاميرا", "كاميرا"),
+        ("카메라", "카메라"),
+    ],
+)
+def test_names_of_other_scripts_keep_their_letters(name: str, field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Whether engines take such a name, is not this function's to say.
+    monkeypatch.setattr("indexers.fields.check_field_name", lambda name: name)
+    assert field_name(name) == field
+    for form in ("NFC", "NFD"):
+        assert field_name(unicodedata.normalize(form, name)) == field
+
+
+def test_a_name_that_engines_refuse_keeps_its_ascii_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is not usable")
+
+    monkeypatch.setattr("indexers.fields.check_field_name", refuse)
+    assert [field_name(name) for name in ("相机ISO", "作者", "camera")] == ["iso", "", "camera"]
