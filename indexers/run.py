@@ -29,7 +29,7 @@ from indexers.removal import Removed, remove_stale
 from indexers.report import IndexingError, IndexReport, Stopped, escaped_line
 from indexers.sources import Listing, Source, open_source
 from indexers.tally import Tally
-from indexers.text_side import encode_texts_anew
+from indexers.text_side import STAGE, encode_texts_anew
 from retrieval.encoders.base import Encoder
 from retrieval.encoders.text_side import has_earlier_texts
 from retrieval.images.decode import MAX_PIXELS, available_cores
@@ -160,7 +160,7 @@ class _Run:
 
         def tell(done: int, total: int) -> None:
             if self._progress is not None:
-                self._progress(meter.read("encoding texts anew", done, total, len(self._tally.quarantined), ""))
+                self._progress(meter.read(STAGE, done, total, len(self._tally.quarantined), ""))
 
         try:
             self.complete = encode_texts_anew(

@@ -16,6 +16,8 @@ from indexers.tally import Tally, Work
 from retrieval.encoders.base import Encoder
 
 SCANNED = 256
+#: What progress calls it.
+STAGE = "encoding texts anew"
 
 
 def encode_texts_anew(

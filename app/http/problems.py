@@ -108,7 +108,7 @@ _OURS: list[tuple[type[Exception], int, int | None, str | None]] = [
 
 
 #: The problems that a program should tell from others of their status: the name in their type, and their title.
-_KINDS: list[tuple[type[Exception], Kind]] = [
+KINDS: list[tuple[type[Exception], Kind]] = [
     (UnreadableQuery, Kind("unreadable-query", "The encoder cannot read the query")),
     (ItemWithoutVector, Kind("item-without-vector", "The item has no vector")),
 ]
@@ -150,7 +150,7 @@ def refusal_of(error: Exception, *, may_write: bool = False) -> Refused | None:
 
 
 def _kind_of(error: Exception) -> Kind | None:
-    return next((kind for of_type, kind in _KINDS if isinstance(error, of_type)), None)
+    return next((kind for of_type, kind in KINDS if isinstance(error, of_type)), None)
 
 
 def invalid(error: RequestValidationError) -> tuple[list[str], str, int]:

@@ -1,19 +1,32 @@
 // Calls of the API: keys, problem documents, and streams of server-sent events.
 
 import { keys } from "./keys.js";
+import { isSaid, say } from "./language.js";
 
-/** A refusal or failure as a sentence; `status` is 0 where the service could not be reached. */
+/** A refusal or failure that the page tells in its own words, the text of `key`; `status` is 0 where nobody answered. */
 export class Failure extends Error {
-  constructor(status, detail, retryAfter = null, type = "about:blank") {
-    super(detail);
+  constructor(status, key, values) {
+    super(say(key, values));
     this.status = status;
-    this.retryAfter = retryAfter;
-    this.type = type;
-    this.title = status === 0 ? "The service cannot be reached. " : status === 503 ? "The service is busy or its database is away. " : undefined;
+    this.isOurs = true;
+    this.lead = status === 0 ? say("problem.away") : undefined;
   }
 }
 
-/** The response of a call; asks for a key where one is needed. Throws `Failure`, or AbortError when it was stopped. */
+/** One that the service tells, by a problem document; `lead` says its kind, where the page knows it. */
+export class Refusal extends Error {
+  constructor({ status, type, detail }, retryAfter = null) {
+    super(detail);
+    this.status = status;
+    this.type = type;
+    this.retryAfter = retryAfter;
+    // A document without a type of its own means what its status means.
+    const kind = !type || type === "about:blank" ? status : type.split(/[/:#]/).at(-1).replaceAll("-", "_");
+    this.lead = isSaid(`problem.${kind}`) ? say(`problem.${kind}`) : undefined;
+  }
+}
+
+/** The response of a call; asks for a key where one is needed. Throws `Failure`, `Refusal`, or AbortError when it was stopped. */
 export async function request(path, { method = "GET", json, form, signal, accept } = {}) {
   for (;;) {
     const used = keys.current();
@@ -24,11 +37,11 @@ export async function request(path, { method = "GET", json, form, signal, accept
       response = await fetch(path, { method, headers, body: json === undefined ? form : JSON.stringify(json), signal });
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      throw new Failure(0, "Is it still running, and this machine still connected?");
+      throw new Failure(0, "problem.away.hint");
     }
     if (response.status === 401) {
       // Another call may have been given a new key since this one was sent.
-      if (used === keys.current() && !(await keys.ask(used !== null))) throw new Failure(401, "An API key is needed.");
+      if (used === keys.current() && !(await keys.ask(used !== null))) throw new Failure(401, "key.needed");
       continue;
     }
     if (!response.ok) throw await refusal(response);
@@ -37,15 +50,12 @@ export async function request(path, { method = "GET", json, form, signal, accept
 }
 
 async function refusal(response) {
-  let detail = response.statusText || `status ${response.status}`;
-  let type;
-  try {
-    const body = await response.json();
-    detail = body.detail ?? body.error?.message ?? detail;
-    type = body.type;
-  } catch { /* not one of ours */ }
+  const { status, statusText } = response;
+  let body = null;
+  try { body = await response.json(); } catch { /* not one of ours */ }
+  const detail = body?.detail ?? body?.error?.message ?? (statusText || String(status));
   const after = Number(response.headers.get("Retry-After"));
-  return new Failure(response.status, detail, Number.isFinite(after) && after > 0 ? after : null, type);
+  return new Refusal({ status, type: body?.type, detail }, Number.isFinite(after) && after > 0 ? after : null);
 }
 
 /** The JSON that a call answers with, null where it has no content. */
@@ -72,8 +82,8 @@ export async function* events(path, options) {
       }
     }
   } catch (error) {
-    if (error.name === "AbortError" || error instanceof Failure) throw error;
-    throw new Failure(0, "The connection broke while the answer was coming.");
+    if (error.name === "AbortError" || error instanceof Failure || error instanceof Refusal) throw error;
+    throw new Failure(0, "problem.broken");
   } finally {
     reader.cancel().catch(() => {});
   }

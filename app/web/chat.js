@@ -1,14 +1,17 @@
 // The chat view: questions, streamed answers whose numbers open what they cite, and what the model saw.
 
-import { events, Failure } from "./api.js";
-import { announce, button, failure, h, iconButton } from "./dom.js";
+import { events, Failure, Refusal } from "./api.js";
+import { announce, button, failure, h, iconButton, leadOf } from "./dom.js";
+import { duration, say } from "./language.js";
 import { lightbox, readItem } from "./lightbox.js";
 import { base64, keepPicture, keptPicture, picture, takePictures } from "./pictures.js";
 import { params } from "./router.js";
 import { relevanceOf } from "./grid.js";
+import { noticeOf } from "./reasons.js";
 
 const MOST_HISTORY = 32;
 const LONGEST = 4000;
+const KEPT = "sightline-chat";
 const CITATION = /\[(\d{1,3})\]/g;
 
 export function chatView() {
@@ -17,24 +20,23 @@ export function chatView() {
   let running = null;
   let selected = null;
   const shown = lightbox({ closed: () => {} });
-  const list = h("ol", { class: "turns", "aria-label": "Conversation" });
-  const hero = h("div", { class: "hero" }, h("h2", {}, "Ask about your pictures"),
-    h("p", {}, "Answers come from what the collection holds; every number in them opens what it rests on."));
-  const talk = h("div", { class: "talk", tabIndex: 0, role: "region", "aria-label": "Conversation" }, hero, list);
-  const question = h("textarea", { id: "question", rows: 1, maxLength: LONGEST, placeholder: "Ask a question", "aria-label": "Question" });
+  const list = h("ol", { class: "turns", "aria-label": say("chat.conversation") });
+  const hero = h("div", { class: "hero" }, h("h2", {}, say("chat.title")), h("p", {}, say("chat.how")));
+  const talk = h("div", { class: "talk", tabIndex: 0, role: "region", "aria-label": say("chat.conversation") }, hero, list);
+  const question = h("textarea", { id: "question", rows: 1, maxLength: LONGEST, dir: "auto", placeholder: say("chat.ask"), "aria-label": say("chat.question") });
   const file = h("input", { type: "file", accept: "image/*", class: "unseen", tabIndex: -1, "aria-hidden": "true" });
-  const send = h("button", { class: "icon first", "aria-label": "Send", title: "Send" });
+  const send = h("button", { class: "icon first", "aria-label": say("chat.send"), title: say("chat.send") });
   const shelf = h("div", { class: "attached", hidden: true });
   const composer = h("form", { class: "composer" }, shelf,
-    h("div", { class: "box" }, iconButton("picture", "Attach a picture", () => file.click(), { class: "plain" }), file, question, send));
-  const fresh = button("New conversation", clear, { class: "small", hidden: true });
-  const sources = h("aside", { class: "sources", "aria-label": "Sources" });
-  const element = h("div", { class: "chat" }, h("h1", { class: "unseen" }, "Chat"), talk, composer, sources);
+    h("div", { class: "box" }, iconButton("picture", say("chat.attach"), () => file.click(), { class: "plain" }), file, question, send));
+  const fresh = button(say("chat.new"), clear, { class: "small", hidden: true });
+  const sources = h("aside", { class: "sources", "aria-label": say("chat.sources") });
+  const element = h("div", { class: "chat" }, h("h1", { class: "unseen" }, say("view.chat")), talk, composer, sources);
 
   file.addEventListener("change", () => { if (file.files.length) attach(file.files[0]); file.value = ""; });
   takePictures(() => document.body.dataset.view === "chat", attach);
   question.addEventListener("keydown", (event) => {
-    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    if (event.key !== "Enter" || event.shiftKey) return;
     event.preventDefault();
     // What is typed meanwhile waits: only the button stops an answer.
     if (!running) composer.requestSubmit();
@@ -53,7 +55,7 @@ export function chatView() {
     try { attached = given ? await keepPicture(given) : null; } catch (error) { announce(error.message); shelf.replaceChildren(failure(error)); shelf.hidden = false; return; }
     shelf.hidden = !attached;
     const kept = attached && await keptPicture(attached);
-    shelf.replaceChildren(...(kept ? [h("img", { src: URL.createObjectURL(kept.blob), alt: "Attached picture" }), iconButton("close", "Remove the picture", () => attach(null))] : []));
+    shelf.replaceChildren(...(kept ? [h("img", { src: URL.createObjectURL(kept.blob), alt: say("chat.attached") }), iconButton("close", say("chat.detach"), () => attach(null))] : []));
   }
 
   const past = () => turns.filter((turn) => turn.answer).slice(-MOST_HISTORY)
@@ -70,31 +72,51 @@ export function chatView() {
 
   async function ask(asked) {
     const turn = { ...asked, evidence: [], answer: null, error: null, stopped: false, text: "", note: "" };
+    await answer(turn, await place(turn));
+  }
+
+  /** Add a turn at the end; gives the picture that was asked with. */
+  async function place(turn) {
     turns.push(turn);
     const kept = turn.picture && await keptPicture(turn.picture);
     turn.body = h("div", { class: "answer" });
     list.append(
-      h("li", { class: "asked" }, kept ? h("img", { src: URL.createObjectURL(kept.blob), alt: "Attached picture" }) : null, turn.question),
+      h("li", { class: "asked", dir: "auto" }, kept ? h("img", { src: URL.createObjectURL(kept.blob), alt: say("chat.attached") }) : null, turn.question),
       h("li", {}, turn.body));
-    await answer(turn, kept);
+    return kept;
+  }
+
+  /** Take up the conversation that `keep` has kept when the page was loaded anew. */
+  async function resume() {
+    let kept = [];
+    try {
+      kept = JSON.parse(sessionStorage.getItem(KEPT)) ?? [];
+      sessionStorage.removeItem(KEPT);
+    } catch { /* then it begins anew */ }
+    for (const turn of kept) {
+      await place(turn);
+      drawTurn(turn);
+    }
+    if (kept.length) select(turns.at(-1));
+    draw();
   }
 
   async function answer(turn, kept) {
     const controller = new AbortController();
     running = controller;
-    Object.assign(turn, { evidence: [], answer: null, error: null, stopped: false, text: "", note: "Searching…" });
+    Object.assign(turn, { evidence: [], answer: null, error: null, stopped: false, text: "", note: say("chat.searching") });
     select(turn);
     draw();
     drawTurn(turn);
     talk.scrollTop = talk.scrollHeight;
-    announce("Searching");
+    announce(say("chat.searching"));
     const json = { question: turn.question, history: turn.history };
     const collection = params().get("collection");
     try {
       if (kept) json.image = await base64(kept.blob);
       const path = collection ? `/v1/chat?collection=${encodeURIComponent(collection)}` : "/v1/chat";
       for await (const { event, data } of events(path, { method: "POST", json, signal: controller.signal })) take(turn, event, data);
-      if (!turn.answer && !turn.error) throw new Failure(0, "The answer broke off.");
+      if (!turn.answer && !turn.error) throw new Failure(0, "chat.broken");
     } catch (error) {
       if (error.name === "AbortError") turn.stopped = true;
       else turn.error = error;
@@ -105,22 +127,22 @@ export function chatView() {
     turn.note = "";
     drawTurn(turn);
     draw();
-    announce(turn.answer ? turn.answer.answer : turn.stopped ? "Stopped" : turn.error.message);
+    announce(turn.answer ? turn.answer.answer : turn.stopped ? say("chat.stopped") : `${leadOf(turn.error)} ${turn.error.message}`);
   }
 
   function take(turn, event, data) {
     const atEnd = talk.scrollHeight - talk.scrollTop - talk.clientHeight < 80;
     if (event === "evidence") {
       turn.evidence = data.evidence;
-      turn.note = data.evidence.length ? `Reading ${data.evidence.length} source${data.evidence.length === 1 ? "" : "s"}…` : "Nothing relevant was found…";
+      turn.note = data.evidence.length ? say("chat.reading", { n: data.evidence.length }) : say("chat.none");
       if (selected === turn) drawSources();
     } else if (event === "token") turn.text += data.text;
-    else if (event === "retrying") { turn.note = `Trying again in ${Math.ceil(data.wait_s)} s: ${data.reason}`; turn.text = ""; }
+    else if (event === "retrying") { turn.note = say("chat.waiting", { time: duration(Math.ceil(data.wait_s)), reason: data.reason }); turn.text = ""; }
     else if (event === "final") {
       turn.answer = data;
       if (selected === turn) drawSources();
     }
-    else if (event === "error") turn.error = new Failure(data.status ?? 500, data.detail ?? "The answer failed.");
+    else if (event === "error") turn.error = data.detail ? new Refusal({ status: 500, ...data }) : new Failure(500, "chat.failed");
     drawTurn(turn);
     if (atEnd) talk.scrollTop = talk.scrollHeight;
   }
@@ -128,28 +150,28 @@ export function chatView() {
   function drawTurn(turn) {
     const parts = [];
     const { answer: checked } = turn;
-    if (checked) parts.push(h("div", { class: "text" }, cited(turn, checked.answer)));
-    else if (turn.text) parts.push(h("div", { class: "text draft" }, turn.text));
+    if (checked) parts.push(h("div", { class: "text", dir: "auto" }, cited(turn, checked.answer)));
+    else if (turn.text) parts.push(h("div", { class: "text draft", dir: "auto" }, turn.text));
     if (turn.note && !turn.text && !checked) parts.push(h("p", { class: "soft" }, turn.note));
-    if (turn.stopped) parts.push(h("p", { class: "soft" }, turn.text ? "Stopped. What stands above is an unchecked draft." : "Stopped."));
+    if (turn.stopped) parts.push(h("p", { class: "soft" }, turn.text ? say("chat.stopped.draft") : say("chat.stopped")));
     if (turn.error) parts.push(failure(turn.error));
     const notes = checked ? remarks(checked) : [];
-    if (notes.length) parts.push(h("p", { class: "soft" }, notes.join(" ")));
+    if (notes.length) parts.push(h("p", { class: "soft" }, notes.join(say("list.sentences"))));
     if (checked || turn.error || turn.stopped) {
       parts.push(h("div", { class: "row" },
-        button("Retry", async () => { if (!running) answer(turn, turn.picture && await keptPicture(turn.picture)); }, { class: "small" }),
-        turn.evidence.length ? button(`Sources (${turn.evidence.length})`, () => select(turn), { class: "small" }) : null));
+        button(say("chat.retry"), async () => { if (!running) answer(turn, turn.picture && await keptPicture(turn.picture)); }, { class: "small" }),
+        turn.evidence.length ? button(say("chat.sources.count", { n: turn.evidence.length }), () => select(turn), { class: "small" }) : null));
     }
     turn.body.replaceChildren(...parts);
   }
 
   function remarks({ refused, quoted, truncated, counts, notices }) {
     return [
-      quoted && "This is the best source itself: no sentence of the model's had support.",
+      quoted && say("chat.quoted"),
       // What else was wrong with the model's sentences is no matter when none of them is shown.
-      !quoted && truncated && "The model stopped at its length limit.",
-      ...(notices ?? []).map((each) => `${each}.`),
-      !refused && !quoted && counts?.unsupported > 0 && `${counts.unsupported} sentence${counts.unsupported === 1 ? " is" : "s are"} not supported by the sources.`,
+      !quoted && truncated && say("chat.truncated"),
+      ...(notices ?? []).map(noticeOf),
+      !refused && !quoted && counts?.unsupported > 0 && say("chat.unsupported", { n: counts.unsupported }),
     ].filter(Boolean);
   }
 
@@ -162,7 +184,7 @@ export function chatView() {
       if (!source) continue;
       const name = (source.caption ?? source.id).split("\n")[0];
       nodes.push(text.slice(from, match.index), button(match[1], () => openSource(turn, source.number), {
-        class: "cite", title: name, "aria-label": `Source ${match[1]}: ${name}`,
+        class: "cite", title: name, "aria-label": say("chat.source", { number: match[1], name }),
       }));
       from = match.index + match[0].length;
     }
@@ -178,16 +200,16 @@ export function chatView() {
     const evidence = selected?.evidence ?? [];
     sources.hidden = !evidence.length;
     const used = new Set(selected?.answer?.sources.map((each) => each.number));
-    sources.replaceChildren(h("h2", {}, "What the model saw"),
-      h("p", { class: "soft" }, selected?.answer ? `${used.size} of ${evidence.length} cited` : `${evidence.length} found`),
+    sources.replaceChildren(h("h2", {}, say("chat.saw")),
+      h("p", { class: "soft" }, selected?.answer ? say("chat.cited.count", { used: used.size, n: evidence.length }) : say("chat.found", { n: evidence.length })),
       h("ol", {}, evidence.map((each) => {
         const name = (each.caption ?? each.id).split("\n")[0];
         const thumb = each.image
           ? h("span", { class: "thumb" }, picture({ id: each.id, alt: "", width: 76, ratio: 1, collection: params().get("collection"), eager: true }))
-          : h("span", { class: "thumb words" }, "text");
+          : h("span", { class: "thumb words" }, say("chat.text"));
         return h("li", { class: each.number === lit ? "lit" : "" }, button("", () => openSource(selected, each.number), {},
-          thumb, h("span", { class: "name" }, `[${each.number}] ${name}`),
-          h("span", { class: "soft" }, [each.relevance === null ? "" : relevanceOf({ relevance: each.relevance, score: 0 }).text, used.has(each.number) ? "cited" : ""].filter(Boolean).join(" · "))));
+          thumb, h("span", { class: "name", dir: "auto" }, `[${each.number}] ${name}`),
+          h("span", { class: "soft" }, [each.relevance === null ? "" : relevanceOf({ relevance: each.relevance, score: 0 }).text, used.has(each.number) ? say("chat.cited") : ""].filter(Boolean).join(" · "))));
       })));
   }
 
@@ -201,7 +223,7 @@ export function chatView() {
       const there = items.filter(Boolean);
       const wanted = turn.evidence.find((each) => each.number === number)?.id;
       const at = there.findIndex((item) => item.id === wanted);
-      if (at < 0) throw new Failure(404, "This source is no longer in the collection.");
+      if (at < 0) throw new Failure(404, "chat.gone");
       shown.open(there, at, { of: collection });
     } catch (error) {
       sources.prepend(failure(error));
@@ -212,7 +234,7 @@ export function chatView() {
     hero.hidden = turns.length > 0;
     fresh.hidden = !turns.length;
     if (!fresh.isConnected) composer.append(h("div", { class: "row" }, fresh));
-    const label = running ? "Stop" : "Send";
+    const label = running ? say("chat.stop") : say("chat.send");
     send.setAttribute("aria-label", label);
     send.title = label;
     send.replaceChildren(...iconButton(running ? "stop" : "send", label, () => {}).childNodes);
@@ -220,8 +242,15 @@ export function chatView() {
 
   draw();
   drawSources();
+  resume();
   return {
     element,
+    /** Keep the conversation over one load of the page; an answer that is still coming is stopped. */
+    keep() {
+      running?.abort();
+      const kept = turns.map(({ body: _, ...turn }) => ({ ...turn, error: null, note: "", stopped: !turn.answer }));
+      try { sessionStorage.setItem(KEPT, JSON.stringify(kept)); } catch { /* then it is lost */ }
+    },
     enter() { if (!matchMedia("(pointer: coarse)").matches) question.focus({ preventScroll: true }); },
     leave() { shown.shut(); },
   };

@@ -1,5 +1,7 @@
 // Making elements, and telling things to those who cannot see them.
 
+import { say } from "./language.js";
+
 const SVG = "http://www.w3.org/2000/svg";
 
 const PATHS = {
@@ -69,26 +71,14 @@ export function announce(text) {
   told = setTimeout(() => { document.getElementById("announce").textContent = harmless(text); }, 150);
 }
 
-/** What went wrong, and a way on. */
+/** The sentence that a failure begins with, in the page's language. */
+export const leadOf = (error) => error.lead ?? say("problem.other");
+
+/** What went wrong, and a way on: a sentence of the page's, and below it what the service or the browser says, in English. */
 export function failure(error, again) {
   return h("div", { class: "notice failed", role: "alert" },
-    h("p", {}, h("strong", {}, error.title ?? "That did not work. "), error.message),
-    again ? button("Try again", again) : null);
-}
-
-export const number = (value) => value.toLocaleString("en");
-
-const UNITS = ["bytes", "KiB", "MiB", "GiB", "TiB"];
-
-export function bytes(value) {
-  let unit = 0;
-  while (value >= 1024 && unit < UNITS.length - 1) { value /= 1024; unit += 1; }
-  return `${unit && value < 10 ? value.toFixed(1) : Math.round(value)} ${UNITS[unit]}`;
-}
-
-export function duration(seconds) {
-  if (seconds < 90) return `${Math.max(1, Math.round(seconds))} s`;
-  return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
+    h("div", {}, h("p", {}, h("strong", {}, leadOf(error))), h("p", error.isOurs ? {} : { lang: "en", dir: "auto" }, error.message)),
+    again ? button(say("problem.again"), again) : null);
 }
 
 /** Copy a text; also where the page is not in a secure context and has no clipboard. */

@@ -1,7 +1,8 @@
 // The panel of filters: facets to tick, conditions to build, and the JSON behind them.
 
-import { button, h, iconButton, number } from "./dom.js";
-import { checkField, fromWhere, inWords, OPERATORS, toWhere, typedValue, typeOf } from "./where.js";
+import { button, h, iconButton } from "./dom.js";
+import { number, say } from "./language.js";
+import { checkField, fromWhere, inWords, operatorName, OPERATORS, toWhere, typedValue, typeOf } from "./where.js";
 
 /** Fields that the indexer writes for itself and whose values tell nothing apart. */
 const INTERNAL = new Set(["image", "content_hash", "bytes", "path", "passage", "line", "width", "height", "file"]);
@@ -15,27 +16,27 @@ export function filterPanel({ changed, count }) {
   let where = null;
   let asking = null;
   const facetBox = h("div", { class: "facets" });
-  const chips = h("ul", { class: "chips", "aria-label": "Conditions" });
+  const chips = h("ul", { class: "chips", "aria-label": say("filters.conditions") });
   const problem = h("p", { class: "problem", role: "alert" });
   const names = h("datalist", { id: "filter-fields" });
-  const field = h("input", { id: "filter-field", list: "filter-fields", autocomplete: "off", required: true });
-  const operator = h("select", { id: "filter-op" }, OPERATORS.map(([op, words]) => h("option", { value: op }, words)));
-  const value = h("input", { id: "filter-value", autocomplete: "off" });
+  const field = h("input", { id: "filter-field", list: "filter-fields", autocomplete: "off", required: true, dir: "auto" });
+  const operator = h("select", { id: "filter-op" }, OPERATORS.map((op) => h("option", { value: op }, operatorName(op))));
+  const value = h("input", { id: "filter-value", autocomplete: "off", dir: "auto" });
   const builder = h("form", { class: "builder", on: { submit: add } },
-    h("div", {}, h("label", { for: "filter-field" }, "Field"), field),
-    h("div", {}, h("label", { for: "filter-op" }, "Condition"), operator),
-    h("div", {}, h("label", { for: "filter-value" }, "Value"), value),
-    h("button", {}, "Add"), names);
+    h("div", {}, h("label", { for: "filter-field" }, say("filters.field")), field),
+    h("div", {}, h("label", { for: "filter-op" }, say("filters.condition")), operator),
+    h("div", {}, h("label", { for: "filter-value" }, say("filters.value")), value),
+    h("button", {}, say("filters.add")), names);
   const raw = h("textarea", { id: "filter-json", rows: 5, spellcheck: false, "aria-describedby": "filter-hint" });
   const rawProblem = h("p", { class: "problem", role: "alert" });
-  const expert = h("details", {}, h("summary", {}, "As JSON"),
-    h("label", { for: "filter-json" }, "Filter"), raw,
-    h("p", { id: "filter-hint", class: "soft" }, "$eq $ne $in $nin $gt $gte $lt $lte $exists $contains, joined by $and $or $not"),
-    rawProblem, button("Apply", apply));
-  const clear = button("Clear all", () => changed(null), { class: "small" });
-  const element = h("aside", { class: "filters", id: "filters", "aria-label": "Filters" },
-    h("div", { class: "row between" }, h("h2", {}, "Filters"), clear),
-    facetBox, chips, h("h3", {}, "Add a condition"), builder, problem, expert);
+  const expert = h("details", {}, h("summary", {}, say("filters.json")),
+    h("label", { for: "filter-json" }, say("filters.filter")), raw,
+    h("p", { id: "filter-hint", class: "soft" }, say("filters.json.hint")),
+    rawProblem, button(say("filters.apply"), apply));
+  const clear = button(say("filters.clear"), () => changed(null), { class: "small", hidden: true });
+  const element = h("aside", { class: "filters", id: "filters", "aria-label": say("filters.title") },
+    h("div", { class: "row between" }, h("h2", {}, say("filters.title")), clear),
+    facetBox, chips, h("h3", {}, say("filters.more")), builder, problem, expert);
 
   function add(event) {
     event.preventDefault();
@@ -58,10 +59,10 @@ export function filterPanel({ changed, count }) {
     rawProblem.textContent = "";
     try {
       const given = raw.value.trim() ? JSON.parse(raw.value) : null;
-      if (given !== null && (typeof given !== "object" || Array.isArray(given))) throw new Error("a filter is an object in braces");
+      if (given !== null && (typeof given !== "object" || Array.isArray(given))) throw new Error(say("filters.bad.object"));
       changed(given && Object.keys(given).length ? given : null);
     } catch (error) {
-      rawProblem.textContent = `Not usable: ${error.message}`;
+      rawProblem.textContent = say("filters.bad.json", { reason: error.message });
     }
   }
 
@@ -85,24 +86,25 @@ export function filterPanel({ changed, count }) {
     if (types.get(name) === "number") values.sort((one, other) => one.value - other.value);
     const more = facet.values.length - values.length + facet.more;
     for (const each of chosen) if (!values.some((one) => one.value === each)) values.push({ value: each, count: 0 });
-    return h("fieldset", {}, h("legend", {}, name),
+    return h("fieldset", {}, h("legend", { dir: "auto" }, name),
       values.map(({ value: each, count: many }) => h("label", { class: "tick" },
         h("input", { type: "checkbox", checked: chosen.includes(each), on: { change: (event) => tick(name, each, event.target.checked) } }),
-        h("span", { class: "value" }, String(each)), h("span", { class: "many" }, number(many)))),
-      more > 0 ? h("p", { class: "soft" }, `and ${number(more)} more`) : null);
+        h("span", { class: "value", dir: "auto" }, String(each)), h("span", { class: "many" }, number(many)))),
+      more > 0 ? h("p", { class: "soft" }, say("filters.rest", { n: more })) : null);
   }
 
   function drawRange(name) {
     const bound = (op) => conditions().find((each) => each.field === name && each.op === op)?.value;
     const box = (op, words) => h("input", {
-      type: "number", step: "any", value: bound(op) ?? "", placeholder: words, "aria-label": `${name}: ${words}`,
+      type: "number", step: "any", value: bound(op) ?? "", placeholder: words, "aria-label": say("filters.bound", { name, words }),
       on: { change: (event) => {
         const others = conditions().filter((each) => each.field !== name || each.op !== op);
         const given = event.target.value;
         changed(toWhere(given === "" ? others : [...others, { field: name, op, value: Number(given) }]));
       } },
     });
-    return h("fieldset", { class: "range" }, h("legend", {}, name), h("div", { class: "row" }, box("$gte", "from"), box("$lte", "to")));
+    return h("fieldset", { class: "range" }, h("legend", { dir: "auto" }, name),
+      h("div", { class: "row" }, box("$gte", say("filters.from")), box("$lte", say("filters.to"))));
   }
 
   function worthIt(name, facet) {
@@ -153,9 +155,9 @@ export function filterPanel({ changed, count }) {
       where = given;
       const known = fromWhere(where);
       clear.hidden = where === null;
-      chips.replaceChildren(...(known ?? []).map((condition) => h("li", {}, inWords(condition),
-        iconButton("close", `Remove: ${inWords(condition)}`, () => changed(toWhere(known.filter((each) => each !== condition)))))));
-      if (known === null) chips.replaceChildren(h("li", {}, "a filter written as JSON"));
+      chips.replaceChildren(...(known ?? []).map((condition) => h("li", {}, h("bdi", {}, inWords(condition)),
+        iconButton("close", say("box.remove", { label: inWords(condition) }), () => changed(toWhere(known.filter((each) => each !== condition)))))));
+      if (known === null) chips.replaceChildren(h("li", {}, say("filters.json.only")));
       if (document.activeElement !== raw) raw.value = where ? JSON.stringify(where, null, 2) : "";
       if (visible) drawFacets();
     },

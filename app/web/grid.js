@@ -1,6 +1,7 @@
 // The grid of results: rows filled edge to edge with next to no cropping, by flex items that grow as wide as they are.
 
 import { h, harmless, iconButton } from "./dom.js";
+import { number, percent, say } from "./language.js";
 import { picture } from "./pictures.js";
 
 const TEXT_RATIO = 1.5;
@@ -16,15 +17,15 @@ export function ratioOf(hit) {
 export const captionOf = (hit) => String(hit.text || hit.metadata.path || hit.id).split("\n")[0];
 
 /**
- * What is shown of how good a result is: its relevance, or where that is not known, or tells little, as of
- * what is like a picture, its score.
+ * What is shown of how good a result is, and what that is called: its relevance, or where that is not known, or tells
+ * little, as of what is like a picture, its score.
  */
 export function relevanceOf(hit, { alike = false } = {}) {
   const known = hit.relevance !== null && hit.relevance !== undefined;
-  if (known && alike) return { text: hit.score.toFixed(2), title: `similarity; relevance ${Math.floor(100 * hit.relevance)}%` };
-  return !known
-    ? { text: hit.score.toFixed(2), title: "score; its relevance cannot be judged" }
-    : { text: `${Math.floor(100 * hit.relevance)}%`, title: `relevance; score ${hit.score.toFixed(3)}` };
+  if (!known) return { text: number(hit.score, 2), name: say("score.name"), title: say("score.unjudged") };
+  const relevance = percent(hit.relevance);
+  if (alike) return { text: number(hit.score, 2), name: say("score.alike"), title: say("score.alike.title", { relevance }) };
+  return { text: relevance, name: say("score.relevance"), title: say("score.relevance.title", { score: number(hit.score, 3) }) };
 }
 
 /** A result as a list item; its picture is fetched by `fetchMeasured`. `open`, `more` and `less` are called with the hit. */
@@ -35,14 +36,14 @@ export function tile(hit, { collection, low, alike, open, more, less }) {
   const relevance = relevanceOf(hit, { alike });
   const inside = hit.modality === "image"
     ? picture({ id: hit.id, alt: caption, ratio, collection })
-    : h("span", { class: "passage" }, hit.metadata.heading ? h("strong", {}, String(hit.metadata.heading)) : null, hit.text ?? hit.id);
+    : h("span", { class: "passage", dir: "auto" }, hit.metadata.heading ? h("strong", {}, String(hit.metadata.heading)) : null, hit.text ?? hit.id);
   const opener = h("button", { type: "button", class: "open", on: { click: () => open(hit) } }, inside);
-  if (hit.modality === "image") opener.setAttribute("aria-label", harmless(`Open: ${caption}, ${relevance.title.split(";")[0]} ${relevance.text}`));
+  if (hit.modality === "image") opener.setAttribute("aria-label", harmless(say("grid.open", { caption, name: relevance.name, value: relevance.text })));
   const badge = h("span", { class: `badge${low ? " low" : ""}`, title: relevance.title }, relevance.text);
-  const copies = hit.duplicates?.length ? h("span", { class: "badge copies" }, `+${hit.duplicates.length}`) : null;
+  const copies = hit.duplicates?.length ? h("span", { class: "badge copies" }, `+${number(hit.duplicates.length)}`) : null;
   const actions = h("div", { class: "actions" },
-    iconButton("plus", `More like this: ${caption}`, () => more(hit), { title: "More like this" }),
-    iconButton("minus", `Less like this: ${caption}`, () => less(hit), { title: "Less like this" }));
+    iconButton("plus", say("grid.more", { caption }), () => more(hit), { title: say("steer.more") }),
+    iconButton("minus", say("grid.less", { caption }), () => less(hit), { title: say("steer.less") }));
   const item = h("li", { class: hit.modality, data: { id: hit.id } }, opener, h("span", { class: "badges" }, badge, copies), actions);
   // Widths in proportion to the pictures' own, so that all in a row come out equally high.
   item.style.flexGrow = String(Math.round(ratio * 1000));

@@ -1,6 +1,7 @@
 // The API key: asked for when the service wants one, kept until the tab is closed, never in an address.
 
 import { button, h } from "./dom.js";
+import { say } from "./language.js";
 
 const NAME = "sightline-key";
 let memory = null;
@@ -25,14 +26,14 @@ function dialog(refused) {
       type: "password", id: "key-text", autocomplete: "off", spellcheck: false, required: true, "aria-describedby": "key-why",
     });
     const why = refused
-      ? "The service does not know the key that was used. Give another one."
-      : "This service asks for an API key. It is kept until this tab is closed.";
+      ? say("key.unknown")
+      : say("key.asked");
     const node = h("dialog", { class: "small", "aria-labelledby": "key-title" },
       h("form", { method: "dialog", on: { submit: () => node.close(input.value.trim()) } },
-        h("h2", { id: "key-title" }, "API key"),
+        h("h2", { id: "key-title" }, say("key.title")),
         h("p", { id: "key-why" }, why),
-        h("label", { for: "key-text" }, "Key"), input,
-        h("div", { class: "row end" }, button("Cancel", () => node.close("")), h("button", { class: "first" }, "Use this key"))));
+        h("label", { for: "key-text" }, say("key.label")), input,
+        h("div", { class: "row end" }, button(say("key.cancel"), () => node.close("")), h("button", { class: "first" }, say("key.use")))));
     node.addEventListener("close", () => {
       const given = node.returnValue;
       node.remove();

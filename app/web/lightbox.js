@@ -3,6 +3,7 @@
 import { call, itemPath } from "./api.js";
 import { announce, button, copy, failure, h, iconButton } from "./dom.js";
 import { captionOf, ratioOf, relevanceOf } from "./grid.js";
+import { rowOf, say } from "./language.js";
 import { picture } from "./pictures.js";
 
 const INTERNAL = new Set(["content_hash", "image"]);
@@ -18,9 +19,9 @@ export function lightbox({ closed, moved, more, less, further }) {
   let collection = null;
   const stage = h("div", { class: "stage" });
   const facts = h("div", { class: "facts" });
-  const previous = iconButton("left", "Previous", () => step(-1), { class: "previous" });
-  const next = iconButton("right", "Next", () => step(1), { class: "next" });
-  const close = iconButton("close", "Close", () => node.close(), { class: "close" });
+  const previous = iconButton("left", say("lightbox.previous"), () => step(-1), { class: "previous" });
+  const next = iconButton("right", say("lightbox.next"), () => step(1), { class: "next" });
+  const close = iconButton("close", say("lightbox.close"), () => node.close(), { class: "close" });
   const node = h("dialog", { class: "lightbox", "aria-labelledby": "lightbox-title" }, close, previous, stage, next, facts);
   let restore = null;
   let quiet = false;
@@ -61,39 +62,39 @@ export function lightbox({ closed, moved, more, less, further }) {
     const caption = captionOf(hit);
     stage.replaceChildren(hit.modality === "image"
       ? picture({ id: hit.id, alt: caption, width: Math.min(innerWidth, 1280), ratio: ratioOf(hit), collection, eager: true })
-      : h("blockquote", { tabIndex: 0 }, hit.text ?? ""));
+      : h("blockquote", { tabIndex: 0, dir: "auto" }, hit.text ?? ""));
     previous.disabled = index === 0;
     next.disabled = index === hits.length - 1 && (!further || hits.length === 1);
     facts.replaceChildren(...describe(hit, caption));
     facts.scrollTop = 0;
-    announce(`${index + 1} of ${hits.length}: ${caption}`);
+    announce(say("lightbox.place", { at: index + 1, of: hits.length, caption }));
   }
 
   function describe(hit, caption) {
     const rows = Object.entries(hit.metadata).filter(([name]) => !INTERNAL.has(name)).map(([name, value]) =>
-      h("div", {}, h("dt", {}, name), h("dd", {}, Array.isArray(value) ? value.join(", ") : String(value))));
+      h("div", {}, h("dt", { dir: "auto" }, name), h("dd", { dir: "auto" }, Array.isArray(value) ? rowOf(value) : String(value))));
     const copied = (what) => async (event) => {
       const pressed = event.currentTarget;
       await copy(what());
       const label = pressed.textContent;
-      pressed.textContent = "Copied";
-      announce("Copied");
+      pressed.textContent = say("lightbox.copied");
+      announce(say("lightbox.copied"));
       setTimeout(() => { pressed.textContent = label; }, 1500);
     };
-    const [title, ...rest] = hit.modality === "image" ? (hit.text || caption).split("\n") : [String(hit.metadata.heading ?? "A text")];
+    const [title, ...rest] = hit.modality === "image" ? (hit.text || caption).split("\n") : [String(hit.metadata.heading ?? say("lightbox.text"))];
     return [
-      h("h2", { id: "lightbox-title" }, title),
-      ...(hit.modality === "image" ? rest.filter(Boolean).map((line) => h("p", {}, line)) : []),
+      h("h2", { id: "lightbox-title", dir: "auto" }, title),
+      ...(hit.modality === "image" ? rest.filter(Boolean).map((line) => h("p", { dir: "auto" }, line)) : []),
       hit.score === undefined ? null : h("p", { class: "soft" },
-        h("strong", {}, relevanceOf(hit).text), ` ${relevanceOf(hit).title}${hit.exact ? "" : "; approximate search"}`),
+        h("strong", {}, relevanceOf(hit).text), " ", hit.exact ? relevanceOf(hit).title : say("lightbox.approximate", { title: relevanceOf(hit).title })),
       h("div", { class: "row" },
-        more ? button("More like this", () => leaveFor(() => more(hit)), { class: "first" }) : null,
-        less ? button("Less like this", () => leaveFor(() => less(hit))) : null,
-        hit.modality === "text" && typeof hit.metadata.image === "string" ? button("Show its picture", () => showPicture(hit)) : null,
-        button("Copy link", copied(() => location.href))),
+        more ? button(say("steer.more"), () => leaveFor(() => more(hit)), { class: "first" }) : null,
+        less ? button(say("steer.less"), () => leaveFor(() => less(hit))) : null,
+        hit.modality === "text" && typeof hit.metadata.image === "string" ? button(say("lightbox.picture"), () => showPicture(hit)) : null,
+        button(say("lightbox.link"), copied(() => location.href))),
       h("dl", {}, ...rows,
-        h("div", {}, h("dt", {}, "id"), h("dd", { class: "id" }, h("code", {}, hit.id), button("Copy id", copied(() => hit.id), { class: "small" }))),
-        hit.duplicates?.length ? h("div", {}, h("dt", {}, "near-duplicates"), h("dd", {}, hit.duplicates.join(", "))) : null),
+        h("div", {}, h("dt", {}, say("lightbox.id")), h("dd", { class: "id" }, h("code", {}, hit.id), button(say("lightbox.id.copy"), copied(() => hit.id), { class: "small" }))),
+        hit.duplicates?.length ? h("div", {}, h("dt", {}, say("lightbox.duplicates")), h("dd", { dir: "auto" }, rowOf(hit.duplicates))) : null),
     ].filter(Boolean);
   }
 

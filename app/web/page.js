@@ -1,12 +1,28 @@
-// The page: its views, which one is shown, theme and key.
+// The page: its views, which one is shown, theme, language and key.
 
 import { call } from "./api.js";
+import { guardComposition } from "./composing.js";
 import { icon } from "./dom.js";
 import { keys } from "./keys.js";
+import { languageSwitch, say } from "./language.js";
 import { address, onChange, params, start } from "./router.js";
 import { searchView } from "./search.js";
 
 const main = document.getElementById("main");
+
+/** The document's own texts; what holds them is hidden until they are there. */
+function fillIn() {
+  for (const node of document.querySelectorAll("[data-say]")) node.textContent = say(node.dataset.say);
+  for (const node of document.querySelectorAll("[data-label]")) node.setAttribute("aria-label", say(node.dataset.label));
+  for (const node of document.querySelectorAll("[data-hint]")) node.title = say(node.dataset.hint);
+  for (const node of document.querySelectorAll(".bar > nav, .bar > .tools")) node.hidden = false;
+  // For the style sheet, which says it while a picture is dragged over the page.
+  document.body.dataset.drop = say("picture.drop");
+}
+
+guardComposition();
+fillIn();
+languageSwitch(document.getElementById("language"), () => views.chat?.keep());
 // Without a prototype: what the address names is looked up here, and may be called like a method of every object.
 const views = { __proto__: null, search: searchView() };
 const makers = {
@@ -15,7 +31,6 @@ const makers = {
   index: async () => (await import("./indexing.js")).indexView(),
   engines: async () => (await import("./engines.js")).enginesView(),
 };
-const titles = { search: "Search", chat: "Chat", index: "Index", engines: "Engines" };
 let shown = null;
 let searched = new URLSearchParams();
 
@@ -37,7 +52,7 @@ async function show({ moved }) {
     if (shown) main.focus({ preventScroll: true });
     shown = name;
   }
-  document.title = `${titles[name]} · Sightline`;
+  document.title = say("page.title", { view: say(`view.${name}`) });
   view.enter({ moved });
 }
 
@@ -60,7 +75,7 @@ function isDark() {
 
 function drawTheme() {
   const switcher = document.getElementById("theme");
-  const label = isDark() ? "Use the light theme" : "Use the dark theme";
+  const label = isDark() ? say("theme.light") : say("theme.dark");
   switcher.replaceChildren(icon(isDark() ? "sun" : "moon"));
   switcher.setAttribute("aria-label", label);
   switcher.title = label;
@@ -76,8 +91,6 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawTheme)
 drawTheme();
 
 document.getElementById("key").addEventListener("click", () => { keys.forget(); location.reload(); });
-document.getElementById("key").title = "Forget the API key";
-document.getElementById("key").textContent = "Forget key";
 keys.show();
 
 /** Chat is only there where the service offers it; its description says so without a key and without an error. */

@@ -3,6 +3,7 @@
 import { Failure, itemPath, request } from "./api.js";
 import { h } from "./dom.js";
 import { keys } from "./keys.js";
+import { bytes, say } from "./language.js";
 
 const SIZES = [160, 320, 640, 1280];
 const KEPT_BLOBS = 400;
@@ -53,7 +54,7 @@ const waiting = new WeakMap();
 export function picture({ id, alt, width = null, ratio = 1, collection = null, eager = false }) {
   const image = h("img", { alt, decoding: "async", loading: eager ? "eager" : "lazy", draggable: false });
   image.addEventListener("error", () => {
-    image.replaceWith(h("span", { class: "gone", role: "img", "aria-label": `${alt} (no picture)` }, "no picture"));
+    image.replaceWith(h("span", { class: "gone", role: "img", "aria-label": say("picture.gone.of", { alt }) }, say("picture.gone")));
   }, { once: true });
   const start = (shown) => {
     const path = itemPath(id, { below: "/image", size: sizeFor(shown, ratio), collection });
@@ -90,7 +91,7 @@ async function shrunk(file) {
     bitmap = await createImageBitmap(file, { imageOrientation: "from-image" });
   } catch {
     // Kinds that this browser cannot read, the service may.
-    if (file.size > LARGEST_SENT) throw new Failure(413, "The picture is larger than 24 MiB.");
+    if (file.size > LARGEST_SENT) throw new Failure(413, "picture.large", { size: bytes(LARGEST_SENT) });
     return file;
   }
   const scale = Math.min(1, SENT_EDGE / Math.max(bitmap.width, bitmap.height));
@@ -126,12 +127,12 @@ const done = (asked) => new Promise((resolve, reject) => {
 
 /** Keep a picture to search by; its name for the address. Throws `Failure` for what is no picture. */
 export async function keepPicture(file) {
-  if (file.type && !file.type.startsWith("image/")) throw new Failure(415, `“${file.name}” is not a picture.`);
+  if (file.type && !file.type.startsWith("image/")) throw new Failure(415, "picture.not", { name: file.name });
   const blob = await shrunk(file);
   // Begins with the time, so that the oldest are known by name.
   const random = crypto.getRandomValues(new Uint32Array(2));
   const token = Date.now().toString(36).padStart(9, "0") + [...random].map((part) => part.toString(36)).join("");
-  const kept = { blob, name: file.name || "picture" };
+  const kept = { blob, name: file.name };
   memory.set(token, kept);
   try {
     const database = await store();

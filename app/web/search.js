@@ -1,11 +1,13 @@
 // The search view: what is asked, what was found, and what to do next.
 
 import { call, withCollection } from "./api.js";
-import { announce, button, failure, h, harmless, number } from "./dom.js";
+import { announce, button, failure, h, harmless, leadOf } from "./dom.js";
 import { filterPanel } from "./filters.js";
 import { tile, withArrows } from "./grid.js";
+import { joined, number, say } from "./language.js";
 import { lightbox, readItem } from "./lightbox.js";
 import { fetchMeasured, keepPicture, takePictures } from "./pictures.js";
+import { noticeOf, reasonOf } from "./reasons.js";
 import { go, params } from "./router.js";
 import { searchBox, tip } from "./searchbox.js";
 import { isAlike, isEmpty, isGated, LAST_OFFSET, PAGE, readState, RELEVANT, requestBody, searchKey, writeState } from "./state.js";
@@ -33,9 +35,9 @@ export function searchView() {
   const grid = h("ol", { class: "grid" });
   const message = h("div", { class: "message" });
   const end = h("div", { class: "end" });
-  const results = h("section", { class: "results", "aria-label": "Results" }, status, message, grid, end);
+  const results = h("section", { class: "results", "aria-label": say("search.results") }, status, message, grid, end);
   const hero = h("section", { class: "hero" });
-  const element = h("div", { class: "search" }, h("h1", { class: "unseen" }, "Search"), box.element,
+  const element = h("div", { class: "search" }, h("h1", { class: "unseen" }, say("view.search")), box.element,
     h("div", { class: "columns" }, panel.element, results, hero));
   const shown = lightbox({
     closed: () => leaveItem(),
@@ -67,6 +69,7 @@ export function searchView() {
   /** One run of typing is one place in the history. */
   function words(sent) {
     clearTimeout(typing);
+    if (box.isComposing()) return;
     const q = box.words.value.trim();
     if (q !== state.q) {
       const replace = typingHere;
@@ -99,7 +102,7 @@ export function searchView() {
     const kept = state[name].filter((id) => id !== hit.id);
     change({ [name]: [...kept, hit.id], [other]: state[other].filter((id) => id !== hit.id) });
     scrollTo({ top: 0 });
-    announce(name === "like" ? "More like this" : "Less like this");
+    announce(name === "like" ? say("steer.more") : say("steer.less"));
   }
 
   function toFilters() {
@@ -203,10 +206,10 @@ export function searchView() {
     if (error?.type === UNREADABLE && !hits.length) message.replaceChildren(unreadable(error));
     else if (error && !hits.length) message.replaceChildren(failure(error, () => run()));
     else if (!hits.length) message.replaceChildren(nothing());
-    else if (state.all && from === 0 && low(hits[0])) message.replaceChildren(h("p", { class: "notice" }, "Nothing relevant was found. These are the nearest misses."));
-    if (list.notices?.length && from === 0) message.append(h("p", { class: "notice" }, list.notices.map((each) => `${each}.`).join(" ")));
+    else if (state.all && from === 0 && low(hits[0])) message.replaceChildren(h("p", { class: "notice" }, say("search.misses")));
+    if (list.notices?.length && from === 0) message.append(h("p", { class: "notice" }, list.notices.map(noticeOf).join(" ")));
     status.textContent = hits.length ? harmless(told(hits, ended)) : "";
-    announce(error ? `That did not work. ${error.message}` : status.textContent || message.textContent);
+    announce(error ? `${leadOf(error)} ${error.message}` : status.textContent || message.textContent);
     const onward = () => { list.error = null; next(); };
     end.replaceChildren(...(!hits.length ? [] : error ? [failure(error, onward)] : ended ? [ending(hits)] : []));
     if (!ended && !error && end.getBoundingClientRect().top < innerHeight + 800) next();
@@ -219,32 +222,31 @@ export function searchView() {
   }
 
   function told(hits, ended) {
-    const what = { image: "image", text: "text", any: "result" }[state.find];
-    const many = `${number(hits.length)}${ended ? "" : "+"} ${isGated(state) ? "relevant " : ""}${what}${hits.length === 1 ? "" : "s"}`;
-    const parts = [state.q.trim() && `“${state.q.trim()}”`, state.picture && "your picture"].filter(Boolean);
+    const parts = [state.q.trim() && say("search.words", { q: state.q.trim() }), state.picture && say("search.picture")].filter(Boolean);
     const items = state.like.length + state.unlike.length;
-    if (items) parts.push(`${items} item${items === 1 ? "" : "s"}`);
-    return `${many} for ${parts.join(" and ")}`;
+    if (items) parts.push(say("search.items", { n: items }));
+    const found = { n: hits.length, many: `${number(hits.length)}${ended ? "" : "+"}`, what: joined(parts) };
+    return isGated(state) ? say(`found.relevant.${state.find}`, found) : say(`found.${state.find}`, found);
   }
 
   function nothing() {
-    const misses = button("Show the nearest misses", showAll, { class: "first" });
-    const clear = state.where ? button("Clear the filters", () => change({ where: null })) : null;
-    const told = !isGated(state)
-      ? ["Nothing is here", list.why ? `${list.why[0].toUpperCase()}${list.why.slice(1)}.` : ""]
-      : ["Nothing relevant", "No item is judged to answer this search. What comes nearest can still be shown, as a guess."];
-    return h("div", { class: "nothing" }, h("h2", {}, told[0]), h("p", {}, told[1]), h("div", { class: "row" }, isGated(state) ? misses : null, clear));
+    const misses = button(say("search.misses.show"), showAll, { class: "first" });
+    const clear = state.where ? button(say("search.unfilter"), () => change({ where: null })) : null;
+    const told = isGated(state)
+      ? [h("h2", {}, say("nothing.relevant")), h("p", {}, say("nothing.relevant.why"))]
+      : [h("h2", {}, say("nothing.here")), list.why ? reasonOf(list.why) : null];
+    return h("div", { class: "nothing" }, told, h("div", { class: "row" }, isGated(state) ? misses : null, clear));
   }
 
   /** What the encoder cannot read can still be looked for by its words. */
   function unreadable(error) {
-    const keywords = button("Search by keywords", () => change({ mode: "keyword" }), { class: "first" });
-    return h("div", { class: "nothing" }, h("h2", {}, "The encoder cannot read this"), h("p", {}, error.message), h("div", { class: "row" }, keywords));
+    const keywords = button(say("search.keywords"), () => change({ mode: "keyword" }), { class: "first" });
+    return h("div", { class: "nothing" }, h("h2", {}, leadOf(error)), h("p", { lang: "en", dir: "auto" }, error.message), h("div", { class: "row" }, keywords));
   }
 
   function ending(hits) {
-    if (!isGated(state) || hits.length >= LAST_OFFSET) return h("p", { class: "soft" }, "That is all.");
-    return h("p", { class: "soft" }, "That is everything relevant. ", button("Show less relevant ones", showAll));
+    if (!isGated(state) || hits.length >= LAST_OFFSET) return h("p", { class: "soft" }, say("search.end"));
+    return h("p", { class: "soft" }, say("search.end.relevant"), " ", button(say("search.all"), showAll));
   }
 
   function drawFilters() {
@@ -273,10 +275,10 @@ export function searchView() {
 
   async function welcome() {
     hero.replaceChildren(
-      h("h2", {}, "Find pictures by what they show"),
-      h("p", {}, "Type what you see in your mind, or drop, paste or choose a picture. Results come as you type."),
-      h("ul", { class: "tips" }, tip(["/"], "to the search box"), tip(["←", "→", "↑", "↓"], "through the results"),
-        tip(["Enter"], "opens a picture"), tip(["Esc"], "closes it")));
+      h("h2", {}, say("welcome.title")),
+      h("p", {}, say("welcome.how")),
+      h("ul", { class: "tips" }, tip(["/"], say("keys.box")), tip(["←", "→", "↑", "↓"], say("keys.results")),
+        tip(["Enter"], say("keys.open")), tip(["Esc"], say("keys.close"))));
     let collections;
     try { collections = await call("/v1/collections"); } catch (error) {
       hero.append(failure(error, welcome));
@@ -287,8 +289,8 @@ export function searchView() {
     const current = usable.find((each) => (state.collection ? each.name === state.collection : each.default));
     const size = current?.count ?? 0;
     hero.append(size
-      ? h("p", { class: "soft" }, `${number(size)} items in “${current.name}” are waiting.`)
-      : h("p", { class: "notice" }, "Nothing is indexed yet. ", h("a", { href: "/?view=index" }, "Index a folder")));
+      ? h("p", { class: "soft" }, say("welcome.size", { n: size, name: current.name }))
+      : h("p", { class: "notice" }, say("welcome.none"), " ", h("a", { href: "/?view=index" }, say("welcome.index"))));
   }
 
   let welcomed = false;
@@ -320,6 +322,7 @@ export function searchView() {
       element.classList.toggle("empty", empty);
       hero.hidden = !empty;
       results.hidden = empty;
+      if (!list) drawFilters();
       if (!welcomed) { welcomed = true; welcome(); }
       if (empty) {
         stop();

@@ -1,11 +1,14 @@
 // The box that takes words, pictures and items to be like or unlike, and the choices below it.
 
 import { itemPath, call } from "./api.js";
+import { whenTyped } from "./composing.js";
 import { h, harmless, icon, iconButton } from "./dom.js";
 import { captionOf, ratioOf } from "./grid.js";
+import { number, say } from "./language.js";
 import { keptPicture, picture } from "./pictures.js";
+import { MODES } from "./state.js";
 
-const invitation = () => (innerWidth < 520 ? "Describe a picture" : "Describe a picture, or drop one here");
+const invitation = () => (innerWidth < 520 ? say("box.invitation.narrow") : say("box.invitation"));
 
 /**
  * `typed()` is called at every change of the words, `sent()` when they are sent off, `chosen(change)` with a
@@ -13,25 +16,24 @@ const invitation = () => (innerWidth < 520 ? "Describe a picture" : "Describe a 
  */
 export function searchBox({ typed, sent, chosen, took, toFilters, toResults }) {
   const words = h("input", {
-    id: "words", type: "search", maxLength: 2000, autocomplete: "off", spellcheck: false, enterKeyHint: "search",
-    placeholder: invitation(), "aria-label": "What to look for",
+    id: "words", type: "search", maxLength: 2000, autocomplete: "off", spellcheck: false, enterKeyHint: "search", dir: "auto",
+    placeholder: invitation(), "aria-label": say("box.words"),
   });
   const chips = h("span", { class: "parts" });
   const file = h("input", { type: "file", accept: "image/*", class: "unseen", tabIndex: -1, "aria-hidden": "true" });
-  const pick = iconButton("picture", "Search by a picture", () => file.click());
+  const pick = iconButton("picture", say("box.picture"), () => file.click());
   const box = h("div", { class: "box" }, icon("search"), chips, words, pick, file);
   const radio = (value, label) => h("label", {}, h("input", { type: "radio", name: "find", value }), h("span", {}, label));
-  const find = h("fieldset", { class: "choice" }, h("legend", { class: "unseen" }, "What to find"),
-    radio("image", "Images"), radio("text", "Texts"), radio("any", "Both"));
-  const mode = h("select", { "aria-label": "How to search" },
-    h("option", { value: "vector" }, "by meaning"), h("option", { value: "hybrid" }, "by meaning and words"),
-    h("option", { value: "keyword" }, "by words"));
-  const collection = h("select", { "aria-label": "Collection", hidden: true });
+  const find = h("fieldset", { class: "choice" }, h("legend", { class: "unseen" }, say("box.find")),
+    radio("image", say("box.find.image")), radio("text", say("box.find.text")), radio("any", say("box.find.any")));
+  const mode = h("select", { "aria-label": say("box.mode") },
+    MODES.map((value) => h("option", { value }, say(`box.mode.${value}`))));
+  const collection = h("select", { "aria-label": say("box.collection"), hidden: true });
   const count = h("span", { class: "count" });
-  const filters = h("button", { type: "button", class: "filter", "aria-controls": "filters", on: { click: toFilters } }, icon("filter"), "Filters", count);
+  const filters = h("button", { type: "button", class: "filter", "aria-controls": "filters", on: { click: toFilters } }, icon("filter"), say("filters.title"), count);
   const element = h("form", { class: "searchbox", role: "search" }, box, h("div", { class: "row" }, find, filters, mode, collection));
 
-  words.addEventListener("input", typed);
+  const composition = whenTyped(words, typed);
   words.addEventListener("keydown", (event) => {
     if (event.key === "ArrowDown") { event.preventDefault(); toResults(); }
     if (event.key === "Backspace" && !words.value && chips.children.length) chips.lastElementChild.querySelector("button:last-child").click();
@@ -50,7 +52,7 @@ export function searchBox({ typed, sent, chosen, took, toFilters, toResults }) {
     const kept = await keptPicture(token);
     if (!kept) { place.textContent = "?"; return; }
     if (!addresses.has(token)) addresses.set(token, URL.createObjectURL(kept.blob));
-    place.replaceChildren(h("img", { src: addresses.get(token), alt: "your picture" }));
+    place.replaceChildren(h("img", { src: addresses.get(token), alt: say("search.picture") }));
   }
 
   async function drawItem(id, place, within) {
@@ -59,7 +61,7 @@ export function searchBox({ typed, sent, chosen, took, toFilters, toResults }) {
       place.title = harmless(captionOf(item));
       place.replaceChildren(item.modality === "image"
         ? picture({ id, alt: captionOf(item), width: 40, ratio: ratioOf(item), collection: within, eager: true })
-        : h("span", { class: "quote" }, captionOf(item)));
+        : h("span", { class: "quote", dir: "auto" }, captionOf(item)));
     } catch { place.textContent = "?"; }
   }
 
@@ -68,8 +70,8 @@ export function searchBox({ typed, sent, chosen, took, toFilters, toResults }) {
     if (!node) {
       const place = h("span", { class: "thumb" });
       node = h("span", { class: `chip ${kind}` },
-        turn ? iconButton(kind === "unlike" ? "minus" : "plus", `${label}; press for the opposite`, turn) : null,
-        place, iconButton("close", `Remove: ${label}`, remove));
+        turn ? iconButton(kind === "unlike" ? "minus" : "plus", say("box.turn", { label }), turn) : null,
+        place, iconButton("close", say("box.remove", { label }), remove));
       shown.set(key, node);
       draw(place);
     }
@@ -78,14 +80,16 @@ export function searchBox({ typed, sent, chosen, took, toFilters, toResults }) {
 
   return {
     element, words,
+    isComposing: composition.isBusy,
     /** Show a state; what is being typed stays. */
     show(state) {
-      if (document.activeElement !== words || words.value.trim() !== state.q) words.value = state.q;
+      const isTyped = composition.isBusy() || (document.activeElement === words && words.value.trim() === state.q);
+      if (!isTyped) words.value = state.q;
       const without = (name, id) => ({ [name]: state[name].filter((each) => each !== id) });
       const turned = (from, to, id) => ({ ...without(from, id), [to]: [...state[to], id] });
       const parts = [];
-      if (state.picture) parts.push(chip(`p ${state.picture}`, "like", "your picture", (place) => drawPicture(state.picture, place), () => chosen({ picture: null })));
-      for (const [name, other, label] of [["like", "unlike", "more like this"], ["unlike", "like", "less like this"]]) {
+      if (state.picture) parts.push(chip(`p ${state.picture}`, "like", say("search.picture"), (place) => drawPicture(state.picture, place), () => chosen({ picture: null })));
+      for (const [name, other, label] of [["like", "unlike", say("box.like")], ["unlike", "like", say("box.unlike")]]) {
         for (const id of state[name]) {
           const key = `${name} ${state.collection} ${id}`;
           // Its buttons act on the state of their time, so it is drawn anew with each.
@@ -96,21 +100,21 @@ export function searchBox({ typed, sent, chosen, took, toFilters, toResults }) {
       }
       for (const key of shown.keys()) if (!parts.some(([each]) => each === key)) shown.delete(key);
       chips.replaceChildren(...parts.map(([, node]) => node));
-      words.placeholder = parts.length ? "add words" : invitation();
+      words.placeholder = parts.length ? say("box.add") : invitation();
       find.querySelector(`[value="${state.find}"]`).checked = true;
       mode.value = state.mode;
       collection.value = state.collection ?? "";
     },
     showFilters(many, open) {
-      count.textContent = many ? String(many) : "";
+      count.textContent = many ? number(many) : "";
       filters.setAttribute("aria-expanded", String(open));
-      filters.setAttribute("aria-label", many ? `Filters, ${many} set` : "Filters");
+      filters.setAttribute("aria-label", many ? say("filters.set", { n: many }) : say("filters.title"));
     },
     /** The collections to choose from, where there is a choice. */
     offer(collections, current) {
       collection.hidden = collections.length < 2;
       collection.replaceChildren(...collections.map(({ name, default: own, count: size }) =>
-        h("option", { value: own ? "" : name }, `${name} (${size.toLocaleString("en")})`)));
+        h("option", { value: own ? "" : name }, say("box.collection.sized", { name, n: size }))));
       collection.value = current ?? "";
     },
   };

@@ -9,7 +9,7 @@ export const PAGE = 40;
 export const LAST_OFFSET = 9800;
 const AWAY = -0.5;
 const MODALITIES = ["image", "text", "any"];
-const MODES = ["vector", "hybrid", "keyword"];
+export const MODES = ["vector", "hybrid", "keyword"];
 
 /** A search from the address; what is not understood is left out. */
 export function readState(params) {
@@ -60,7 +60,7 @@ export async function requestBody(state) {
   if (state.q.trim()) terms.push({ text: state.q.trim() });
   if (state.picture) {
     const kept = await keptPicture(state.picture);
-    if (!kept) throw new Failure(404, "The picture of this search is not in this browser: drop it here again.");
+    if (!kept) throw new Failure(404, "picture.elsewhere");
     terms.push({ image: await base64(kept.blob) });
   }
   terms.push(...state.like.map((item) => ({ item })), ...state.unlike.map((item) => ({ item, weight: AWAY })));

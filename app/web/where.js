@@ -1,11 +1,12 @@
 // Filters: a list of conditions that all hold, and the JSON that the API takes.
 
-export const OPERATORS = [
-  ["$eq", "is"], ["$ne", "is not"], ["$in", "is one of"], ["$nin", "is none of"], ["$gte", "at least"],
-  ["$lte", "at most"], ["$gt", "more than"], ["$lt", "less than"], ["$contains", "has"], ["$exists", "is there"],
-];
-const KNOWN = new Set(OPERATORS.map(([operator]) => operator));
-const FIELD = /^[A-Za-z_][A-Za-z0-9_]{0,63}$/;
+import { rowOf, say } from "./language.js";
+
+export const OPERATORS = ["$eq", "$ne", "$in", "$nin", "$gte", "$lte", "$gt", "$lt", "$contains", "$exists"];
+const KNOWN = new Set(OPERATORS);
+const FIELD = /^[\p{L}_][\p{L}\p{M}\p{N}_]{0,63}$/u;
+
+export const operatorName = (op) => say(`operator.${op.slice(1)}`);
 
 /** The JSON of conditions `{field, op, value}`; null where there are none. */
 export function toWhere(conditions) {
@@ -45,37 +46,38 @@ export function fromWhere(where) {
 
 /** A value as it was typed, of the type that the field has; lists by commas. Throws Error saying what is wrong. */
 export function typedValue(op, text, type) {
-  if (op === "$exists") return text.trim() !== "no";
+  if (op === "$exists") return !isWord("false", text.trim());
   if (op === "$in" || op === "$nin") return text.split(",").map((part) => single(part.trim(), type));
   const value = single(text.trim(), type);
-  if (["$gt", "$gte", "$lt", "$lte"].includes(op) && typeof value === "boolean") throw new Error("true and false have no order");
+  if (["$gt", "$gte", "$lt", "$lte"].includes(op) && typeof value === "boolean") throw new Error(say("filters.bad.order"));
   return value;
 }
 
+/** Whether a text is one of the words that people write for true or false. */
+const isWord = (truth, text) => say(`filters.words.${truth}`).split(" ").includes(text.toLowerCase());
+
 function single(text, type) {
-  if (!text) throw new Error("say a value");
+  if (!text) throw new Error(say("filters.bad.value"));
   if (type === "string" || type === "list") return text;
   if (type === "boolean") {
-    if (!["true", "false", "yes", "no"].includes(text.toLowerCase())) throw new Error("say true or false");
-    return ["true", "yes"].includes(text.toLowerCase());
+    if (!isWord("true", text) && !isWord("false", text)) throw new Error(say("filters.bad.truth"));
+    return isWord("true", text);
   }
   const value = Number(text);
   if (Number.isFinite(value)) return value;
-  if (type === "number") throw new Error(`“${text}” is not a number`);
+  if (type === "number") throw new Error(say("filters.bad.number", { text }));
   if (text === "true" || text === "false") return text === "true";
   return text;
 }
 
 export function checkField(field) {
-  if (!FIELD.test(field)) throw new Error("a field's name is made of letters, digits and underscores");
+  if (!FIELD.test(field)) throw new Error(say("filters.bad.field"));
 }
 
 export const typeOf = (value) => (Array.isArray(value) ? "list" : typeof value);
 
 /** A condition in words. */
 export function inWords({ field, op, value }) {
-  const shown = Array.isArray(value) ? value.join(", ") : String(value);
-  if (op === "$exists") return value ? `has ${field}` : `has no ${field}`;
-  const word = OPERATORS.find(([operator]) => operator === op)[1];
-  return `${field} ${word} ${shown}`;
+  const kind = op === "$exists" && !value ? "missing" : op.slice(1);
+  return say(`condition.${kind}`, { field, value: Array.isArray(value) ? rowOf(value) : String(value) });
 }

@@ -6,7 +6,6 @@ import inspect
 import io
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,10 +15,9 @@ import pytest
 from PIL import Image
 
 from app.core.keys import KeyStore
-from app.core.settings import Settings
 from app.http.app import Limits, create_app
 from retrieval.relevance.scorer import RELEVANT
-from tests.support.browser import Watch, chromium, drop, launched, screenshots, violations
+from tests.support.browser import Watch, chromium, drop, screenshots, violations
 from tests.support.browser_store import COLOURS, OF_EACH, SpreadEncoder, fill
 from tests.support.repository import ROOT
 from tests.support.serving import running
@@ -30,50 +28,6 @@ STATIC = ROOT / "app" / "web"
 FREE = Limits(rate=None)
 TILE = ".grid li"
 OPEN = "dialog[open]"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with launched() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Iterator[SimpleNamespace]:
-    """A service over painted pictures, with a folder to index that has a broken file."""
-    place = tmp_path_factory.mktemp("page")
-    backend = fill(place / "pictures")
-    (place / "new").mkdir()
-    for number in range(3):
-        Image.new("RGB", (90, 60 + number), COLOURS["red"]).save(place / "new" / f"{number}.png")
-    (place / "new" / "broken.jpg").write_bytes(b"no picture")
-    home = place / "home"
-    app = create_app(
-        backend,
-        SpreadEncoder(),
-        "pictures",
-        home=home,
-        roots=[place / "pictures", place / "new"],
-        limits=FREE,
-        settings=Settings(backend="exact://", home=home),
-    )
-    with running(app) as port:
-        yield SimpleNamespace(origin=f"http://127.0.0.1:{port}", place=place, app=app)
-
-
-@pytest.fixture
-def page(browser: Any, served: SimpleNamespace) -> Iterator[Any]:
-    """A fresh page that must end without an error and without having asked anybody else."""
-    context = browser.new_context(base_url=served.origin, viewport={"width": 1280, "height": 860})
-    context.set_default_timeout(8000)
-    page = context.new_page()
-    page.watch = Watch(page, served.origin)
-    yield page
-    try:
-        page.watch.check(refusals=getattr(page, "refusals", False))
-    finally:
-        page.unroute_all(behavior="ignoreErrors")
-        context.close()
 
 
 def ids(page: Any) -> list[str]:
@@ -872,12 +826,36 @@ SETTLED = """() => !document.querySelector(".working, [aria-busy]") && [...docum
 NARROW = ("search", "lightbox", "chat")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_no_serious_barrier_and_nothing_cut_off_at_any_width(browser: Any, served: SimpleNamespace, theme: str) -> None:
+#: Labels that are wider than their place, or that were broken into a second line.
+CUT = """() => {
+  const canvas = document.createElement("canvas").getContext("2d");
+  const found = [];
+  const labels = "button:not(.open, .sources *), nav, nav a, .choice span, thead th, .state, .badge";
+  for (const node of document.querySelectorAll(labels)) {
+    const text = document.createRange();
+    text.selectNodeContents(node);
+    const isBroken = new Set([...text.getClientRects()].map(({ top }) => top)).size > 1 && node.childElementCount === 0;
+    if (node.clientWidth && (node.scrollWidth > node.clientWidth + 1 || isBroken)) found.push(node.innerText);
+  }
+  for (const node of document.querySelectorAll("[placeholder]")) {
+    canvas.font = getComputedStyle(node).font;
+    const { paddingLeft, paddingRight } = getComputedStyle(node);
+    const room = node.clientWidth - parseFloat(paddingLeft) - parseFloat(paddingRight);
+    if (node.clientWidth && canvas.measureText(node.placeholder).width > room) found.push(node.placeholder);
+  }
+  return found;
+}"""
+
+
+@pytest.mark.parametrize(("theme", "locale"), [("light", "en-US"), ("dark", "en-US"), ("light", "zh-CN")])
+def test_no_serious_barrier_and_nothing_cut_off_at_any_width(
+    browser: Any, served: SimpleNamespace, theme: str, locale: str
+) -> None:
     for width, height in ((390, 844), (1024, 768), (1600, 1000)):
         context = browser.new_context(
             base_url=served.origin,
             color_scheme=theme,
+            locale=locale,
             viewport={"width": width, "height": height},
             reduced_motion="reduce",
             is_mobile=width < 500,
@@ -892,14 +870,17 @@ def test_no_serious_barrier_and_nothing_cut_off_at_any_width(browser: Any, serve
             page.goto(address)
             page.locator(sign).first.wait_for()
             if name == "chat":
-                page.get_by_label("Question").fill("what is red?")
+                page.locator("#question").fill("what is red?")
                 page.keyboard.press("Enter")
                 page.locator(".answer .cite").first.wait_for()
             page.wait_for_function(SETTLED)
-            page.screenshot(path=screenshots() / f"{name}-{width}-{theme}.png")
+            page.screenshot(path=screenshots() / f"{name}-{width}-{theme}-{locale}.png")
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (name, width)
+            assert page.evaluate(CUT) == [], (name, width)
             if width == 1024 or (width == 390 and name in NARROW):
                 assert violations(page) == [], (name, width)
+        page.evaluate("document.querySelector('#question').placeholder = 'x'.repeat(400)")
+        assert page.evaluate(CUT) == ["x" * 400]
         context.close()
         watch.check()
 

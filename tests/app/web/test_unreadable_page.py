@@ -49,13 +49,13 @@ def page(tmp_path: Path) -> Iterator[Any]:
 def test_an_unreadable_query_leads_to_its_words_and_an_index_job_brings_texts_up_to_date(page: Any) -> None:
     page.goto("/?q=飞机")
     page.locator(".message").get_by_text("latin cannot read this query").wait_for()
-    page.get_by_role("button", name="keywords").click()
+    page.get_by_role("button", name="Search by words").click()
     page.locator(".grid li").first.wait_for()
     assert page.watch.searches()[-1]["mode"] == "keyword"
     assert "mode=keyword" in page.url
     page.locator(".message").get_by_text("run sightline index on what it holds").wait_for()
     page.goto("/?q=飞机&mode=hybrid")
-    page.locator(".message").get_by_text("latin cannot read this query: only its words were searched").wait_for()
+    page.locator(".message").get_by_text("latin cannot read this: only its words were searched for.").wait_for()
     page.goto("/?view=index")
     page.get_by_role("button", name="Start").click()
     page.locator(".jobs").get_by_text("stored for keyword search alone").wait_for()
