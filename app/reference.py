@@ -1,4 +1,4 @@
-"""Writes docs/cli.md and the README's table of engines: ``python -m app.reference``."""
+"""Writes docs/cli.md and the READMEs' tables of engines: ``python -m app.reference``."""
 
 from __future__ import annotations
 
@@ -18,8 +18,22 @@ from app.core.settings import CONFIG_NAME, Settings, variable
 from app.main import app
 
 PAGE = Path("docs/cli.md")
-README = Path("README.md")
+#: By language, with the heads of the table of engines, and how it says yes and any number.
+READMES = {
+    "en": Path("README.md"),
+    "zh": Path("README.zh-CN.md"),
+}
+TABLE = {
+    "en": (
+        "URL | what it is | keyword search | several writers | order of texts | indexes | quantization | k at most",
+        "yes",
+        "any",
+    ),
+    "zh": ("URL | 说明 | 关键词搜索 | 多进程写入 | 文本比较 | 索引 | 量化 | k 上限", "支持", "不限"),
+}
 ENGINES = re.compile(r"(?<=<!-- engines -->\n).*?(?=<!-- /engines -->)", re.DOTALL)
+#: An engine's address in a table, and what it is said to be.
+ROW = re.compile(r"^\| `([^`]+)` \| ([^|]+) \|", re.MULTILINE)
 WIDTH = 100
 HEAD = """# The command line
 
@@ -132,37 +146,36 @@ def _commands() -> Iterator[str]:
         yield f"## sightline {name}\n\n```text\n{help_text(command, f'sightline {name}')}\n```\n"
 
 
-def engine_table() -> str:
-    """The README's table of engines: what each declares, which the conformance suite holds it to."""
-    lines = [
-        "| URL | what it is | keyword search | several writers | order of texts | indexes | quantization | k at most |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+def engine_table(language: str = "en", readme: str = "") -> str:
+    """A README's table of engines: what each declares, which the conformance suite holds it to.
+
+    In other languages than English an engine stays what it is called in `readme`, as descriptors know English only.
+    """
+    called = {} if language == "en" else dict(ROW.findall(readme))
+    heads, yes, unlimited = TABLE[language]
+    lines = [f"| {heads} |", "|---|---|---|---|---|---|---|---|"]
     for scheme, engine in backends.engines().items():
         can = backends.load(scheme).capabilities
         cells = (
             f"`{engine.example}`",
-            engine.summary,
-            *map(_yes, (can.keyword, can.concurrent_writers, can.string_order)),
+            called.get(engine.example, engine.summary),
+            *(yes if each else "–" for each in (can.keyword, can.concurrent_writers, can.string_order)),
             ", ".join(sorted(can.index_kinds - {"auto"})),
             ", ".join(sorted(can.quantizations - {"none"})) or "–",
-            f"{can.max_k:,}" if can.max_k else "any",
+            f"{can.max_k:,}" if can.max_k else unlimited,
         )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _yes(value: bool) -> str:
-    return "yes" if value else "–"
-
-
 def main() -> int:
-    """Write both below the current folder."""
+    """Write all of them below the current folder."""
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(reference(), encoding="utf-8")
-    text = README.read_text(encoding="utf-8")
-    README.write_text(ENGINES.sub(lambda _: engine_table(), text), encoding="utf-8")
-    sys.stderr.write(f"wrote {PAGE} and the engines in {README}\n")
+    for language, readme in READMES.items():
+        before, after = ENGINES.split(text := readme.read_text(encoding="utf-8"))
+        readme.write_text(f"{before}{engine_table(language, text)}{after}", encoding="utf-8")
+    sys.stderr.write(f"wrote {PAGE} and the engines in {' and '.join(map(str, READMES.values()))}\n")
     return 0
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import re
 
+from backends.graphemes import MAX_POINTS, graphemes
+
 # Embeddings, overrides and isolates of Unicode's bidirectional algorithm, deprecated formats, and annotations.
 _REORDERING = "\u202a-\u202e\u2066-\u2069\u206a-\u206f\ufff9-\ufffb"
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -35,8 +37,15 @@ def escaped(text: str) -> str:
 
 
 def shortened(text: str, limit: int) -> str:
-    """`text` of at most `limit` characters, the last of them ``…`` where it was longer."""
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    """`text` of at most `limit` code points, cut between characters and ended by ``…`` where it was longer."""
+    if len(text) <= limit:
+        return text
+    kept = 0
+    for cluster in graphemes(text[: limit + MAX_POINTS]):
+        if kept + len(cluster) >= limit:
+            break
+        kept += len(cluster)
+    return text[:kept] + "…"
 
 
 def harmless_json(text: str) -> str:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from backends.base import Backend, CollectionSpec, Page, Record
+from backends.base import NO_VECTOR, Backend, CollectionSpec, Page, Record
 from backends.checks import plain_metadata
 from backends.errors import Corrupt
 from indexers.report import check_stopped
@@ -44,7 +45,8 @@ def export_collection(
 ) -> int:
     """Write collection `name` into `folder` as Parquet parts and a manifest; returns the number of records.
 
-    Columns: id, modality, text, uri, metadata (JSON), vector (float32 list). The manifest is written
+    Columns: id, modality, text, uri, metadata (JSON), vector (float32 list, null for an item that
+    has none). The manifest is written
     last, with each part's SHA-256, so its presence proves that the archive is whole. Refuses a folder
     that holds anything but the remains of an unfinished export, which `Stopped` leaves after `stop` was set.
     """
@@ -168,14 +170,18 @@ def _batches(pages: Iterator[Page]) -> Iterator[list[Record]]:
 
 
 def _table(pa: Any, schema: Any, records: list[Record], dim: int) -> Any:
-    vectors = np.stack([np.asarray(record.vector, dtype=np.float32) for record in records])
+    vectors = np.zeros((len(records), dim), dtype=np.float32)
+    without = np.array([not record.has_vector for record in records])
+    for row, record in enumerate(records):
+        if record.has_vector:
+            vectors[row] = record.vector
     columns = [
         pa.array([record.id for record in records], pa.string()),
         pa.array([record.modality for record in records], pa.string()),
         pa.array([record.text for record in records], pa.string()),
         pa.array([record.uri for record in records], pa.string()),
         pa.array([json.dumps(plain_metadata(r.metadata), ensure_ascii=False) for r in records], pa.string()),
-        pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float32()), dim),
+        pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float32()), dim, mask=pa.array(without)),
     ]
     return pa.Table.from_arrays(columns, schema=schema)
 
@@ -186,8 +192,7 @@ def _read_part(path: Path) -> Iterator[Page]:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(BATCH):
                 columns = batch.to_pydict()
-                flat = batch.column("vector").flatten().to_numpy(zero_copy_only=False)
-                vectors = flat.reshape(batch.num_rows, -1)
+                vectors = _vectors(batch.column("vector"))
                 records = [
                     Record(i, vector, modality, text, uri, json.loads(metadata))
                     for i, vector, modality, text, uri, metadata in zip(
@@ -203,6 +208,15 @@ def _read_part(path: Path) -> Iterator[Page]:
                 yield Page(records, records[-1].id if records else "")
     except (pa.ArrowException, KeyError, ValueError) as error:
         raise Corrupt(f"{path} is not a part of an archive: {error}") from None
+
+
+def _vectors(column: Any) -> list[NDArray[np.float32]]:
+    """The vectors of a column, `NO_VECTOR` where it is null."""
+    there = column.is_valid().to_numpy(zero_copy_only=False)
+    # What is null has no place in it.
+    flat = column.flatten().to_numpy(zero_copy_only=False)
+    rows = iter(flat.reshape(int(there.sum()), -1) if there.any() else ())
+    return [next(rows) if valid else NO_VECTOR for valid in there]
 
 
 def _sha256(path: Path) -> str:

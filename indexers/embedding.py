@@ -16,6 +16,7 @@ from indexers.planner import Batch, Decoding
 from indexers.report import IndexingError, escaped_line
 from indexers.tally import Tally, Work
 from retrieval.encoders.base import Encoder, EncoderError
+from retrieval.encoders.text_side import to_store
 
 #: After this many failures in a row, nothing in between having worked, it is the encoder that is broken.
 MAX_FAILURES = 8
@@ -98,7 +99,7 @@ class Embedder:
             return []
         start_s = time.perf_counter()
         with self._tally.busy("encode"):
-            vectors = self._vectors(function, [value for _, _, value in inputs])
+            vectors = self._vectors(function, [value for _, _, value in inputs], what)
         pace.took(len(inputs), time.perf_counter() - start_s)
         done: list[tuple[Work, Record]] = []
         for (work, record, _), vector in zip(inputs, vectors, strict=True):
@@ -107,10 +108,14 @@ class Embedder:
             else:
                 done.append((work, replace(record, vector=vector)))
         self._tally.count(what, len(done))
+        self._tally.count("unreadable", sum(not record.has_vector for _, record in done))
         return done
 
-    def _vectors(self, function: Callable[[Any], Any], values: list[Any]) -> list[NDArray[np.float32] | str]:
-        """A vector, or the reason why there is none, for each value; singly if they do not go together."""
+    def _vectors(self, function: Callable[[Any], Any], values: list[Any], what: str) -> list[NDArray[np.float32] | str]:
+        """A vector, or the reason why there is none, for each value; singly if they do not go together.
+
+        Of texts that the encoder cannot read it is `NO_VECTOR`: they are stored, for keyword search alone.
+        """
         try:
             vectors = np.asarray(function(values), dtype=np.float32)
         except EncoderError as error:
@@ -121,16 +126,17 @@ class Embedder:
             if len(values) == 1:
                 self._failed(error)
                 return [f"the encoder failed on it: {escaped_line(str(error)) or type(error).__name__}"]
-            return [self._vectors(function, [value])[0] for value in values]
+            return [self._vectors(function, [value], what)[0] for value in values]
         if vectors.shape != (len(values), self._encoder.dim):
             raise IndexingError(
                 f"the encoder {self._encoder.name} gave an array of shape {vectors.shape} for {len(values)} inputs, "
                 f"not ({len(values)}, {self._encoder.dim})"
             )
         self._failures = 0
-        usable = [bool(np.isfinite(vector).all() and vector.any()) for vector in vectors]
+        rows = to_store(vectors) if what == "texts" else list(vectors)
+        usable = [bool(np.isfinite(row).all() and (row.any() or not len(row))) for row in rows]
         unusable = "the encoder gave a vector of zeros, or one that is not finite"
-        return [vector if fine else unusable for vector, fine in zip(vectors, usable, strict=True)]
+        return [row if fine else unusable for row, fine in zip(rows, usable, strict=True)]
 
     def _failed(self, error: Exception) -> None:
         self._failures += 1

@@ -2,9 +2,10 @@
 
 The rules, in full:
 
-- A name is folded to lower-case ASCII (accents dropped), everything but letters and digits becomes one
-  underscore, a leading digit gets an underscore before it, and 64 characters are kept: ``Date taken``
-  becomes ``date_taken``. A name without any ASCII letter or digit is left out and reported.
+- A name is folded to lower case, everything but letters and digits becomes one underscore, a leading digit gets an
+  underscore before it, and 64 characters are kept: ``Date taken`` becomes ``date_taken``. Latin letters lose their
+  accents; those of other scripts stay as they are: ``拍摄地点``. A name without any letter or digit is left out and
+  reported.
 - Two names that fold to the same one: the later becomes ``name_2``, ``name_3``...
 - What the indexer measures (`MEASURED`) is never taken from a manifest: those fields are dropped.
 - What a photo's EXIF may say (taken, camera, lens, latitude, longitude) is overridden by the manifest: a person
@@ -16,12 +17,13 @@ The rules, in full:
 
 from __future__ import annotations
 
+import contextlib
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
-from backends.filters import MetadataValue, check_string, plain_scalar
+from backends.filters import MetadataValue, check_field_name, check_string, plain_scalar
 
 Metadata: TypeAlias = dict[str, MetadataValue]
 
@@ -32,12 +34,35 @@ _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?\Z")
 
 
 def field_name(name: str) -> str:
-    """The portable form of a column name, ``""`` if nothing of it is ASCII."""
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode("ascii").lower()
-    folded = re.sub(r"[^a-z0-9]+", "_", plain).strip("_")
-    if folded[:1].isdigit():
-        folded = "_" + folded
-    return folded[:64].rstrip("_") if folded else ""
+    """The portable form of a column name, ``""`` if nothing of it can be used."""
+    plain = unicodedata.normalize("NFKC", name).lower()
+    if any(_is_other_letter(char) for char in plain):
+        own = _underscored(unicodedata.normalize("NFC", "".join(map(_kept, plain))))
+        with contextlib.suppress(ValueError):
+            check_field_name(own)
+            return own
+    return _underscored(re.sub("[^a-z0-9]", "_", _ascii(plain)))
+
+
+def _underscored(name: str) -> str:
+    """`name` as it may begin, with single underscores, in at most 64 characters."""
+    single = re.sub("_+", "_", name).strip("_")
+    return ("_" + single if single[:1].isdigit() else single)[:64].rstrip("_")
+
+
+def _ascii(text: str) -> str:
+    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode("ascii")
+
+
+def _is_other_letter(char: str) -> bool:
+    return not char.isascii() and char.isalpha() and not unicodedata.name(char, "").startswith("LATIN ")
+
+
+def _kept(char: str) -> str:
+    """What a name has of one character of it: letters, digits, and the marks of other scripts' letters."""
+    if _is_other_letter(char) or unicodedata.category(char) in ("Mn", "Mc", "Nd"):
+        return char
+    return re.sub("[^a-z0-9]", "_", _ascii(char)) if char.isascii() or char.isalpha() else "_"
 
 
 class FieldNames:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote_from_bytes
 
+from indexers.legacy import likely_encodings
+
 MAX_IMAGE_BYTES = 512 * 1024 * 1024
 MAX_TEXT_BYTES = 16 * 1024 * 1024
 MAX_MANIFEST_BYTES = 256 * 1024 * 1024
@@ -83,9 +85,12 @@ def decode_text(data: bytes) -> str:
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
-        raise Unreadable(
-            f"is not {'UTF-16' if encoding == 'utf-16' else 'UTF-8'} text (byte {error.start}): save it as UTF-8"
-        ) from None
+        is_other = f"is not {'UTF-16' if encoding == 'utf-16' else 'UTF-8'} text (byte {error.start}): save it as UTF-8"
+        fitting = likely_encodings(data) if encoding == "utf-8" else []
+        if fitting:
+            is_other += f", or convert it: iconv -f {fitting[0]} -t UTF-8 OLD > NEW"
+            is_other += f" (it may also be {' or '.join(fitting[1:])})" if fitting[1:] else ""
+        raise Unreadable(is_other) from None
     if "\x00" in text:
         raise Unreadable("holds NUL characters: it is not a text file")
     return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -1,9 +1,9 @@
 """Manifests: JSONL, CSV and TSV files that say which images there are, with captions and metadata.
 
-A line names a file (``path``, ``file``, ``image``, ``filename`` or ``file_name``), has captions
-(``caption``, ``captions``, ``text``; a string or a list of strings, none is fine) and any other columns
-as metadata. A line without a file but with a text is a text item of its own. Lines that name the same
-file add up: all captions in order, and of each metadata field the first line's.
+A line names a file (``path``, ``file``, ``image``, ``filename``, ``文件名``, ``Datei`` …), has captions
+(``caption``, ``captions``, ``text``, ``描述`` …; a string or a list of strings, none is fine) and any other columns
+as metadata; `indexers.columns` has all the names. A line without a file but with a text is a text item of its own.
+Lines that name the same file add up: all captions in order, and of each metadata field the first line's.
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ from typing import Any
 
 from backends.base import MAX_ID_BYTES
 from backends.filters import check_string
+from indexers.columns import CAPTION_COLUMNS, FILE_COLUMNS, TITLE_COLUMNS, folded
 from indexers.fields import FieldNames, Metadata, clean_value, column_types, convert
 from indexers.files import Unreadable
 from indexers.report import Quarantined
 
-PATH_COLUMNS = ("path", "file", "image", "filename", "file_name")
-CAPTION_COLUMNS = ("caption", "captions", "text")
 MANIFEST_NAMES = frozenset({"captions.jsonl", "captions.csv", "captions.tsv"})
 MANIFEST_SUFFIXES = frozenset({".jsonl", ".ndjson", ".csv", ".tsv"})
 MAX_LINE_CHARS = 1024 * 1024
 MAX_CAPTION_BYTES = 16 * 1024
 MAX_COLUMNS = 1000
+#: What may stand between the cells of a table; the second where a header has none of the first.
+DELIMITERS = (",;\t|", "，；")
+_NAMES_NO_FILE = "path, file, image or filename, 文件名, Datei or the like in another language"
 
 csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_CHARS))
 
@@ -92,8 +94,9 @@ def read_manifest(name: str, text: str, *, with_ids: bool = False) -> Table:
 
 
 def _row(line: int, data: dict[str, Any], names: FieldNames, notes: _Notes, with_ids: bool) -> Row:
-    columns = {key.strip().lower(): key for key in reversed(data)}
-    path_key = next((columns[c] for c in PATH_COLUMNS if c in columns and data[columns[c]] not in (None, "")), None)
+    columns = {folded(key): key for key in reversed(data)}
+    path_keys = (columns[name] for name in FILE_COLUMNS if name in columns)
+    path_key = next((key for key in path_keys if data[key] not in (None, "")), None)
     file = None if path_key is None else data[path_key]
     if file is not None and not isinstance(file, str):
         raise Unreadable(f"{path_key!r} must be a string, not {file!r:.80}")
@@ -103,12 +106,15 @@ def _row(line: int, data: dict[str, Any], names: FieldNames, notes: _Notes, with
         if column in columns:
             used.add(columns[column])
             captions += _captions(columns[column], data[columns[column]], one=file is None)
+    titles = [columns[name] for name in TITLE_COLUMNS if name in columns and isinstance(data[columns[name]], str)]
+    for key in titles if file is not None and not captions else ():
+        captions += _captions(key, data[key], one=False)
     record_id = None
     if with_ids and data.get("id") is not None:
         used.add("id")
         record_id = _record_id(data["id"])
     if file is None and not captions:
-        raise Unreadable("names no file (path, file, image or filename) and has no text")
+        raise Unreadable(f"names no file ({_NAMES_NO_FILE}) and has no text")
     metadata: Metadata = {}
     for key, value in data.items():
         if key in used or value is None:
@@ -117,7 +123,7 @@ def _row(line: int, data: dict[str, Any], names: FieldNames, notes: _Notes, with
         if field_name is None:
             continue
         if not field_name:
-            notes.add(key, "its name has no ASCII letter or digit: rename it", line)
+            notes.add(key, "its name has no letter or digit that a field's name may have: rename it", line)
             continue
         try:
             clean = clean_value(value)
@@ -181,7 +187,8 @@ def _read_jsonl(text: str) -> Iterator[tuple[int, dict[str, Any] | Unreadable]]:
 
 def _read_table(name: str, text: str) -> Iterator[tuple[int, dict[str, Any] | Unreadable]]:
     header_line = text.split("\n", 1)[0]
-    delimiter = "\t" if name.lower().endswith(".tsv") else max(",;\t|", key=header_line.count)
+    delimiters = next((some for some in DELIMITERS if set(some) & set(header_line)), DELIMITERS[0])
+    delimiter = "\t" if name.lower().endswith(".tsv") else max(delimiters, key=header_line.count)
     # strict: else a quote left open would quietly swallow the lines after it.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     cells = list(_csv_lines(reader))
@@ -190,11 +197,11 @@ def _read_table(name: str, text: str) -> Iterator[tuple[int, dict[str, Any] | Un
     header = [column.strip() for column in cells[0][1]]
     if len(header) > MAX_COLUMNS or len(set(header)) != len(header):
         raise Unreadable(f"its header must name at most {MAX_COLUMNS} columns, each once: {header_line[:80]!r}")
-    known = {column.lower() for column in header}
-    if not known & {*PATH_COLUMNS, *CAPTION_COLUMNS}:
-        raise Unreadable(f"its header must name path, file, image or filename: {header_line[:80]!r}")
+    of_text = FILE_COLUMNS.keys() | CAPTION_COLUMNS.keys()
+    if not of_text & {folded(column) for column in header}:
+        raise Unreadable(f"its header must name {_NAMES_NO_FILE}: {header_line[:80]!r}")
     kinds = column_types((row for _, row in cells[1:] if not isinstance(row, Unreadable)), len(header))
-    as_text = [column.lower() in {*PATH_COLUMNS, *CAPTION_COLUMNS, "id"} for column in header]
+    as_text = [folded(column) in of_text or column.lower() == "id" for column in header]
     for number, row in cells[1:]:
         if isinstance(row, Unreadable):
             yield number, row

@@ -15,7 +15,8 @@ class Progress:
     """A moment of a run. `total` is None while the source is still being listed.
 
     `rate_per_s` is items a second over the last half minute, `remaining_s` what that leaves to wait, None
-    when not yet known; `path` the item finished last; `stage` listing, indexing, pruning or done.
+    when not yet known; `path` the item finished last; `stage` encoding texts anew, listing,
+    indexing, pruning or done.
     """
 
     stage: str

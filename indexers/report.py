@@ -43,8 +43,10 @@ class IndexReport:
 
     `pruned` counts the files and manifest entries whose records were removed because the source has
     them no more, `missing` those that a run without prune left in place; `ignored` files of other kinds
-    than images and texts. `images` and `texts` count what was embedded. `seconds` is the busy time of
-    each stage, summed over its threads, with ``wall`` the time from start to end; stages overlap.
+    than images and texts. `images` and `texts` count what was embedded; `unreadable` of these texts could not be read
+    by the encoder, so that only their words can be searched for. `reencoded` counts stored texts that were embedded
+    anew for a new text side of the encoder. `seconds` is the busy time of each stage, summed over its threads, with
+    ``wall`` the time from start to end; stages overlap.
     """
 
     found: int = 0
@@ -60,6 +62,8 @@ class IndexReport:
     seconds: dict[str, float] = field(default_factory=dict)
     images: int = 0
     texts: int = 0
+    unreadable: int = 0
+    reencoded: int = 0
     interrupted: bool = False
 
     def to_dict(self) -> dict[str, Any]:

@@ -29,7 +29,9 @@ from indexers.removal import Removed, remove_stale
 from indexers.report import IndexingError, IndexReport, Stopped, escaped_line
 from indexers.sources import Listing, Source, open_source
 from indexers.tally import Tally
+from indexers.text_side import STAGE, encode_texts_anew
 from retrieval.encoders.base import Encoder
+from retrieval.encoders.text_side import has_earlier_texts
 from retrieval.images.decode import MAX_PIXELS, available_cores
 from retrieval.images.pool import shared_pool
 
@@ -56,7 +58,8 @@ def index(
     """Bring `collection` up to date with `source` and say what was found and done.
 
     Only what the backend does not have is embedded: interrupted in whatever way, a rerun goes on from there, and
-    ends in the state an uninterrupted run ends in. A file indexed from two sources belongs to the one that was
+    ends in the state an uninterrupted run ends in. Where an earlier text side of the encoder filled the collection, all
+    its texts are first encoded anew (`indexers.text_side`). A file indexed from two sources belongs to the one that was
     indexed last. Ctrl-C ends the run as `stop` does.
 
         report = index("photos", backend, load_encoder("compact"), "photos")
@@ -91,7 +94,7 @@ def index(
     run = _Run(chosen, backend, encoder, collection, progress, stop or threading.Event())
     try:
         exists = run.check_collection()
-        listing = run.list()
+        listing = run.list() if run.bring_texts_up_to_date() else None
         if listing is None:
             return run.report(Listing())
         if prune and not prune_empty:
@@ -130,6 +133,7 @@ class _Run:
         self._expected: set[str] = set()
         self._removed = Removed(0, 0)
         self._total: int | None = None
+        self._texts_are_earlier = False
         self.complete = True
 
     def check_collection(self) -> bool:
@@ -139,13 +143,34 @@ class _Run:
         except CollectionNotFound:
             return False
         encoder = self._encoder
-        if (spec.encoder, spec.dim) != (encoder.fingerprint, encoder.dim):
+        self._texts_are_earlier = has_earlier_texts(spec.encoder, encoder) and spec.dim == encoder.dim
+        if not self._texts_are_earlier and (spec.encoder, spec.dim) != (encoder.fingerprint, encoder.dim):
             raise IndexingError(
                 f"collection {self._collection!r} was filled by encoder {spec.encoder!r} ({spec.dim} dimensions); "
                 f"{encoder.name} is {encoder.fingerprint!r} ({encoder.dim} dimensions): "
                 "name another collection, or drop this one"
             )
         return True
+
+    def bring_texts_up_to_date(self) -> bool:
+        """Encode stored texts anew if an earlier text side of the encoder encoded them; False if interrupted."""
+        if not self._texts_are_earlier:
+            return True
+        meter = Meter()
+
+        def tell(done: int, total: int) -> None:
+            if self._progress is not None:
+                self._progress(meter.read(STAGE, done, total, len(self._tally.quarantined), ""))
+
+        try:
+            self.complete = encode_texts_anew(
+                self._backend, self._encoder, self._collection, self._tally, tell=tell, stopped=self._stop.is_set
+            )
+        except KeyboardInterrupt:
+            self._stop.set()
+            self.complete = False
+        self._texts_are_earlier = not self.complete
+        return self.complete
 
     def list(self) -> Listing | None:
         """The source's listing; None if interrupted."""
@@ -242,5 +267,5 @@ class _Run:
         )
 
 
-_COUNTS = ("indexed", "unchanged", "renamed", "duplicates", "updated", "images", "texts")
+_COUNTS = ("indexed", "unchanged", "renamed", "duplicates", "updated", "images", "texts", "unreadable", "reencoded")
 _STAGES = ("list", "hash", "check", "decode", "encode", "upsert", "remove", "flush")

@@ -181,12 +181,17 @@ def _verify(pages: Iterable[Page], spec: CollectionSpec, target: Backend) -> tup
 
 def _expected(record: Record, spec: CollectionSpec) -> NDArray[np.float32]:
     vector = np.asarray(record.vector, dtype=np.float32)
+    if not record.has_vector:
+        return vector
     return unit_length(vector[None, :])[0] if spec.metric == "cosine" else vector
 
 
 def _vector_error(record: Record, other: Record, spec: CollectionSpec) -> float:
+    """The largest difference of a component; infinite where only one of the two has a vector."""
     assert other.vector is not None
-    return float(np.abs(_expected(record, spec) - other.vector).max())
+    if record.has_vector != other.has_vector:
+        return float("inf")
+    return float(np.abs(_expected(record, spec) - other.vector).max(initial=0.0))
 
 
 def _equal(record: Record, other: Record | None, spec: CollectionSpec, target: Backend) -> bool:
@@ -244,7 +249,8 @@ def _sample(
                 chosen.append(record.id)
             elif (slot := int(random.integers(seen))) < PARITY_QUERIES:
                 chosen[slot] = record.id
-    vectors = [record.vector for record in source.get(name, chosen, with_vectors=True) if record.vector is not None]
+    records = source.get(name, chosen, with_vectors=True)
+    vectors = [record.vector for record in records if record.vector is not None and record.has_vector]
     return np.stack(vectors) if vectors else None
 
 

@@ -248,6 +248,8 @@ def print_remarks(answer: Answer) -> None:
 
 def print_answer(answer: Answer) -> None:
     """The answer, then its sources, a line each: number, relevance, modality, id, place and text."""
+    for notice in answer.notices:
+        note(f"note: {notice}")
     write(with_marks(answer))
     print_remarks(answer)
     if answer.sources:
@@ -277,6 +279,7 @@ def answer_object(answer: Answer) -> dict[str, Any]:
         "question": answer.question,
         "query": answer.query,
         "answer": answer.text,
+        "notices": list(answer.notices),
         "refused": answer.refused,
         "quoted": answer.quoted,
         "sources": [

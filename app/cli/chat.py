@@ -72,6 +72,7 @@ class Session:
         self.how = how
         self.image: Path | None = None
         self.last: Answer | None = None
+        self.told: set[str] = set()
 
     def run(self) -> None:
         """Read questions and commands until the end of input or /quit."""
@@ -146,6 +147,11 @@ class Session:
             note(f"error: {error}")
             return
         self.image, self.last = None, answer
+        for notice in answer.notices:
+            # That of the collection would come with every answer.
+            if notice not in self.told:
+                note(f"note: {notice}")
+            self.told.add(notice)
         write(with_marks(answer))
         print_remarks(answer)
         for source in answer.sources:

@@ -124,6 +124,9 @@ def measure_both_ways(pairs: Pairs, encoder: Encoder, backend: Backend) -> Measu
     started = time.perf_counter()
     with waiting(f"encoding {len(texts):,} texts"):
         text_vectors = _in_batches(encoder.encode_texts, texts)
+    unread = int((~text_vectors.any(axis=1)).sum())
+    if unread:
+        note(f"note: {unread:,} texts cannot be read by {encoder.name}: none of them finds anything, or is found")
     text_s = time.perf_counter() - started
     with _filled(backend, encoder, image_vectors, text_vectors) as name, waiting("searching both ways"):
         to_images = _rankings(backend, name, text_vectors, "image", depth=len(kept))
@@ -182,13 +185,16 @@ def _filled(
 ) -> Iterator[str]:
     """A collection with these vectors, gone again at the end however the evaluation ends."""
     from backends.base import CollectionSpec, Record
+    from retrieval.encoders.text_side import to_store
 
     name = f"sightline_eval_{secrets.token_hex(6)}"
     kinds: list[tuple[Modality, Any]] = [("image", images), ("text", texts)]
     backend.create(CollectionSpec(name, encoder.dim, encoder=encoder.fingerprint))
     try:
         for kind, vectors in kinds:
-            backend.upsert(name, (Record(f"{kind}-{row}", vector, kind) for row, vector in enumerate(vectors)))
+            backend.upsert(
+                name, (Record(f"{kind}-{row}", vector, kind) for row, vector in enumerate(to_store(vectors)))
+            )
         backend.flush(name)
         yield name
     finally:
@@ -200,11 +206,14 @@ def _rankings(
 ) -> list[list[str]]:
     """For each query the ids of the best items of `modality`, best first, down to `MAX_RANK`."""
     from backends.base import Compare
+    from retrieval.encoders.text_side import readable
 
     k = min(depth, MAX_RANK, backend.capabilities.max_k or MAX_RANK)
     only = Compare("modality", "eq", modality)
-    found = []
-    for start in range(0, len(queries), QUERIES_AT_A_TIME):
-        for hits in backend.search(name, queries[start : start + QUERIES_AT_A_TIME], k, where=only):
-            found.append([hit.id for hit in hits])  # noqa: PERF401
+    found: list[list[str]] = [[] for _ in queries]
+    read = [row for row, query in enumerate(queries) if readable(query)]
+    for start in range(0, len(read), QUERIES_AT_A_TIME):
+        rows = read[start : start + QUERIES_AT_A_TIME]
+        for row, hits in zip(rows, backend.search(name, queries[rows], k, where=only), strict=True):
+            found[row] = [hit.id for hit in hits]
     return found

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 PLAIN_LINE_EVERY_S = 10.0
 MAX_LISTED = 20
+PATH_CELLS = 40
 
 
 @options.grouped
@@ -73,7 +74,7 @@ def index(
         if is_new and model.name == "compact" and chosen.encoder is None:
             note(better_encoder())
         report = run(source, store, model, settings, prune=prune or prune_empty, prune_empty=prune_empty, spec=spec)
-    finish(report, path, as_json=as_json, strict=strict)
+    finish(report, path, encoder=model.name, as_json=as_json, strict=strict)
 
 
 def run(
@@ -203,17 +204,25 @@ def progress_line() -> Iterator[Any]:
         yield PlainLines()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, TextColumn
+    from rich.progress import BarColumn, ProgressColumn, Task, TextColumn
     from rich.progress import Progress as Bar
+    from rich.text import Text
 
-    columns = (BarColumn(bar_width=28), TextColumn("{task.fields[moment]}"), TextColumn("[dim]{task.fields[path]}"))
+    from app.cli.cells import Line, cut_start
+
+    class Path(ProgressColumn):
+        """The end of the path in hand."""
+
+        def render(self, task: Task) -> Line:
+            """What fits of it."""
+            return Line(Text(task.fields["path"], "dim"), keep_end=True)
+
+    columns = (BarColumn(bar_width=28), TextColumn("{task.fields[moment]}"), Path())
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None, moment="listing", path="")
 
         def show(progress: Progress) -> None:
-            from rich.markup import escape
-
-            path = escape(one_line(progress.path)[-40:])
+            path = cut_start(one_line(progress.path), PATH_CELLS)
             bar.update(task, completed=progress.done, total=progress.total, moment=describe(progress), path=path)
 
         yield show
@@ -229,12 +238,15 @@ def better_encoder() -> str:
     )
 
 
-def finish(report: IndexReport, path: str, *, as_json: bool, strict: bool) -> None:
+def finish(report: IndexReport, path: str, *, encoder: str, as_json: bool, strict: bool) -> None:
     """Give out the report and leave with the exit code that tells how it went."""
     for item in report.quarantined[:MAX_LISTED]:
         note(f"skipped {item.path} ({item.reason})")
     if len(report.quarantined) > MAX_LISTED:
         note(f"skipped {len(report.quarantined) - MAX_LISTED:,} more; --json lists them all")
+    if report.unreadable:
+        many = f"{report.unreadable:,} texts" if report.unreadable > 1 else "1 text"
+        note(f"{many} cannot be read by {encoder}: stored for keyword search alone")
     if as_json:
         print_json(report.to_dict())
     else:
@@ -259,6 +271,7 @@ def summary(report: IndexReport) -> str:
             ("unchanged", report.unchanged),
             ("renamed", report.renamed),
             ("updated", report.updated),
+            ("texts encoded anew", report.reencoded),
             ("duplicates", report.duplicates),
             ("pruned", report.pruned),
             ("skipped", len(report.quarantined)),

@@ -21,7 +21,7 @@ from app.cli.output import note
 EXIT_CODES = {
     0: "done; a search that finds nothing and an index run that skips single files are done too",
     1: "failed; the reason is on stderr, in one line that says what to do",
-    2: "the command line or a setting was not understood",
+    2: "the command line, a setting, or by the encoder the query was not understood",
     3: "`index --strict` finished, but skipped files",
     130: "interrupted with Ctrl-C; for `index`, all that was finished is kept and the next run goes on from there",
 }
@@ -162,7 +162,9 @@ def _fail(error: Exception, *, debug: bool) -> int:
         from app.core.errors import UsageError
         from app.core.settings import SettingsError
 
-        return 2 if isinstance(error, (SettingsError, UsageError)) else 1
+        query = sys.modules.get("retrieval.search.query")
+        unread = (query.UnreadableQuery,) if query is not None else ()
+        return 2 if isinstance(error, (SettingsError, UsageError, *unread)) else 1
     if isinstance(error, OSError) and streams.output_fails():
         streams.abandon_output()
         note(f"error: {streams.NO_OUTPUT} ({error.strerror or error})")

@@ -195,12 +195,14 @@ def print_hits(
     from rich.table import Table
     from rich.text import Text
 
+    from app.cli.cells import Line
+
     table = Table.grid(padding=(0, 2, 0, 0), expand=True)
     table.add_column(justify="right", style="dim", no_wrap=True)
     table.add_column(justify="right", style="dim", no_wrap=True)
     table.add_column(justify="right", style="bold", no_wrap=True)
     table.add_column(style="cyan", no_wrap=True)
-    table.add_column(ratio=1, overflow="ellipsis", no_wrap=True)
+    table.add_column(ratio=1)
     for rank, hit in enumerate(hits, start=first_rank):
         path = local_path(hit.uri)
         link = Style(link=path.absolute().as_uri() if path is not None else None)
@@ -210,7 +212,7 @@ def print_hits(
             show_score(hit),
             show_relevance(hit),
             hit.modality,
-            Text(text),
+            Line(Text(text)),
             style="dim" if mark else None,
         )
         # The id first: a terminal that is too narrow cuts the path, which the link still holds.
@@ -219,9 +221,9 @@ def print_hits(
         below = Text.assemble(
             one_line(hit.id), "  ", (one_line(shorten_home(place(hit.uri))), link), alike, style="dim"
         )
-        table.add_row("", "", "", "", below)
+        table.add_row("", "", "", "", Line(below))
         if words := shared_words(asked_words, hit):
-            table.add_row("", "", "", "", Text("words: " + one_line(", ".join(words)), style="dim"))
+            table.add_row("", "", "", "", Line(Text("words: " + one_line(", ".join(words)), style="dim")))
     Console().print(table)
 
 
@@ -267,12 +269,13 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, rig
         return
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
+
+    from app.cli.cells import Folded
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for number, column in enumerate(columns):
-        # The first column is what people copy.
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold", no_wrap=not number)
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left")
     for row in rows:
-        table.add_row(*(Text(one_line(value)) for value in row))
+        # The first column is what people copy.
+        table.add_row(*(Folded(one_line(value), whole=not number) for number, value in enumerate(row)))
     Console().print(table)

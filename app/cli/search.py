@@ -25,6 +25,7 @@ from app.cli.output import (
     facet_object,
     hit_object,
     note,
+    one_line,
     place,
     print_facets,
     print_hits,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from backends.base import Backend, Hit, Modality
     from retrieval.search.facets import Facet
     from retrieval.search.query import Term
-    from retrieval.search.results import Result
+    from retrieval.search.results import Found, Result
     from retrieval.search.retriever import Retriever
 
 #: The best of what is not relevant is shown unasked, and marked, from this share of the gate on.
@@ -113,7 +114,7 @@ def search(
             kind = kind if modality is not None else default_modality(store, settings.collection, clause)
             gate = default_gate(query, settings, mode) if min_relevance is None else min_relevance or None
 
-            def searched(least: float | None) -> list[Result]:
+            def searched(least: float | None) -> Found:
                 return retriever.search(
                     query,
                     settings.k,
@@ -130,6 +131,7 @@ def search(
 
             hits = searched(gate)
             nearest = searched(None) if gate is not None and not hits else None
+            tell((*retriever.notices, *hits.notices))
             nothing = NOTHING_FOUND
             if not hits and not nearest:
                 nothing = nothing_found(
@@ -138,7 +140,7 @@ def search(
                     modality=kind,
                     offset=offset,
                     min_relevance=gate,
-                    asked_words=query_words(query) if mode == "keyword" else None,
+                    asked_words=query_words(query) if mode == "keyword" or hits.words_only else None,
                 )
             counted = retriever.facets(facets, where=clause, modality=kind) if facets else None
     from app.cli.results_page import Section, parts_of
@@ -235,6 +237,7 @@ def lookup(
             hits = retriever.lookup(
                 image, settings.k, where=clause, offset=offset, effort=effort, min_relevance=min_relevance
             )
+            tell(retriever.notices)
             nothing = (
                 NOTHING_FOUND
                 if hits
@@ -268,11 +271,21 @@ def show(
     if as_json:
         print_json(item)
         return
+    from app.cli.cells import padded
+    from backends.harmless import harmless
+
     metadata = item.pop("metadata")
     for name, value in (item | metadata).items():
         if value is not None:
             text = ", ".join(value) if isinstance(value, list) else str(value)
-            write(f"{name:12}  " + "\n              ".join(text.splitlines() or [""]))
+            lines = [harmless(line) for line in text.splitlines()] or [""]
+            write(padded(one_line(name), 12) + "  " + ("\n" + 14 * " ").join(lines))
+
+
+def tell(notices: Sequence[str]) -> None:
+    """Say what a person should know of what was found."""
+    for notice in notices:
+        note(f"note: {notice}")
 
 
 def default_modality(store: Backend, collection: str, where: dict[str, Any] | None) -> Modality:

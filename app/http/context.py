@@ -139,6 +139,8 @@ class Service:
         staged = TimedBackend(self.backend, _STORE_STAGES, self.metrics.stage)
         encoder = TimedProxy(self.batched, self.metrics, _ENCODER_STAGES)
         made = Retriever(staged, cast(Encoder, encoder), wanted, samples=self._samples)
+        for notice in made.notices:
+            log.warning("%s", notice)
         with self._lock:
             # One that was dropped while this looked at it is not kept.
             return self._retrievers.setdefault(wanted, made) if forgotten == self._forgotten else made

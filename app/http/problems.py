@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -27,8 +28,8 @@ from indexers.report import IndexingError
 from retrieval.encoders.base import EncoderError
 from retrieval.encoders.batching import Overloaded
 from retrieval.images.decode import ImageError
-from retrieval.search.query import SearchError
-from retrieval.search.retriever import EncoderMismatch, ItemNotFound
+from retrieval.search.query import SearchError, UnreadableQuery
+from retrieval.search.retriever import EncoderMismatch, ItemNotFound, ItemWithoutVector
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ SCHEMA: dict[str, Any] = {
     "description": "A problem document as of RFC 9457.",
     "required": ["type", "title", "status", "detail"],
     "properties": {
-        "type": {"type": "string", "const": "about:blank"},
+        "type": {"type": "string", "format": "uri-reference", "examples": ["about:blank"]},
         "title": {"type": "string", "examples": ["Not Found"]},
         "status": {"type": "integer", "examples": [404]},
         "detail": {"type": "string", "examples": ["no item 'img-0' in collection 'default'"]},
@@ -64,6 +65,16 @@ MEANINGS = {
     503: "Too busy, stopping, no model, or the vector database or the encoder does not answer: see Retry-After.",
     504: "The model that answers took too long.",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A type of problems of our own, as RFC 9457 means it: ``urn:sightline:NAME``, and its title."""
+
+    name: str
+    title: str
+
+
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 FAILED = "the service failed on this request; its log says why"
 _AWAY = "the vector database does not answer as it should: try again in a moment; the service's log says why"
@@ -96,11 +107,21 @@ _OURS: list[tuple[type[Exception], int, int | None, str | None]] = [
 ]
 
 
+#: The problems that a program should tell from others of their status: the name in their type, and their title.
+KINDS: list[tuple[type[Exception], Kind]] = [
+    (UnreadableQuery, Kind("unreadable-query", "The encoder cannot read the query")),
+    (ItemWithoutVector, Kind("item-without-vector", "The item has no vector")),
+]
+
+
 class Refused(HTTPException):
     """A request that is answered with a problem document; the one way in which routes refuse."""
 
-    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, detail: str, headers: Mapping[str, str] | None = None, kind: Kind | None = None
+    ) -> None:
         super().__init__(status, detail, headers)
+        self.kind = kind
 
 
 def refusal_of(error: Exception, *, may_write: bool = False) -> Refused | None:
@@ -123,8 +144,13 @@ def refusal_of(error: Exception, *, may_write: bool = False) -> Refused | None:
                 log.warning("%s: %s", type(error).__name__, error)
             if isinstance(error, Locked) and may_write:
                 told = f"{error.holder} holds the store and keeps it until it ends: end it, or write through it"
-            return Refused(status, told or told_to_callers(error), {"Retry-After": str(retry_s)} if retry_s else None)
+            headers = {"Retry-After": str(retry_s)} if retry_s else None
+            return Refused(status, told or told_to_callers(error), headers, _kind_of(error))
     return None
+
+
+def _kind_of(error: Exception) -> Kind | None:
+    return next((kind for of_type, kind in KINDS if isinstance(error, of_type)), None)
 
 
 def invalid(error: RequestValidationError) -> tuple[list[str], str, int]:
@@ -164,11 +190,14 @@ def _place(loc: Sequence[int | str], body: Any, kind: str) -> list[str]:
     return place
 
 
-def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+def problem(status: int, detail: str, headers: Mapping[str, str] | None = None, kind: Kind | None = None) -> Response:
     """An RFC 9457 problem document."""
     # In ASCII, as what is quoted from a request may be no valid Unicode.
     return Response(
-        json.dumps(document(status, detail)).encode("ascii"), status_code=status, headers=headers, media_type=PROBLEM
+        json.dumps(document(status, detail, kind)).encode("ascii"),
+        status_code=status,
+        headers=headers,
+        media_type=PROBLEM,
     )
 
 
@@ -178,12 +207,13 @@ def problem_of(error: Exception) -> dict[str, Any]:
     if refusal is None:
         log.error("a request failed", exc_info=error)
         return document(500, FAILED)
-    return document(refusal.status_code, refusal.detail)
+    return document(refusal.status_code, refusal.detail, refusal.kind)
 
 
-def document(status: int, detail: str) -> dict[str, Any]:
+def document(status: int, detail: str, kind: Kind | None = None) -> dict[str, Any]:
     """The problem document of a status, as an object."""
-    return {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    type_, title = (f"urn:sightline:{kind.name}", kind.title) if kind else ("about:blank", HTTPStatus(status).phrase)
+    return {"type": type_, "title": title, "status": status, "detail": detail}
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -201,7 +231,7 @@ def install_problem_handlers(app: FastAPI) -> None:
         headers = dict(refusal.headers or {})
         if refusal.status_code == 405:
             headers["Allow"] = ", ".join(_methods(app, request.scope)) or headers.get("Allow", "")
-        return problem(refusal.status_code, refusal.detail, headers)
+        return problem(refusal.status_code, refusal.detail, headers, refusal.kind)
 
     for kind in (*(row[0] for row in _OURS), RequestValidationError, HTTPException):
         app.add_exception_handler(kind, handler)

@@ -18,9 +18,10 @@ export class Refusal extends Error {
   constructor({ status, type, detail }, retryAfter = null) {
     super(detail);
     this.status = status;
+    this.type = type;
     this.retryAfter = retryAfter;
     // A document without a type of its own means what its status means.
-    const kind = !type || type === "about:blank" ? status : type.split(/[/:#]/).at(-1);
+    const kind = !type || type === "about:blank" ? status : type.split(/[/:#]/).at(-1).replaceAll("-", "_");
     this.lead = isSaid(`problem.${kind}`) ? say(`problem.${kind}`) : undefined;
   }
 }

@@ -7,6 +7,7 @@ import { lightbox, readItem } from "./lightbox.js";
 import { base64, keepPicture, keptPicture, picture, takePictures } from "./pictures.js";
 import { params } from "./router.js";
 import { relevanceOf } from "./grid.js";
+import { noticeOf } from "./reasons.js";
 
 const MOST_HISTORY = 32;
 const LONGEST = 4000;
@@ -171,11 +172,12 @@ export function chatView() {
     turn.body.replaceChildren(...parts);
   }
 
-  function remarks({ refused, quoted, truncated, counts, check }) {
+  function remarks({ refused, quoted, truncated, counts, check, notices }) {
     return [
       quoted && say("chat.quoted"),
       // What else was wrong with the model's sentences is no matter when none of them is shown.
       !quoted && truncated && say("chat.truncated"),
+      ...(notices ?? []).map(noticeOf),
       check === "strict" && !refused && !quoted && counts?.unsupported > 0 && say("chat.unsupported", { n: counts.unsupported }),
     ].filter(Boolean);
   }

@@ -6,7 +6,7 @@ import { date, duration, number, say, sayWith, translated } from "./language.js"
 
 const ENDED = ["done", "failed", "cancelled"];
 const LISTED = 20;
-const COUNTS = ["found", "indexed", "unchanged", "renamed", "duplicates", "updated", "pruned", "missing", "ignored"];
+const COUNTS = ["found", "indexed", "unchanged", "renamed", "duplicates", "updated", "pruned", "missing", "ignored", "reencoded"];
 
 export function indexView() {
   const watched = new Map();
@@ -90,6 +90,7 @@ export function indexView() {
     if (job.error) parts.push(h("p", { class: "problem", lang: "en", dir: "auto" }, job.error));
     if (report) {
       parts.push(h("p", { class: "counts" }, COUNTS.filter((name) => report[name]).map((name) => h("span", {}, sayWith(`count.${name}`, { n: report[name], many: h("strong", {}, number(report[name])) })))));
+      if (report.unreadable) parts.push(h("p", { class: "notice" }, say("index.unreadable", { n: report.unreadable })));
       if (report.quarantined_count) parts.push(skipped(item, job, open));
     }
     const had = item.contains(document.activeElement) && document.activeElement.tagName;

@@ -1,4 +1,4 @@
-// Why a search found nothing: what retrieval.search.reasons says in English, in the page's language.
+// Why a search found nothing, and what to know of what it found: what the service says in English, in the page's language.
 
 import { h } from "./dom.js";
 import { say } from "./language.js";
@@ -25,4 +25,20 @@ export function reasonOf(why) {
     if (found) return h("p", {}, told(found));
   }
   return h("p", { lang: "en", dir: "auto" }, why[0].toUpperCase(), why.slice(1), ".");
+}
+
+const NOTICES = [
+  [/^(.+) cannot read this query: only its words were searched$/, ([, encoder]) => say("notice.words", { encoder })],
+  [/^(.+) cannot read the question: only its words were searched for$/, ([, encoder]) => say("notice.words", { encoder })],
+  [/^(.+) cannot read the question: only its picture was searched for$/, ([, encoder]) => say("notice.picture", { encoder })],
+  [/^the texts of collection '(.+)' were encoded by an earlier version of (.+): run sightline index /, ([, collection, encoder]) => say("notice.texts", { collection, encoder })],
+];
+
+/** A sentence that tells a notice; one that the page does not know as the service says it. */
+export function noticeOf(notice) {
+  for (const [pattern, told] of NOTICES) {
+    const found = pattern.exec(notice);
+    if (found) return told(found);
+  }
+  return `${notice}.`;
 }

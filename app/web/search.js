@@ -7,13 +7,14 @@ import { tile, withArrows } from "./grid.js";
 import { joined, number, say } from "./language.js";
 import { lightbox, readItem } from "./lightbox.js";
 import { fetchMeasured, keepPicture, takePictures } from "./pictures.js";
-import { reasonOf } from "./reasons.js";
+import { noticeOf, reasonOf } from "./reasons.js";
 import { go, params } from "./router.js";
 import { searchBox, tip } from "./searchbox.js";
 import { isAlike, isEmpty, isGated, LAST_OFFSET, PAGE, readState, RELEVANT, requestBody, searchKey, writeState } from "./state.js";
 import { fromWhere } from "./where.js";
 
 const TYPING_MS = 180;
+const UNREADABLE = "urn:sightline:unreadable-query";
 const KEPT_LISTS = 12;
 
 export function searchView() {
@@ -161,10 +162,11 @@ export function searchView() {
     if (first) element.classList.add("working");
     try {
       const body = { ...await requestBody(state), k: PAGE, offset: mine.hits.length };
-      const { hits, nothing: why } = await call(withCollection("/v1/search", state.collection), { method: "POST", json: body, signal: controller.signal });
+      const { hits, nothing: why, notices } = await call(withCollection("/v1/search", state.collection), { method: "POST", json: body, signal: controller.signal });
       if (list !== mine) return;
       mine.hits.push(...hits);
       mine.why = why;
+      mine.notices = notices;
       mine.ended = hits.length < PAGE || mine.hits.length >= LAST_OFFSET;
       panel.learn(hits);
       keep(mine);
@@ -201,9 +203,11 @@ export function searchView() {
     grid.hidden = !list.hits.length;
     fetchMeasured([...grid.children].slice(from).map((each) => each.querySelector("img")).filter(Boolean));
     const { hits, ended, error } = list;
-    if (error && !hits.length) message.replaceChildren(failure(error, () => run()));
+    if (error?.type === UNREADABLE && !hits.length) message.replaceChildren(unreadable(error));
+    else if (error && !hits.length) message.replaceChildren(failure(error, () => run()));
     else if (!hits.length) message.replaceChildren(nothing());
     else if (state.all && from === 0 && low(hits[0])) message.replaceChildren(h("p", { class: "notice" }, say("search.misses")));
+    if (list.notices?.length && from === 0) message.append(h("p", { class: "notice" }, list.notices.map(noticeOf).join(" ")));
     status.textContent = hits.length ? harmless(told(hits, ended)) : "";
     announce(error ? `${leadOf(error)} ${error.message}` : status.textContent || message.textContent);
     const onward = () => { list.error = null; next(); };
@@ -232,6 +236,12 @@ export function searchView() {
       ? [h("h2", {}, say("nothing.relevant")), h("p", {}, say("nothing.relevant.why"))]
       : [h("h2", {}, say("nothing.here")), list.why ? reasonOf(list.why) : null];
     return h("div", { class: "nothing" }, told, h("div", { class: "row" }, isGated(state) ? misses : null, clear));
+  }
+
+  /** What the encoder cannot read can still be looked for by its words. */
+  function unreadable(error) {
+    const keywords = button(say("search.keywords"), () => change({ mode: "keyword" }), { class: "first" });
+    return h("div", { class: "nothing" }, h("h2", {}, leadOf(error)), h("p", { lang: "en", dir: "auto" }, error.message), h("div", { class: "row" }, keywords));
   }
 
   function ending(hits) {

@@ -64,7 +64,8 @@ class Answer:
     the model saw. check: what was done with the model's reply, as `ChatOptions.check`; where ``verify`` got no usable
     judgement, it is ``mark``. truncated: the model stopped at its length limit. search_s: rewriting, search and gate up
     to the call of the model, without a rewrite by the model; first_token_s: from the question to the
-    model's first token, None where it was not called; total_s: of the whole turn.
+    model's first token, None where it was not called; total_s: of the whole turn. notices: what a person should know
+    of the search, such as that only the question's words were searched for.
     """
 
     question: str
@@ -82,6 +83,7 @@ class Answer:
     search_s: float = 0.0
     first_token_s: float | None = None
     total_s: float = 0.0
+    notices: tuple[str, ...] = ()
 
     @property
     def citations(self) -> tuple[Cited, ...]:

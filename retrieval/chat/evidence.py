@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from backends.base import Hit, Modality, Record, matches
 from backends.filters import MetadataValue
+from backends.text import tokenize
 from backends.urls import local_path
 from retrieval.chat.budget import Picture, cut, prepare_picture, text_tokens
 from retrieval.chat.options import ChatOptions
@@ -21,8 +22,8 @@ from retrieval.encoders.base import Encoder
 from retrieval.images.decode import ImageError, ImageSource, load_image
 from retrieval.relevance.captions import describes, image_of
 from retrieval.search.filters import Filter, as_where
-from retrieval.search.query import Query, query_vector
-from retrieval.search.results import Result
+from retrieval.search.query import Query, UnreadableQuery, as_terms, query_vector, query_words
+from retrieval.search.results import Found, Result
 from retrieval.search.retriever import Retriever, reciprocal_rank_fusion
 
 _MAX_FIELDS = 12
@@ -66,14 +67,28 @@ class Evidence:
         return self.item.relevance
 
 
-def find(retriever: Retriever, query: Query, options: ChatOptions, where: Filter = None) -> list[Result]:
+def find(retriever: Retriever, query: Query, options: ChatOptions, where: Filter = None) -> Found:
     """What is relevant, best first: images and texts searched apart, and captions replaced by their image.
 
     By relevance where all were judged; else the two rankings merged by rank, as their scores cannot be
     compared. A caption found stands for the image it describes, which has that caption among its own, so that
     a model sees the photo, and one photo is one item of evidence; its relevance is the best of both.
+
+    Where the encoder cannot read the question, its picture alone is searched for, or else its words, and `notices`
+    say so.
     """
-    vector = query_vector(query, retriever.encoder)
+    vector: NDArray[np.float32] | None = None
+    notices: tuple[str, ...] = ()
+    try:
+        vector = query_vector(query, retriever.encoder)
+    except UnreadableQuery as unread:
+        pictures = [term for term in as_terms(query) if not isinstance(term.value, str)]
+        if not pictures and not (retriever.backend.capabilities.keyword and tokenize(query_words(query))):
+            raise
+        searched = "its picture was" if pictures else "its words were"
+        notices = (f"{unread.encoder} cannot read the question: only {searched} searched for",)
+        if pictures:
+            query, vector = pictures, query_vector(pictures, retriever.encoder)
     images = _search(retriever, query, options, vector=vector, where=where, modality="image")
     texts = _search(retriever, query, options, vector=vector, where=where, modality="text")
     texts = _with_owners(texts, images, retriever=retriever, where=where)
@@ -84,7 +99,7 @@ def find(retriever: Retriever, query: Query, options: ChatOptions, where: Filter
     if all(hit.relevance is not None for hit in merged):
         merged = sorted((replace(hit, relevance=best[hit.id]) for hit in merged), key=lambda hit: -best[hit.id])
     seen = {hit.id: hit for hit in merged if hit.modality == "image"}
-    return [hit for hit in merged if not _is_caption(hit, seen)][: options.max_evidence]
+    return Found([hit for hit in merged if not _is_caption(hit, seen)][: options.max_evidence], notices=notices)
 
 
 def _with_owners(
@@ -111,10 +126,12 @@ def _search(
     query: Query,
     options: ChatOptions,
     *,
-    vector: NDArray[np.float32],
+    vector: NDArray[np.float32] | None,
     where: Filter,
     modality: Modality,
 ) -> list[Result]:
+    if vector is None:
+        return retriever.search(query, options.max_evidence, modality=modality, where=where, mode="keyword")
     # Passages are also found by their words: names and numbers mean little to an encoder.
     by_words = modality == "text" and retriever.backend.capabilities.keyword
     return retriever.search(

@@ -75,6 +75,7 @@ class Steps:
         self.caller = Caller(chat.model, self.options, cancel)
         self.query = self.question
         self.search_s = 0.0
+        self._notices: tuple[str, ...] = ()
         self._beside = _Spent()
         self._judging_calls = 0
         see = self.options.vision and self.image is not None
@@ -89,6 +90,7 @@ class Steps:
         budget = evidence_budget(self.query, self.history, attached=self._attached, options=self.options)
         terms: Query = self.query if self.image is None else [Term(self.query), Term(self.image)]
         found = find(self.chat.retriever, terms, self.options, where=where)
+        self._notices = (*self.chat.retriever.notices, *found.notices)
         prepared = functools.partial(prepare, tagger=self.chat.tagger, options=self.options, read=self.chat.pictures)
         evidence = prepared(found, budget=budget)
         if not evidence and prepared(found[:1], budget=10**9):
@@ -220,8 +222,8 @@ class Steps:
     def _vectors(self, pieces: Sequence[Evidence]) -> Mapping[int, NDArray[np.float32]]:
         retriever = self.chat.retriever
         records = retriever.backend.get(retriever.collection, [piece.item.id for piece in pieces], with_vectors=True)
-        by_id = {record.id: record.vector for record in records if record.vector is not None}
-        return {p.number: _unit(by_id[p.item.id]) for p in pieces if p.item.id in by_id}
+        by_id = {record.id: record.vector for record in records if record.has_vector}
+        return {p.number: _unit(v) for p in pieces if (v := by_id.get(p.item.id)) is not None}
 
     def _answer(
         self,
@@ -275,6 +277,7 @@ class Steps:
             search_s=self.search_s,
             first_token_s=None if first is None else first - self.started,
             total_s=time.monotonic() - self.started,
+            notices=self._notices,
         )
 
 

@@ -25,6 +25,10 @@ class Encoder(Protocol):
     same fingerprint give the same vectors (up to rounding), two with different ones must never be
     mixed in a collection. `name` is what a person wrote to choose it. Thread-safe.
 
+    A text that the encoder cannot read (a script or language that it does not know, emoji alone) has a row of zeros.
+    The optional attribute `image_space: str` names the space of its image vectors alone: two fingerprints that begin
+    with the same one differ in the text side only, so that images need not be encoded again for the other.
+
     Three more attributes are optional hints to the indexer: `context_length: int`, the tokens of a text
     that are read, sizes the passages of documents; `decode_size: int`, in pixels, is the `target_size`
     with which the encoder itself decodes paths, so that files decoded ahead give the same vectors;
@@ -52,7 +56,8 @@ class Encoder(Protocol):
         """The vectors of texts.
 
         Returns:
-            (n, dim) float32 rows of unit length, in the order given; n may be 0.
+            (n, dim) float32 rows of unit length, in the order given; n may be 0. A row of zeros for each text that
+            cannot be read.
         """
         ...
 

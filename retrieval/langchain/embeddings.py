@@ -13,6 +13,7 @@ from langchain_core.embeddings import Embeddings
 
 from retrieval.encoders.base import Encoder, ImageInput
 from retrieval.images.decode import ImageError, ImageSource, load_image
+from retrieval.search.query import UnreadableQuery
 
 IMAGES_AT_ONCE = 64
 
@@ -58,12 +59,18 @@ class SightlineEmbeddings(Embeddings):
         return self.encoder.fingerprint
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """One vector for each text, in the order given."""
+        """One vector for each text, in the order given; of zeros for one that the encoder cannot read."""
         return self.encoder.encode_texts(texts).tolist() if texts else []
 
     def embed_query(self, text: str) -> list[float]:
-        """The vector of one text; queries and documents share the space."""
-        return self.embed_documents([text])[0]
+        """The vector of one text; queries and documents share the space.
+
+        Raises `UnreadableQuery` for a text that the encoder cannot read.
+        """
+        (vector,) = self.embed_documents([text])
+        if not any(vector):
+            raise UnreadableQuery(self.encoder.name, text, is_whole=True)
+        return vector
 
     def embed_images(self, images: Sequence[ImageSource]) -> list[list[float]]:
         """One vector for each image, in the order given: PIL images, bytes, paths or ``file:`` URIs.

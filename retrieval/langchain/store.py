@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,13 +28,16 @@ from backends.base import (
     Modality,
     Record,
 )
+from retrieval.encoders.text_side import earlier_texts_notice, has_earlier_texts, to_store
 from retrieval.images.decode import ImageSource
 from retrieval.langchain.documents import as_many, as_texts, batches, document_of, records_of
-from retrieval.langchain.embeddings import ImageEmbeddings, embeddings_fingerprint, image_uris
+from retrieval.langchain.embeddings import ImageEmbeddings, SightlineEmbeddings, embeddings_fingerprint, image_uris
 from retrieval.search.diversity import diverse_neighbours
 from retrieval.search.filters import Filter, and_modality, as_where
 from retrieval.search.fusion import reciprocal_rank_fusion
 from retrieval.search.retriever import DESCRIBE_EVERY_S, EncoderMismatch
+
+log = logging.getLogger(__name__)
 
 #: Maps scores to [0, 1], monotonically: LangChain's scale, without calibration.
 RELEVANCE: dict[Metric, Callable[[float], float]] = {
@@ -331,7 +335,11 @@ class SightlineVectorStore(VectorStore):
         except CollectionNotFound:
             self._known = None
             return None
-        if spec.encoder != self.fingerprint:
+        own = self._embeddings.encoder if isinstance(self._embeddings, SightlineEmbeddings) else None
+        if own is not None and has_earlier_texts(spec.encoder, own):
+            if self._known is None:
+                log.warning("%s", earlier_texts_notice(self.collection, own))
+        elif spec.encoder != self.fingerprint:
             raise EncoderMismatch(
                 f"collection {self.collection!r} was filled with the embeddings {spec.encoder!r}, not with "
                 f"{self.fingerprint!r}: use those, or another collection"
@@ -347,16 +355,19 @@ class SightlineVectorStore(VectorStore):
         # What float32 cannot hold becomes infinite, which the engine refuses by name.
         with np.errstate(over="ignore"):
             rows = [np.asarray(vector, dtype=np.float32) for vector in vectors]
+        if isinstance(self._embeddings, SightlineEmbeddings):
+            # Texts that its encoder cannot read are stored for keyword search alone.
+            rows = to_store(rows)
         filled = [replace(record, vector=row) for record, row in zip(records, rows, strict=True)]
         # Looked at afresh: another store may have made it anew with other embeddings.
         self._known = None
         if self._spec() is None:
-            self._create(len(rows[0]))
+            self._create(len(vectors[0]))
         try:
             self.backend.upsert(self.collection, filled)
         except CollectionNotFound:
             # Dropped by someone since it was last looked at.
-            self._create(len(rows[0]))
+            self._create(len(vectors[0]))
             self.backend.upsert(self.collection, filled)
 
     def _create(self, dim: int) -> None:
@@ -395,7 +406,7 @@ class SightlineVectorStore(VectorStore):
 
     def _diverse(self, vector: Sequence[float], hits: list[Hit], *, k: int, lambda_mult: float) -> list[Hit]:
         stored = self.backend.get(self.collection, [hit.id for hit in hits], with_vectors=True)
-        vectors = {record.id: record.vector for record in stored if record.vector is not None}
+        vectors = {record.id: record.vector for record in stored if record.has_vector and record.vector is not None}
         # A hit may have been deleted since.
         there = [hit for hit in hits if hit.id in vectors]
         if not there:

@@ -51,13 +51,21 @@ class Sample:
     """Items of one modality drawn at random: ids, (n, d) float32 vectors, and what belongs together.
 
     `groups` (n,) int64: items of one group come from one file (an image and its captions). `population`
-    is how many items of the modality the collection had when the sample was taken.
+    is how many items of the modality the collection had when the sample was taken, `without` how many others were
+    drawn that have no vector, which no search by vectors can find.
     """
 
     ids: tuple[str, ...]
     vectors: NDArray[np.float32]
     groups: NDArray[np.int64]
     population: int
+    without: int = 0
+
+    @property
+    def searchable(self) -> int:
+        """How many items of the modality have a vector, as far as the sample tells; exact where all were drawn."""
+        drawn = len(self.ids) + self.without
+        return round(self.population * len(self.ids) / drawn) if drawn else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +102,17 @@ def take_sample(backend: Backend, collection: str, size: int = SAMPLE_SIZE) -> C
 
 
 def _sample_of(records: Iterable[Record], population: int, dim: int) -> Sample:
-    rows = [record for record in records if record.vector is not None]
+    drawn = list(records)
+    rows = [record for record in drawn if record.has_vector]
     vectors = np.array([record.vector for record in rows], dtype=np.float32).reshape(-1, dim)
     groups = np.array([_hash(record.uri or record.id) - (1 << 63) for record in rows], dtype=np.int64)
-    return Sample(tuple(record.id for record in rows), vectors, groups, max(population, len(rows)))
+    return Sample(
+        tuple(record.id for record in rows),
+        vectors,
+        groups,
+        population=max(population, len(drawn)),
+        without=len(drawn) - len(rows),
+    )
 
 
 def _hash(text: str) -> int:
@@ -120,7 +135,7 @@ def is_current(taken: CollectionSample, backend: Backend, collection: str) -> bo
         return False
     for modality, sample in taken.samples.items():
         # The first items of a modality may be few beside the rest.
-        if now != before and not sample.ids and backend.count(collection, Compare("modality", "eq", modality)):
+        if now != before and not sample.population and backend.count(collection, Compare("modality", "eq", modality)):
             return False
     for modality, sample in taken.samples.items():
         checked = _spot_check(sample)
@@ -139,7 +154,7 @@ def _spot_check(sample: Sample) -> list[int]:
 
 def _unchanged(sample: Sample, modality: Modality, rows: list[int], backend: Backend, collection: str) -> int:
     records = backend.get(collection, [sample.ids[row] for row in rows], with_vectors=True)
-    stored = {record.id: record.vector for record in records if record.modality == modality}
+    stored = {record.id: record.vector for record in records if record.modality == modality and record.has_vector}
     same = 0
     for row in rows:
         vector = stored.get(sample.ids[row])
@@ -220,7 +235,9 @@ def _to_bytes(taken: CollectionSample) -> bytes:
     about = {
         "version": _VERSION,
         "spec": taken.spec.to_json(),
-        "samples": {m: {"ids": s.ids, "population": s.population} for m, s in taken.samples.items()},
+        "samples": {
+            m: {"ids": s.ids, "population": s.population, "without": s.without} for m, s in taken.samples.items()
+        },
     }
     arrays: dict[str, NDArray[np.generic]] = {"about": np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)}
     for modality, sample in taken.samples.items():
@@ -240,11 +257,12 @@ def _from_bytes(data: bytes) -> CollectionSample:
         spec = CollectionSpec.from_json(about["spec"])
         samples: dict[Modality, Sample] = {}
         for modality in MODALITIES:
-            ids, population = about["samples"][modality]["ids"], about["samples"][modality]["population"]
+            of_modality = about["samples"][modality]
+            ids, population, without = of_modality["ids"], of_modality["population"], of_modality.get("without", 0)
             vectors, groups = arrays[f"{modality}_vectors"], arrays[f"{modality}_groups"]
             n = len(ids)
             whole = vectors.shape == (n, spec.dim) and vectors.dtype == np.float32 and np.isfinite(vectors).all()
-            if not whole or groups.shape != (n,) or groups.dtype != np.int64 or not n <= population:
+            if not whole or groups.shape != (n,) or groups.dtype != np.int64 or not n + without <= population:
                 raise ValueError(f"its {modality} vectors are not what it says")
-            samples[modality] = Sample(tuple(ids), vectors, groups, population)
+            samples[modality] = Sample(tuple(ids), vectors, groups, population, without)
     return CollectionSample(spec, samples)

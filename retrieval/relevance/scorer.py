@@ -204,8 +204,12 @@ class Calibrator:
         bank = self._composed(sample, kind)
         if bank is None or not target.ids or bank.vectors.shape[1] != sample.spec.dim:
             return None
-        scores = self.items(sample, modality).similarities(bank.vectors)
-        return fit_null(scores, target.population, bank.related(target) if bank.groups.size else None)
+        # A background query that the encoder cannot read is as near to one item as to another.
+        read = bank.vectors.any(axis=1)
+        if read.sum() < MIN_BACKGROUND:
+            return None
+        scores = self.items(sample, modality).similarities(bank.vectors[read])
+        return fit_null(scores, target.searchable, bank.related(target)[read] if bank.groups.size else None)
 
     def _composed(self, sample: CollectionSample, kind: QueryKind) -> _Bank | None:
         """Background queries of one kind: as many as there are of each kind, terms drawn and added up."""
@@ -289,7 +293,7 @@ class RelevanceScorer:
         """
         collection = self.calibrator.collection
         records = self.calibrator.backend.get(collection, [hit.id for hit in hits], with_vectors=True)
-        vectors = {record.id: record.vector for record in records if record.vector is not None}
+        vectors = {record.id: record.vector for record in records if record.has_vector}
         metric = self.sample.spec.metric
         values: dict[str, float | None] = {}
         for hit in hits:
@@ -314,8 +318,10 @@ class RelevanceScorer:
         ]
         collection = self.calibrator.collection
         for record in self.calibrator.backend.get(collection, wanted, with_vectors=True) if wanted else ():
-            if record.modality == "image" and record.vector is not None and matches(where, record.metadata, "image"):
-                (similarity,) = Items.of(record.vector[None], metric).similarities(self.vector[None])[0]
+            # Not None, says the checker of types, for which `has_vector` is not enough.
+            vector = record.vector if record.has_vector and record.modality == "image" else None
+            if vector is not None and matches(where, record.metadata, "image"):
+                (similarity,) = Items.of(vector[None], metric).similarities(self.vector[None])[0]
                 # Rounding must not lift it above what the engine ranked before it.
                 score = min(as_score(similarity, metric), ranked[-1].score)
                 hits.append(

@@ -90,14 +90,14 @@ class PostProcessor:
         return group_near_duplicates([item.hit.modality for item in items], self._matrix(items), threshold)
 
     def _matrix(self, items: Sequence[Ranked[Hit]]) -> NDArray[np.float32]:
-        """(n, d) vectors of unit length; zeros for items that are gone by now, which are like nothing else."""
+        """(n, d) vectors of unit length; zeros for items that are gone by now or have none, like nothing else."""
         wanted = [item.hit.id for item in items]
         new = [item_id for item_id in wanted if item_id not in self._vectors]
         for start in range(0, len(new), GET_IDS):
             chunk = new[start : start + GET_IDS]
             for record in self._backend.get(self._collection, chunk, with_vectors=True):
-                assert record.vector is not None
-                self._vectors[record.id] = record.vector
+                if record.has_vector and record.vector is not None:
+                    self._vectors[record.id] = record.vector
         if not wanted:
             return np.empty((0, 0), dtype=np.float32)
         dim = len(next(iter(self._vectors.values()))) if self._vectors else 1

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from backends.base import Modality
+from backends.harmless import shortened
 from retrieval.encoders.base import Encoder
+from retrieval.encoders.text_side import readable
 from retrieval.images.decode import load_image
 
 MAX_WEIGHT = 1e6
@@ -25,6 +27,20 @@ _WEIGHT = re.compile(r"\^(\d+(?:\.\d+)?)\Z")
 
 class SearchError(Exception):
     """A search that cannot be answered as asked: one line that says why and what to do."""
+
+
+class UnreadableQuery(SearchError):
+    """The encoder cannot read a text of the query, which has no vector then; its words can still be searched for.
+
+    encoder: its name. text: what it cannot read.
+    """
+
+    def __init__(self, encoder: str, text: str, *, is_whole: bool) -> None:
+        what = "this query;" if is_whole else f"the term {shortened(text, 80)!r}; leave it out,"
+        super().__init__(
+            f"{encoder} cannot read {what} use --mode keyword, or an encoder for its language (sightline encoders)"
+        )
+        self.encoder, self.text = encoder, text
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,6 +139,7 @@ def query_vector(query: Query, encoder: Encoder) -> NDArray[np.float32]:
         (dim,) float32 of unit length.
 
     Raises:
+        UnreadableQuery: a text that the encoder cannot read.
         SearchError: the terms cancel each other out.
         ImageError: an image that cannot be read.
     """
@@ -137,7 +154,11 @@ def query_vector(query: Query, encoder: Encoder) -> NDArray[np.float32]:
             # At unit length like the others, or its weight would mean something else.
             vectors[row] = term.value.vector / max(float(np.linalg.norm(term.value.vector)), 1e-12)
     if texts:
-        vectors[[row for row, _ in texts]] = encoder.encode_texts([text for _, text in texts])
+        encoded = encoder.encode_texts([text for _, text in texts])
+        for (row, text), vector in zip(texts, encoded, strict=True):
+            if not readable(vector):
+                raise UnreadableQuery(encoder.name, text, is_whole=len(terms) == 1)
+            vectors[row] = vector
     if images:
         vectors[[row for row, _ in images]] = encoder.encode_images([image for _, image in images])
     if len(terms) == 1 and terms[0].weight > 0:

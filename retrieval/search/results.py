@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
@@ -27,3 +28,17 @@ class Result(Hit):
         """The hit, with `more` known of it; what was known before is kept."""
         known = {each.name: getattr(hit, each.name) for each in fields(hit)}
         return cls(**{**known, **more})
+
+
+class Found(list[Result]):
+    """The results of one search, best first.
+
+    `words_only` says that only words were searched though meaning was asked for, as the encoder cannot read the query;
+    `notices` tell it, and whatever else a person should know of the list.
+    """
+
+    def __init__(
+        self, results: Iterable[Result] = (), *, notices: tuple[str, ...] = (), words_only: bool = False
+    ) -> None:
+        super().__init__(results)
+        self.notices, self.words_only = notices, words_only

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,25 +17,41 @@ from backends.base import Backend, Hit, Modality, Record, Where, matches
 from backends.filters import check_field_name
 from backends.text import searched_text, tokenize, wanted_words
 from retrieval.encoders.base import Encoder
+from retrieval.encoders.text_side import earlier_texts_notice, has_earlier_texts
 from retrieval.relevance.scorer import Calibrator, QueryKind, RelevanceScorer, query_kind
 from retrieval.search.facets import Facet, count_facets
 from retrieval.search.filters import Filter, and_modality, as_where
 from retrieval.search.fusion import Ranked, fuse, reciprocal_rank_fusion
 from retrieval.search.postprocessing import WINDOW, PostProcessing, PostProcessor
-from retrieval.search.query import Query, SearchError, Stored, Term, as_terms, query_items, query_vector, query_words
+from retrieval.search.query import (
+    Query,
+    SearchError,
+    Stored,
+    Term,
+    UnreadableQuery,
+    as_terms,
+    query_items,
+    query_vector,
+    query_words,
+)
 from retrieval.search.rerank import Reranker
-from retrieval.search.results import Result
+from retrieval.search.results import Found, Result
 
 __all__ = [
     "EncoderMismatch",
+    "Found",
     "ItemNotFound",
+    "ItemWithoutVector",
     "Mode",
     "Query",
     "Retriever",
     "SearchError",
     "Term",
+    "UnreadableQuery",
     "reciprocal_rank_fusion",
 ]
+
+log = logging.getLogger(__name__)
 
 Mode: TypeAlias = Literal["vector", "keyword", "hybrid"]
 
@@ -50,6 +67,10 @@ class EncoderMismatch(SearchError):
 
 class ItemNotFound(SearchError):
     """No item of that id is in the collection."""
+
+
+class ItemWithoutVector(SearchError):
+    """The item has no vector, since the encoder could not read its text: nothing can be compared with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +91,9 @@ class Retriever:
     """Searches one collection of one backend with the encoder that filled it.
 
     Thread-safe when backend and encoder are. The collection is looked at again every 5 seconds of use, so that
-    one which was dropped and filled anew by another encoder is noticed. Results carry their calibrated relevance
-    (`retrieval.relevance.scorer`), judged by a random sample of the collection that the first search takes.
+    one which was dropped and filled anew by another encoder is noticed. One whose images are of this encoder and whose
+    texts an earlier text side of it encoded is searched, and `notices` tell it. Results carry their calibrated
+    relevance (`retrieval.relevance.scorer`), judged by a random sample of the collection that the first search takes.
 
         retriever = Retriever(backend, load_encoder("compact"), "photos")
         for hit in retriever.search("a cat", k=3, where={"year": {"$gte": 2020}}):
@@ -100,6 +122,8 @@ class Retriever:
         self.collection = collection
         self.calibrator = Calibrator(backend, encoder, collection, samples) if calibrate else None
         self._checked_at = -DESCRIBE_EVERY_S
+        #: What people should know of the collection; as of the last use.
+        self.notices: tuple[str, ...] = ()
         self._check()
 
     def prepare(self) -> None:
@@ -116,11 +140,16 @@ class Retriever:
         if now - self._checked_at < DESCRIBE_EVERY_S:
             return
         stored = self.backend.describe(self.collection).encoder
-        if stored != self.encoder.fingerprint:
+        earlier = has_earlier_texts(stored, self.encoder)
+        if stored != self.encoder.fingerprint and not earlier:
             raise EncoderMismatch(
                 f"collection {self.collection!r} was indexed with encoder {stored!r}, but the search would use "
                 f"{self.encoder.fingerprint!r}: choose that encoder, or index into another collection"
             )
+        if earlier and not self.notices:
+            # At this level, as whoever made the retriever tells its notices.
+            log.info("%s", earlier_texts_notice(self.collection, self.encoder))
+        self.notices = (earlier_texts_notice(self.collection, self.encoder),) if earlier else ()
         self._checked_at = now
 
     def search(
@@ -138,7 +167,7 @@ class Retriever:
         group_duplicates: float | None = None,
         reranker: Reranker | None = None,
         vector: NDArray[np.float32] | None = None,
-    ) -> list[Result]:
+    ) -> Found:
         """The results of ranks ``offset + 1`` to ``offset + k`` for words, an image, or weighted terms of both.
 
         Pages of one k fit together without gap or repetition while the collection does not change. Stored items
@@ -156,7 +185,8 @@ class Retriever:
                 of the query stays whatever its own. A keyword search without it judges, and encodes, nothing.
             mode: ``keyword`` ranks by BM25 over the words of the terms that do not steer away, ``hybrid`` fuses
                 that ranking with those by vectors, each read down to k, at least to 10. Without a word, as for a
-                picture, hybrid is vector. `score` is that of the list a hit was found in first.
+                picture, hybrid is vector; of a text that the encoder cannot read only the words are searched.
+                `score` is that of the list a hit was found in first.
             diversity: in [0, 1), orders the first 100 by `maximal_marginal_relevance`.
             group_duplicates: a cosine such as 0.95; what is as close as that to a better-ranked item of its
                 modality goes into its `duplicates`, those found as deep as was read.
@@ -164,9 +194,10 @@ class Retriever:
             vector: the query's, where `query_vector` gave it before: the query is not encoded again then.
 
         Returns:
-            At most k results, best first.
+            At most k results, best first; what they should be told with is in `Found.notices`.
 
         Raises:
+            UnreadableQuery: a text that the encoder cannot read, and that words alone do not answer.
             SearchError: what cannot be answered as asked: one line that says why and what to do.
             ImageError: an image that cannot be read.
             BackendError: the engine's own.
@@ -175,10 +206,17 @@ class Retriever:
         self._check()
         text = query_words(query)
         searched = "" if mode == "vector" else self._searched_words(text, mode)
+        words_only = False
         if mode == "keyword" and min_relevance is None:
             vector = None
         elif vector is None:
-            vector = query_vector(query, self.encoder)
+            try:
+                vector = query_vector(query, self.encoder)
+            except UnreadableQuery:
+                # Of several terms one cannot be left out unasked.
+                if not searched or not (mode == "keyword" or len(as_terms(query)) == 1):
+                    raise
+                words_only = True
         request = _Request(
             vector=None if mode == "keyword" else vector,
             words=searched,
@@ -189,7 +227,9 @@ class Retriever:
             min_relevance=min_relevance,
             without=query_items(query),
         )
-        return self._page(request, k, offset, PostProcessing(diversity, group_duplicates, reranker, text))
+        found = self._page(request, k, offset, PostProcessing(diversity, group_duplicates, reranker, text))
+        told = (f"{self.encoder.name} cannot read this query: only its words were searched",) if words_only else ()
+        return Found(found, notices=told, words_only=words_only)
 
     def similar(
         self,
@@ -209,7 +249,7 @@ class Retriever:
         Arguments are those of `search`.
 
         Raises:
-            ItemNotFound: no such item; and what `search` raises.
+            ItemNotFound: no such item; `ItemWithoutVector`; and what `search` raises.
         """
         check_page(k, offset)
         self._check()
@@ -250,13 +290,23 @@ class Retriever:
         return found[0]
 
     def stored(self, ids: Sequence[str]) -> dict[str, Stored]:
-        """These items as parts of a query, by id: ``Term(stored["a"], -0.5)``. Raises `ItemNotFound`."""
+        """These items as parts of a query, by id: ``Term(stored["a"], -0.5)``.
+
+        Raises:
+            ItemNotFound: one is not there. `ItemWithoutVector`: one cannot be compared with others.
+        """
         if not ids:
             return {}
         found = self.backend.get(self.collection, ids, with_vectors=True)
         missing = set(ids) - {record.id for record in found}
         if missing:
             raise ItemNotFound(f"no item {min(missing)!r} in collection {self.collection!r}")
+        without = [record.id for record in found if not record.has_vector]
+        if without:
+            raise ItemWithoutVector(
+                f"item {without[0]!r} has no vector, as {self.encoder.name} could not read its text: nothing can be "
+                "compared with it; search for its words with --mode keyword"
+            )
         return {r.id: Stored(r.id, r.modality, r.vector) for r in found if r.vector is not None}
 
     def facets(

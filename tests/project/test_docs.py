@@ -16,7 +16,7 @@ import pytest
 from app.cli.main import EXIT_CODES
 from app.core.settings import Settings, variable
 from app.reference import ENGINES, PAGE, commands, engine_table, reference
-from tests.support.documents import README, Block, runnable
+from tests.support.documents import READMES, Block, runnable
 from tests.support.repository import ROOT
 
 #: Photographs that the examples find in the folder `photos`.
@@ -28,9 +28,10 @@ def test_reference_is_up_to_date() -> None:
     assert written == reference(), "docs/cli.md is stale: run python -m app.reference"
 
 
-def test_the_readmes_table_of_engines_is_up_to_date() -> None:
-    written = ENGINES.findall(README.read_text(encoding="utf-8"))
-    assert written == [engine_table()], "README.md is stale: run python -m app.reference"
+@pytest.mark.parametrize("language", READMES)
+def test_the_readmes_table_of_engines_is_up_to_date(language: str) -> None:
+    text = READMES[language].read_text(encoding="utf-8")
+    assert ENGINES.findall(text) == [engine_table(language, text)], "a README is stale: run python -m app.reference"
 
 
 def test_every_command_and_flag_is_in_the_reference() -> None:
@@ -81,14 +82,14 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-def test_the_readmes_examples_run(workplace: Path) -> None:
-    if not README.is_file():
-        pytest.skip("there is no README.md")
-    for block in runnable(README.read_text(encoding="utf-8")):
+@pytest.mark.parametrize("language", READMES)
+def test_the_readmes_examples_run(language: str, workplace: Path) -> None:
+    readme = READMES[language]
+    for block in runnable(readme.read_text(encoding="utf-8")):
         script = ["-c", block.code] if block.language == "python" else ["-euo", "pipefail", "-c", block.code]
         program = sys.executable if block.language == "python" else "bash"
         done = subprocess.run(
             [program, *script], cwd=workplace, capture_output=True, text=True, timeout=600, check=False
         )
-        assert done.returncode == 0, f"README.md:{block.line}\n{block.code}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == 0, f"{readme.name}:{block.line}\n{block.code}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr

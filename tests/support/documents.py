@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tests.support.repository import ROOT
 
 README = ROOT / "README.md"
+READMES = {"en": README, "zh": ROOT / "README.zh-CN.md"}
 FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<code>.*?)^```\s*$", re.MULTILINE | re.DOTALL)
 
 

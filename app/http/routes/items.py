@@ -127,7 +127,7 @@ def neighbours(
         own = retriever.get(item_id).modality
         left_out = int(modality in (None, own))
         nothing = why_nothing(retriever, modality=modality or own, offset=offset, left_out=left_out)
-    return HitsBody(hits=[HitBody.of(hit) for hit in hits], nothing=nothing)
+    return HitsBody(hits=[HitBody.of(hit) for hit in hits], nothing=nothing, notices=list(retriever.notices))
 
 
 def thumbnail(service: Service, record: Record, size: int) -> bytes:

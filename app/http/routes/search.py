@@ -19,9 +19,18 @@ from app.http.routes.base import operation
 from app.http.schemas.common import Collection, FacetBody, HitBody, HitsBody, K, Offset, SearchBody, SearchHitsBody
 from app.http.turns import Picture
 from retrieval.images.decode import open_image
-from retrieval.search.query import Query, SearchError, Stored, Term, query_items, query_vector, query_words
+from retrieval.search.query import (
+    Query,
+    SearchError,
+    Stored,
+    Term,
+    UnreadableQuery,
+    query_items,
+    query_vector,
+    query_words,
+)
 from retrieval.search.reasons import why_nothing
-from retrieval.search.results import Result
+from retrieval.search.results import Found
 from retrieval.search.retriever import Retriever
 
 FACET_VALUES = 20
@@ -62,7 +71,11 @@ def searched(service: Service, body: SearchBody, collection: str | None) -> Sear
             held.enter_context(service.decoding())
         stored = retriever.stored([term.item for term in body.terms or [] if term.item is not None])
         query = _query(service, body, image=data, stored=stored)
-        vector = query_vector(query, retriever.encoder) if body.facets and body.mode != "keyword" else None
+        vector = None
+        if body.facets and body.mode != "keyword":
+            # Once for hits and facets; what cannot be read is the search's to refuse, or to look for by its words.
+            with contextlib.suppress(UnreadableQuery):
+                vector = query_vector(query, retriever.encoder)
         hits = _hits(retriever, query, body, vector)
         facets = _facets(retriever, query, body, vector) if body.facets else None
     nothing = None
@@ -73,10 +86,11 @@ def searched(service: Service, body: SearchBody, collection: str | None) -> Sear
             modality=body.modality,
             offset=body.offset,
             min_relevance=body.min_relevance,
-            asked_words=query_words(query) if body.mode == "keyword" else None,
+            asked_words=query_words(query) if body.mode == "keyword" or hits.words_only else None,
             left_out=len(query_items(query)),
         )
-    return SearchHitsBody(hits=[HitBody.of(hit) for hit in hits], facets=facets, nothing=nothing)
+    notices = [*retriever.notices, *hits.notices]
+    return SearchHitsBody(hits=[HitBody.of(hit) for hit in hits], facets=facets, nothing=nothing, notices=notices)
 
 
 def looked_up(service: Service, image: bytes, *, k: int, offset: int, collection: str | None) -> HitsBody:
@@ -87,10 +101,10 @@ def looked_up(service: Service, image: bytes, *, k: int, offset: int, collection
         picture = service.load(image, service.picture_size)
         hits = retriever.lookup(picture, k, offset=offset)
     nothing = None if hits else why_nothing(retriever, modality="text", offset=offset)
-    return HitsBody(hits=[HitBody.of(hit) for hit in hits], nothing=nothing)
+    return HitsBody(hits=[HitBody.of(hit) for hit in hits], nothing=nothing, notices=list(retriever.notices))
 
 
-def _hits(retriever: Retriever, query: Query, body: SearchBody, vector: NDArray[np.float32] | None) -> list[Result]:
+def _hits(retriever: Retriever, query: Query, body: SearchBody, vector: NDArray[np.float32] | None) -> Found:
     return retriever.search(
         query,
         body.k,

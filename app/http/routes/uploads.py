@@ -22,6 +22,7 @@ from backends.checks import check_metadata
 from indexers.items import EntryRefused, Item, Planned, Reader, caption_id, digest_of, image_reason
 from indexers.planner import RGB_BYTES
 from indexers.sources import Entry, Source
+from retrieval.encoders.text_side import to_store
 from retrieval.images.decode import ImageError, open_image
 from retrieval.images.plan import result_pixels
 
@@ -47,6 +48,8 @@ class _Pending:
     error: str | None = None
     #: Whether an item of its id was there before.
     was_there: bool = False
+    #: How many of its texts the encoder cannot read.
+    unreadable: int = 0
     #: Said the same before in this request: what became of that counts for this.
     same: _Pending | None = None
 
@@ -76,6 +79,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         return AddedBody(
             added=len(stored),
             updated=sum(one.was_there for one in stored),
+            unreadable=sum(one.unreadable for one in stored),
             failed=sum((one.same or one).error is not None for one in pending),
             items=[AddedItem(name=one.name, id=_id(one.same or one), error=(one.same or one).error) for one in pending],
         )
@@ -235,7 +239,10 @@ def _store(service: Service, name: str, hold: Hold, batch: list[_Pending]) -> No
     rows = _with_vectors(images, service.encoder.encode_images(pictures)) if pictures else []
     if texts:
         vectors = service.batched.encode_texts([text for _, text in texts])
-        rows += _with_vectors([record for record, _ in texts], vectors)
+        rows += _with_vectors([record for record, _ in texts], to_store(vectors))
+    unread = {record.id for record in rows if not record.has_vector}
+    for one in batch:
+        one.unreadable = sum(planned.record.id in unread for planned in _planned(one))
     if rows:
         _replace(service, name, hold, batch, rows)
 

@@ -196,6 +196,9 @@ class AnswerBody(BaseModel):
     counts: dict[str, int]
     usage: dict[str, Any]
     seconds: dict[str, float | None]
+    notices: list[str] = Field(
+        default_factory=list, description="What to know of the search, e.g. that only the question's words were found."
+    )
 
     @classmethod
     def of(cls, answer: Answer, collection: str | None) -> AnswerBody:
@@ -216,6 +219,7 @@ class AnswerBody(BaseModel):
             counts=asdict(answer.counts),
             usage=asdict(answer.usage),
             seconds={"search": answer.search_s, "first_token": answer.first_token_s, "total": answer.total_s},
+            notices=list(answer.notices),
         )
 
 

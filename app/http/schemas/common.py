@@ -147,6 +147,11 @@ class HitsBody(BaseModel):
 
     hits: list[HitBody]
     nothing: str | None = Field(None, description="Why there are no hits; null where there are.")
+    notices: list[str] = Field(
+        default_factory=list,
+        description="What whoever reads the hits should know: that only words were searched, or what to do with the "
+        "collection.",
+    )
 
 
 class FacetValue(BaseModel):
@@ -217,6 +222,9 @@ class AddedBody(BaseModel):
 
     added: int = Field(description="How many items were stored; what a request says twice is one.")
     updated: int = Field(description="How many of these were there already.")
+    unreadable: int = Field(
+        description="How many of their texts the encoder cannot read: they are found by keywords only."
+    )
     failed: int = Field(description="How many files and texts were not taken.")
     items: list[AddedItem]
 

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.encoders.base import Encoder
+from retrieval.encoders.text_side import readable
 
 #: A sentence is from the image when it beats this share of the background.
 MIN_PERCENTILE = 0.95
@@ -142,5 +143,6 @@ class ImageSupport:
         with self._lock:
             if self._background is None:
                 self._background = self._encoder.encode_texts(BACKGROUND)
-        ours = float(self._encoder.encode_texts([sentence])[0] @ image)
-        return float(np.mean(self._background @ image < ours))
+        row = self._encoder.encode_texts([sentence])[0]
+        # A sentence that the encoder cannot read is near to nothing.
+        return float(np.mean(self._background @ image < float(row @ image))) if readable(row) else 0.0

@@ -10,9 +10,10 @@ import pytest
 
 from app.core.jobs import WAITING, State
 from app.core.server_probe import ANSWERS, REFUSED, SILENT
-from app.http.problems import MEANINGS
+from app.http.problems import KINDS, MEANINGS
 from backends.base import Capabilities, IndexKind, Quantization
 from backends.filters import OPERATORS
+from indexers.text_side import STAGE
 from tests.support.page_texts import catalogue, document, forms, holes, strays, style_texts, used_keys
 from tests.support.repository import ROOT
 
@@ -112,8 +113,10 @@ ASKED_FOR = {
     "kind": {"item", "image", "text"},
     "kinds": {"image", "text"},
     "operator": OPERATORS_HERE,
-    "problem": {str(status) for status in MEANINGS} | {"again", "away", "away.hint", "broken", "other"},
-    "stage": STAGES | {slug(WAITING)},
+    "problem": {str(status) for status in MEANINGS}
+    | {"again", "away", "away.hint", "broken", "other"}
+    | {slug(kind.name) for _, kind in KINDS},
+    "stage": STAGES | {slug(WAITING), slug(STAGE)},
     "state": {slug(each) for each in (ANSWERS, SILENT, REFUSED)},
 }
 
