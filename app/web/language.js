@@ -70,8 +70,10 @@ export function duration(seconds) {
 /** Let the button go over to the other language; `leaving` keeps what would be lost. */
 export function languageSwitch(button, leaving) {
   const other = tag === "en" ? "zh-CN" : "en";
-  button.textContent = say("language.other");
-  button.lang = other;
+  const name = document.createElement("span");
+  name.lang = other;
+  name.textContent = say("language.other");
+  button.replaceChildren(name);
   button.title = say("language.switch");
   button.addEventListener("click", () => {
     try { localStorage.setItem(KEPT, other.slice(0, 2)); } catch { return; /* then the browser's language stays */ }

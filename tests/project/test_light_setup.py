@@ -20,7 +20,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.documents import FENCE, README
+from tests.support.documents import FENCE, READMES
 from tests.support.fake_openai import FakeOpenAI
 from tests.support.local_server import required
 from tests.support.repository import ROOT
@@ -178,11 +178,16 @@ def test_what_needs_torch_says_how_to_get_it(
 
 @pytest.fixture(scope="module")
 def typed(place: Path, environment: dict[str, str]) -> dict[str, str]:
-    """What each line of the README's blocks prints, typed one after the other where nothing has been set up yet."""
-    home = place.parent / "someone"
+    """What each line of the README's blocks prints."""
+    return type_all("en", place, environment)
+
+
+def type_all(readme: str, place: Path, environment: dict[str, str]) -> dict[str, str]:
+    """What each line of a README's blocks prints, typed one after the other where nothing has been set up yet."""
+    home = place.parent / f"reader-{readme}"
     home.mkdir()
     script = ["exec 2>&1"]
-    for match in FENCE.finditer(README.read_text(encoding="utf-8")):
+    for match in FENCE.finditer(READMES[readme].read_text(encoding="utf-8")):
         language, code = match["info"].strip(), match["code"]
         if language == "console" and ("activate" in code or "[parquet]" in code):
             lines = [line.removeprefix("$ ") for line in code.splitlines()]
@@ -240,3 +245,20 @@ def test_the_demo_ends_with_what_to_type_next(typed: dict[str, str]) -> None:
 )
 def test_what_the_readme_says_to_type_prints_what_it_promises(line: str, printed: str, typed: dict[str, str]) -> None:
     assert re.search(printed, typed[line], re.MULTILINE), typed[line]
+
+
+def test_what_the_chinese_readme_says_to_type_can_be_typed(
+    place: Path, environment: dict[str, str], typed: dict[str, str]
+) -> None:
+    chinese = type_all("zh", place, environment)
+    assert len(chinese) == len(typed)
+    # Pictures find the same in both; what Chinese words find is another test's matter.
+    for line in ("sightline search --image photos/rocket.jpg", "sightline lookup photos/chelsea.png"):
+        assert _best(chinese[line]) == _best(typed[line])
+
+
+def _best(printed: str) -> tuple[str, str]:
+    """File and text of the first result, whoever's home it is in."""
+    (first,) = (line for line in printed.splitlines() if line.startswith("1\t"))
+    *_, path, text = first.split("\t")
+    return Path(path).name, text
