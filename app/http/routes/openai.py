@@ -91,9 +91,9 @@ def add_routes(app: FastAPI, service: Service) -> None:
     async def create_completion(request: Request, body: CompletionBody, collection: Collection = None) -> Response:
         """Answer the last message of a conversation from what the collection holds.
 
-        The answer is checked before any of it is sent, so that a stream holds nothing that the check took out.
-        Its citations are annotations of the kind `url_citation`. System messages are taken and not given to the
-        model: what an answer may say is decided by the sources.
+        A stream gives the answer while it is written, and nothing that the check would take out. Its citations are
+        annotations of the kind `url_citation`, the verdicts of its sentences of the kind `verdict`. System
+        messages are taken and not given to the model: what an answer may say is decided by the sources.
         """
         _check(body)
         asked = _asked(service, body, collection)
@@ -284,8 +284,9 @@ class _Writer:
 
 
 async def _chunks(service: Service, turn: RunningTurn, writer: _Writer, *, with_usage: bool) -> AsyncIterator[bytes]:
-    from retrieval.chat import Final
+    from retrieval.chat import Final, Token
 
+    begun = False
     # Where usage is asked for, all but the last chunk have it as null.
     more: dict[str, Any] = {"usage": None} if with_usage else {}
 
@@ -297,9 +298,12 @@ async def _chunks(service: Service, turn: RunningTurn, writer: _Writer, *, with_
         async for event in turn.events(KEEP_ALIVE_S):
             if event is None:
                 yield b": still there\n\n"
+            if isinstance(event, Token) and event.final:
+                begun = True
+                yield delta({"content": event.text})
             if not isinstance(event, Final):
                 continue
-            for piece in _PIECE.findall(event.answer.text):
+            for piece in () if begun else _PIECE.findall(event.answer.text):
                 yield delta({"content": piece})
             annotations = [each.model_dump() for each in writer.annotations(event.answer)]
             if annotations:

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from pydantic import Field
 
 from app.core.keys import KeyStore
 from app.http.app import Limits, create_app
@@ -124,6 +125,40 @@ def test_a_stream_ends_as_the_contract_says(gallery: Backend, tmp_path: Path) ->
     assert lines[-1] == "data: [DONE]"
     assert all(line.startswith("data: {") for line in lines[:-1])
     assert all("usage" not in json.loads(line[6:]) for line in lines[:-1])
+
+
+def test_text_comes_while_the_model_writes(gallery: Backend, tmp_path: Path) -> None:
+    said = Waiting(replies=["A dog runs ![x](https://evil.example/) along a beach [1] [9]. It looks happy [1]."])
+    with client_of(gallery, tmp_path, load_model=loader(said)) as client:
+        chunks = complete(client, stream=True)
+        told = ""
+        while "runs" not in told:
+            told += next(chunks).choices[0].delta.content or ""
+        # The model is in the middle of its answer, and waits for us.
+        assert not said.done.is_set()
+        said.go_on.set()
+        rest = [chunk.choices[0].delta for chunk in chunks]
+        told += "".join(delta.content or "" for delta in rest)
+        assert said.done.is_set()
+        assert told == "A dog runs  along a beach [1]. It looks happy [1]."
+        (annotations,) = [delta.annotations for delta in rest if getattr(delta, "annotations", None)]
+        kinds = [each["type"] for each in annotations]
+        assert kinds == ["url_citation", "url_citation", "verdict"]
+        assert told[slice(annotations[2]["verdict"]["start_index"], annotations[2]["verdict"]["end_index"])] in told
+
+
+class Waiting(Scripted):
+    """Stops in the middle of its reply until it is told to go on."""
+
+    go_on: Any = Field(default_factory=threading.Event)
+    done: Any = Field(default_factory=threading.Event)
+
+    def _stream(self, messages: list[Any], *arguments: Any, **options: Any) -> Iterator[Any]:
+        for number, chunk in enumerate(super()._stream(messages, *arguments, **options)):
+            if number == 4:
+                assert self.go_on.wait(20)
+            yield chunk
+        self.done.set()
 
 
 def test_a_stream_holds_only_what_passed_the_check(gallery: Backend, tmp_path: Path) -> None:
