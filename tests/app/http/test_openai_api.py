@@ -193,6 +193,52 @@ def test_the_conversation_is_history_and_system_messages_loosen_nothing(gallery:
         assert old.choices[0].message.content == REFUSAL
 
 
+def test_only_the_last_message_is_judged(gallery: Backend, tmp_path: Path) -> None:
+    earlier = [
+        {"type": "text", "text": "is there a red beach?"},
+        {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}},
+        {"type": "file", "file": {"file_id": "f"}},
+        {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}},
+        data_url("green"),
+        data_url("blue"),
+    ]
+    model = Scripted(replies=[DOG])
+    seeing = loader(model, ChatOptions(gate=None, rewrite="rules", vision=True))
+    messages = [
+        {"role": "user", "content": earlier},
+        {"role": "assistant", "content": "Yes."},
+        {"role": "user", "content": "what runs along the red beach?"},
+    ]
+    with client_of(gallery, tmp_path, load_model=seeing) as client:
+        assert complete(client, messages=messages).choices[0].message.content == DOG
+        prompt = prompt_of(model.asked[-1])
+        assert "is there a red beach?" in prompt
+        assert "comes with the question" not in prompt
+        # A front end may send the picture in a message of its own.
+        complete(client, messages=[{"role": "user", "content": [data_url("green")]}, messages[-1]])
+        assert "comes with the question" in prompt_of(model.asked[-1])
+
+
+@pytest.mark.parametrize("form", ["plain", "parameters", "lines", "unpadded", "url alphabet", "percent"])
+def test_data_urls_as_they_come(gallery: Backend, tmp_path: Path, form: str) -> None:
+    encoded = base64.b64encode(png("green")).decode()
+    url = {
+        "plain": f"data:image/png;base64,{encoded}",
+        "parameters": f"data:image/png;charset=utf-8;name=a.png;base64,{encoded}",
+        "lines": "data:image/png;base64,\r\n" + "\r\n".join(encoded[at : at + 76] for at in range(0, len(encoded), 76)),
+        "unpadded": f"data:image/png;base64,{encoded.rstrip('=')}",
+        "url alphabet": f"data:image/png;base64,{encoded.replace('+', '-').replace('/', '_')}",
+        "percent": f"data:image/png;base64,{encoded.replace('+', '%2B').replace('/', '%2F').replace('=', '%3D')}",
+    }[form]
+    model = Scripted(replies=[DOG])
+    with client_of(gallery, tmp_path, load_model=loader(model, ChatOptions(gate=None, vision=True))) as client:
+        # A picture alone asks what it is.
+        complete(client, [{"type": "image_url", "image_url": {"url": url}}])
+        prompt = prompt_of(model.asked[-1])
+        assert "comes with the question" in prompt
+        assert "Question: what is this, and what is like it?" in prompt
+
+
 # What goes wrong
 
 
