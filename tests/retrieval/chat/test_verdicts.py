@@ -53,6 +53,38 @@ def test_each_verdict(tmp_path: Path, reply: str, verdicts: list[str]) -> None:
         assert answer.text[sentence.start : sentence.end] == sentence.text
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "There are no rabbits in the collection.",
+        "No rabbits appear in the photos.",
+        "I can't make out the text on the sign.",
+        "Sure!",
+        "Ich habe keine Kaninchen gefunden.",
+        "Nein, auf den Fotos ist kein Skifahrer zu sehen.",
+        "Non, il n'y a pas de lapin dans les photos.",
+        "No hay conejos en las fotos.",
+        "没有，照片里没有滑雪的人。",
+        "图中没有兔子。",
+        "いいえ、写真にはウサギは写っていません。",
+        "You're welcome!",
+    ],
+)
+def test_what_says_that_there_is_nothing_needs_no_source(tmp_path: Path, said: str) -> None:
+    answer = answered(tmp_path, f"A dog runs [1]. {said}")
+    assert [sentence.verdict for sentence in answer.sentences] == ["stated", "no_claim"]
+
+
+def test_a_summary_of_what_was_cited_needs_no_source(tmp_path: Path) -> None:
+    reply = (
+        "The dog is brown [1]. The cat is white [2].\n\nBoth are there; there are two. The dog is brown. There are 5."
+    )
+    answer = answered(tmp_path, reply)
+    assert [sentence.verdict for sentence in answer.sentences][2:] == ["no_claim", "no_claim", "uncited"]
+    opened = answered(tmp_path, "They come in two kinds.\n\n- a dog [1]\n- a cat [2]")
+    assert opened.sentences[0].verdict == "seen"
+
+
 def test_a_conflict_has_the_words_and_the_number_of_its_source(tmp_path: Path) -> None:
     answer = answered(tmp_path, "It is hot [1]. The beach is green [1].")
     right, wrong = answer.sentences
