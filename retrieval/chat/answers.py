@@ -129,6 +129,31 @@ class Checker:
             links=links,
         )
 
+    def settled(self, question: str, reply: str, evidence: Sequence[Evidence]) -> str:
+        """The text that is shown of the beginning of a reply, of which nothing more is open."""
+        text, _ = strip_links_only(reply.lstrip("\n").rstrip(), _allowed(question, evidence))
+        return without_dangling(text, {piece.number for piece in evidence})[0]
+
+    def judge(
+        self,
+        question: str,
+        evidence: Sequence[Evidence],
+        *,
+        vectors: ImageVectors,
+        attached: NDArray[np.float32] | None,
+    ) -> Judge:
+        """What judges the sentences of one reply by the strict rule, each once."""
+        return Judge(self, question, evidence, vectors=vectors, attached=attached)
+
+    def standing(self, question: str, reply: str, evidence: Sequence[Evidence], judge: Judge) -> str:
+        """The sentences with support of the beginning of a reply, without its last one, which may go on."""
+        text, _ = strip_links(reply, _allowed(question, evidence))
+        told = sentences(text)
+        if not told or told[-1].startswith(("[", "【", "(")):
+            # Perhaps a citation of the sentence before.
+            told = told[:-1]
+        return _assemble([judge.sentence(sentence) for sentence in told[:-1]])[0]
+
     def _strict(
         self,
         question: str,
@@ -149,9 +174,10 @@ class Checker:
         text, links = strip_links(text, _allowed(question, evidence))
         numbers = {piece.number for piece in evidence}
         unresolved = sum(number not in numbers for number in citations(text))
-        if _refuses(text):
+        refuses = _refuses(text)
+        if refuses and self.options.weak:
             return Checked(said, refused=True, unresolved=unresolved, links=links)
-        judge = _Judge(self, question, evidence, vectors=vectors, attached=attached)
+        judge = Judge(self, question, evidence, vectors=vectors, attached=attached)
         judged = tuple(judge.sentence(sentence) for sentence in sentences(text))
         standing = [sentence for sentence in judged if sentence.verdict in ("stated", "seen")]
         if standing and self._answers(questions, standing, evidence):
@@ -169,7 +195,8 @@ class Checker:
                 unresolved=unresolved,
                 links=links,
             )
-        return Checked(said, refused=True, sentences=judged, unresolved=unresolved, links=links)
+        told = () if refuses else judged
+        return Checked(said, refused=True, sentences=told, unresolved=unresolved, links=links)
 
     def _answers(self, questions: Sequence[str], standing: Sequence[Sentence], evidence: Sequence[Evidence]) -> bool:
         """Whether a weak model's answer is about the question; a capable one is left to judge that itself."""
@@ -200,8 +227,8 @@ class Checker:
         return f"“{text}” [{piece.number}]"
 
 
-class _Judge:
-    """The check of one reply's sentences, one after another."""
+class Judge:
+    """The check of one reply's sentences, one after another; a sentence that it knows is not judged again."""
 
     def __init__(
         self,
@@ -217,9 +244,16 @@ class _Judge:
         self.by_number = {piece.number: piece for piece in evidence}
         self.attached = attached
         self._load = vectors
+        self._judged: dict[str, Sentence] = {}
         self._vectors: Mapping[int, NDArray[np.float32]] | None = None
 
     def sentence(self, written: str) -> Sentence:
+        """A sentence's verdict, corrected citations and support."""
+        if written not in self._judged:
+            self._judged[written] = self._sentence(written)
+        return self._judged[written]
+
+    def _sentence(self, written: str) -> Sentence:
         cited = tuple(number for number in citations(written) if number in self.by_number)
         text = _tidy(strip_citations(written))
         claim = self._claim(text)

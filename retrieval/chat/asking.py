@@ -71,8 +71,9 @@ def ask(
     model_url: str | None = None,
     image: QuestionImage | None = None,
     where: Filter = None,
+    check: Check | None = None,
 ) -> Answer:
-    """Answer a question from what `retriever` finds, with numbered sources; every sentence is checked.
+    """Answer a question from what `retriever` finds, with numbered sources; every sentence has a verdict.
 
     The model is loaded for this one question; keep a `GroundedChat` for several.
 
@@ -81,6 +82,7 @@ def ask(
         model_url: the address of an OpenAI-compatible server.
         image: a picture that belongs to the question.
         where: only items that match.
+        check: as of `options_for`.
 
     Returns:
         The answer: its `text`, `sources` by number, and `refused` where nothing that was found answers.
@@ -90,5 +92,5 @@ def ask(
         ChatError: the model failed.
     """
     loaded = load_model(model, base_url=model_url)
-    chat = GroundedChat(retriever, loaded, options_for(loaded, model, model_url=model_url))
+    chat = GroundedChat(retriever, loaded, options_for(loaded, model, model_url=model_url, check=check))
     return chat.ask(question, image=image, where=where)

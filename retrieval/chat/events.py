@@ -102,9 +102,14 @@ class EvidenceFound:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A piece of the draft, as the model writes it: unchecked. Show it as plain text, and replace it at the end."""
+    """A piece of the answer while it is written. Show it as plain text.
+
+    final: it stands so in the answer, behind the final pieces before it; another is of a draft that is not checked yet
+    and is replaced at the end.
+    """
 
     text: str
+    final: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,8 +93,8 @@ class GroundedChat:
     ) -> Generator[ChatEvent]:
         """`EvidenceFound`, then `Token`s (with `Retrying` before the first, if need be), then `Final`.
 
-        Tokens are a draft, not yet checked: `Final` replaces them. Closing the generator, or `cancel`, ends
-        the request to the model.
+        Tokens are pieces of the answer that stay: with ``strict`` whole sentences that have support. Of a weak model
+        they are a draft, which `Final` replaces. Closing the generator, or `cancel`, ends the request to the model.
         """
         steps = Steps(self, question, image, history=tuple(history), cancel=cancel or CancelToken())
         talk = steps.small_talk(where)
@@ -110,7 +110,7 @@ class GroundedChat:
         prompt = steps.prompt(evidence)
         # The model takes longer than this; the answer's check then need not wait.
         threading.Thread(target=self.checker.texts.warm_up, name="sightline-chat-check").start()
-        draft = DraftFilter()
+        draft, shown = DraftFilter(), steps.shown(evidence)
         with contextlib.closing(steps.caller.stream(prompt.messages)) as pieces:
             while True:
                 try:
@@ -120,9 +120,12 @@ class GroundedChat:
                     break
                 if isinstance(piece, Retrying):
                     yield piece
-                elif shown := draft.feed(piece):
-                    yield Token(shown)
-        yield Final(steps.answer(reply, prompt, evidence))
+                elif (told := draft.feed(piece)) and (new := shown.feed(told)):
+                    yield Token(new, final=shown.final)
+        answer = steps.answer(reply, prompt, evidence)
+        if shown.final and (rest := shown.rest(answer.text)):
+            yield Token(rest, final=True)
+        yield Final(answer)
 
     async def astream(
         self,

@@ -28,6 +28,7 @@ from retrieval.chat.prompt import Prompt, build_prompt, evidence_budget
 from retrieval.chat.rewrite import checked_rewrite, rewrite_by_rules, rewrite_messages, stands_alone
 from retrieval.chat.sanitize import printable
 from retrieval.chat.small_talk import kind_of_talk, overview
+from retrieval.chat.streaming import Draft, SettledText, Shown
 from retrieval.chat.wording import ENGLISH, REFUSAL, WRITTEN, refusal, words
 from retrieval.images.decode import load_image
 from retrieval.search.filters import Filter
@@ -70,7 +71,8 @@ class Steps:
         if len(question) > MAX_QUESTION_CHARS:
             raise QuestionError(f"the question has {len(question):,} characters; the limit is {MAX_QUESTION_CHARS:,}")
         self.image = load_image(image) if image is not None else None
-        self.history = history
+        # "Thanks" is no topic that "and its colour?" could be about.
+        self.history = tuple(turn for turn in history if kind_of_talk(turn.question) is None)
         self.cancel = cancel
         self.caller = Caller(chat.model, self.options, cancel)
         self.query = self.question
@@ -78,6 +80,7 @@ class Steps:
         self._notices: tuple[str, ...] = ()
         self._beside = _Spent()
         self._judging_calls = 0
+        self._encoded: NDArray[np.float32] | None = None
         see = self.options.vision and self.image is not None
         budget = (self.options.max_image_side, self.options.max_image_bytes)
         self._attached = prepare_picture(self.image, *budget) if see and self.image is not None else None
@@ -180,6 +183,22 @@ class Steps:
             before.estimated or spent.estimated,
         )
 
+    def shown(self, evidence: tuple[Evidence, ...]) -> Shown:
+        """What of the reply can be shown while it is written."""
+        if self.options.check != "strict":
+            return SettledText(lambda raw: self.chat.checker.settled(self.query, raw, evidence))
+        if self.options.weak:
+            return Draft()
+        judge = self.chat.checker.judge(self.query, evidence, vectors=self._vectors, attached=self._attached_vector())
+        return SettledText(lambda raw: self.chat.checker.standing(self.query, raw, evidence, judge))
+
+    def _attached_vector(self) -> NDArray[np.float32] | None:
+        if self._attached is None or self.image is None or self.options.check != "strict":
+            return None
+        if self._encoded is None:
+            self._encoded = self.chat.retriever.encoder.encode_images([self.image])[0]
+        return self._encoded
+
     def refusal(self) -> Answer:
         """The answer where nothing relevant was found."""
         spoken = language(self.question)
@@ -188,11 +207,13 @@ class Steps:
 
     def answer(self, reply: Reply, prompt: Prompt, evidence: tuple[Evidence, ...]) -> Answer:
         """The reply checked, with its counts."""
-        attached = None
-        if self._attached is not None and self.image is not None and self.options.check == "strict":
-            attached = self.chat.retriever.encoder.encode_images([self.image])[0]
         checked = self.chat.checker.check(
-            self.query, reply.text, evidence, vectors=self._vectors, attached=attached, asked=self.question
+            self.query,
+            reply.text,
+            evidence,
+            vectors=self._vectors,
+            attached=self._attached_vector(),
+            asked=self.question,
         )
         if checked.refused and checked.text == REFUSAL:
             checked = replace(checked, text=self._translated(REFUSAL, language(self.question)))

@@ -42,7 +42,7 @@ _EVENTS: dict[str, Any] = {
     },
     "example": (
         'event: evidence\ndata: {"query": "what is the dog doing?", "evidence": [{"number": 1, "id": "img-1", …}]}\n\n'
-        'event: token\ndata: {"text": "The dog"}\n\n'
+        'event: token\ndata: {"text": "The dog", "final": true}\n\n'
         'event: final\ndata: {"answer": "The dog is running [1].", "sources": [{"number": 1, …}], …}\n\n'
     ),
 }
@@ -70,9 +70,9 @@ def add_routes(app: FastAPI, service: Service) -> None:
     async def chat(request: Request, body: ChatBody, collection: Collection = None) -> Response:
         """Answer a question from what the collection holds; every sentence is checked against its sources.
 
-        As events: `evidence` first, then `token`s, which are a draft and not yet checked (`retrying` before the
-        first, where the model has to be asked again), then `final`, which replaces the draft, or `error`, a problem
-        document. To leave is to cancel: the model is not asked on.
+        As events: `evidence` first, then `token`s, pieces of the answer (`retrying` before the first, where the model
+        has to be asked again), then `final`, the whole with its verdicts, or `error`, a problem document. To
+        leave is to cancel: the model is not asked on.
         """
         asked = ChatRequest(
             body.question,
@@ -174,7 +174,7 @@ def _event(service: Service, event: Any, collection: str | None) -> bytes:
             found = [EvidenceBody.of(piece, collection).model_dump() for piece in event.evidence]
             return _sent("evidence", {"query": event.query, "evidence": found, "search_s": event.search_s})
         case Token():
-            return _sent("token", {"text": event.text})
+            return _sent("token", {"text": event.text, "final": event.final})
         case Retrying():
             reason = service.chats.redact_endpoint(event.reason)
             return _sent("retrying", {"attempt": event.attempt, "wait_s": event.wait_s, "reason": reason})

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import unquote
 
 from fastapi import APIRouter, FastAPI, Path, Request, Response
 
@@ -47,7 +48,14 @@ if TYPE_CHECKING:
     from retrieval.chat import Answer, RunningTurn, Sentence
 
 _PIECE = re.compile(r"\S+\s*|\s+")
-_DATA_URL = re.compile(r"data:image/[a-z0-9.+-]{1,40};base64,", re.IGNORECASE)
+# With parameters, as in ``data:image/svg+xml;charset=utf-8;base64,``, and white space before.
+_DATA_URL = re.compile(
+    r"\s{0,100}data:image/[a-z0-9.+-]{1,40}(?:\s*;\s*[a-z0-9_-]{1,40}=[^;,]{0,100}){0,8}\s*;\s*base64\s*,",
+    re.IGNORECASE,
+)
+_URL_ALPHABET = str.maketrans("-_", "+/")
+#: The question of who sends a picture and says nothing.
+ABOUT_PICTURE = "what is this, and what is like it?"
 _MAX_TITLE_CHARS = 120
 _CHUNKS: dict[int, dict[str, Any]] = {
     200: {
@@ -91,9 +99,9 @@ def add_routes(app: FastAPI, service: Service) -> None:
     async def create_completion(request: Request, body: CompletionBody, collection: Collection = None) -> Response:
         """Answer the last message of a conversation from what the collection holds.
 
-        The answer is checked before any of it is sent, so that a stream holds nothing that the check took out.
-        Its citations are annotations of the kind `url_citation`. System messages are taken and not given to the
-        model: what an answer may say is decided by the sources.
+        A stream gives the answer while it is written, and nothing that the check would take out. Its citations are
+        annotations of the kind `url_citation`, the verdicts of its sentences of the kind `verdict`. System
+        messages are taken and not given to the model: what an answer may say is decided by the sources.
         """
         _check(body)
         asked = _asked(service, body, collection)
@@ -147,28 +155,31 @@ def _check_model(name: str) -> None:
 
 
 def _asked(service: Service, body: CompletionBody, collection: str | None) -> ChatRequest:
-    """The last message as the question, what is before it as the history, without system messages."""
+    """The last message as the question, what is before it as the history, without system messages.
+
+    Only the last one is judged: what earlier ones hold beside text, and cannot be used, was another question's matter.
+    """
     turns: list[tuple[list[str], list[str]]] = []
     url, where = None, ""
     spoken = [(number, m) for number, m in enumerate(body.messages) if m.role not in ("system", "developer")]
+    last = spoken[-1][0] if spoken else -1
     for number, message in spoken:
         place = f"messages.{number}"
         if message.role not in ("user", "assistant"):
             raise WrongRequest(
                 f"Messages of the role {message.role!r} are not taken.", param=f"{place}.role", code="invalid_value"
             )
-        texts, urls = _content(service, message, place)
+        texts, urls = _content(service, message, place) if number == last else _past_content(service, message)
         if message.role == "user":
             if not turns or turns[-1][1]:
                 turns.append(([], []))
                 url = None
             turns[-1][0].extend(texts)
-            for each in urls:
-                if url is not None:
-                    raise WrongRequest(
-                        "A question comes with one picture at most.", param=f"{place}.content", code="invalid_value"
-                    )
-                url, where = each, f"{place}.content"
+            if len(urls) > 1 and number == last:
+                raise WrongRequest(
+                    "A question comes with one picture at most.", param=f"{place}.content", code="invalid_value"
+                )
+            url, where = (urls[-1], f"{place}.content") if urls else (url, where)
         elif turns:
             # An answer that said nothing still ends the question before it.
             turns[-1][1].extend(texts or [""])
@@ -180,8 +191,9 @@ def _asked(service: Service, body: CompletionBody, collection: str | None) -> Ch
         for asked, answered in past[-MAX_HISTORY:]
     )
     picture = None if url is None else partial(_picture, service, url, param=where)
+    asked_for = "\n".join(question)
     return ChatRequest(
-        "\n".join(question),
+        ABOUT_PICTURE if picture is not None and not asked_for.strip() else asked_for,
         history=history,
         picture=picture,
         where=body.where,
@@ -207,6 +219,19 @@ def _content(service: Service, message: Message, place: str) -> tuple[list[str],
                 param=param,
                 code="invalid_value",
             )
+    return texts, urls
+
+
+def _past_content(service: Service, message: Message) -> tuple[list[str], list[str]]:
+    """The texts of an earlier message, and the pictures in it that can be used."""
+    if message.content is None or isinstance(message.content, str):
+        return ([message.content] if message.content else []), []
+    texts = [part.text or "" for part in message.content if part.type in ("text", "refusal")]
+    urls = []
+    for part in message.content:
+        if part.type == "image_url" and part.image_url is not None:
+            with contextlib.suppress(WrongRequest):
+                urls.append(_url(service, part, ""))
     return texts, urls
 
 
@@ -240,8 +265,12 @@ def _picture(service: Service, url: str, param: str) -> Iterator[bytes]:
 
 
 def _decoded(url: str, param: str) -> bytes:
+    """The bytes of a data: URL; line breaks, the alphabet of URLs, and missing padding are taken as they are meant."""
+    match = _DATA_URL.match(url)
+    encoded = url[match.end() if match else 0 :]
+    encoded = "".join((unquote(encoded) if "%" in encoded else encoded).split()).rstrip("=").translate(_URL_ALPHABET)
     try:
-        return base64.b64decode(url.partition(",")[2], validate=True)
+        return base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise WrongRequest("The image's data: URL is not valid base64.", param=param, code="invalid_base64") from None
 
@@ -284,8 +313,9 @@ class _Writer:
 
 
 async def _chunks(service: Service, turn: RunningTurn, writer: _Writer, *, with_usage: bool) -> AsyncIterator[bytes]:
-    from retrieval.chat import Final
+    from retrieval.chat import Final, Token
 
+    begun = False
     # Where usage is asked for, all but the last chunk have it as null.
     more: dict[str, Any] = {"usage": None} if with_usage else {}
 
@@ -297,9 +327,12 @@ async def _chunks(service: Service, turn: RunningTurn, writer: _Writer, *, with_
         async for event in turn.events(KEEP_ALIVE_S):
             if event is None:
                 yield b": still there\n\n"
+            if isinstance(event, Token) and event.final:
+                begun = True
+                yield delta({"content": event.text})
             if not isinstance(event, Final):
                 continue
-            for piece in _PIECE.findall(event.answer.text):
+            for piece in () if begun else _PIECE.findall(event.answer.text):
                 yield delta({"content": piece})
             annotations = [each.model_dump() for each in writer.annotations(event.answer)]
             if annotations:

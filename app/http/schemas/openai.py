@@ -68,7 +68,7 @@ class ImageUrl(BaseModel):
 
     url: str = Field(
         examples=["data:image/png;base64,iVBORw0KGgo…"],
-        json_schema_extra={"pattern": "^(data:image/[a-z]{3,4};base64,|https://)"},
+        json_schema_extra={"pattern": "^(data:image/[a-z0-9.+-]{1,40}[^,]*;base64,|https://)"},
     )
     detail: Any = Field(None, description="Without effect.")
 

@@ -58,8 +58,8 @@ class Cited:
 def literal_spans(text: str) -> list[tuple[int, int]]:
     """Where code and mathematics are: fenced and indented blocks, code between backticks, LaTeX between its marks.
 
-    A fence counts where it is closed and no line in it is indented less, so that no reader of Markdown sees less code
-    than this does.
+    A fence counts where no line in it is indented less, and it is closed or at the margin, so that no reader of
+    Markdown sees less code than this does.
     """
     fences = fenced_spans(text)
     found = [*fences, *_indented(text, fences)]
@@ -112,7 +112,8 @@ def _closing(text: str, lines: Sequence[tuple[int, int]], opening: int) -> int |
         body = line.strip()
         if len(body) >= len(mark) and body == mark[0] * len(body):
             return number
-    return None
+    # What a fence at the margin opens and nothing closes is code to the end.
+    return None if indent else len(lines) - 1
 
 
 def _lines(text: str) -> Iterator[tuple[int, int]]:

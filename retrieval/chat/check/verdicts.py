@@ -18,24 +18,29 @@ from retrieval.chat.sanitize import shield
 
 # Sentences that are about the talk, or say that the collection has nothing: they need no source.
 _TALK = re.compile(
-    r"[?？؟]\W*\Z|\b(?:let me know|feel free|hope (?:this|that) helps|happy to help|(?:would|do) you (?:like|want)|thank you|"
-    r"you(?:'re| are) welcome|i(?:'m| am) sorry|unfortunately|based on (?:the|these)|here (?:is|are)|as follows)\b"
+    r"[?？؟]\W*\Z|\A(?:sure|certainly|of course|yes|okay)\W*\Z|\b(?:let me know|feel free|hope (?:this|that) helps|happy to help|(?:would|do) you (?:like|want)|thank you|"
+    r"you(?:'re| are) welcome|(?:i(?:'m| am) )?sorry|unfortunately|based on (?:the|these)|here (?:is|are)|as follows)\b"
     r"|希望|如果您|如果你|不客气|抱歉|对不起|以下是|如下|申し訳|お役に立て|以下(?:の|は)|gern geschehen|leider|hoffe|"
     r"lassen sie|n'hésitez|désolé|lo siento|espero que",
     re.IGNORECASE,
 )
-_ABSENT = re.compile(
-    r"\b(?:none of (?:the|these|those)|no (?:photo|image|picture|item|source|caption|text)s?\b|nothing in the|(?:photo|image|"
-    r"picture|source|caption|collection|item|text|evidence)s? (?:do(?:es)?(?: not|n't)|cannot|can't)|(?:could|can|did|do)(?:n't| "
-    r"?not) (?:find|see|tell|identify|determine|answer|know)|(?:is|are) no (?:photo|image|picture)s?)"
-    r"|(?:照片|图片|圖片|图像|相册|资料|来源|集合).{0,12}(?:没有|沒有|未|无|看不)|(?:没有|沒有|未)(?:找到|发现|看到|任何)|^\W*(?:没有|沒有)\W"
-    r"|(?:写真|画像).{0,20}(?:ません|ない|ありません)|見つかりません"
-    r"|\bkein(?:e[rsmn]?)? (?:der |dieser )?(?:Foto|Bild|Aufnahme)|(?:Foto|Bild)\w* (?:zeig\w*|enthalt\w*) kein|nicht gefunden"
-    r"|\baucune? (?:des |de ces )?(?:photo|image)|\bninguna? (?:de las |de estas )?(?:foto|imagen)",
+# A sentence says that the collection has nothing when it denies something of the collection, or of what we can see.
+_DENIES = re.compile(
+    r"\b(?:no|none|not|nothing|never|neither|nor|cannot|kein\w*|nicht|nichts|pas|aucune?|rien|ning[uú]n\w*|nada|non|nessun\w*|"
+    r"não|nenhum\w*|geen|niet|нет|не)\b|n['’]t\b|没|沒|无|無|未|不|ません|ない|なかった|なし|없|않|لا|ليس|لم",
     re.IGNORECASE,
 )
-
-
+_COLLECTION = re.compile(
+    r"\b(?:photo(?:graph)?s?|images?|pictures?|collection|evidence|sources?|captions?|fotos?|bild(?:er\w*|ern)?|sammlung|"
+    r"aufnahmen?|quellen?|im[aá]gen(?:es)?|colección|immagin[ei]|collezione|imagens?|coleção|afbeelding(?:en)?|foto['’]s|"
+    r"фото\w*|снимк\w*|коллекци\w*)\b|照片|图|圖|相册|集合|资料|来源|写真|画像|コレクション|사진|صور"
+    r"|\b(?:i|we|ich|wir|je|nous|yo)\b|\bj['’]|我|\bit (?:is|was|['’]s) (?:not |im)possible|\bit isn['’]t possible"
+    r"|\bthere (?:is|are|was|were) no\b|\bno hay\b|\bil n['’]y a\b|\bes gibt kein|\b(?:none|keine[rs]?) of\b",
+    re.IGNORECASE,
+)
+_DENIES_ALONE = re.compile(
+    r"\W*(?:no|none|nein|keine[rs]?|non|没有|沒有|いいえ)\b\W*(?:\w+\W+){0,3}\Z|\W*(?:没有|沒有)\W", re.IGNORECASE
+)
 _ENDED = re.compile(r"[.!?。！？…؟।][\s\"'”’)»*_」』）]*\Z")
 
 
@@ -120,16 +125,21 @@ class Marker:
     def _needs_none(self, number: int, placed: Sequence[_Placed]) -> bool:
         """Whether a sentence without citations claims nothing that one would have to look up."""
         each = placed[number]
-        if each.span.leads or _TALK.search(each.text) or _ABSENT.search(each.text):
+        if each.span.leads or _TALK.search(each.text) or _says_nothing(each.text):
             return True
         claim = Claim(each.text)
         if not (claim.content or claim.numbers or claim.names):
             return True
-        before = Claim(" / ".join(other.text for other in placed[:number]))
         if _is_fragment(each) and len(claim.content) < 2 and not claim.numbers:
             return True
-        # What sums up what was said and cited adds nothing to it.
-        return bool(claim.content) and set(claim.content) <= before.stems and claim.numbers <= before.all_numbers
+        before = Claim(" / ".join([self._question, *(other.text for other in placed[:number])]))
+        if not set(claim.content) <= before.stems:
+            return False
+        # What sums up what was said and cited adds nothing to it, nor does counting that.
+        cites = {number for other in placed for number in other.own}
+        citing = {other.span.item for other in placed if other.own}
+        counts = {float(len(cites)), float(len(citing)), *([2.0] if "both" in claim.text.lower() else [])}
+        return bool(cites) and claim.numbers <= before.all_numbers | counts
 
 
 def _covering(number: int, placed: Sequence[_Placed]) -> tuple[int, ...]:
@@ -142,12 +152,19 @@ def _covering(number: int, placed: Sequence[_Placed]) -> tuple[int, ...]:
     after = [other for other in block if other.span.start > each.span.start and other.span.item == each.span.item]
     leading = [other for other in block if other.span.leads and other.span.start < each.span.start]
     following: list[_Placed] = []
-    if _is_fragment(each):
+    if number == 0:
+        following = list(placed[1:])
+    elif _is_fragment(each):
         following = block if any(other.own for other in block) else list(placed[number + 1 : number + 2])
     elif not any(other.own for other in (*after, *leading)) and _is_first(each, block):
         # An opening sentence is carried by the list or the sentences that it opens.
         following = [other for other in block if other.span.start > each.span.start]
     return tuple(dict.fromkeys(n for other in (*after, *leading, *following) for n in other.own))
+
+
+def _says_nothing(text: str) -> bool:
+    """Whether a sentence says that the collection has nothing of a kind, or that something cannot be told."""
+    return bool(_DENIES.search(text) and _COLLECTION.search(text)) or bool(_DENIES_ALONE.match(text))
 
 
 def _is_fragment(each: _Placed) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from pydantic import Field
 
 from app.core.keys import KeyStore
 from app.http.app import Limits, create_app
@@ -126,6 +127,40 @@ def test_a_stream_ends_as_the_contract_says(gallery: Backend, tmp_path: Path) ->
     assert all("usage" not in json.loads(line[6:]) for line in lines[:-1])
 
 
+def test_text_comes_while_the_model_writes(gallery: Backend, tmp_path: Path) -> None:
+    said = Waiting(replies=["A dog runs ![x](https://evil.example/) along a beach [1] [9]. It looks happy [1]."])
+    with client_of(gallery, tmp_path, load_model=loader(said)) as client:
+        chunks = complete(client, stream=True)
+        told = ""
+        while "runs" not in told:
+            told += next(chunks).choices[0].delta.content or ""
+        # The model is in the middle of its answer, and waits for us.
+        assert not said.done.is_set()
+        said.go_on.set()
+        rest = [chunk.choices[0].delta for chunk in chunks]
+        told += "".join(delta.content or "" for delta in rest)
+        assert said.done.is_set()
+        assert told == "A dog runs  along a beach [1]. It looks happy [1]."
+        (annotations,) = [delta.annotations for delta in rest if getattr(delta, "annotations", None)]
+        kinds = [each["type"] for each in annotations]
+        assert kinds == ["url_citation", "url_citation", "verdict"]
+        assert told[slice(annotations[2]["verdict"]["start_index"], annotations[2]["verdict"]["end_index"])] in told
+
+
+class Waiting(Scripted):
+    """Stops in the middle of its reply until it is told to go on."""
+
+    go_on: Any = Field(default_factory=threading.Event)
+    done: Any = Field(default_factory=threading.Event)
+
+    def _stream(self, messages: list[Any], *arguments: Any, **options: Any) -> Iterator[Any]:
+        for number, chunk in enumerate(super()._stream(messages, *arguments, **options)):
+            if number == 4:
+                assert self.go_on.wait(20)
+            yield chunk
+        self.done.set()
+
+
 def test_a_stream_holds_only_what_passed_the_check(gallery: Backend, tmp_path: Path) -> None:
     model = Scripted(replies=["The dog won a prize in Paris [1]. " + DOG])
     with client_of(gallery, tmp_path, load_model=loader(model, ChatOptions(gate=None, check="strict"))) as client:
@@ -156,6 +191,52 @@ def test_the_conversation_is_history_and_system_messages_loosen_nothing(gallery:
         assert "comes with the question" not in prompt
         old = complete(client, extra_body={"where": {"year": {"$lt": 1980}}, "strict": True})
         assert old.choices[0].message.content == REFUSAL
+
+
+def test_only_the_last_message_is_judged(gallery: Backend, tmp_path: Path) -> None:
+    earlier = [
+        {"type": "text", "text": "is there a red beach?"},
+        {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}},
+        {"type": "file", "file": {"file_id": "f"}},
+        {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}},
+        data_url("green"),
+        data_url("blue"),
+    ]
+    model = Scripted(replies=[DOG])
+    seeing = loader(model, ChatOptions(gate=None, rewrite="rules", vision=True))
+    messages = [
+        {"role": "user", "content": earlier},
+        {"role": "assistant", "content": "Yes."},
+        {"role": "user", "content": "what runs along the red beach?"},
+    ]
+    with client_of(gallery, tmp_path, load_model=seeing) as client:
+        assert complete(client, messages=messages).choices[0].message.content == DOG
+        prompt = prompt_of(model.asked[-1])
+        assert "is there a red beach?" in prompt
+        assert "comes with the question" not in prompt
+        # A front end may send the picture in a message of its own.
+        complete(client, messages=[{"role": "user", "content": [data_url("green")]}, messages[-1]])
+        assert "comes with the question" in prompt_of(model.asked[-1])
+
+
+@pytest.mark.parametrize("form", ["plain", "parameters", "lines", "unpadded", "url alphabet", "percent"])
+def test_data_urls_as_they_come(gallery: Backend, tmp_path: Path, form: str) -> None:
+    encoded = base64.b64encode(png("green")).decode()
+    url = {
+        "plain": f"data:image/png;base64,{encoded}",
+        "parameters": f"data:image/png;charset=utf-8;name=a.png;base64,{encoded}",
+        "lines": "data:image/png;base64,\r\n" + "\r\n".join(encoded[at : at + 76] for at in range(0, len(encoded), 76)),
+        "unpadded": f"data:image/png;base64,{encoded.rstrip('=')}",
+        "url alphabet": f"data:image/png;base64,{encoded.replace('+', '-').replace('/', '_')}",
+        "percent": f"data:image/png;base64,{encoded.replace('+', '%2B').replace('/', '%2F').replace('=', '%3D')}",
+    }[form]
+    model = Scripted(replies=[DOG])
+    with client_of(gallery, tmp_path, load_model=loader(model, ChatOptions(gate=None, vision=True))) as client:
+        # A picture alone asks what it is.
+        complete(client, [{"type": "image_url", "image_url": {"url": url}}])
+        prompt = prompt_of(model.asked[-1])
+        assert "comes with the question" in prompt
+        assert "Question: what is this, and what is like it?" in prompt
 
 
 # What goes wrong

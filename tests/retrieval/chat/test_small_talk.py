@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.chat import REFUSAL, ChatOptions, EvidenceFound, Final, GroundedChat
+from retrieval.chat import REFUSAL, ChatOptions, Conversation, EvidenceFound, Final, GroundedChat
 from retrieval.chat.small_talk import kind_of_talk
 from retrieval.chat.wording import words
 from tests.support.chat_models import CAPTIONS, JudgedRetriever, Scripted, collection, prompt_of
@@ -87,6 +87,14 @@ def test_what_a_collection_holds(tmp_path: Path, options: ChatOptions) -> None:
     some = chat.ask("What is in here?", where={"year": 1990})
     assert some.text == f"This collection holds 1 photo. For example: “{CAPTIONS['red']}” [1]."
     assert chat.ask("What is in here?", where={"year": 3000}).text == words("empty", "en")
+
+
+def test_courtesy_is_no_topic(tmp_path: Path) -> None:
+    chat = GroundedChat(collection(tmp_path), Scripted(replies=["The dog is brown [1]."]), ChatOptions(rewrite="rules"))
+    talk = Conversation(chat)
+    talk.ask("What is the dog on the red beach doing?")
+    talk.ask("thanks")
+    assert talk.ask("What colour is it?").query == "What colour is it? (dog, red, beach)"
 
 
 def test_frequent_values_are_told(tmp_path: Path) -> None:

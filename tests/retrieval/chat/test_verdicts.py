@@ -53,6 +53,38 @@ def test_each_verdict(tmp_path: Path, reply: str, verdicts: list[str]) -> None:
         assert answer.text[sentence.start : sentence.end] == sentence.text
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "There are no rabbits in the collection.",
+        "No rabbits appear in the photos.",
+        "I can't make out the text on the sign.",
+        "Sure!",
+        "Ich habe keine Kaninchen gefunden.",
+        "Nein, auf den Fotos ist kein Skifahrer zu sehen.",
+        "Non, il n'y a pas de lapin dans les photos.",
+        "No hay conejos en las fotos.",
+        "没有，照片里没有滑雪的人。",
+        "图中没有兔子。",
+        "いいえ、写真にはウサギは写っていません。",
+        "You're welcome!",
+    ],
+)
+def test_what_says_that_there_is_nothing_needs_no_source(tmp_path: Path, said: str) -> None:
+    answer = answered(tmp_path, f"A dog runs [1]. {said}")
+    assert [sentence.verdict for sentence in answer.sentences] == ["stated", "no_claim"]
+
+
+def test_a_summary_of_what_was_cited_needs_no_source(tmp_path: Path) -> None:
+    reply = (
+        "The dog is brown [1]. The cat is white [2].\n\nBoth are there; there are two. The dog is brown. There are 5."
+    )
+    answer = answered(tmp_path, reply)
+    assert [sentence.verdict for sentence in answer.sentences][2:] == ["no_claim", "no_claim", "uncited"]
+    opened = answered(tmp_path, "They come in two kinds.\n\n- a dog [1]\n- a cat [2]")
+    assert opened.sentences[0].verdict == "seen"
+
+
 def test_a_conflict_has_the_words_and_the_number_of_its_source(tmp_path: Path) -> None:
     answer = answered(tmp_path, "It is hot [1]. The beach is green [1].")
     right, wrong = answer.sentences
@@ -120,8 +152,9 @@ def test_layout_tells_code_from_prose() -> None:
     text = "See [1].\n```\na[2]\n```\nand `b[3]` of [4].\n\n    c[5]\n"
     assert [group.numbers for group in cited(text)] == [(1,), (4,)]
     assert without_dangling(text, {1}) == (text.replace(" of [4].", " of."), [(text.index(" of [4]") + 3, (4,))])
-    # A block that is never closed, or whose lines are indented less than its fence, is none.
-    assert not [s for s in literal_spans("```\na[2]") if "\n" in "```\na[2]"[slice(*s)]]
+    # A block in which a line is indented less than its fence is none.
+    assert literal_spans("  ```\na[2]\nb") == []
+    assert literal_spans("x\n```\na[2]\n\nb") == [(2, 13)]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +167,6 @@ def test_layout_tells_code_from_prose() -> None:
         '<a href="`">![x](https://evil.example/a)`',
         "<b>\n<img src=https://evil.example/a>",
         "$<img src=//evil.example/a>$",
-        "```\n![x](https://evil.example/a)",
         "[1]: https://evil.example/a",
         "| ![x](https://evil.example/a) | b | c |",
     ],
@@ -154,6 +186,7 @@ def test_no_form_lets_a_link_through(hidden: str) -> None:
         "$p<q$ and $r>s$",
         "a table's<br>line, H<sub>2</sub>O",
         "[^1]: what the caption says",
+        "```\n![x](https://here.example/a)",
     ],
 )
 def test_code_formulas_and_plain_tags_stay(kept: str) -> None:
