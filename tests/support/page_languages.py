@@ -16,9 +16,13 @@ SOURCES = [
     {"number": 1, "id": "red/0", "modality": "image", "caption": "西湖边的断桥", "relevance": 0.97, "image": "x"},
     {"number": 2, "id": "note/red", "modality": "text", "caption": "a note on red", "relevance": 0.9, "image": None},
 ]
+ANSWER = "断桥在西湖边 [1]。"
 FINAL = {
     "query": "断桥在哪里？",
-    "answer": "断桥在西湖边 [1]。",
+    "answer": ANSWER,
+    "citations": [{"start": ANSWER.index("["), "end": ANSWER.index("]") + 1, "numbers": [1]}],
+    "sentences": [],
+    "check": "mark",
     "sources": SOURCES[:1],
     "refused": False,
     "quoted": False,
