@@ -11,6 +11,7 @@ from PIL import Image
 
 from backends.base import Record
 from backends.exact.backend import ExactBackend
+from backends.filters import check_field_name
 from indexers import IndexReport, index
 from indexers.columns import CAPTION_COLUMNS, FILE_COLUMNS, folded
 from indexers.fields import field_name
@@ -183,6 +184,20 @@ def test_names_of_other_scripts_keep_their_letters(name: str, field: str, monkey
     assert field_name(name) == field
     for form in ("NFC", "NFD"):
         assert field_name(unicodedata.normalize(form, name)) == field
+
+
+def test_other_columns_are_metadata_under_their_own_names_where_engines_take_them(tmp_path: Path) -> None:
+    report, (image, caption) = indexed(tmp_path, "captions.csv", "文件名,描述,相机,拍摄 年份\na.png,一只猫,佳能,2024\n")
+    try:
+        check_field_name("相机")
+    except ValueError:
+        told = " ".join(item.reason for item in report.quarantined)
+        assert "field '相机' was left out" in told
+        assert "field '拍摄 年份' was left out" in told
+        return
+    assert report.quarantined == []
+    for record in (image, caption):
+        assert (record.metadata["相机"], record.metadata["拍摄_年份"]) == ("佳能", 2024)
 
 
 def test_a_name_that_engines_refuse_keeps_its_ascii_letters(monkeypatch: pytest.MonkeyPatch) -> None:

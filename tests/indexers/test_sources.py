@@ -282,7 +282,7 @@ def test_metadata_names_are_folded_and_clashes_have_a_rule(tmp_path: Path) -> No
         "date-taken": "1991",
         "Äußere Größe": 2,
         "2020": True,
-        "作者": "x",
+        "***": "x",
         "modality": "m",
         "source": "s",
         "format": "tiff",
@@ -320,7 +320,7 @@ def test_metadata_names_are_folded_and_clashes_have_a_rule(tmp_path: Path) -> No
     why = [q.reason for q in report.quarantined]
     assert {q.path for q in report.quarantined} == {"captions.jsonl:1"}
     assert "field 'nested' was left out: nested objects cannot be stored (and 1 more lines)" in why
-    for field in ("作者", "numbers", "huge", "nan"):
+    for field in ("***", "numbers", "huge", "nan"):
         assert any(f"field {field!r} was left out" in reason for reason in why)
 
 
