@@ -39,6 +39,9 @@ _ASCII_PART = re.compile("[a-z]+|[0-9]+")
 _DIGIT = re.compile("[0-9]")
 _KANA = re.compile(f"[{scripts.KANA}]")
 _JOINED = re.compile(f"(?<=[{scripts.EMOJI}]){scripts.ZWJ}(?=[{scripts.EMOJI}])|{scripts.ZWJ}")
+_PARTICLES = "がをにへとでのはもやか"
+# In the kinds of a run's characters: a Han (h) between kana, on one side a particle (p) that is no part of more kana.
+_LONE_HAN = re.compile("(?<!h)h(?=p(?:h|$))|(?:(?<=hp)|(?<=^p))h(?!h)")
 _UNSPACED = "".join(scripts.UNSPACED)
 _BREAK = re.compile(f"(?<=[{_UNSPACED}]){scripts.ZWSP}(?=[{_UNSPACED}])")
 
@@ -78,7 +81,8 @@ def wanted_words(text: str) -> list[str]:
 
     Of what `tokenize` gives only the longest: ``iphone15`` and not its parts; of characters side by side their pairs,
     or of kana their threes, and a single character only where it stands alone. So 飞机 does not find every text
-    with 机, nor カラス one with ガラス. A lone Hiragana that is joined to another word, mostly a particle, is left out.
+    with 机, nor カラス one with ガラス. A lone Hiragana that is joined to another word, mostly a particle, is left
+    out; a single Han beside a particle is looked for too, as both in 犬と猫.
     """
     if text.isascii():
         return list(dict.fromkeys(_ASCII_WORD.findall(text.lower())))
@@ -246,7 +250,13 @@ def _longest(units: list[str]) -> list[str]:
     triples = _triples(units)
     within = {i + offset for i in triples for offset in (0, 1)}
     spans = [(i, 3) for i in triples] + [(i, 2) for i in range(len(units) - 1) if i not in within]
-    return ["".join(units[i : i + length]) for i, length in sorted(spans)]
+    return ["".join(units[i : i + length]) for i, length in sorted(spans)] + _beside_particles(units)
+
+
+def _beside_particles(units: list[str]) -> list[str]:
+    """Han that stand alone beside a particle of one Hiragana, as in 犬と猫: words in spite of their neighbours."""
+    kinds = "".join("h" if not _KANA.match(unit) else "p" if unit in _PARTICLES else "k" for unit in units)
+    return [units[match.start()] for match in _LONE_HAN.finditer(kinds)]
 
 
 def searched_text(text: str | None, uri: str | None) -> str:
