@@ -38,7 +38,9 @@ _ASCII_WORD = re.compile(rf"\w{{1,{MAX_WORD}}}", re.ASCII)
 _ASCII_PART = re.compile("[a-z]+|[0-9]+")
 _DIGIT = re.compile("[0-9]")
 _KANA = re.compile(f"[{scripts.KANA}]")
-_JOINED = re.compile(f"(?<=[{scripts.EMOJI}]){scripts.ZWJ}(?=[{scripts.EMOJI}])|{scripts.ZWJ}")
+_HIRAGANA = re.compile(f"[{scripts.HIRAGANA}]")
+# Between emoji it makes one of them; elsewhere it only says how letters are drawn.
+_JOINER = re.compile(f"(?<![{scripts.EMOJI}]){scripts.ZWJ}|{scripts.ZWJ}(?![{scripts.EMOJI}])")
 _PARTICLES = "がをにへとでのはもやか"
 # In the kinds of a run's characters: a Han (h) between kana, on one side a particle (p) that is no part of more kana.
 _LONE_HAN = re.compile("(?<!h)h(?=p(?:h|$))|(?:(?<=hp)|(?<=^p))h(?!h)")
@@ -100,7 +102,7 @@ def wanted_words(text: str) -> list[str]:
         else:
             units = _units(run, match.lastgroup)
             is_joined = match.start() in ends or match.end() in starts
-            if len(units) > 1 or not (is_joined and _KANA.match(run)):
+            if len(units) > 1 or not (is_joined and _HIRAGANA.match(run)):
                 found += _longest(units)
     return list(dict.fromkeys(found))
 
@@ -144,13 +146,8 @@ def fold(text: str) -> str:
     changed, table = scripts.folding(with_far=scripts.has_far(text))
     text = changed.sub(lambda match: table.get(match[0], ""), text)
     if scripts.ZWJ in text:
-        text = _JOINED.sub(lambda match: scripts.ZWJ if _between_emoji(match) else "", text)
+        text = _JOINER.sub("", text)
     return _BREAK.sub("", text) if scripts.ZWSP in text else text
-
-
-def _between_emoji(match: re.Match[str]) -> bool:
-    before, after = match.string[match.start() - 1 : match.start()], match.string[match.end() : match.end() + 1]
-    return bool(before and after and _emoji().match(before) and _emoji().match(after))
 
 
 @cache
@@ -161,11 +158,6 @@ def _paired() -> re.Pattern[str]:
 @cache
 def _folded_word() -> re.Pattern[str]:
     return re.compile(rf"(?:\w++{scripts.one_of(scripts.marks(), with_far=True)}*+)++")
-
-
-@cache
-def _emoji() -> re.Pattern[str]:
-    return re.compile(f"[{scripts.EMOJI}]")
 
 
 @cache
