@@ -463,7 +463,7 @@ class Backend:
     def search_text(self, name: str, query: str, k: int, *, where: Where | None = None) -> list[Hit]:
         """The k best records by keyword: those with at least one word of the query in text or file name.
 
-        What a word is, and which a record has, says `backends.text`.
+        What a word is, which a record has, and which a query looks for, says `backends.text`.
 
         Returns:
             Hits by the engine's BM25 (Robertson and Zaragoza, 2009), best first, ties by id.

@@ -38,7 +38,12 @@ _ASCII_WORD = re.compile(rf"\w{{1,{MAX_WORD}}}", re.ASCII)
 _ASCII_PART = re.compile("[a-z]+|[0-9]+")
 _DIGIT = re.compile("[0-9]")
 _KANA = re.compile(f"[{scripts.KANA}]")
-_JOINED = re.compile(f"(?<=[{scripts.EMOJI}]){scripts.ZWJ}(?=[{scripts.EMOJI}])|{scripts.ZWJ}")
+_HIRAGANA = re.compile(f"[{scripts.HIRAGANA}]")
+# Between emoji it makes one of them; elsewhere it only says how letters are drawn.
+_JOINER = re.compile(f"(?<![{scripts.EMOJI}]){scripts.ZWJ}|{scripts.ZWJ}(?![{scripts.EMOJI}])")
+_PARTICLES = "がをにへとでのはもやか"
+# In the kinds of a run's characters: a Han (h) between kana, on one side a particle (p) that is no part of more kana.
+_LONE_HAN = re.compile("(?<!h)h(?=p(?:h|$))|(?:(?<=hp)|(?<=^p))h(?!h)")
 _UNSPACED = "".join(scripts.UNSPACED)
 _BREAK = re.compile(f"(?<=[{_UNSPACED}]){scripts.ZWSP}(?=[{_UNSPACED}])")
 
@@ -78,7 +83,8 @@ def wanted_words(text: str) -> list[str]:
 
     Of what `tokenize` gives only the longest: ``iphone15`` and not its parts; of characters side by side their pairs,
     or of kana their threes, and a single character only where it stands alone. So 飞机 does not find every text
-    with 机, nor カラス one with ガラス. A lone Hiragana that is joined to another word, mostly a particle, is left out.
+    with 机, nor カラス one with ガラス. A lone Hiragana that is joined to another word, mostly a particle, is left
+    out; a single Han beside a particle is looked for too, as both in 犬と猫.
     """
     if text.isascii():
         return list(dict.fromkeys(_ASCII_WORD.findall(text.lower())))
@@ -96,7 +102,7 @@ def wanted_words(text: str) -> list[str]:
         else:
             units = _units(run, match.lastgroup)
             is_joined = match.start() in ends or match.end() in starts
-            if len(units) > 1 or not (is_joined and _KANA.match(run)):
+            if len(units) > 1 or not (is_joined and _HIRAGANA.match(run)):
                 found += _longest(units)
     return list(dict.fromkeys(found))
 
@@ -140,13 +146,8 @@ def fold(text: str) -> str:
     changed, table = scripts.folding(with_far=scripts.has_far(text))
     text = changed.sub(lambda match: table.get(match[0], ""), text)
     if scripts.ZWJ in text:
-        text = _JOINED.sub(lambda match: scripts.ZWJ if _between_emoji(match) else "", text)
+        text = _JOINER.sub("", text)
     return _BREAK.sub("", text) if scripts.ZWSP in text else text
-
-
-def _between_emoji(match: re.Match[str]) -> bool:
-    before, after = match.string[match.start() - 1 : match.start()], match.string[match.end() : match.end() + 1]
-    return bool(before and after and _emoji().match(before) and _emoji().match(after))
 
 
 @cache
@@ -157,11 +158,6 @@ def _paired() -> re.Pattern[str]:
 @cache
 def _folded_word() -> re.Pattern[str]:
     return re.compile(rf"(?:\w++{scripts.one_of(scripts.marks(), with_far=True)}*+)++")
-
-
-@cache
-def _emoji() -> re.Pattern[str]:
-    return re.compile(f"[{scripts.EMOJI}]")
 
 
 @cache
@@ -246,7 +242,13 @@ def _longest(units: list[str]) -> list[str]:
     triples = _triples(units)
     within = {i + offset for i in triples for offset in (0, 1)}
     spans = [(i, 3) for i in triples] + [(i, 2) for i in range(len(units) - 1) if i not in within]
-    return ["".join(units[i : i + length]) for i, length in sorted(spans)]
+    return ["".join(units[i : i + length]) for i, length in sorted(spans)] + _beside_particles(units)
+
+
+def _beside_particles(units: list[str]) -> list[str]:
+    """Han that stand alone beside a particle of one Hiragana, as in 犬と猫: words in spite of their neighbours."""
+    kinds = "".join("h" if not _KANA.match(unit) else "p" if unit in _PARTICLES else "k" for unit in units)
+    return [units[match.start()] for match in _LONE_HAN.finditer(kinds)]
 
 
 def searched_text(text: str | None, uri: str | None) -> str:

@@ -110,6 +110,8 @@ class ScriptChecks:
             "half": "我们在西边看风景",
             "東京 side by side": "きのう東京タワーの夜景を見た",
             "東京 half": "きのう東京へタクシーで行った",
+            "犬": "犬と猫が走る",
+            "猫": "猫はと犬はと",
             "서울 side by side": "어제 서울타워에서 보았다",
             "서울 half": "어제 서울역에서 만났다",
             "ไทย side by side": "เมื่อวานเห็นแมวดำตัวหนึ่ง",
@@ -118,6 +120,7 @@ class ScriptChecks:
         name, oracle = _filled(store, texts)
         for query, wanted in {
             "西湖风景": ["side by side", "half"],
+            "犬と猫": ["犬", "猫"],
             "東京タワー": ["東京 side by side", "東京 half"],
             "서울타워": ["서울 side by side", "서울 half"],
             "แมวดำ": ["ไทย side by side", "ไทย half"],

@@ -1,8 +1,8 @@
 """An inverted index in one SQLite file: the words of records, and BM25 over them.
 
-Not FTS5: its tokenizer is not `backends.text`, its BM25 floors the weight of words that are in more
-than half of the records, and ranking in a program of one's own takes a compiled extension. Here the
-scores are those of ``exact://``, to rounding.
+Not FTS5: its BM25 floors the weight of words that are in more than half of the records, and ranking in
+a program of one's own takes a compiled extension. Here the scores are those of ``exact://``, to
+rounding.
 
 One transaction a change, in WAL mode with ``synchronous=FULL``: a reader sees all of it or nothing, and
 so does whoever comes after a crash. What is stored is only a copy; see `backends.wrappers.keywords`.
