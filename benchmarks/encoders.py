@@ -3,6 +3,9 @@
 DATASET_DIR holds captions.jsonl, one object a line: ``{"file": "images/a.jpg", "captions": ["...", ...]}`` or
 ``{"file": ..., "caption": "..."}``, files relative to it. Prints a Markdown table; ``--json FILE`` keeps the
 figures. Each encoder runs in a process of its own, so that its peak memory is its own.
+
+``python -m benchmarks.encoders --profile`` shows where the time of an index run with `compact` goes instead, on
+pictures made on the spot; see `benchmarks.encoder_profile`.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from benchmarks import encoder_profile
 from benchmarks.suite.tables import markdown_table
 from retrieval.encoders import DEFAULT_ENCODER, EncoderError, load_encoder
 from retrieval.evaluation import EvaluationError, recall_report
@@ -143,15 +147,20 @@ def markdown(results: Sequence[dict[str, Any]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.encoders", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("dataset", type=Path, metavar="DATASET_DIR", help="folder with captions.jsonl")
+    parser.add_argument("dataset", type=Path, nargs="?", metavar="DATASET_DIR", help="folder with captions.jsonl")
+    parser.add_argument("--profile", action="store_true", help="show where an index run's time goes; needs no folder")
     parser.add_argument("--encoder", action="append", help=f"may be repeated; {DEFAULT_ENCODER} unless given")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--precision", default="auto", help="auto, fp32, fp16 or bf16")
-    parser.add_argument("--repeats", type=int, default=3, help="timed passes over the data, of which the median counts")
+    parser.add_argument("--repeats", type=int, default=3, help="timed passes or rounds, of which the median counts")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     options = parser.parse_args(arguments)
     if options.repeats < 1:
         parser.error("--repeats must be at least 1")
+    if options.profile:
+        return _profile(options.repeats, options.json)
+    if options.dataset is None:
+        parser.error("name a folder with captions.jsonl, or --profile")
     try:
         dataset = read_dataset(options.dataset)
         names = options.encoder or [DEFAULT_ENCODER]
@@ -165,6 +174,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     counts = f"{len(dataset.files)} photographs, {len(dataset.captions)} captions, {machine['cores']} cores"
     sys.stdout.write(f"{dataset.name}: {counts}\n\n{markdown(results)}")
+    return 0
+
+
+def _profile(rounds: int, file: Path | None) -> int:
+    report = encoder_profile.measure(rounds)
+    if file:
+        file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    sys.stdout.write(encoder_profile.tables(report))
     return 0
 
 

@@ -28,6 +28,8 @@ ALLOWED = {
     "app/cli/transfer.py": {"faiss"},
     "backends/__init__.py": {"faiss"},
     "benchmarks/chat.py": {"faiss"},
+    "benchmarks/encoder_profile.py": {"faiss"},
+    "benchmarks/paired_rates.py": {"faiss"},
     # The load test starts a database of its own to kill it.
     "benchmarks/load.py": {"faiss", "postgresql"},
     "benchmarks/load_server.py": {"postgresql", "postgres", "pgvector-embedded"},
