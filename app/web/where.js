@@ -5,7 +5,9 @@ export const OPERATORS = [
   ["$lte", "at most"], ["$gt", "more than"], ["$lt", "less than"], ["$contains", "has"], ["$exists", "is there"],
 ];
 const KNOWN = new Set(OPERATORS.map(([operator]) => operator));
-const FIELD = /^[A-Za-z_][A-Za-z0-9_]{0,63}$/;
+const LETTER = "\\p{L}\\p{Nl}";
+// Letters and digits of any script, with the marks of letters, as `backends.filters.check_field_name` has it.
+const FIELD = new RegExp(`^(?=.{1,64}$)(?:_|[${LETTER}]\\p{M}*)(?:[_\\p{Nd}]|[${LETTER}]\\p{M}*)*$`, "u");
 
 /** The JSON of conditions `{field, op, value}`; null where there are none. */
 export function toWhere(conditions) {
@@ -67,7 +69,7 @@ function single(text, type) {
 }
 
 export function checkField(field) {
-  if (!FIELD.test(field)) throw new Error("a field's name is made of letters, digits and underscores");
+  if (!FIELD.test(field.normalize("NFC"))) throw new Error("a field's name is made of letters, digits and underscores");
 }
 
 export const typeOf = (value) => (Array.isArray(value) ? "list" : typeof value);
