@@ -111,8 +111,9 @@ class Record:
     `search`; or `None` on records read without vectors. `text` is the
     passage of a text item, an image's caption or OCR words otherwise; keyword search reads it and the
     name of the file that `uri` ends with.
-    Metadata values are str, int, float, bool or a list of str, under portable field names. Subclasses of them,
-    such as enums, and NumPy's scalars and arrays of strings are made the plain values that they hold.
+    Metadata values are str, int, float, bool or a list of str. Subclasses of them, such as enums, and NumPy's
+    scalars and arrays of strings are made the plain values that they hold. Field names are up to 64 letters and
+    digits of any script and underscores, the first no digit; they are kept in Unicode's form NFC.
 
         Record("cat-1", vector, text="a cat on a sofa", uri="photos/cat.jpg", metadata={"year": 2024, "tags": ["cat"]})
 

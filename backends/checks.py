@@ -89,19 +89,21 @@ def check_metadata(record_id: str, metadata: Mapping[str, MetadataValue]) -> Map
     Raises ValueError, naming record and field, for metadata that some engine could not store and filter.
     """
     changed: dict[str, Any] = {}
+    same = True
     for key, value in metadata.items():
         what = f"record {record_id!r}: metadata field {key!r}"
         try:
-            check_field_name(key)
+            field = check_field_name(key)
         except ValueError as error:
             raise ValueError(f"record {record_id!r}: {error}") from None
-        if key == "modality":
+        if field == "modality":
             raise ValueError(f"{what} is reserved: 'modality' is a field of every record")
-        kept = _plain_value(value, what)
-        if kept is not value or type(key) is not str:
-            changed[key] = kept
-    if changed:
-        metadata = {plain(key): changed.get(key, value) for key, value in metadata.items()}
+        if field in changed:
+            raise ValueError(f"{what} is there twice, in two spellings: keep one")
+        changed[field] = kept = _plain_value(value, what)
+        same = same and kept is value and type(key) is str and key == field
+    if not same:
+        metadata = changed
     size_bytes = len(json.dumps(plain_metadata(metadata), ensure_ascii=False).encode("utf-8"))
     if size_bytes > MAX_METADATA_BYTES:
         raise ValueError(f"record {record_id!r}: metadata has {size_bytes} bytes; the limit is {MAX_METADATA_BYTES}")

@@ -21,8 +21,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -40,16 +42,49 @@ MAX_NODES = 4096
 MAX_VALUES = 65_536
 # Callers put the user's filter beside a condition or two of their own, so trees may be a little larger than JSON is.
 _SPARE = 16
-FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
+MAX_FIELD_NAME = 64
+_ASCII_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
+_LETTERS = frozenset({"Lu", "Ll", "Lt", "Lm", "Lo", "Nl"})
+_MARKS = frozenset({"Mn", "Mc"})
 
 
-def check_field_name(name: str) -> None:
-    """Raise ValueError unless `name` is a portable field name: letters, digits, underscore; at most 64."""
-    if not isinstance(name, str) or not FIELD_NAME.match(name):
-        raise ValueError(
-            f"field name {name!r} is not usable: take 1-64 ASCII letters, digits and underscores, "
-            "not starting with a digit"
-        )
+def check_field_name(name: str) -> str:
+    """The name as it is stored: a plain string in Unicode's form NFC, so that two spellings are one field.
+
+    Raises ValueError unless it is made of letters and digits of any script, marks that belong to letters, and
+    underscores, at most 64 in all, the first no digit.
+    """
+    if isinstance(name, str):
+        plain_name: str = plain(name)
+        if _ASCII_NAME.match(plain_name):
+            return plain_name
+        if not plain_name.isascii() and (usable := _usable_name(plain_name)) is not None:
+            return usable
+    raise ValueError(
+        f"field name {name!r:.200} is not usable: take 1-{MAX_FIELD_NAME} letters, digits and underscores, "
+        "not starting with a digit"
+    )
+
+
+@lru_cache(maxsize=4096)
+def _usable_name(name: str) -> str | None:
+    composed = unicodedata.normalize("NFC", name) if len(name) <= 4 * MAX_FIELD_NAME else ""
+    if not 1 <= len(composed) <= MAX_FIELD_NAME:
+        return None
+    before = ""
+    for character in composed:
+        category = unicodedata.category(character)
+        is_letter = category in _LETTERS
+        if category in _MARKS:
+            # A mark belongs to the letter before it, perhaps with other marks between.
+            usable = before == "letter"
+            is_letter = usable
+        else:
+            usable = is_letter or character == "_" or (category == "Nd" and before != "")
+        if not usable:
+            return None
+        before = "letter" if is_letter else "other"
+    return composed
 
 
 def check_string(value: str, what: str, *, limit_bytes: int | None = None) -> None:
@@ -129,13 +164,12 @@ class Compare:
     )
 
     def __post_init__(self) -> None:
-        check_field_name(self.field)
+        object.__setattr__(self, "field", check_field_name(self.field))
         what = f"the value of {self.field} ${self.op}"
         if self.op not in OPERATORS:
             known = ", ".join("$" + op for op in OPERATORS)
             raise ValueError(f"unknown operator '${self.op}' on field {self.field!r}; known are {known}")
-        for name in ("field", "op"):
-            object.__setattr__(self, name, plain(getattr(self, name)))
+        object.__setattr__(self, "op", plain(self.op))
         object.__setattr__(self, "value", self._plain_value(what))
         if self.op in ("in", "nin"):
             object.__setattr__(self, "_wanted", frozenset((kind_of(item), item) for item in self.value))

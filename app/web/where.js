@@ -4,7 +4,9 @@ import { rowOf, say } from "./language.js";
 
 export const OPERATORS = ["$eq", "$ne", "$in", "$nin", "$gte", "$lte", "$gt", "$lt", "$contains", "$exists"];
 const KNOWN = new Set(OPERATORS);
-const FIELD = /^[\p{L}_][\p{L}\p{M}\p{N}_]{0,63}$/u;
+const LETTER = "\\p{L}\\p{Nl}";
+// Letters and digits of any script, with the marks of letters, as `backends.filters.check_field_name` has it.
+const FIELD = new RegExp(`^(?=.{1,64}$)(?:_|[${LETTER}]\\p{M}*)(?:[_\\p{Nd}]|[${LETTER}]\\p{M}*)*$`, "u");
 
 export const operatorName = (op) => say(`operator.${op.slice(1)}`);
 
@@ -71,7 +73,7 @@ function single(text, type) {
 }
 
 export function checkField(field) {
-  if (!FIELD.test(field)) throw new Error(say("filters.bad.field"));
+  if (!FIELD.test(field.normalize("NFC"))) throw new Error(say("filters.bad.field"));
 }
 
 export const typeOf = (value) => (Array.isArray(value) ? "list" : typeof value);

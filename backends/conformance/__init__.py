@@ -30,6 +30,7 @@ except ModuleNotFoundError as error:
 CHECKS = (
     "adversarial",
     "collections",
+    "field_names",
     "filtered_recall",
     "filters",
     "forks",
@@ -49,6 +50,7 @@ pytest.register_assert_rewrite("backends.conformance.oracle", *(f"backends.confo
 
 from backends.conformance.adversarial import HostileChecks  # noqa: E402
 from backends.conformance.collections import CollectionChecks  # noqa: E402
+from backends.conformance.field_names import FieldNameChecks  # noqa: E402
 from backends.conformance.filtered_recall import PromiseChecks  # noqa: E402
 from backends.conformance.filters import FilterChecks  # noqa: E402
 from backends.conformance.forks import ForkChecks  # noqa: E402
@@ -74,6 +76,7 @@ class BackendSuite(
     VectorlessChecks,
     SearchChecks,
     FilterChecks,
+    FieldNameChecks,
     KeywordChecks,
     ScriptChecks,
     HostileChecks,

@@ -51,7 +51,7 @@ STRINGS = (
     "image",
     "text",
 )
-FIELDS = ("count", "ratio", "flag", "lang", "tags", "mixed", "id", "Id", "text", "_x9")
+FIELDS = ("count", "ratio", "flag", "lang", "tags", "mixed", "id", "Id", "text", "_x9", "年", "год")
 
 STORABLE = st.characters(codec="utf-8", exclude_characters="\x00")
 
@@ -73,6 +73,8 @@ _OF_FIELD: dict[str, st.SearchStrategy[Any]] = {
     "Id": scalars,
     "text": strings,
     "_x9": numbers,
+    "年": scalars | string_lists,
+    "год": numbers,
 }
 
 

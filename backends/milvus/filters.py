@@ -4,8 +4,8 @@ Milvus compares JSON numbers as doubles, mixes integers with floats, and disagre
 what a missing key makes of ``not``. So a filter never looks at the metadata itself. Each field has a
 dynamic key holding a string that sorts as the value does:
 
-- ``v`` + name: ``b0``/``b1`` for a boolean, ``n`` + `number_key` for a number, ``s`` + the string;
-- ``l`` + name: the elements of a list, after a 0 that makes the empty list present. Milvus Lite reads
+- ``v`` + `ascii_name`: ``b0``/``b1`` for a boolean, ``n`` + `number_key` for a number, ``s`` + the string;
+- ``l`` + `ascii_name`: the elements of a list, after a 0 that makes the empty list present. Milvus Lite reads
   JSON lists row by row in Python, which takes 20 times as long as its columns, so there it is one
   string of the elements' hashes, searched with ``like``.
 
@@ -26,6 +26,7 @@ from typing import Any
 from backends.errors import Unsupported
 from backends.filters import MODALITIES, ORDERINGS, And, Compare, Not, Or, Scalar, Where, kind_of, matches
 from backends.fold import folded
+from backends.kit.field_names import ascii_name
 from backends.kit.number_keys import number_parts
 
 SYMBOLS = {"eq": "==", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
@@ -51,7 +52,12 @@ Stored = Mapping[str, frozenset[str]]
 def scalar_name(field: str) -> str:
     """The dynamic key of a field's single values."""
     # The one field whose key would be that of the column with the vector.
-    return "x" + field if field == "ector" else "v" + field
+    return "x" + field if field == "ector" else "v" + ascii_name(field)
+
+
+def list_name(field: str) -> str:
+    """The dynamic key of a field's lists."""
+    return "l" + ascii_name(field)
 
 
 def quote(text: str) -> str:
@@ -109,9 +115,9 @@ class Dialect:
             if not isinstance(value, list):
                 found[scalar_name(field)] = scalar_key(value)
             elif self.lists_as_text:
-                found["l" + field] = "".join(f" {_hash(element)}" for element in dict.fromkeys(value))
+                found[list_name(field)] = "".join(f" {_hash(element)}" for element in dict.fromkeys(value))
             else:
-                found["l" + field] = [0, *dict.fromkeys(value)]
+                found[list_name(field)] = [0, *dict.fromkeys(value)]
         return found
 
     def _atom(self, key: str, *comparisons: str) -> str:
@@ -123,11 +129,11 @@ class Dialect:
         return self._atom(key) if self.guarded else self._atom(key, f'{key} >= ""')
 
     def _has_list(self, field: str) -> str:
-        key = f'$meta["l{field}"]'
+        key = f'$meta["{list_name(field)}"]'
         return self._atom(key) if self.lists_as_text else self._atom(key, f"json_contains({key}, 0)")
 
     def _list_holds(self, field: str, wanted: Sequence[str]) -> str:
-        key = f'$meta["l{field}"]'
+        key = f'$meta["{list_name(field)}"]'
         if self.lists_as_text:
             return self._atom(key, any_of([f"{key} like {quote(f'% {_hash(value)}%')}" for value in wanted]))
         return self._atom(key, f"json_contains_any({key}, [{','.join(map(quote, wanted))}])")
@@ -240,7 +246,7 @@ def stored_values(fields: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> S
         for field, values in found.items():
             if (key := row.get(scalar_name(field))) is not None:
                 values.add(key)
-            values.update((row.get("l" + field) or "").split())
+            values.update((row.get(list_name(field)) or "").split())
     return {field: frozenset(values) for field, values in found.items()}
 
 

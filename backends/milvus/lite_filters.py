@@ -16,6 +16,7 @@ from backends.milvus.filters import (
     Dialect,
     any_of,
     expression,
+    list_name,
     scalar_name,
     stored_values,
     wide_fields,
@@ -48,7 +49,7 @@ def lite_expression(reader: Pages, opened: CollectionHandle, where: Where, diale
     wide = wide_fields(tree)
     if not wide:
         return expression(tree, dialect)
-    names = [key for field in wide for key in (scalar_name(field), "l" + field)]
+    names = [key for field in wide for key in (scalar_name(field), list_name(field))]
     selection = any_of([dialect.has_field(field) for field in wide])
     rows = (row for page in reader.pages(opened, selection, ["id", *names]) for row in page)
     return expression(tree, dialect, stored_values(wide, rows))

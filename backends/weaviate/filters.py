@@ -16,6 +16,7 @@ from typing import Any
 from weaviate.proto.v1 import base_pb2
 
 from backends.base import MODALITIES, Compare, Scalar, Where
+from backends.kit.field_names import ascii_name
 from backends.kit.number_keys import double_below
 from backends.kit.tokens import Part, TokenTranslator
 from backends.weaviate.records import (
@@ -134,7 +135,7 @@ class Translator(TokenTranslator):
         typed = number_property(where.field) in self._numbers
         if typed and abs(where.value) < SAFE_INTEGER:
             return self._range(where.field, where.op, float(where.value))
-        prefix, digits = f"{where.field}=n", number_digits(where.value)
+        prefix, digits = f"{ascii_name(where.field)}=n", number_digits(where.value)
         if typed:
             padded = digits.ljust(NUMBER_DIGITS, "0")
             beyond = _after(prefix, padded, NUMBER_DIGITS)
@@ -149,7 +150,7 @@ class Translator(TokenTranslator):
 
     def _string(self, where: Compare) -> Part:
         data = where.value.encode("utf-8")
-        prefix, digits = f"{where.field}=s", spell(data[:SPELLED_BYTES])
+        prefix, digits = f"{ascii_name(where.field)}=s", spell(data[:SPELLED_BYTES])
         after = _after(prefix, digits)
         if len(data) > SPELLED_BYTES:
             # Those that begin alike and go on stand at the end of the digits, behind a hash that has no order.

@@ -33,6 +33,7 @@ from backends.base import NO_VECTOR, Hit, Record, Scalar
 from backends.checks import plain_metadata
 from backends.errors import Corrupt
 from backends.filters import MetadataValue, kind_of
+from backends.kit.field_names import ascii_name
 from backends.kit.json_text import decode_metadata, encode
 from backends.kit.number_keys import double_below, number_parts
 from backends.kit.record_ids import id_uuid, storable_ids
@@ -46,6 +47,8 @@ BARE = "bare"
 # Strings are spelled out up to here, four digits a byte; the rest of longer ones is hashed.
 SPELLED_BYTES = 48
 NUMBER_DIGITS = 32
+# Weaviate's longest name of a property. Keywords do for a field whose name is longer than that once it is ASCII.
+MAX_PROPERTY = 230
 SAFE_INTEGER = 2**53
 
 NAMESPACE = uuid5(NAMESPACE_URL, "https://weaviate.io/sightline")
@@ -91,16 +94,17 @@ def spelled_string(value: str) -> str:
 
 def token(field: str, kind: str, value: Scalar) -> str:
     """The keyword that says that `field` is, or as a list (kind ``l``) contains, `value`."""
+    name = ascii_name(field)
     if kind == "n":
-        return f"{field}=n{number_digits(value)};"  # type: ignore[arg-type]
+        return f"{name}=n{number_digits(value)};"  # type: ignore[arg-type]
     if kind == "b":
-        return f"{field}=b{int(value)};"
-    return f"{field}={kind}{spelled_string(str(value))}"
+        return f"{name}=b{int(value)};"
+    return f"{name}={kind}{spelled_string(str(value))}"
 
 
 def kind_token(field: str, kind: str) -> str:
     """The keyword that says that `field` is there and what it is: a number, string, boolean or list."""
-    return f"{field}:{kind}"
+    return f"{ascii_name(field)}:{kind}"
 
 
 def modality_token(modality: str) -> str:
@@ -129,13 +133,14 @@ def fold_case(name: str) -> str:
 
 def number_property(field: str) -> str:
     """The property that holds a field's numbers."""
-    return NUMBER_PREFIX + fold_case(field)
+    return NUMBER_PREFIX + fold_case(ascii_name(field))
 
 
 def number_properties(records: Iterable[Record]) -> dict[str, str]:
-    """The metadata fields that hold a number somewhere, with their properties."""
+    """The metadata fields that hold a number somewhere, with their properties; not those whose names are too long."""
     fields = {field for record in records for field, value in record.metadata.items() if _is_number(value)}
-    return {field: number_property(field) for field in fields}
+    properties = {field: number_property(field) for field in fields}
+    return {field: name for field, name in properties.items() if len(name) <= MAX_PROPERTY}
 
 
 def _is_number(value: Any) -> bool:

@@ -61,7 +61,7 @@ def _from_collection(place: str, queries: int, seed: int) -> DataSet:
             raise DataError(f"collection {collection!r} has the metric {spec.metric}; photos are compared by cosine")
         for page in backend.scan(collection):
             for record in page.records:
-                if record.modality == "image" and record.text and record.vector is not None:
+                if record.modality == "image" and record.text and record.has_vector and record.vector is not None:
                     vectors.append(record.vector)
                     captions.append(record.text.split("\n"))
                     uris.append(record.uri or "")

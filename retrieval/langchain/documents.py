@@ -13,7 +13,7 @@ import numpy as np
 from langchain_core.documents import Document
 
 from backends.base import Hit, Modality, Record
-from backends.filters import FIELD_NAME, MetadataValue
+from backends.filters import MetadataValue, check_field_name
 
 T = TypeVar("T")
 
@@ -25,8 +25,8 @@ _NESTING = 64
 def portable_metadata(metadata: Mapping[str, Any]) -> dict[str, MetadataValue]:
     """The metadata of a document as that of a record, with nothing lost: `original_metadata` gives it back.
 
-    Entries that every engine stores and filters stay fields of their own: a portable name (1-64 ASCII
-    letters, digits, underscores) with a str, bool, 64-bit int, finite float or list of str. All others
+    Entries that every engine stores and filters stay fields of their own: a portable name (1-64 letters
+    and digits of any script, underscores) with a str, bool, 64-bit int, finite float or list of str. All others
     (None, nested objects, lists of numbers, names of any spelling, ``modality``) are kept together as JSON
     in the field ``_langchain`` and cannot be filtered by. Tuples become lists, NumPy scalars plain numbers.
 
@@ -38,7 +38,7 @@ def portable_metadata(metadata: Mapping[str, Any]) -> dict[str, MetadataValue]:
         plain = _plain(value, f"metadata[{name!r}]", depth=1)
         if not isinstance(name, str):
             raise ValueError(f"metadata key {name!r} is a {type(name).__name__}: use a string, as JSON does")
-        if FIELD_NAME.match(name) and name not in ("modality", RESERVED_FIELD) and _is_portable(plain):
+        if _is_field_name(name) and name not in ("modality", RESERVED_FIELD) and _is_portable(plain):
             fields[name] = plain
         else:
             rest[name] = plain
@@ -46,6 +46,14 @@ def portable_metadata(metadata: Mapping[str, Any]) -> dict[str, MetadataValue]:
         # Escaped to ASCII: NUL and lone surrogates, which no engine stores, come through as well.
         fields[RESERVED_FIELD] = json.dumps(rest)
     return fields
+
+
+def _is_field_name(name: str) -> bool:
+    """Whether a record keeps this name, and keeps it as it is spelled."""
+    try:
+        return check_field_name(name) == name
+    except ValueError:
+        return False
 
 
 def original_metadata(fields: Mapping[str, MetadataValue]) -> dict[str, Any]:

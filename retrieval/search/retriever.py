@@ -339,11 +339,10 @@ class Retriever:
         """
         if isinstance(fields, str) or top < 1:
             raise SearchError(f"facets take a list of field names and a top of at least 1, not {fields!r} and {top}")
-        for field in fields:
-            try:
-                check_field_name(field)
-            except ValueError as error:
-                raise SearchError(str(error)) from None
+        try:
+            fields = [check_field_name(field) for field in fields]
+        except ValueError as error:
+            raise SearchError(str(error)) from None
         if query is not None:
             found = self.search(query, depth, where=where, modality=modality, mode=mode, vector=vector)
             return count_facets(((hit.metadata, hit.modality) for hit in found), fields, top)

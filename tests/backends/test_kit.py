@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from random import Random
 from uuid import NAMESPACE_DNS, UUID, uuid5
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.base import Hit, Record
+from backends.kit.field_names import ascii_name
 from backends.kit.json_text import decode, decode_metadata, encode
 from backends.kit.number_keys import double_below, number_parts, ordered_bits
 from backends.kit.record_ids import check_uuid_cursor, id_uuid, storable_ids
@@ -23,6 +25,33 @@ NEAR_POWERS = st.builds(
     lambda e, d, sign: sign * (2**e + d), st.integers(52, 62), st.integers(-3, 3), st.just(1) | st.just(-1)
 )
 NUMBERS = st.integers(-(2**63), 2**63 - 1) | FLOATS | NEAR_POWERS
+
+
+LETTERS = st.characters(categories=("Lu", "Ll", "Lo", "Lm"))
+NAMES = st.text(LETTERS | st.sampled_from("_09२а年é"), min_size=1, max_size=64).filter(
+    lambda name: not name[0].isdigit()
+)
+
+
+def read_back(stored: str) -> str:
+    """The field behind an `ascii_name`."""
+    if not stored[0].isdigit():
+        return stored
+    digits, _, basic = stored[1:].partition("_")
+    return (f"{basic}-{digits}" if basic else digits).encode("ascii").decode("punycode")
+
+
+class TestFieldNames:
+    @given(NAMES)
+    def test_a_name_in_ascii_can_be_read_back(self, name: str) -> None:
+        stored = ascii_name(name)
+        assert re.fullmatch(r"\w+", stored, re.ASCII)
+        assert read_back(stored) == name
+
+    def test_names_in_ascii_stay_as_they_are_and_no_other_becomes_one(self) -> None:
+        assert [ascii_name(name) for name in ("year", "_x9", "Year", "v0a")] == ["year", "_x9", "Year", "v0a"]
+        assert ascii_name("年")[0].isdigit()
+        assert len({ascii_name(name) for name in ("年", "_年", "年_", "a年", "年a", "Год", "год")}) == 7
 
 
 class TestNumbers:

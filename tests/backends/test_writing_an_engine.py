@@ -34,8 +34,8 @@ exec(compile(SUITE, str(PAGE), "exec"), _document)  # the document's own suite, 
 TestUsearch = pytest.mark.slow(_document["TestUsearch"])
 
 
-def test_the_engine_has_no_more_than_150_lines() -> None:
-    assert len(ENGINE.splitlines()) <= 150
+def test_the_engine_has_no_more_than_160_lines() -> None:
+    assert len(ENGINE.splitlines()) <= 160
 
 
 def test_the_suite_class_is_the_whole_suite_in_three_lines() -> None:

@@ -446,6 +446,18 @@ class BoastsOfAnIndex(ExactBackend):
         return [[replace(hit, exact=False) for hit in hits[-k:]] for hits in deeper]
 
 
+class FoldsFieldNames(ExactBackend):
+    """Keeps of a field's name only what is ASCII."""
+
+    def upsert(self, name, records):
+        kept = [replace(r, metadata={folded(k): v for k, v in r.metadata.items()}) for r in records]
+        super().upsert(name, kept)
+
+
+def folded(field):
+    return "".join(c if c.isascii() else "_" for c in field)
+
+
 class MakesUpVectors(ExactBackend):
     """Gives records without a vector one that stands far from most, and reads it back as none."""
 

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.core.jobs import Job
 from backends.base import IndexKind, Modality, Quantization, Record
-from backends.filters import check_string
+from backends.filters import check_field_name, check_string
 from retrieval.search.facets import Facet
 from retrieval.search.results import Result
 from retrieval.search.retriever import Mode
@@ -47,7 +47,7 @@ class ThumbnailSize(IntEnum):
 
 
 FacetField = Annotated[
-    str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$", description="A metadata field, or modality.")
+    str, AfterValidator(check_field_name), Field(max_length=256, description="A metadata field, or modality.")
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,14 @@ def test_a_search_counts_facets_over_what_it_finds(client: httpx.Client) -> None
     narrowed = client.post("/v1/search", json={**body, "where": {"warm": True}}).json()["facets"]
     assert narrowed["warm"]["values"] == [{"value": True, "count": 3}]
     assert client.post("/v1/search", json={"text": "red"}).json()["facets"] is None
+
+
+def test_facets_of_fields_in_any_script(client: httpx.Client) -> None:
+    composed, apart = (unicodedata.normalize(form, "año") for form in ("NFC", "NFD"))
+    body = {"text": "red", "facets": [apart, "拍摄地点", "वर्ष"], "where": {apart: {"$exists": False}}}
+    answer = client.post("/v1/search", json=body).json()
+    assert sorted(answer["facets"]) == sorted([composed, "拍摄地点", "वर्ष"])
+    assert answer["facets"][composed]["missing"] > 0
 
 
 def test_facets_are_bounded(client: httpx.Client) -> None:
