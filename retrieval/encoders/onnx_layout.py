@@ -14,11 +14,19 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 from retrieval.encoders.base import EncoderError
 from retrieval.encoders.preprocess import Preprocessing
-from retrieval.encoders.token_ids import TextSettings, text_settings
-from retrieval.encoders.weights import check_repository, fetch_folder, file_sha256, find_folder, read_object
+from retrieval.encoders.token_ids import TextSettings, load_tokenizer, text_settings
+from retrieval.encoders.weights import (
+    check_repository,
+    fetch_folder,
+    fetch_missing,
+    file_sha256,
+    find_folder,
+    read_object,
+)
 
 CONFIG = "config.json"
 PREPROCESSING = "visual/preprocess_cfg.json"
@@ -50,13 +58,17 @@ _PARTS: dict[str, dict[int, str]] = {
 
 @dataclass(frozen=True)
 class OnnxFiles:
-    """A model's folder and what its descriptions say. `name` chooses it again, wherever one then is."""
+    """A model's folder and what its descriptions say. `name` chooses it again, wherever one then is.
+
+    tokenizer: that of the folder, loaded: in a multilingual model it takes a second.
+    """
 
     name: str
     folder: Path
     dim: int
     preprocessing: Preprocessing
     text: TextSettings
+    tokenizer: Any
     fingerprint: str
 
 
@@ -77,6 +89,8 @@ def locate(spec: str) -> OnnxFiles:
         fetched = fetch_folder(spec, DESCRIPTIONS, TOWERS, allow=_FETCHED, ignore=_LEFT)
     except EncoderError as error:
         raise EncoderError(f"no folder {spec} here, and {error}") from None
+    # Which weights lie in folders of their own, only the towers say.
+    fetch_missing(spec, fetched, _missing(fetched))
     return describe(fetched, f"onnx:{spec}")
 
 
@@ -103,10 +117,11 @@ def describe(folder: Path, name: str) -> OnnxFiles:
     dim = config.get("embed_dim")
     if not isinstance(dim, int) or not isinstance(text_config, dict):
         raise EncoderError(f"{folder / CONFIG}: is not the description of an open_clip model: it needs embed_dim")
-    text = text_settings(text_config, folder / TOKENIZER, folder / TOKENIZER_CONFIG)
+    tokenizer = load_tokenizer(folder / TOKENIZER)
+    text = text_settings(text_config, tokenizer, folder / TOKENIZER_CONFIG)
     hashes = hash_files(folder)
     fingerprint = _manifest_fingerprint(folder, hashes) or own_fingerprint(hashes)
-    return OnnxFiles(name, folder, dim, preprocessing, text, fingerprint)
+    return OnnxFiles(name, folder, dim, preprocessing, text, tokenizer, fingerprint)
 
 
 def _missing(folder: Path) -> list[str]:

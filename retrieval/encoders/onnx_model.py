@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from retrieval.encoders.base import EncoderError, ImageInput
-from retrieval.encoders.onnx_layout import IMAGE_TOWER, TEXT_TOWER, TOKENIZER, locate
+from retrieval.encoders.onnx_layout import IMAGE_TOWER, TEXT_TOWER, locate
 from retrieval.encoders.onnx_session import choose_onnx_device, open_session, session_options
 from retrieval.encoders.token_ids import TokenReader
 from retrieval.images.decode import ImageError, available_cores, map_images
@@ -50,7 +50,7 @@ class OnnxEncoder:
         self.name, self.dim, self.fingerprint = files.name, files.dim, files.fingerprint
         self.context_length = files.text.context_length
         self._prepare = files.preprocessing
-        self._tokens = TokenReader(files.name, files.folder / TOKENIZER, files.text)
+        self._tokens = TokenReader(files.name, files.tokenizer, files.text)
         self._batch = _BATCH_CPU if self.device == "cpu" else _BATCH_GPU
         self._image_tower = _Tower(files.folder / IMAGE_TOWER, self.device, self.dim)
         self._text_tower = _Tower(files.folder / TEXT_TOWER, self.device, self.dim)

@@ -36,13 +36,16 @@ class TextSettings:
 
 
 class TokenReader:
-    """Texts as rows of token ids. A text longer than the context is cut, which is logged once."""
+    """Texts as rows of token ids, by a `tokenizer` of `load_tokenizer` that is this reader's alone.
 
-    def __init__(self, name: str, tokenizer: Path, settings: TextSettings) -> None:
+    A text longer than the context is cut, which is logged once.
+    """
+
+    def __init__(self, name: str, tokenizer: Any, settings: TextSettings) -> None:
         self._name = name
         self._settings = settings
         self._said_cut = False
-        self._tokenizer = load_tokenizer(tokenizer)
+        self._tokenizer = tokenizer
         self._tokenizer.enable_truncation(settings.context_length, direction="left" if settings.cut_left else "right")
         # The token's own text is not looked at where a number is given.
         self._tokenizer.enable_padding(
@@ -78,7 +81,7 @@ def load_tokenizer(path: Path) -> Any:
         raise EncoderError(f"{path}: is no tokenizer: {' '.join(str(error).split())[:200]}") from None
 
 
-def text_settings(text_config: Mapping[str, Any], tokenizer: Path, config: Path) -> TextSettings:
+def text_settings(text_config: Mapping[str, Any], tokenizer: Any, config: Path) -> TextSettings:
     """What open_clip's ``text_cfg`` and transformers' ``tokenizer_config.json`` say of the texts; or `EncoderError`."""
     own = read_object(config)
     options = text_config.get("tokenizer_kwargs") or {}
@@ -86,13 +89,12 @@ def text_settings(text_config: Mapping[str, Any], tokenizer: Path, config: Path)
         raise EncoderError(f"{config}: a tokenizer with a mode of its own is not supported")
     # CLIP's own tokenizer is in no open_clip configuration; it fills with zeros, whatever token that is.
     clips_own = not text_config.get("hf_tokenizer_name") and str(own.get("tokenizer_class")).startswith("CLIPTokenizer")
-    ids = load_tokenizer(tokenizer)
 
     def id_of(name: str) -> int:
         token = own.get(name)
-        found = ids.token_to_id(token["content"] if isinstance(token, dict) else str(token))
+        found = tokenizer.token_to_id(token["content"] if isinstance(token, dict) else str(token))
         if found is None:
-            raise EncoderError(f"{config}: its {name} {token!r} is not in {tokenizer.name}")
+            raise EncoderError(f"{config}: its {name} {token!r} is not in tokenizer.json")
         return int(found)
 
     return TextSettings(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import logging
@@ -161,12 +162,34 @@ def fetch_folder(
         snapshot_download(repository, allow_patterns=list(allow), ignore_patterns=[*ignore, *last])
         return Path(snapshot_download(repository, allow_patterns=list(last)))
     except Exception as error:
-        raise EncoderError(
-            f"the model's files are not here and cannot be downloaded ({_reason(error)}): on a connected machine get "
-            f"{', '.join((*names, *last))} of {hf_hub_url(repository, '').partition('/resolve/')[0]}, with what lies "
-            f"beside the .onnx files, and put them under these names into {drop_folder(repository)}; "
-            "the encoder compact needs no download"
-        ) from None
+        raise _not_fetched(repository, (*names, *last), error) from None
+
+
+def fetch_missing(repository: str, folder: Path, names: Sequence[str]) -> None:
+    """Download the files `names` into `folder`, which `fetch_folder` gave; what a person made is left alone.
+
+    Raises `EncoderError` saying which files to put where.
+    """
+    if not names or folder == drop_folder(repository):
+        return
+    from huggingface_hub import snapshot_download
+
+    try:
+        # The folder of the hub's cache is called by the commit that its files are of.
+        snapshot_download(repository, revision=folder.name, allow_patterns=[glob.escape(name) for name in names])
+    except Exception as error:
+        raise _not_fetched(repository, names, error) from None
+
+
+def _not_fetched(repository: str, names: Sequence[str], error: Exception) -> EncoderError:
+    from huggingface_hub import hf_hub_url
+
+    return EncoderError(
+        f"the model's files are not here and cannot be downloaded ({_reason(error)}): on a connected machine get "
+        f"{', '.join(names)} of {hf_hub_url(repository, '').partition('/resolve/')[0]}, with what lies "
+        f"beside the .onnx files, and put them under these names into {drop_folder(repository)}; "
+        "the encoder compact needs no download"
+    )
 
 
 def _reason(error: Exception) -> str:

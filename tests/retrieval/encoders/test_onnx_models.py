@@ -18,6 +18,7 @@ import onnx
 import open_clip
 import pytest
 import skimage.data
+import tokenizers
 import torch
 from huggingface_hub import constants
 from onnx import TensorProto, helper
@@ -32,7 +33,7 @@ from retrieval.encoders.onnx_quantize import quantize
 from retrieval.encoders.openclip import OpenClipEncoder
 from retrieval.encoders.preprocess import Preprocessing
 from retrieval.encoders.text_cleaning import clean
-from retrieval.encoders.token_ids import TextSettings, TokenReader, clip_tokenizer
+from retrieval.encoders.token_ids import TextSettings, TokenReader, clip_tokenizer, load_tokenizer
 from retrieval.encoders.weights import drop_folder
 from retrieval.images.decode import ImageError
 from tests.support.fake_hub import serving
@@ -166,7 +167,7 @@ def test_texts_are_cleaned_as_open_clip_does(how: str) -> None:
 def test_clips_tokens_are_open_clips_own(tmp_path: Path) -> None:
     simple = open_clip.get_tokenizer("ViT-B-32")
     clip_tokenizer(simple).save(str(tmp_path / "tokenizer.json"))
-    ours = TokenReader("x", tmp_path / "tokenizer.json", TextSettings(77, "lower", pad_id=0))
+    ours = TokenReader("x", load_tokenizer(tmp_path / "tokenizer.json"), TextSettings(77, "lower", pad_id=0))
     chance = random.Random(4)
     words = [
         "dogs",
@@ -535,6 +536,43 @@ def test_a_download_that_was_broken_off_goes_on(clip: Exported, monkeypatch: pyt
                 load_encoder("onnx:immich-app/model__tag")
         hub.refused.clear()
         assert load_encoder("onnx:immich-app/model__tag").encode_texts(["a dog"]).shape == (1, 24)
+
+
+def test_weights_in_a_folder_of_their_own_are_downloaded(clip: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, files = "immich-app/model__tag/textual/", publish(clip)
+    model = onnx.ModelProto.FromString(files[f"{root}model.onnx"])
+    for tensor in model.graph.initializer:
+        for entry in (entry for entry in tensor.external_data if entry.key == "location"):
+            entry.value = "parts/weights.bin"
+    files[f"{root}model.onnx"] = model.SerializeToString()
+    files[f"{root}parts/weights.bin"] = files.pop(f"{root}weights")
+    files[f"{root}parts/others.bin"] = b"x"
+    with serving(files, monkeypatch) as hub:
+        hub.refused.add(f"{root}parts/weights.bin")
+        for _ in range(2):
+            with pytest.raises(EncoderError, match=r"cannot be downloaded.* get textual/parts/weights\.bin of "):
+                load_encoder("onnx:immich-app/model__tag")
+        hub.refused.clear()
+        vectors = load_encoder("onnx:immich-app/model__tag").encode_texts(TEXTS)
+        assert not any("others" in path for path in hub.served)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    np.testing.assert_array_equal(load_encoder("onnx:immich-app/model__tag").encode_texts(TEXTS), vectors)
+    np.testing.assert_allclose(load_encoder(f"onnx:{clip.folder}").encode_texts(TEXTS), vectors, atol=1e-5)
+
+
+def test_the_tokenizer_is_read_once(clip: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    class Counting:
+        @staticmethod
+        def from_file(path: str) -> tokenizers.Tokenizer:
+            read.append(path)
+            return tokenizer.from_file(path)
+
+    tokenizer = tokenizers.Tokenizer
+    monkeypatch.setattr(tokenizers, "Tokenizer", Counting)
+    assert load_encoder(f"onnx:{clip.folder}").encode_texts(["a dog"]).shape == (1, 24)
+    assert len(read) == 1
 
 
 @pytest.mark.parametrize("order", [("ids", "mask"), ("mask", "ids")])
