@@ -160,10 +160,20 @@ def _count(text: str) -> _Counts:
     for run in _LETTERS.findall(unicodedata.normalize("NFKC", text).lower()):
         letters: dict[str, list[str]] = {}
         for character in run:
-            letters.setdefault(script_of(character), []).append(character)
-        for script in letters.keys() - {"none", "mark"}:
-            _count_word(script, letters[script], counts)
+            script = script_of(character)
+            if script == "none":
+                # A mark of punctuation, as in l’herbe.
+                _count_words(letters, counts)
+                letters = {}
+            elif script != "mark":
+                letters.setdefault(script, []).append(character)
+        _count_words(letters, counts)
     return counts
+
+
+def _count_words(letters: Mapping[str, list[str]], counts: _Counts) -> None:
+    for script in letters:
+        _count_word(script, letters[script], counts)
 
 
 def _count_word(script: str, letters: list[str], counts: _Counts) -> None:

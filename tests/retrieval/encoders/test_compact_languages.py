@@ -51,7 +51,12 @@ def test_english(text: str) -> None:
     [
         *(("一只狗在海滩上", "zh"), ("沙灘上的一隻貓", "zh-TW"), ("海辺の犬", "ja"), ("ｶﾞﾗｽ", "ja"), ("개", "ko")),
         *(("собака на пляже", "ru"), ("كلب على الشاطئ", "ar"), ("العَرَبِيَّة", "ar"), ("หมาบนชายหาด", "th")),
-        *(("ein Hund sitzt auf der Straße", "de"), ("un chien dans la rue", "fr"), ("dos perros en la calle", "es")),
+        *(
+            ("ein Hund sitzt auf der Straße", "de"),
+            ("un chien dans la rue", "fr"),
+            ("l’homme à la mer", "fr"),
+            ("dos perros en la calle", "es"),
+        ),
         *(("un cane su una spiaggia", "it"), ("dois cachorros na praia", "pt"), ("een hond op het strand", "nl")),
         *(("pies na plaży z dzieckiem", "pl"), ("kumsalda oynayan bir köpek", "tr")),
         *(
