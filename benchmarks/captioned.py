@@ -23,6 +23,7 @@ from benchmarks.encoders import Dataset, DatasetError
 from indexers import index
 from retrieval import Retriever
 from retrieval.encoders.base import Encoder, ImageInput
+from retrieval.relevance.background import text_language
 
 FOLDS = 5
 COLLECTION = "relevance"
@@ -49,6 +50,10 @@ class CachingEncoder:
     def dim(self) -> int:
         """As the encoder's."""
         return self._encoder.dim
+
+    def text_language(self, text: str) -> str:
+        """As the encoder's; ``en`` for one that has none."""
+        return text_language(self._encoder, text)
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """As the encoder does."""

@@ -2,7 +2,8 @@
 
 DATASET_DIR holds captions.jsonl, one object a line: ``{"file": "images/a.jpg", "captions": ["...", ...]}`` or
 ``{"file": ..., "caption": "..."}``, files relative to it. Prints a Markdown table; ``--json FILE`` keeps the
-figures. Each encoder runs in a process of its own, so that its peak memory is its own.
+figures. Each encoder runs in a process of its own, so that its peak memory is its own. ``--languages FILE``, JSON lines
+with "file", "lang" and "text", adds recall by language; see `benchmarks.languages`.
 
 ``python -m benchmarks.encoders --profile`` shows where the time of an index run with `compact` goes instead, on
 pictures made on the spot; see `benchmarks.encoder_profile`.
@@ -146,6 +147,8 @@ def markdown(results: Sequence[dict[str, Any]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison; returns the exit code."""
+    from benchmarks import languages  # which needs this module's dataset
+
     parser = argparse.ArgumentParser(prog="python -m benchmarks.encoders", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("dataset", type=Path, nargs="?", metavar="DATASET_DIR", help="folder with captions.jsonl")
     parser.add_argument("--profile", action="store_true", help="show where an index run's time goes; needs no folder")
@@ -153,6 +156,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--precision", default="auto", help="auto, fp32, fp16 or bf16")
     parser.add_argument("--repeats", type=int, default=3, help="timed passes or rounds, of which the median counts")
+    parser.add_argument(
+        "--languages", type=Path, metavar="FILE", help="captions in other languages, to add recall by language"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     options = parser.parse_args(arguments)
     if options.repeats < 1:
@@ -165,6 +171,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         dataset = read_dataset(options.dataset)
         names = options.encoder or [DEFAULT_ENCODER]
         results = measure_all(names, dataset, options.repeats, options.device, options.precision)
+        if options.languages:
+            captions = languages.read_captions(options.languages, dataset)
+            for result in results:
+                encoder = load_encoder(result["encoder"], device=options.device, precision=options.precision)
+                result["languages"] = languages.recall_by_language(encoder, dataset, captions)
     except (DatasetError, EncoderError, EvaluationError, ImageError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -174,6 +185,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     counts = f"{len(dataset.files)} photographs, {len(dataset.captions)} captions, {machine['cores']} cores"
     sys.stdout.write(f"{dataset.name}: {counts}\n\n{markdown(results)}")
+    for result in results:
+        if "languages" in result:
+            sys.stdout.write(f"\n`{result['encoder']}` by language:\n\n{languages.recall_table(result['languages'])}")
     return 0
 
 

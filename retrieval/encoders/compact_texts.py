@@ -61,7 +61,7 @@ class CompactTexts:
         self._placer = _Once(load_placer)
         self._multilingual = _Once(lambda: MultilingualEncoder(pool))
         self._map: _Once[TextMap] = _Once(load_map)
-        self._turner = _Once(lambda: Network(map_graph(self._map.get().rotation)))
+        self._turner = _Once(lambda: Network(map_graph(self._map.get())))
         self._decided: dict[str, bool] = {}
 
     def encode(self, texts: Sequence[str]) -> Rows:
@@ -112,19 +112,18 @@ class CompactTexts:
 
     def _encode_english(self, texts: Sequence[str]) -> Rows:
         sentences = self._english.get().encode(texts)
-        (vectors,) = self._placer.get().run(sentences=sentences)
-        return _without_empty(vectors, sentences)
+        return self._place(sentences, known=sentences)
 
     def _encode_multilingual(self, texts: Sequence[str]) -> Rows:
-        sentences = self._multilingual.get().encode(texts)
-        (vectors,) = self._turner.get().run(sentences=sentences)
-        return _without_empty(vectors, sentences)
+        vectors = self._multilingual.get().encode(texts)
+        (sentences,) = self._turner.get().run(vectors=vectors)
+        return self._place(sentences, known=vectors)
 
-
-def _without_empty(vectors: Rows, sentences: Rows) -> Rows:
-    """The vectors, zeros where the sentence's was zeros: the space has a place even for those."""
-    vectors[~np.asarray(sentences.any(axis=1))] = 0
-    return vectors
+    def _place(self, sentences: Rows, known: Rows) -> Rows:
+        """Sentence vectors in the space; zeros where `known` is zeros, for which the space has a place, too."""
+        (vectors,) = self._placer.get().run(sentences=sentences)
+        vectors[~np.asarray(known.any(axis=1))] = 0
+        return vectors
 
 
 class _Once(Generic[T]):
