@@ -241,7 +241,7 @@ class Steps:
     def _vectors(self, pieces: Sequence[Evidence]) -> Mapping[int, NDArray[np.float32]]:
         retriever = self.chat.retriever
         records = retriever.backend.get(retriever.collection, [piece.item.id for piece in pieces], with_vectors=True)
-        by_id = {record.id: record.vector for record in records if record.vector is not None}
+        by_id = {record.id: record.vector for record in records if record.vector is not None and record.vector.size}
         return {p.number: _unit(by_id[p.item.id]) for p in pieces if p.item.id in by_id}
 
     def _answer(

@@ -138,9 +138,15 @@ class ImageSupport:
         self._background: NDArray[np.float32] | None = None
 
     def percentile(self, sentence: str, image: NDArray[np.float32]) -> float:
-        """The share of the background sentences that `sentence` beats in nearness to `image`, a unit (d,) vector."""
+        """The share of the background sentences that `sentence` beats in nearness to `image`, a unit (d,) vector.
+
+        0 for a sentence that the encoder cannot read, whose vector is nought.
+        """
         with self._lock:
             if self._background is None:
                 self._background = self._encoder.encode_texts(BACKGROUND)
-        ours = float(self._encoder.encode_texts([sentence])[0] @ image)
+        vector = self._encoder.encode_texts([sentence])[0]
+        if not vector.any():
+            return 0.0
+        ours = float(vector @ image)
         return float(np.mean(self._background @ image < ours))
