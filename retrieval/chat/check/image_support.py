@@ -139,7 +139,10 @@ class ImageSupport:
         self._background: NDArray[np.float32] | None = None
 
     def percentile(self, sentence: str, image: NDArray[np.float32]) -> float:
-        """The share of the background sentences that `sentence` beats in nearness to `image`, a unit (d,) vector."""
+        """The share of the background sentences that `sentence` beats in nearness to `image`, a unit (d,) vector.
+
+        0 for a sentence that the encoder cannot read, whose vector is nought.
+        """
         with self._lock:
             if self._background is None:
                 self._background = self._encoder.encode_texts(BACKGROUND)

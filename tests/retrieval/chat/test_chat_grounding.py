@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from retrieval.chat.check.claims import Claim
 from retrieval.chat.check.grounding import TextSupport
@@ -78,3 +81,16 @@ def test_an_image_supports_what_is_nearer_to_it_than_other_sentences() -> None:
     assert images.percentile("The square is red.", red) >= MIN_PERCENTILE
     assert images.percentile("The square is blue.", red) < MIN_PERCENTILE
     assert len(set(BACKGROUND)) == len(BACKGROUND) >= 90
+
+
+def test_a_sentence_that_the_encoder_cannot_read_is_in_no_image() -> None:
+    class Unread(ColourEncoder):
+        def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            rows = super().encode_texts(texts)
+            rows[[not text.isascii() for text in texts]] = 0
+            return rows
+
+    images = ImageSupport(Unread())
+    # All of the background is on the other side of this picture, so that even nought would be nearer.
+    picture = -Unread().encode_texts(["a red square"])[0]
+    assert images.percentile("正方形", picture) == 0.0
