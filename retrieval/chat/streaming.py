@@ -8,12 +8,13 @@ when it is complete and has support.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable
 
 from retrieval.chat.check.layout import fenced_spans
 
-#: How far a link, a tag or a formula is waited for before what it began with is taken for plain text.
-_MOST_HELD = 600
+#: How far the end of code or a formula is waited for: none is longer. Links are shorter, and many dollars are prices.
+_MOST_HELD = 2100
 #: A word that an address may begin with.
 _SCHEMES = ("http", "https", "ftp", "www", "mailto", "file", "tel", "data", "javascript", "vbscript", "blob")
 _OPENING = re.compile(
@@ -21,6 +22,7 @@ _OPENING = re.compile(
     r"|(?P<code>`+)|(?P<math>\$\$?|\\\[|\\\()",
     re.MULTILINE,
 )
+_BLANK = re.compile(r"\n[ \t]*\n")
 _LAST_WORD = re.compile(r"[!-~\u00a1-\u024f]+\Z")
 
 
@@ -91,20 +93,27 @@ def settled(text: str) -> int:
     if word is not None and (word.start() or _may_be_address(word[0])):
         end = word.start()
     fences = fenced_spans(text)
+    starts = [start for start, _ in fences]
     place = 0
     while (match := _OPENING.search(text, place)) is not None and match.start() < end:
-        fence = next((span for span in fences if span[0] <= match.start() < span[1]), None)
-        if fence is not None:
-            place = max(fence[1], match.end())
+        at = bisect_right(starts, match.start()) - 1
+        if at >= 0 and match.start() < fences[at][1]:
+            place = max(fences[at][1], match.end())
             continue
         closing = _closing(text, match)
-        if closing is None and len(text) - match.start() < _MOST_HELD:
+        if closing is None and len(text) - match.start() < _most_held(match):
             end = match.start()
             break
         place = match.end() if closing is None else max(closing, match.end())
     if text[:end].endswith("!"):
         end -= 1
     return len(text[:end].rstrip())
+
+
+def _most_held(match: re.Match[str]) -> int:
+    if match[0] == "$":
+        return 320
+    return _MOST_HELD if match["code"] or match["math"] else 620
 
 
 def _may_be_address(word: str) -> bool:
@@ -120,10 +129,10 @@ def _closing(text: str, match: re.Match[str]) -> int | None:
         return _behind(text, sign, start)
     if match["code"] or match["math"]:
         return _span_end(text, match)
-    line_end = text.find("\n", start)
+    line_end = text.find("\n", start, start + _MOST_HELD)
     if match["note"]:
         return None if line_end < 0 else line_end
-    closed = re.compile("[]】]").search(text, start + len(opened))
+    closed = re.compile("[]】]").search(text, start + len(opened), start + _MOST_HELD)
     if closed is None:
         return None if line_end < 0 and not opened.startswith("!") else line_end if line_end >= 0 else None
     after = closed.end()
@@ -136,16 +145,17 @@ def _closing(text: str, match: re.Match[str]) -> int | None:
 
 
 def _behind(text: str, sign: str, start: int) -> int | None:
-    found = text.find(sign, start)
+    found = text.find(sign, start, start + _MOST_HELD)
     return None if found < 0 or found + len(sign) == len(text) else found + len(sign)
 
 
 def _span_end(text: str, match: re.Match[str]) -> int | None:
     """The end of code or a formula; where a paragraph ends first, it was none."""
     sign = {"\\[": "\\]", "\\(": "\\)"}.get(match[0], match[0])
-    found = text.find(sign, match.end())
-    blank = re.compile(r"\n[ \t]*\n").search(text, match.end())
-    line = text.find("\n", match.end()) if match[0] == "$" else -1
+    last = match.end() + _MOST_HELD
+    found = text.find(sign, match.end(), last)
+    blank = _BLANK.search(text, match.end(), last)
+    line = text.find("\n", match.end(), last) if match[0] == "$" else -1
     stops = [place for place in (found, blank.start() if blank else -1, line) if place >= 0]
     if not stops:
         return None

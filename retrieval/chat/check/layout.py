@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from retrieval.chat.check.claims import ABBREVIATION, CITATION, citations, strip_citations
 
 _FENCE = re.compile(r"( *)(`{3,}(?=[^`\n]*$)|~{3,})")
+#: Within a paragraph, and of bounded length, so that what never closes takes no time without end.
+_INSIDE = r"(?:(?!\n[ \t]*\n).){1,2000}?"
 _INLINE = re.compile(
-    r"(?<![\\`])(?P<ticks>`+)(?!`)(?:(?!\n[ \t]*\n).)+?(?<!`)(?P=ticks)(?!`)"
-    r"|(?<!\\)\$\$(?:(?!\n[ \t]*\n).)+?\$\$|\\\[(?:(?!\n[ \t]*\n).)+?\\\]|\\\(.+?\\\)"
+    rf"(?<![\\`])(?P<ticks>`+)(?!`){_INSIDE}(?<!`)(?P=ticks)(?!`)"
+    rf"|(?<!\\)\$\${_INSIDE}\$\$|\\\[{_INSIDE}\\\]|\\\({_INSIDE}\\\)"
     r"|(?<![\\$\w])\$(?![\s$])[^\n$]{0,300}?(?<![\s\\])\$(?![\w$])",
     re.DOTALL,
 )
@@ -27,6 +29,7 @@ _TABLE_RULE = re.compile(r"[ \t]*\|?[ \t]*:?-{2,}:?[ \t]*(?:\|[ \t]*:?-{2,}:?[ \
 _QUOTE = re.compile(r"[ \t]*(?:>[ \t]?)+")
 _CITED = rf"(?:\s*(?:{CITATION.pattern}))*"
 _END = re.compile(rf"[.!?]+[\"'”’)»*_]*{_CITED}(?=\s|\Z|[^\x00-\x7f])|[。！？][”’」』）*_]*{_CITED}", re.IGNORECASE)
+_FAR = 1 << 62
 #: A number in brackets with more digits is a year or a code: no answer has as many sources.
 _MOST_DIGITS = 3
 
@@ -63,9 +66,12 @@ def literal_spans(text: str) -> list[tuple[int, int]]:
     """
     fences = fenced_spans(text)
     found = [*fences, *_indented(text, fences)]
-    for match in _INLINE.finditer(text):
-        if not _within(match.start(), found) and not _within(match.end() - 1, found):
-            found.append(match.span())
+    blocks = sorted(found)
+    found += [
+        match.span()
+        for match in _INLINE.finditer(text)
+        if not _within(match.start(), blocks) and not _within(match.end() - 1, blocks)
+    ]
     return sorted(found)
 
 
@@ -124,7 +130,9 @@ def _lines(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _within(place: int, spans: Sequence[tuple[int, int]]) -> bool:
-    return any(start <= place < end for start, end in spans)
+    """Whether a place is in one of `spans`, which are in order and do not overlap."""
+    at = bisect_right(spans, (place, _FAR)) - 1
+    return at >= 0 and place < spans[at][1]
 
 
 def cited(text: str) -> list[Cited]:
@@ -185,8 +193,9 @@ def sentence_spans(text: str) -> list[Span]:
 
 def _alone(text: str, span: tuple[int, int]) -> bool:
     """Whether a piece of code or mathematics has its line, or its lines, for itself."""
-    before, after = text[: span[0]].rpartition("\n")[2], text[span[1] :].partition("\n")[0]
-    return not before.strip() and not after.strip()
+    end = text.find("\n", span[1])
+    before = text[text.rfind("\n", 0, span[0]) + 1 : span[0]]
+    return not before.strip() and not text[span[1] : end if end >= 0 else len(text)].strip()
 
 
 def _passages(text: str, code: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, int, int, bool]]:

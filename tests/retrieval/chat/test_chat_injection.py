@@ -14,8 +14,10 @@ from backends import connect
 from backends.base import CollectionSpec, Record
 from retrieval.chat import REFUSAL, ChatOptions, Check, GroundedChat
 from retrieval.chat.check.claims import citations
+from retrieval.chat.check.layout import sentence_spans
 from retrieval.chat.instructions import reads_like_an_instruction
-from retrieval.chat.sanitize import printable, shield, strip_links
+from retrieval.chat.sanitize import printable, shield, strip_links, strip_links_only
+from retrieval.chat.streaming import settled
 from retrieval.search.retriever import Retriever
 from tests.support.chat_models import Scripted, collection, prompt_of
 from tests.support.fake_openai import FakeOpenAI, over_http
@@ -256,6 +258,17 @@ def test_brackets_without_end_take_no_time_without_end(piece: str) -> None:
     start_s = time.monotonic()
     strip_links(piece * 5000, [])
     assert time.monotonic() - start_s < 5
+
+
+@pytest.mark.parametrize(
+    "piece", ["[", "![", "`a ", "``a`", "$$ a", "\\[ ", "\\(", "<a ", "[1, ", "```\n", "  ```\nx\n", "    x\n\n"]
+)
+def test_forms_without_end_take_no_time_without_end(piece: str) -> None:
+    text, start_s = piece * 10_000, time.monotonic()
+    strip_links_only(text, [])
+    sentence_spans(text)
+    settled(text)
+    assert time.monotonic() - start_s < 60
 
 
 def test_drafts_and_answers_have_no_terminal_sequences(tmp_path: Path) -> None:
