@@ -53,6 +53,7 @@ def told(report: ExportReport, folder: Path) -> list[str]:
     return [
         f"{report.name} written to {folder}: {report.precision}, {report.size_bytes / 1e6:.0f} MB",
         f"lowest cosine with torch: pictures {report.image_cosine:.5f}, texts {report.text_cosine:.5f}",
+        f"the same picture is nearest as in torch for {report.same_nearest:.0%} of pictures and texts",
         f"pictures/s: torch {images.torch:.1f}, ONNX Runtime {images.onnx:.1f}",
         f"texts/s: torch {texts.torch:.1f}, ONNX Runtime {texts.onnx:.1f}",
         f"use it with --encoder onnx:{folder}",

@@ -12,9 +12,10 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from retrieval.encoders import onnx_layout as layout
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from retrieval.encoders.openclip import OpenClipEncoder, Parts
 
 logger = logging.getLogger(__name__)
+
+Floats: TypeAlias = NDArray[np.float32]
 
 #: What the cosine of an fp32 export's vector and torch's must reach, for every picture and text.
 MIN_COSINE = 0.9999
@@ -56,13 +59,18 @@ class Speed:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export came to: the lowest cosines with torch's vectors, speeds, and bytes on disk."""
+    """What an export came to: the lowest cosines with torch's vectors, speeds, and bytes on disk.
+
+    same_nearest: the share of pictures and texts to which the same other picture is the nearest as in torch. It says
+    what a loss of cosine does to searches; recall itself can be known only of photographs with captions.
+    """
 
     name: str
     fingerprint: str
     precision: str
     image_cosine: float
     text_cosine: float
+    same_nearest: float
     images: Speed
     texts: Speed
     size_bytes: int
@@ -103,6 +111,7 @@ def export(name: str, folder: Path, *, int8: bool = False, pictures: Sequence[Im
             precision="int8" if int8 else "fp32",
             image_cosine=cosines[0],
             text_cosine=cosines[1],
+            same_nearest=_same_nearest(vectors, reference),
             images=Speed(torch_speed[0], onnx_speed[0]),
             texts=Speed(torch_speed[1], onnx_speed[1]),
             size_bytes=sum(path.stat().st_size for path in work.rglob("*") if path.is_file()),
@@ -116,6 +125,18 @@ def export(name: str, folder: Path, *, int8: bool = False, pictures: Sequence[Im
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return report
+
+
+def _same_nearest(ours: tuple[Floats, Floats], theirs: tuple[Floats, Floats]) -> float:
+    return float(np.mean(_nearest(*ours) == _nearest(*theirs)))
+
+
+def _nearest(pictures: Floats, texts: Floats) -> NDArray[np.intp]:
+    """Which picture is nearest to each picture but itself, and to each text."""
+    among = pictures @ pictures.T
+    np.fill_diagonal(among, -2)
+    nearest: NDArray[np.intp] = np.concatenate([among, texts @ pictures.T]).argmax(axis=1)
+    return nearest
 
 
 def _checked(name: str, folder: Path) -> tuple[OpenClipEncoder, Path]:
@@ -237,6 +258,7 @@ def _write_manifest(folder: Path, report: ExportReport) -> None:
         "precision": report.precision,
         "fingerprint": report.fingerprint,
         "lowest_cosine": {"images": report.image_cosine, "texts": report.text_cosine},
+        "same_nearest": report.same_nearest,
         "files": layout.hash_files(folder),
     }
     _write_json(folder / layout.MANIFEST, manifest)

@@ -27,7 +27,7 @@ from PIL import Image
 
 from retrieval.encoders import Encoder, EncoderError, load_encoder, onnx_export
 from retrieval.encoders import onnx_layout as layout
-from retrieval.encoders.onnx_export import ExportReport, export
+from retrieval.encoders.onnx_export import ExportReport, _same_nearest, export
 from retrieval.encoders.onnx_model import OnnxEncoder
 from retrieval.encoders.onnx_quantize import quantize
 from retrieval.encoders.openclip import OpenClipEncoder
@@ -200,6 +200,7 @@ def test_vectors_are_torchs(exported: Exported) -> None:
     np.testing.assert_allclose(ours.encode_images(photographs()), theirs.encode_images(photographs()), atol=1e-4)
     np.testing.assert_allclose(ours.encode_texts(TEXTS), theirs.encode_texts(TEXTS), atol=1e-4)
     assert min(exported.report.image_cosine, exported.report.text_cosine) >= 0.9999
+    assert exported.report.same_nearest == 1
     # A random network whose vectors are all the same would pass anything.
     assert np.abs(np.diff(ours.encode_images(photographs()), axis=0)).max() > 1e-2
     assert np.abs(np.diff(ours.encode_texts(TEXTS), axis=0)).max() > 1e-2
@@ -222,6 +223,15 @@ def test_it_runs_without_torch(exported: Exported, tmp_path: Path) -> None:
     assert done.stderr.strip() == ""
 
 
+def test_the_nearest_pictures_of_an_export_are_compared_with_those_of_torch() -> None:
+    pictures = np.array([[1, 0], [0.96, 0.28], [0, 1]], np.float32)
+    texts = np.array([[0.9, 0.44]], np.float32)
+    # The middle picture and the text have another nearest one where the middle picture is turned towards the last.
+    turned = np.array([[1, 0], [0.28, 0.96], [0, 1]], np.float32)
+    assert _same_nearest((pictures, texts), (pictures, texts)) == 1
+    assert _same_nearest((turned, texts), (pictures, texts)) == 0.5
+
+
 def test_int8_is_close_smaller_and_a_space_of_its_own(clip: Exported, tmp_path: Path) -> None:
     report = export(clip.name, tmp_path / "int8", int8=True, pictures=photographs())
     ours = load_encoder(f"onnx:{tmp_path / 'int8'}")
@@ -229,6 +239,8 @@ def test_int8_is_close_smaller_and_a_space_of_its_own(clip: Exported, tmp_path: 
     assert ours.fingerprint == report.fingerprint != clip.report.fingerprint
     assert ours.fingerprint.startswith("onnx:")
     assert min(report.image_cosine, report.text_cosine) > 0.99
+    assert 0.5 < report.same_nearest <= 1
+    assert json.loads((tmp_path / "int8" / layout.MANIFEST).read_text())["same_nearest"] == report.same_nearest
     exact = load_encoder(f"onnx:{clip.folder}").encode_texts(TEXTS)
     assert (ours.encode_texts(TEXTS) * exact).sum(axis=1).min() > 0.99
     # The table of words is most of this model.
