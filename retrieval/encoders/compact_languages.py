@@ -40,8 +40,8 @@ UNDETERMINED = "und"
 # Below it the towers disagree about a text. English queries lie at 0.68 (median; 0.47 is their lowest twentieth), of
 # short ones in another language four of five lie below.
 _NEARNESS = 0.45
-# The same for a text without evidence for any language. English queries lie above 0.28, of 1,000 names of animals and
-# things 3 below 0.2.
+# The same for a text without evidence for any language. English queries lie above 0.28, but of rare
+# names of animals and things a few in a thousand below 0.2.
 _NEARNESS_WITHOUT_EVIDENCE = 0.2
 # As much of a text must be in another script for it to leave MiniLM for that alone.
 _OTHER_SCRIPT_SHARE = 0.2
