@@ -30,6 +30,7 @@ ALLOWED = {
     "benchmarks/chat.py": {"faiss"},
     "benchmarks/encoder_profile.py": {"faiss"},
     "benchmarks/paired_rates.py": {"faiss"},
+    "benchmarks/words.py": {"faiss"},
     # The load test starts a database of its own to kill it.
     "benchmarks/load.py": {"faiss", "postgresql"},
     "benchmarks/load_server.py": {"postgresql", "postgres", "pgvector-embedded"},

@@ -100,7 +100,7 @@ def test_ask_falls_back_to_words_and_says_so(run: Run, indexed: Path, monkeypatc
     assert answer["sources"][0]["text"] == "一架 飞机 停在 跑道"
     plain = run("ask", AEROPLANE, "--model", "openai:x", "--no-stream")
     assert "note: latin cannot read the question: only its words were searched for\n" in plain.err
-    refused = run("ask", "✈️", "--model", "openai:x", "--no-stream")
+    refused = run("ask", "？！", "--model", "openai:x", "--no-stream")
     assert (refused.code, refused.err) == (2, REFUSED)
 
 

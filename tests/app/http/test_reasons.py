@@ -67,6 +67,6 @@ def test_the_service_says_why_and_nothing_where_there_are_hits(tmp_path: Path) -
             answer = client.post("/v1/search", json=body).json()
             assert (answer["nothing"], bool(answer["hits"])) == (said, said is None)
         looked_up = client.post("/v1/lookup", files={"image": png("red")}).json()
-        assert looked_up == {"hits": [], "nothing": "there are no texts in the collection"}
+        assert looked_up == {"hits": [], "nothing": "there are no texts in the collection", "notices": []}
         alike = client.get("/v1/items/red/similar", params={"modality": "text"}).json()
-        assert alike == {"hits": [], "nothing": "there are no texts in the collection"}
+        assert alike == {"hits": [], "nothing": "there are no texts in the collection", "notices": []}
