@@ -44,6 +44,10 @@ _JOINER = re.compile(f"(?<![{scripts.EMOJI}]){scripts.ZWJ}|{scripts.ZWJ}(?![{scr
 _PARTICLES = "がをにへとでのはもやか"
 # In the kinds of a run's characters: a Han (h) between kana, on one side a particle (p) that is no part of more kana.
 _LONE_HAN = re.compile("(?<!h)h(?=p(?:h|$))|(?:(?<=hp)|(?<=^p))h(?!h)")
+# Single characters that a Chinese "and" or "or" joins, as in 猫和狗.
+_JOINED_HAN = re.compile("[^和与與跟或及](?:[和与與跟或及][^和与與跟或及])+")
+# Two kana (k) between particles, or between one and a Han or an end.
+_LONE_PAIR = re.compile("(?:^|(?<=h))kk(?=p)|(?<=p)kk(?=[ph]|$)")
 _UNSPACED = "".join(scripts.UNSPACED)
 _BREAK = re.compile(f"(?<=[{_UNSPACED}]){scripts.ZWSP}(?=[{_UNSPACED}])")
 
@@ -84,7 +88,7 @@ def wanted_words(text: str) -> list[str]:
     Of what `tokenize` gives only the longest: ``iphone15`` and not its parts; of characters side by side their pairs,
     or of kana their threes, and a single character only where it stands alone. So 飞机 does not find every text
     with 机, nor カラス one with ガラス. A lone Hiragana that is joined to another word, mostly a particle, is left
-    out; a single Han beside a particle is looked for too, as both in 犬と猫.
+    out; a single Han or two kana beside a particle are looked for too, as both in 犬と猫, 猫和狗 and いぬとねこ.
     """
     if text.isascii():
         return list(dict.fromkeys(_ASCII_WORD.findall(text.lower())))
@@ -219,7 +223,7 @@ def _cluster() -> re.Pattern[str]:
     """A consonant of Thai and its like with all its signs; of the others a character with its marks."""
     signs = scripts.marks() + scripts.FOLLOWING
     letter = f"[^{scripts.LEADING}{signs}]"
-    return re.compile(f"[{scripts.LEADING}]*{letter}(?:[{scripts.STACKING}]{letter}|[{signs}])*|.", re.DOTALL)
+    return re.compile(f"[{scripts.LEADING}]{{0,4}}{letter}(?:[{scripts.STACKING}]{letter}|[{signs}])*|.", re.DOTALL)
 
 
 def _units(run: str, kind: str | None) -> list[str]:
@@ -246,9 +250,13 @@ def _longest(units: list[str]) -> list[str]:
 
 
 def _beside_particles(units: list[str]) -> list[str]:
-    """Han that stand alone beside a particle of one Hiragana, as in 犬と猫: words in spite of their neighbours."""
+    """What stands alone beside a particle or an "and" is a word in spite of its neighbours: a Han, as in 犬と猫 or
+    猫和狗, or two kana, as in いぬとねこ."""
     kinds = "".join("h" if not _KANA.match(unit) else "p" if unit in _PARTICLES else "k" for unit in units)
-    return [units[match.start()] for match in _LONE_HAN.finditer(kinds)]
+    han = [units[match.start()] for match in _LONE_HAN.finditer(kinds)]
+    if _JOINED_HAN.fullmatch("".join(units)):
+        han = units[::2]
+    return han + ["".join(units[slice(*match.span())]) for match in _LONE_PAIR.finditer(kinds)]
 
 
 def searched_text(text: str | None, uri: str | None) -> str:

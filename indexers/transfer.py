@@ -239,19 +239,19 @@ def measure_parity(
 def _sample(
     source: Backend, name: str, random: np.random.Generator, stop: threading.Event | None
 ) -> NDArray[np.float32] | None:
-    """A uniform sample of stored vectors in one pass over their ids (reservoir sampling, Vitter 1985)."""
-    chosen: list[str] = []
+    """A uniform sample of stored vectors in one pass over them (reservoir sampling, Vitter 1985); None of none."""
+    chosen: list[NDArray[np.float32]] = []
     seen = 0
-    for page in until_stopped(source.scan(name, with_vectors=False, batch=BATCH), stop):
+    for page in until_stopped(source.scan(name, batch=BATCH), stop):
         for record in page.records:
+            if record.vector is None or not record.has_vector:
+                continue
             seen += 1
             if len(chosen) < PARITY_QUERIES:
-                chosen.append(record.id)
+                chosen.append(record.vector)
             elif (slot := int(random.integers(seen))) < PARITY_QUERIES:
-                chosen[slot] = record.id
-    records = source.get(name, chosen, with_vectors=True)
-    vectors = [record.vector for record in records if record.vector is not None and record.has_vector]
-    return np.stack(vectors) if vectors else None
+                chosen[slot] = record.vector
+    return np.stack(chosen) if chosen else None
 
 
 __all__ = ["BackendError", "Parity", "Stopped", "TransferError", "TransferReport", "copy", "measure_parity", "transfer"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -41,6 +42,7 @@ from backends.faiss.snapshot import Floats, Snapshot, read_snapshot
 from backends.kit.record_ids import storable_ids
 
 COMPACT_SHARE = 0.2
+RENEW_AGAIN_S = 60.0
 COPY_BYTES = 1 << 26
 T = TypeVar("T")
 
@@ -64,6 +66,8 @@ class CollectionHandle:
             raise
         self.files = VectorFiles(folder, self.spec.dim)
         self.keywords = Keywords(path)
+        # When words of an earlier version are next tried to be taken anew, by the monotonic clock.
+        self._renew_at = 0.0
         self.writing = threading.RLock()
         self._snapshot: Snapshot | None = None
         self._refresh = threading.Lock()
@@ -199,12 +203,14 @@ class CollectionHandle:
     def _renew_words(self) -> None:
         """Take the words of an earlier version anew, where that can be: what is there still answers where it cannot."""
         with self.connections.transaction() as connection:
-            if self.keywords.are_current(connection):
+            if self.keywords.are_current(connection) or time.monotonic() < self._renew_at:
                 return
         try:
             with self._write():
                 pass
         except (Unavailable, Locked) as error:
+            # Not at every search: on a full disk it is all done before it fails.
+            self._renew_at = time.monotonic() + RENEW_AGAIN_S
             self.keywords.note_refused(error)
 
     @contextmanager

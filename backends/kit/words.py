@@ -32,6 +32,29 @@ def log_unnoted(place: object, error: Exception) -> None:
     _log.warning("%s: words were taken anew, which the engine would not note: %s", place, error)
 
 
+class Renewals:
+    """Renewals for searches: who may not write searches by the old words, which is said once.
+
+    Args:
+        engine: its name, for the log.
+        refusals: the errors by which it says that this user may not write.
+    """
+
+    def __init__(self, engine: str, refusals: tuple[type[Exception], ...]) -> None:
+        self._engine, self._refusals = engine, refusals
+        self._refused: set[str] = set()
+
+    def attempt(self, name: str, renew: Callable[[], object]) -> None:
+        """Take the words of a collection anew, unless that was refused before."""
+        if name in self._refused:
+            return
+        try:
+            renew()
+        except self._refusals as error:
+            self._refused.add(name)
+            log_stale(f"collection {name!r} in {self._engine}", error)
+
+
 def renew_words(
     pages: Iterable[Page],
     write: Callable[[Sequence[Record]], None],

@@ -23,9 +23,10 @@ from backends.base import (
     prepare_records,
 )
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection
+from backends.errors import Denied
 from backends.kit.record_ids import storable_ids
 from backends.kit.scores import best_first
-from backends.kit.words import is_outdated
+from backends.kit.words import Renewals, is_outdated
 from backends.milvus.collections import CollectionHandle, Collections
 from backends.milvus.connection import CALL_S, Connection, LiteServer, TooLarge
 from backends.milvus.filters import BARE, NOTHING, Dialect, all_of, expression, id_in, modality_in, quote
@@ -72,6 +73,7 @@ class MilvusBackend(Backend):
     def __init__(self, connection: Connection, dialect: Dialect, *, lite: LiteServer | None, keyword: bool) -> None:
         self._connection, self._dialect, self._lite = connection, dialect, lite
         self._collections = Collections(connection, lite, keyword)
+        self._renewals = Renewals("Milvus", (Denied,))
         if keyword != self.capabilities.keyword:
             # What a class cannot know of its server, the instance says.
             self.capabilities = replace(self.capabilities, keyword=keyword)  # type: ignore[misc]
@@ -328,7 +330,7 @@ class MilvusBackend(Backend):
             )
         check_search(k, None, self.capabilities)
         opened = self._collections.find(name)
-        self._renew_words(opened)
+        self._renewals.attempt(name, lambda: self._renew_words(opened))
         # Twice the same word weighs no more, and stray text is not parsed: Milvus gets words only.
         wanted = words_of(wanted_words(query))
         if not wanted:

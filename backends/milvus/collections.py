@@ -74,6 +74,8 @@ class Collections:
         self.connection, self.lite, self.keyword = connection, lite, keyword
         self.notes = Notes(connection)
         self._opened: dict[str, CollectionHandle] = {}
+        # Of a server: one for each name, whichever handle it has after `forget`.
+        self._writers: dict[str, threading.RLock] = {}
 
     def names(self) -> list[str]:
         """The names of those that Sightline made."""
@@ -98,7 +100,7 @@ class Collections:
     def _open(self, name: str, stored: str) -> CollectionHandle:
         if self.lite is None:
             spec, words = self._described(name, stored)
-            return CollectionHandle(spec, stored, words)
+            return CollectionHandle(spec, stored, words, lock=self._writers.setdefault(stored, threading.RLock()))
         shared = self.lite.name(stored)
         # Lite opens a collection when it is first asked of it, and two who ask at once get one each.
         with shared.gate.alone():

@@ -41,8 +41,12 @@ class Notes:
 
     def newest(self, stored: str, creation: str) -> Note | None:
         """The note that tells how the spec of this collection is, None where it is as at its creation."""
-        found = [note for slot in SLOTS if (note := self._read(_name(stored, slot), creation))]
-        return max(found, key=lambda note: note.number, default=None)
+        # Twice: between one look and the other a writer may have made the new note and removed the old one.
+        for _ in range(2):
+            found = [note for slot in SLOTS if (note := self._read(_name(stored, slot), creation))]
+            if found:
+                return max(found, key=lambda note: note.number)
+        return None
 
     def _read(self, stored: str, creation: str) -> Note | None:
         try:

@@ -97,7 +97,8 @@ def search(reader: Reader, ask: SearchRequest) -> list[list[Hit]]:
     that none is being written. So such records are left out by the filter once there are any: once this handle has
     stored one, or a search has met one. A search that met none found what it would have found with the filter.
     """
-    if not ask.opened.has_bare:
+    # Where there is no full comparison, a filter makes counts or a scan of every search: worth it only if one was met.
+    if not (ask.opened.has_bare and ask.index.exact):
         try:
             return _search(reader, ask)
         except _FoundBare:

@@ -36,7 +36,7 @@ from backends.base import (
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection
 from backends.kit.current import on_current
 from backends.kit.record_ids import storable_ids
-from backends.kit.words import is_outdated
+from backends.kit.words import Renewals, is_outdated
 from backends.pgvector.connection import Connection, Database, parse_url
 from backends.pgvector.filters import where_sql
 from backends.pgvector.index import (
@@ -87,6 +87,7 @@ class PostgresBackend(Backend):
         database.open(self._installed.vector_oid, settings)
         self._searcher = Searcher(iterative=self._installed.iterative)
         self._known: dict[str, tuple[float, StoredCollection]] = {}
+        self._renewals = Renewals("PostgreSQL", (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction))
 
     @classmethod
     def connect(cls, url: str) -> Self:
@@ -123,11 +124,16 @@ class PostgresBackend(Backend):
 
         return self._database.run(attempt)
 
-    def _run_with_words(self, name: str, work: Callable[[Connection, StoredCollection], T]) -> T:
-        """The same for work with words: those of an earlier version are taken anew first."""
+    def _run_with_words(
+        self, name: str, work: Callable[[Connection, StoredCollection], T], *, reads: bool = False
+    ) -> T:
+        """The same for work with words: those of an earlier version are taken anew first, where this user may."""
 
         def renewed(connection: Connection, collection: StoredCollection) -> T:
-            if is_outdated(collection.words):
+            if is_outdated(collection.words) and reads:
+                self._renewals.attempt(name, lambda: renew_words(connection, collection))
+                collection = self._find(connection, name, fresh=True)
+            elif is_outdated(collection.words):
                 renew_words(connection, collection)
                 collection = self._find(connection, name, fresh=True)
             return work(connection, collection)
@@ -244,7 +250,7 @@ class PostgresBackend(Backend):
     def search_text(self, name: str, query: str, k: int, *, where: Where | None = None) -> list[Hit]:
         check_search(k, None, self.capabilities)
         return self._run_with_words(
-            name, lambda connection, collection: search_text(connection, collection, query, k, where)
+            name, lambda connection, collection: search_text(connection, collection, query, k, where), reads=True
         )
 
     def scan(

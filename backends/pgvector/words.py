@@ -14,10 +14,10 @@ _ROWS = 1_000
 
 
 def renew_words(connection: Connection, collection: StoredCollection) -> None:
-    """Take the words of all records anew, in one transaction: others see the old ones until it ends.
+    """Take the words of all records anew, in one transaction: searches by vectors see the old ones until it ends.
 
-    Whoever comes at the same moment waits and finds it done. A Sightline that was connected before its upgrade goes on
-    writing words of its own version.
+    A search by keyword or a write that comes at the same moment waits and finds it done. A Sightline that was connected
+    before its upgrade goes on writing words of its own version.
     """
     number = collection.number
     with connection.transaction():

@@ -344,6 +344,8 @@ class EdgeDriver:
             return _found(shard.query(request))
 
     def set_words(self, at: _EdgeHandle, weights: Mapping[str, dict[int, float]]) -> None:
+        # Of the log and of the storage, eight bytes a word each.
+        self._check_room(32 * sum(map(len, weights.values())))
         points = [qe.PointVectors(p, {SPARSE: qe.SparseVector(list(w), list(w.values()))}) for p, w in weights.items()]
         self._update(at, qe.UpdateOperation.update_vectors(points))
 

@@ -15,11 +15,11 @@ from numpy.typing import ArrayLike
 
 from backends.base import Backend, CollectionSpec, Hit, Page, Record, Where, prepare_queries, prepare_records
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection
-from backends.errors import BackendError
+from backends.errors import BackendError, Denied
 from backends.kit.record_ids import check_uuid_cursor, storable_ids
 from backends.kit.scores import best_first
 from backends.kit.ties import search_with_ties
-from backends.kit.words import is_outdated, log_renewal, renew_words
+from backends.kit.words import Renewals, is_outdated, log_renewal, renew_words
 from backends.qdrant.driver import DEFAULT_EF, Driver, Floats, Found, H, Plan, Point, Row
 from backends.qdrant.filters import Translator
 from backends.qdrant.payload import (
@@ -56,6 +56,7 @@ class QdrantStore(Backend, Generic[H]):
     def __init__(self, driver: Driver[H]) -> None:
         self._driver = driver
         self._renewing = threading.Lock()
+        self._renewals = Renewals("Qdrant", (Denied,))
 
     def collections(self) -> list[str]:
         return sorted(self._driver.names())
@@ -214,7 +215,7 @@ class QdrantStore(Backend, Generic[H]):
         """
         check_search(k, None, self.capabilities)
         at = self._driver.find(name)
-        self._renew_words(at)
+        self._renewals.attempt(name, lambda: self._renew_words(at))
         wanted = set(wanted_words(query))
         condition = self._condition(at, where)
         indices = query_indices(wanted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
@@ -29,9 +30,10 @@ from backends.base import (
     prepare_records,
 )
 from backends.checks import MAX_METADATA_BYTES, check_batch, check_ids, check_index, check_search, check_selection
+from backends.errors import Denied
 from backends.kit.current import on_current
 from backends.kit.record_ids import check_uuid_cursor
-from backends.kit.words import is_outdated, log_renewal
+from backends.kit.words import Renewals, is_outdated, log_renewal
 from backends.locks import NameLocks
 from backends.weaviate import repair as mend
 from backends.weaviate import schema, words
@@ -88,6 +90,7 @@ class WeaviateBackend(Backend):
         self._schema_lock = threading.Lock()
         self._names = NameLocks()
         self._searcher = Searcher(server)
+        self._renewals = Renewals("Weaviate", (Denied,))
 
     @classmethod
     def connect(cls, url: str) -> Self:
@@ -112,10 +115,14 @@ class WeaviateBackend(Backend):
         The server drops and makes a class step by step, so that its schema may name one that it cannot search.
         """
         with self._names.of(name).shared():
-            self._server.check_open()
-            return on_current(
-                name, self._server.address, lambda: self._stored.get(name) or self._read(name), task, self._is_stale
-            )
+            return self._now(name, task)
+
+    def _now(self, name: str, task: Callable[[Stored], T]) -> T:
+        """The same for who holds the name's lock, which is not reentrant: who waits to drop it would go first."""
+        self._server.check_open()
+        return on_current(
+            name, self._server.address, lambda: self._stored.get(name) or self._read(name), task, self._is_stale
+        )
 
     def _is_stale(self, known: Stored, error: Exception) -> bool:
         if not isinstance(error, (ServerRefused, DimensionMismatch)):
@@ -226,15 +233,25 @@ class WeaviateBackend(Backend):
             stored = self._read(name)
             if is_outdated(stored.words):
                 log_renewal(f"collection {name!r} in Weaviate")
-                pages = self.scan(name, with_vectors=False)
-                words.take_words_anew(self._server, stored, pages, lambda ids: self.get(name, ids))
+                pages = self._pages(name, BEFORE_FIRST, self._now)
+                read = partial(self._now, name)
+                words.take_words_anew(
+                    self._server, stored, pages, lambda ids: read(self._reading(object_ids(ids), ids))
+                )
                 stored = self._read(name)
         return stored
 
     def get(self, name: str, ids: Sequence[str], *, with_vectors: bool = False) -> list[Record]:
         ids = check_ids(ids)
         objects = object_ids(ids)
+        if not objects:
+            self._read(name)
+            return []
+        return self._with(name, self._reading(objects, ids, with_vectors=with_vectors))
 
+    def _reading(
+        self, objects: list[str], ids: Sequence[str], *, with_vectors: bool = False
+    ) -> Callable[[Stored], list[Record]]:
         def read(stored: Stored) -> list[Record]:
             found: dict[str, Record] = {}
             size = _page(stored.spec, BATCH, with_vectors)
@@ -246,10 +263,7 @@ class WeaviateBackend(Backend):
                     found[record.id] = record
             return [found[i] for i in ids if i in found]
 
-        if not objects:
-            self._read(name)
-            return []
-        return self._with(name, read)
+        return read
 
     def _translator(self, stored: Stored) -> Translator:
         def longer(condition: Any) -> list[tuple[str, Any]]:
@@ -340,7 +354,8 @@ class WeaviateBackend(Backend):
             if condition is False:
                 self._read(name)
                 return []
-            return self._searcher.search_text(self._with_current_words(stored), query, int(k), condition)
+            self._renewals.attempt(name, lambda: self._with_current_words(stored))
+            return self._searcher.search_text(self._stored.get(name, stored), query, int(k), condition)
 
         return self._with(name, run)
 
@@ -350,13 +365,17 @@ class WeaviateBackend(Backend):
         check_batch(batch)
         after = BEFORE_FIRST if cursor is None else check_uuid_cursor(cursor, name)
         self._read(name)
+        yield from self._pages(name, after, self._with, int(batch), with_vectors=with_vectors)
 
+    def _pages(
+        self, name: str, after: str, within: Callable[..., Any], batch: int = 1000, *, with_vectors: bool = False
+    ) -> Iterator[Page]:
         def read(stored: Stored) -> Any:
-            limit = _page(stored.spec, int(batch), with_vectors)
+            limit = _page(stored.spec, batch, with_vectors)
             request = search_request(stored, vectors=with_vectors, limit=limit, after=after)
             return self._server.call("Search", request).results
 
-        while results := self._with(name, read):
+        while results := within(name, read):
             after = results[-1].metadata.id
             yield Page([record_of(result, with_vector=with_vectors) for result in results], after)
 

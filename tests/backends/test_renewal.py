@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -18,8 +19,9 @@ import pytest
 
 from backends import connect
 from backends.base import Backend, CollectionSpec, Record
-from backends.errors import Corrupt
+from backends.errors import Corrupt, Denied
 from backends.exact.backend import ExactBackend
+from backends.faiss.keywords import Keywords
 from backends.kit.words import renew_words
 from backends.text import WORDS_VERSION
 from backends.wrappers.keyword_index import KeywordIndex
@@ -214,3 +216,39 @@ def test_what_others_change_meanwhile_is_done_once_more() -> None:
     renew_words(backend.scan("c", with_vectors=False), write, lambda wanted: backend.get("c", wanted))
     assert written[0]["nail"] == TEXTS["nail"]
     assert written[1:] == [{"nail": "a hammer"}]
+
+
+def test_who_may_not_write_searches_by_the_old_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ExitStack() as stack:
+        old = Old(OPEN["qdrant-local"](tmp_path, stack))
+        with old.open() as backend:
+            tried: list[str] = []
+
+            def refused(*_: object) -> None:
+                tried.append("")
+                raise Denied("a server refuses this key to write")
+
+            monkeypatch.setattr(backend, "_set_words", refused)
+            for _ in range(2):
+                assert ids(backend, "horse") == {"plain"}
+            assert len(tried) == 1
+            with pytest.raises(Denied):
+                backend.upsert("c", records()[:1])
+
+
+def test_a_renewal_that_fails_is_not_tried_at_every_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ExitStack() as stack:
+        old = Old(OPEN["faiss"](tmp_path, stack))
+        tried: list[str] = []
+
+        def full(*_: object) -> None:
+            tried.append("")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with old.open() as backend, monkeypatch.context() as patched:
+            patched.setattr(Keywords, "renew", full)
+            for _ in range(3):
+                assert ids(backend, "horse") == {"plain"}
+            assert len(tried) == 1
+        with old.open() as backend:
+            check_renewed(backend)

@@ -82,6 +82,8 @@ def test_words_of_other_scripts(text: str, words: list[str]) -> None:
         ("さくらの木", ["さくら", "くらの", "の木"]),
         ("カラスの", ["カラス"]),
         ("犬と猫", ["犬と", "と猫", "犬", "猫"]),
+        ("猫和狗", ["猫和", "和狗", "猫", "狗"]),
+        ("世界和平", ["世界", "界和", "和平"]),
         ("犬が走る", ["犬が", "が走", "走る", "犬", "走"]),
         ("ノと", ["ノ"]),
         ("食べ物", ["食べ", "べ物"]),
@@ -154,3 +156,13 @@ def test_folded_words_are_not_taken_apart() -> None:
 def test_classes_of_characters_hold_what_they_name() -> None:
     assert scripts.near("a-c\U00010000-\U00010010x") == "a-cx-x"
     assert scripts.far("a-c\U00010000-\U00010010x") == "\U00010000-\U00010010"
+
+
+def test_a_run_of_leading_vowels_costs_no_more_than_its_length() -> None:
+    assert len(tokenize("\u0e40" * 100_000)) < 300_000
+
+
+def test_a_word_in_hiragana_is_found_beside_a_particle() -> None:
+    assert set(wanted_words("ねこの写真")) & set(tokenize("かわいいねこ"))
+    assert set(wanted_words("いぬとねこ")) & set(tokenize("いぬ"))
+    assert not set(wanted_words("カラス")) & set(tokenize("ガラスのコップ"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from backends import connect
-from backends.base import Backend, CollectionSpec, IndexSpec, Record
+from backends.base import NO_VECTOR, Backend, CollectionSpec, IndexSpec, Record
 from backends.errors import Corrupt
 from indexers.archive import MANIFEST, export_collection, import_collection
 from indexers.report import Stopped
@@ -106,6 +107,15 @@ def test_a_target_that_loses_a_write_is_found_out(source, monkeypatch):
     monkeypatch.setattr(target, "upsert", lambda name, given: whole(name, list(given)[1:]))
     with pytest.raises(TransferError, match="read back"):
         copy(source, "c", target)
+
+
+def test_parity_is_measured_by_those_that_have_a_vector(source):
+    few = connect("exact://")
+    few.create(CollectionSpec("c", DIM))
+    few.upsert("c", [replace(record, vector=NO_VECTOR) if n > 4 else record for n, record in enumerate(records())])
+    parity = measure_parity(few, "c", few, "c")
+    assert parity is not None
+    assert (parity.queries, parity.mean_overlap) == (5, 1.0)
 
 
 def test_parity_notices_other_answers(source):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import tempfile
 import threading
@@ -10,8 +11,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 import numpy as np
+import psycopg
 import pytest
 
 from backends import connect
@@ -36,6 +39,7 @@ from backends.pgvector.filters import where_sql
 from backends.pgvector.index import read_collection
 from backends.pgvector.schema import prepare
 from backends.pgvector.search import Searcher, ef_search, probes
+from tests.support.old_words import age
 from tests.support.postgres import PASSWORD, QUOTED, Server
 
 
@@ -536,3 +540,26 @@ def test_every_filter_within_the_bounds_has_few_parameters() -> None:
     assert len(where_sql(one_field)[1]) == 5
     for where in (most, not_equal, Not(most)):
         assert len(where_sql(where)[1]) < 65_535
+
+
+def test_who_may_only_read_searches_by_the_old_words(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    database = server.database()
+    url = server.url(database)
+    with connect(url) as owner:
+        owner.create(CollectionSpec("c", 2))
+        owner.upsert("c", [Record("a", np.ones(2, np.float32), "text", "a black horse")])
+        age(owner)
+    with psycopg.connect(server.admin_url(database), autocommit=True) as connection:
+        connection.execute("CREATE ROLE words_reader LOGIN PASSWORD 'x'")
+        connection.execute("GRANT USAGE ON SCHEMA sightline TO words_reader")
+        connection.execute("GRANT SELECT ON ALL TABLES IN SCHEMA sightline TO words_reader")
+    place = urlsplit(url).netloc
+    with (
+        caplog.at_level(logging.WARNING),
+        connect(url.replace(place, f"words_reader:x@{place.rpartition('@')[2]}")) as b,
+    ):
+        for _ in range(2):
+            assert [hit.id for hit in b.search_text("c", "horse", 5)] == ["a"]
+    assert sum("as an earlier Sightline took them" in record.getMessage() for record in caplog.records) == 1
+    with connect(url) as owner:
+        assert [hit.id for hit in owner.search_text("c", "horse", 5)] == ["a"]
