@@ -92,7 +92,11 @@ class Old:
 @pytest.fixture(params=tiered(ENGINES))
 def old(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Old]:
     with ExitStack() as stack:
-        yield Old(OPEN[request.param](tmp_path, stack))
+        store = Old(OPEN[request.param](tmp_path, stack))
+        yield store
+        # A server is shared with other tests.
+        with store.open() as backend:
+            backend.drop("c")
 
 
 def test_the_first_search_takes_words_anew(old: Old, caplog: pytest.LogCaptureFixture) -> None:
