@@ -15,7 +15,7 @@ from PIL import Image
 
 from retrieval.encoders.compact import CompactEncoder
 from retrieval.encoders.compact_classes import load_classes, texts_digest
-from retrieval.encoders.compact_languages import route_of
+from retrieval.encoders.compact_languages import ENGLISH, route_of
 from retrieval.encoders.compact_map import fit_map, fit_rotation, load_map, map_texts, rare_words, write_map
 from retrieval.encoders.compact_text import SentenceEncoder
 from retrieval.encoders.compact_texts import texts_fingerprint
@@ -63,6 +63,11 @@ def test_english_vectors_are_minilms(encoder: CompactEncoder) -> None:
         (expected,) = encoder._texts._placer.get().run(sentences=SentenceEncoder(pool).encode(english))
     np.testing.assert_allclose(encoder.encode_texts(english), expected, atol=1e-6)
     assert {encoder.text_language(text) for text in english} == {"en"}
+
+
+def test_english_background_queries_need_one_tower(encoder: CompactEncoder) -> None:
+    # They are encoded at the first search: one that went to both towers would load the second for everyone.
+    assert {text for text in background_texts() if encoder._texts._route(text) != ENGLISH} == set()
 
 
 def test_mixed_batches_keep_their_order(encoder: CompactEncoder) -> None:
