@@ -228,7 +228,8 @@ class Retriever:
             without=query_items(query),
         )
         found = self._page(request, k, offset, PostProcessing(diversity, group_duplicates, reranker, text))
-        told = (f"{self.encoder.name} cannot read this query: only its words were searched",) if words_only else ()
+        what = "its relevance is not known" if mode == "keyword" else "only its words were searched"
+        told = (f"{self.encoder.name} cannot read this query: {what}",) if words_only else ()
         return Found(found, notices=told, words_only=words_only)
 
     def similar(

@@ -121,6 +121,12 @@ def test_a_keyword_search_asks_the_encoder_nothing(retriever: Retriever, query: 
         silent.search("red", mode="keyword", min_relevance=0.5)
 
 
+def test_a_keyword_search_that_cannot_judge_says_that(retriever: Retriever) -> None:
+    found = retriever.search(AEROPLANE, 50, mode="keyword", min_relevance=0.8)
+    assert found == retriever.search(AEROPLANE, 50, mode="keyword")
+    assert found.notices == ("latin cannot read this query: its relevance is not known",)
+
+
 def test_pictures_and_readable_words_never_meet_it(retriever: Retriever, tmp_path: Path) -> None:
     picture = tmp_path / "red.png"
     Image.new("RGB", (8, 8), PALETTE["red"]).save(picture)
