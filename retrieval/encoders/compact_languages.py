@@ -3,8 +3,8 @@
 **By script.** The tower of many languages has learnt the letters of its sixteen languages. What is in other scripts
 (Hindi, Georgian) or has letters that none of the sixteen uses (Vietnamese ơ, Czech ř, Ukrainian і, Persian گ) would be
 read in pieces of one letter, which mean nothing: a text of which less than half is in known scripts is not read, nor
-one of which a third of the words has such letters. A text in several scripts goes where most of it can be read: to
-MiniLM only where nearly all of it is in Latin letters.
+one of which a third of the words has such letters, unless more are English (a name: hotel in Tromsø). A
+text in several scripts goes where most of it can be read: to MiniLM only where nearly all of it is in Latin letters.
 
 **Latin letters.** English must never leave MiniLM, and most searches are English, so the rules are made to say so at
 once and without the other tower (words: compact_words.json):
@@ -240,11 +240,12 @@ def _lists() -> _Lists:
 def _latin(words: list[str], knows: Knows, knows_rare: Knows) -> Route:
     """The route of a text by its words in Latin letters."""
     lists = _lists()
-    evidence, beyond, unknown, english = 0.0, 0, 0, False
+    evidence, beyond, unknown, known, english = 0.0, 0, 0, 0, False
     for word in words:
         if word in lists.english or word in lists.english_weak:
             evidence -= 1 if word in lists.english else 0.5
             english |= word in lists.english
+            known += 1
         elif word in lists.foreign:
             evidence += 0.5 if word in lists.weak else 1
         elif word in lists.beyond or not _VIETNAMESE.isdisjoint(word):
@@ -253,6 +254,7 @@ def _latin(words: list[str], knows: Knows, knows_rare: Knows) -> Route:
             is_known = _is_english(word, knows) or knows_rare(word)
             evidence -= _KNOWN_WORD if is_known else 0
             unknown += not is_known
+            known += is_known
         elif knows(_without_accents(word)):
             # Words and names that English has taken over: café, Dvořák.
             evidence += 0.5 if _ALPHABETS["latin"].issuperset(word) else 0
@@ -260,7 +262,7 @@ def _latin(words: list[str], knows: Knows, knows_rare: Knows) -> Route:
             evidence += 1
         else:
             beyond += 1
-    if beyond >= _BEYOND_SHARE * len(words) and not english:
+    if beyond >= _BEYOND_SHARE * len(words) and known <= beyond and not english:
         return UNREADABLE
     if evidence > 0:
         # Two words that English does not have, and none of its own: the towers need not be asked.

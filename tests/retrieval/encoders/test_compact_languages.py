@@ -39,6 +39,7 @@ def route(text: str) -> Route:
             "a man हिन्दी",
             "a sign that says стоп, and much more of it",
         ),
+        *("Tromsø street scene", "photo in Tromsø", "Hà Nội street scene, black and white"),
         *("dance hall in Las Vegas, a street scene", "a black and white photo of the Champs Élysées in Paris"),
     ],
 )
