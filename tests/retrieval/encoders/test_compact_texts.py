@@ -94,6 +94,32 @@ def test_what_is_unknown_is_left_out(encoder: CompactEncoder) -> None:
         assert sentences.encode(["π"]).any()
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("cat😀", "cat"),
+        ("my dog❤️", "my dog"),
+        ("Happy birthday🎉🎉", "Happy birthday"),
+        ("sunset🌅over the sea", "sunset over the sea"),
+        ("a family👩‍👩‍👧 and a thumb👍🏽", "a family and a thumb"),
+        ("room 1️⃣", "room 1"),
+        ("ａ　ｃａｔ", "a cat"),
+        ("ＤＶＤ player！", "DVD player!"),
+    ],
+)
+def test_emoji_end_a_word_and_full_width_letters_are_letters(encoder: CompactEncoder, typed: str, meant: str) -> None:
+    mine, plain = encoder.encode_texts([typed, meant])
+    assert plain.any()
+    np.testing.assert_allclose(mine, plain, atol=1e-5)
+
+
+def test_signs_that_the_vocabulary_has_stay() -> None:
+    with encoder_threads() as pool:
+        sentences = SentenceEncoder(pool)
+        assert sentences.encode(["♥", "★", "♯"]).any(axis=1).all()
+        assert not np.allclose(*sentences.encode(["a cat ♥", "a cat"]), atol=1e-3)
+
+
 def test_one_script_is_not_one_vector(encoder: CompactEncoder) -> None:
     texts = ["一架飞机", "一杯咖啡", "桌上的笔记本电脑", "海边的日落"]
     similarity = encoder.encode_texts(texts)
