@@ -235,7 +235,7 @@ export default {
   "nothing.words.filtered": "No {kind} that matches the filter has any of these words.",
   "notice.picture": "{encoder} cannot read the question: only its picture was searched for.",
   "notice.relevance": "{encoder} cannot read this: its relevance is not known.",
-  "notice.texts": "The texts of “{collection}” were encoded by an earlier version of {encoder}: run sightline index on what it holds, which encodes its texts anew and keeps its images.",
+  "notice.texts": "The texts of “{collection}” were encoded by an earlier version of {encoder}: run sightline index on what it holds, or on an empty folder; either encodes its texts anew and keeps its images.",
   "notice.words": "{encoder} cannot read this: only its words were searched for.",
   "operator.contains": "has",
   "operator.eq": "is",

@@ -235,7 +235,7 @@ export default {
   "nothing.words.filtered": "符合筛选条件的{kind}中没有这些词。",
   "notice.picture": "{encoder} 读不懂这个问题，只按图片进行了搜索。",
   "notice.relevance": "{encoder} 读不懂这段文字，无法得知相关度。",
-  "notice.texts": "“{collection}”中的文本是由旧版 {encoder} 编码的：请对其内容运行 sightline index，文本会重新编码，图片保持不变。",
+  "notice.texts": "“{collection}”中的文本是由旧版 {encoder} 编码的：请对其内容（或对一个空文件夹）运行 sightline index，文本会重新编码，图片保持不变。",
   "notice.words": "{encoder} 读不懂这段文字，只按关键词进行了搜索。",
   "operator.contains": "包含",
   "operator.eq": "等于",
