@@ -25,14 +25,18 @@ nombre de archivo, nombre del archivo, archivo, fichero, ruta de la imagen, imag
 """
 _CAPTIONS = """
 caption, captions, text
-描述, 图片描述, 说明, 图片说明, 文字说明, 图注, 标题, 文字, 文本
-圖片描述, 說明, 圖片說明, 文字說明, 圖說, 標題
-キャプション, 説明, 説明文, 画像の説明, タイトル, 題名, テキスト
-설명, 이미지 설명, 캡션, 제목, 텍스트
-Beschreibung, Bildbeschreibung, Bildunterschrift, Titel
-légende, titre, texte
-descripción, leyenda, pie de foto, título, texto
-описание, подпись, заголовок, название, текст
+描述, 图片描述, 说明, 图片说明, 文字说明, 图注, 文字, 文本
+圖片描述, 說明, 圖片說明, 文字說明, 圖說
+キャプション, 説明, 説明文, 画像の説明, テキスト
+설명, 이미지 설명, 캡션, 텍스트
+Beschreibung, Bildbeschreibung, Bildunterschrift
+légende, texte
+descripción, leyenda, pie de foto, texto
+описание, подпись, текст
+"""
+_TITLES = """
+description, title, comment
+标题, 標題, タイトル, 題名, 제목, Titel, titre, título, заголовок, название
 """
 
 
@@ -52,4 +56,8 @@ def _ranked(names: str) -> dict[str, int]:
 FILE_COLUMNS = _ranked(_FILES)
 CAPTION_COLUMNS = _ranked(_CAPTIONS)
 #: Captions of a file that has no other; metadata in any case, as they always were.
-TITLE_COLUMNS = _ranked("description, title, comment")
+TITLE_COLUMNS = _ranked(_TITLES)
+#: Files whatever stands beside them, as they always were.
+PLAIN_FILE_COLUMNS = frozenset({"path", "file", "image", "filename"})
+#: Running text: what it was taken from stands beside it more often than a picture.
+TEXT_COLUMNS = frozenset(map(folded, ("text", "文本", "文字", "テキスト", "텍스트", "texte", "texto", "текст")))

@@ -29,13 +29,15 @@ Metadata: TypeAlias = dict[str, MetadataValue]
 
 MEASURED = frozenset({"width", "height", "bytes", "format"})
 OWN = frozenset({"modality", "path", "source", "folder", "image", "heading", "passage", "line", "content_hash"})
+#: The micro and ohm signs: of units, though NFKC makes Greek letters of them. ``size (µm)`` is ``size_m``.
+_SIGNS = {0xB5: None, 0x2126: None}
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,18})\Z")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?\Z")
 
 
 def field_name(name: str) -> str:
     """The portable form of a column name, ``""`` if nothing of it can be used."""
-    plain = unicodedata.normalize("NFKC", name).lower()
+    plain = unicodedata.normalize("NFKC", name.translate(_SIGNS)).lower()
     if any(_is_other_letter(char) for char in plain):
         own = _underscored(unicodedata.normalize("NFC", "".join(map(_kept, plain))))
         with contextlib.suppress(ValueError):

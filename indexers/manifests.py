@@ -2,7 +2,8 @@
 
 A line names a file (``path``, ``file``, ``image``, ``filename``, ``文件名``, ``Datei`` …), has captions
 (``caption``, ``captions``, ``text``, ``描述`` …; a string or a list of strings, none is fine) and any other columns
-as metadata; `indexers.columns` has all the names. A line without a file but with a text is a text item of its own.
+as metadata; `indexers.columns` has all the names. A line without a file but with a text is a text item of its own;
+beside a ``text`` only pictures count as files, unless the column has one of the plain names (the first four).
 Lines that name the same file add up: all captions in order, and of each metadata field the first line's.
 """
 
@@ -13,14 +14,23 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 from backends.base import MAX_ID_BYTES
 from backends.filters import check_string
-from indexers.columns import CAPTION_COLUMNS, FILE_COLUMNS, TITLE_COLUMNS, folded
+from indexers.columns import (
+    CAPTION_COLUMNS,
+    FILE_COLUMNS,
+    PLAIN_FILE_COLUMNS,
+    TEXT_COLUMNS,
+    TITLE_COLUMNS,
+    folded,
+)
 from indexers.fields import FieldNames, Metadata, clean_value, column_types, convert
 from indexers.files import Unreadable
 from indexers.report import Quarantined
+from retrieval.images.decode import IMAGE_SUFFIXES
 
 MANIFEST_NAMES = frozenset({"captions.jsonl", "captions.csv", "captions.tsv"})
 MANIFEST_SUFFIXES = frozenset({".jsonl", ".ndjson", ".csv", ".tsv"})
@@ -95,8 +105,7 @@ def read_manifest(name: str, text: str, *, with_ids: bool = False) -> Table:
 
 def _row(line: int, data: dict[str, Any], names: FieldNames, notes: _Notes, with_ids: bool) -> Row:
     columns = {folded(key): key for key in reversed(data)}
-    path_keys = (columns[name] for name in FILE_COLUMNS if name in columns)
-    path_key = next((key for key in path_keys if data[key] not in (None, "")), None)
+    path_key = _path_key(columns, data)
     file = None if path_key is None else data[path_key]
     if file is not None and not isinstance(file, str):
         raise Unreadable(f"{path_key!r} must be a string, not {file!r:.80}")
@@ -133,6 +142,24 @@ def _row(line: int, data: dict[str, Any], names: FieldNames, notes: _Notes, with
         if clean is not None:
             metadata[field_name] = clean
     return Row(line, file, tuple(dict.fromkeys(captions)), metadata, record_id)
+
+
+def _path_key(columns: dict[str, str], data: dict[str, Any]) -> str | None:
+    """The column that names the row's file; columns: the row's, by their folded names."""
+    has_text = any(data[columns[name]] for name in TEXT_COLUMNS & columns.keys())
+    named = (name for name in FILE_COLUMNS if name in columns)
+    return next((columns[name] for name in named if _is_file(name, data[columns[name]], has_text=has_text)), None)
+
+
+def _is_file(column: str, value: Any, *, has_text: bool) -> bool:
+    """Whether a column's value is the row's file.
+
+    Of a column with a less plain name only a string is, and beside a text only what ends as a picture's name does:
+    ``file_path`` is then the document that the text was taken from, ``Bild`` and ``路径`` may say anything.
+    """
+    if value in (None, "") or column in PLAIN_FILE_COLUMNS:
+        return value not in (None, "")
+    return isinstance(value, str) and (not has_text or PurePosixPath(value.strip()).suffix.lower() in IMAGE_SUFFIXES)
 
 
 def _captions(key: str, value: Any, *, one: bool) -> list[str]:

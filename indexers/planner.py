@@ -41,10 +41,33 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
+class Room:
+    """Lets pictures be decoded in the order in which they are taken, at most `size` ahead of the one taken last.
+
+    By number, and not as it comes: rooms that later pictures had got first would all wait for the one that is next.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size, self._taken = size, 0
+        self._changed = threading.Condition()
+
+    def enter(self, number: int, stopped: Callable[[], bool]) -> None:
+        """Return when picture `number`, from 0 on, may be decoded, or soon after the run is stopped."""
+        with self._changed:
+            while number >= self._taken + self._size and not stopped():
+                self._changed.wait(POLL_S)
+
+    def leave(self) -> None:
+        """One more was taken."""
+        with self._changed:
+            self._taken += 1
+            self._changed.notify_all()
+
+
 class Decoding:
     """A picture that is decoded beside the other stages, and gives its room to a later one when it is taken."""
 
-    def __init__(self, future: Future[Image.Image | str], room: threading.Semaphore) -> None:
+    def __init__(self, future: Future[Image.Image | str], room: Room) -> None:
         self._future, self._room = future, room
 
     def result(self) -> Image.Image | str:
@@ -52,7 +75,7 @@ class Decoding:
         try:
             return self._future.result()
         finally:
-            self._room.release()
+            self._room.leave()
 
     def cancel(self) -> None:
         """Leave it undecoded, if that has not begun."""
@@ -100,7 +123,7 @@ class Planner:
         self._threads = threads
         # A batch ahead of the encoder is enough for it never to wait. All that is planned would be a hundred megabytes
         # more, and each of them new to the process: 1 ms of page faults for a picture of 640 x 480.
-        self._room = threading.Semaphore(max(batch_size, 2 * threads))
+        self._room, self._decodings = Room(max(batch_size, 2 * threads)), 0
         self._batch = Batch()
         self._seen: dict[str, Item] = {}
         self.expected: set[str] = set()
@@ -210,7 +233,8 @@ class Planner:
             if full or (self._batch.images and self._batch.size_bytes + decoded_bytes > MAX_BATCH_BYTES):
                 self._flush()
             self._batch.size_bytes += decoded_bytes
-            future = self._decoders.submit(self._decode, item.entry, item.digest)
+            future = self._decoders.submit(self._decode, item.entry, item.digest, self._decodings)
+            self._decodings += 1
             self._batch.images.append((work, pictured[0].record, Decoding(future, self._room)))
         # An image's captions go with it, so that they are not stored if it turns out to be broken.
         together = item.entry.kind == "image"
@@ -229,10 +253,9 @@ class Planner:
         size = (int(str(metadata["width"])), int(str(metadata["height"])))
         return RGB_BYTES * result_pixels(size, str(metadata.get("format")), self._wanted)
 
-    def _decode(self, entry: Entry, digest: str) -> Image.Image | str:
+    def _decode(self, entry: Entry, digest: str, number: int) -> Image.Image | str:
         # Who has begun when a run is stopped may be waited for.
-        while not self._room.acquire(timeout=POLL_S) and not self._stopped():
-            continue
+        self._room.enter(number, self._stopped)
         with self._tally.busy("decode"):
             try:
                 data = self._reader.content(entry, digest)

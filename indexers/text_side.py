@@ -11,13 +11,14 @@ from collections.abc import Callable
 from backends.base import Backend, Compare, Record
 from indexers.embedding import Embedder, IsStopped
 from indexers.planner import Batch
-from indexers.report import IndexingError
+from indexers.report import IndexingError, Quarantined
 from indexers.tally import Tally, Work
 from retrieval.encoders.base import Encoder
 
 SCANNED = 256
 #: What progress calls it.
 STAGE = "encoding texts anew"
+_NOT_DONE = "{} of its stored texts keep their earlier vectors, as the encoder failed on them: the next run tries again"
 
 
 def encode_texts_anew(
@@ -31,7 +32,8 @@ def encode_texts_anew(
 ) -> bool:
     """Give every stored text the encoder's own vector, then the collection its fingerprint; False if stopped before.
 
-    A text on which the encoder fails keeps its vector and is quarantined. tell: called with done and total.
+    A text on which the encoder fails keeps its vector and is quarantined, and the collection its fingerprint, so that
+    the next run tries again; the report says so. tell: called with done and total.
 
     Raises:
         IndexingError: meanwhile another process gave the collection another encoder.
@@ -39,13 +41,16 @@ def encode_texts_anew(
     """
     before = backend.describe(collection).encoder
     total = backend.count(collection, Compare("modality", "eq", "text"))
-    embedder, done = Embedder(encoder, tally), 0
+    embedder, done, failed = Embedder(encoder, tally), 0, 0
     for page in backend.scan(collection, with_vectors=False, batch=SCANNED):
         tell(done, total)
         texts = [record for record in page.records if record.modality == "text"]
-        batch = Batch(texts=[(_work(record), record, embedded_text(record)) for record in texts if record.text])
+        batch = Batch(
+            texts=[(_work(record), record, embedded_text(record)) for record in texts if record.text is not None]
+        )
         encoded, whole = embedder.embed(batch, stopped)
         tally.count("reencoded", _store(backend, collection, [record for _, record in encoded]))
+        failed += sum(work.failed for work, _, _ in batch.texts)
         done += len(texts)
         if not whole or stopped():
             return False
@@ -56,7 +61,10 @@ def encode_texts_anew(
             f"collection {collection!r} was given the encoder {now!r} by another process while its texts were encoded "
             "anew: run this again"
         )
-    backend.set_encoder(collection, encoder.fingerprint)
+    if failed:
+        tally.quarantined.append(Quarantined(collection, _NOT_DONE.format(failed)))
+    else:
+        backend.set_encoder(collection, encoder.fingerprint)
     return True
 
 
@@ -72,7 +80,11 @@ def _work(record: Record) -> Work:
 
 
 def _store(backend: Backend, collection: str, records: list[Record]) -> int:
-    """Store the records that are still there as they were read: what was changed or deleted meanwhile stays so."""
+    """Store the records that are still there as they were read: what was changed or deleted meanwhile stays so.
+
+    They are looked for just before the write, as no engine writes on a condition: what another process changes or
+    deletes between the two, some milliseconds, comes back as it was read.
+    """
     now = {record.id: record for record in backend.get(collection, [record.id for record in records])}
     kept = [record for record in records if _same(record, now.get(record.id))]
     if kept:

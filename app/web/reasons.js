@@ -29,6 +29,7 @@ export function reasonOf(why) {
 
 const NOTICES = [
   [/^(.+) cannot read this query: only its words were searched$/, ([, encoder]) => say("notice.words", { encoder })],
+  [/^(.+) cannot read this query: its relevance is not known$/, ([, encoder]) => say("notice.relevance", { encoder })],
   [/^(.+) cannot read the question: only its words were searched for$/, ([, encoder]) => say("notice.words", { encoder })],
   [/^(.+) cannot read the question: only its picture was searched for$/, ([, encoder]) => say("notice.picture", { encoder })],
   [/^the texts of collection '(.+)' were encoded by an earlier version of (.+): run sightline index /, ([, collection, encoder]) => say("notice.texts", { collection, encoder })],

@@ -3,15 +3,16 @@
 **By script.** The tower of many languages has learnt the letters of its sixteen languages. What is in other scripts
 (Hindi, Georgian) or has letters that none of the sixteen uses (Vietnamese ơ, Czech ř, Ukrainian і, Persian گ) would be
 read in pieces of one letter, which mean nothing: a text of which less than half is in known scripts is not read, nor
-one of which a third of the words has such letters. A text in several scripts goes where most of it can be read: to
-MiniLM only where nearly all of it is in Latin letters.
+one of which a third of the words has such letters, unless more are English (a name: hotel in Tromsø). A
+text in several scripts goes where most of it can be read: to MiniLM only where nearly all of it is in Latin letters.
 
-**Latin letters.** English must never leave MiniLM, and most searches are English, so the rules are made to say so at
-once and without the other tower (words: compact_words.json):
+**Latin letters.** English must hardly ever leave MiniLM, and most searches are English, so the rules are made to say so
+at once and without the other tower (words: compact_words.json):
 
 1. Words that English does not have (articles, prepositions, common nouns of eight languages, and words with accents)
    are evidence for another language, and those that only English has are evidence against it. Words that names bring
-   into English (la, van, del) and those that English shares with others (in, an, a) count half.
+   into English (la, van, del) and those that English shares with others (in, an, a) count half. One of the former
+   beside words that English has is English (white van), and so is a noun or verb of English that stands alone (dove).
 2. Without any such evidence a text is English, unless it is short and half its words are unknown in English.
 3. Where there is evidence for another language, or nothing is known, the two towers are compared: where the cosine of
    what they make of the text is below `Route.nearness` they disagree, and the tower of many languages is right.
@@ -219,6 +220,7 @@ class _Lists:
     weak: frozenset[str]
     english: frozenset[str]
     english_weak: frozenset[str]
+    alone: frozenset[str]
     beyond: frozenset[str]
 
 
@@ -233,6 +235,7 @@ def _lists() -> _Lists:
         weak=frozenset(data["weak"].split()),
         english=frozenset(data["english"].split()),
         english_weak=frozenset(data["english_weak"].split()),
+        alone=frozenset(data["alone"].split()),
         beyond=frozenset(data["beyond"].split()),
     )
 
@@ -240,11 +243,12 @@ def _lists() -> _Lists:
 def _latin(words: list[str], knows: Knows, knows_rare: Knows) -> Route:
     """The route of a text by its words in Latin letters."""
     lists = _lists()
-    evidence, beyond, unknown, english = 0.0, 0, 0, False
+    evidence, beyond, unknown, known, english = 0.0, 0, 0, 0, False
     for word in words:
         if word in lists.english or word in lists.english_weak:
             evidence -= 1 if word in lists.english else 0.5
             english |= word in lists.english
+            known += 1
         elif word in lists.foreign:
             evidence += 0.5 if word in lists.weak else 1
         elif word in lists.beyond or not _VIETNAMESE.isdisjoint(word):
@@ -253,6 +257,7 @@ def _latin(words: list[str], knows: Knows, knows_rare: Knows) -> Route:
             is_known = _is_english(word, knows) or knows_rare(word)
             evidence -= _KNOWN_WORD if is_known else 0
             unknown += not is_known
+            known += is_known
         elif knows(_without_accents(word)):
             # Words and names that English has taken over: café, Dvořák.
             evidence += 0.5 if _ALPHABETS["latin"].issuperset(word) else 0
@@ -260,8 +265,10 @@ def _latin(words: list[str], knows: Knows, knows_rare: Knows) -> Route:
             evidence += 1
         else:
             beyond += 1
-    if beyond >= _BEYOND_SHARE * len(words) and not english:
+    if beyond >= _BEYOND_SHARE * len(words) and known <= beyond and not english:
         return UNREADABLE
+    if known == len(words) - 1 and _is_borrowed(words):
+        return ENGLISH
     if evidence > 0:
         # Two words that English does not have, and none of its own: the towers need not be asked.
         certain = evidence >= 2 and not english
@@ -269,6 +276,13 @@ def _latin(words: list[str], knows: Knows, knows_rare: Knows) -> Route:
     if english or not unknown or len(words) > _SHORT_WORDS or 2 * unknown < len(words):
         return ENGLISH
     return Route("either", _latin_language(words), _NEARNESS_WITHOUT_EVIDENCE)
+
+
+def _is_borrowed(words: list[str]) -> bool:
+    """Whether the only word of another language among these is one that English has, too: white van, dove."""
+    lists = _lists()
+    foreign = [word for word in words if word in lists.foreign]
+    return len(foreign) == 1 and foreign[0] in (lists.weak if len(words) > 1 else lists.alone)
 
 
 def _without_accents(word: str) -> str:

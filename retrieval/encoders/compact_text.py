@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import unicodedata
 from collections.abc import Sequence
@@ -48,6 +49,12 @@ _BATCH = 16
 # Of the vocabulary: what a word is that it has not, and the marks before and behind each text.
 _UNKNOWN, _MARKS = 100, 2
 
+# Pictures with their skin tones and what joins and varies them, without the few that the vocabulary has.
+_PICTURE = "(?![★☆☉♠♣♥♦♭♯])[\u20e3\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff\U000e0020-\U000e007f]"
+_EMOJI = re.compile(f"{_PICTURE}(?:{_PICTURE}|[\u200d\ufe0e\ufe0f])*")
+# Full width, which is ASCII elsewhere.
+_PLAIN = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: 0x20}
+
 _log = logging.getLogger(__name__)
 
 
@@ -87,8 +94,10 @@ class SentenceEncoder:
     def _tokenize(self, text: str) -> Encoding:
         if not isinstance(text, str):
             raise TypeError(f"a text must be a str, not {type(text).__name__}")
-        # A lone surrogate, as from a broken file name, is no character that the tokenizer accepts.
-        clean = text[:_MAX_CHARACTERS].encode(errors="replace").decode()
+        clean = text[:_MAX_CHARACTERS]
+        if not clean.isascii():
+            # A lone surrogate, as from a broken file name, is no character that the tokenizer accepts.
+            clean = _separated(clean).encode(errors="replace").decode()
         # One by one: encode_batch starts a thread pool that complains after a fork.
         encoding = self._tokenizer.encode(clean)
         if (encoding.overflowing or len(text) > _MAX_CHARACTERS) and not self._warned.is_set():
@@ -105,6 +114,14 @@ class SentenceEncoder:
         (means,) = self._network.run(ids=ids, places=np.arange(ids.shape[1]), shares=shares)
         lengths: NDArray[np.float32] = np.linalg.norm(means, axis=1, keepdims=True)
         return means / lengths
+
+
+def _separated(text: str) -> str:
+    """The text with full-width letters as the plain ones that they are, and with spaces for emoji.
+
+    The tokenizer knows neither: a word with an emoji at its end would be one unknown word.
+    """
+    return _EMOJI.sub(" ", text.translate(_PLAIN))
 
 
 def _known(encoding: Encoding) -> list[int]:

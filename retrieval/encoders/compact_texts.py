@@ -25,7 +25,7 @@ from retrieval.encoders.compact_multilingual import MAX_TOKENS, PIECES, WEIGHTS,
 from retrieval.encoders.compact_text import DIM, SentenceEncoder
 
 #: Changes with every rule that decides which vector a text has.
-VERSION = 1
+VERSION = 2
 # Texts whose towers were compared and are remembered: a search asks for the language of what it has just encoded.
 _REMEMBERED = 1024
 

@@ -36,5 +36,5 @@ def earlier_texts_notice(collection: str, encoder: Encoder) -> str:
     """What people are told of such a collection."""
     return (
         f"the texts of collection {collection!r} were encoded by an earlier version of {encoder.name}: run sightline "
-        "index on what it holds, which encodes its texts anew and keeps its images"
+        "index on what it holds, or on an empty folder; either encodes its texts anew and keeps its images"
     )

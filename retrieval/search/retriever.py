@@ -18,7 +18,7 @@ from backends.filters import check_field_name
 from backends.text import searched_text, tokenize, wanted_words
 from retrieval.encoders.base import Encoder
 from retrieval.encoders.text_side import earlier_texts_notice, has_earlier_texts
-from retrieval.relevance.scorer import Calibrator, QueryKind, RelevanceScorer, query_kind
+from retrieval.relevance.scorer import Calibrator, RelevanceScorer, query_kind
 from retrieval.search.facets import Facet, count_facets
 from retrieval.search.filters import Filter, and_modality, as_where
 from retrieval.search.fusion import Ranked, fuse, reciprocal_rank_fusion
@@ -223,12 +223,13 @@ class Retriever:
             where=_as_where(where),
             modality=modality,
             effort=effort,
-            judge=self._judge(vector, query_kind(as_terms(query), self.encoder), min_relevance),
+            judge=self._judge(vector, as_terms(query), min_relevance),
             min_relevance=min_relevance,
             without=query_items(query),
         )
         found = self._page(request, k, offset, PostProcessing(diversity, group_duplicates, reranker, text))
-        told = (f"{self.encoder.name} cannot read this query: only its words were searched",) if words_only else ()
+        what = "its relevance is not known" if mode == "keyword" else "only its words were searched"
+        told = (f"{self.encoder.name} cannot read this query: {what}",) if words_only else ()
         return Found(found, notices=told, words_only=words_only)
 
     def similar(
@@ -254,7 +255,7 @@ class Retriever:
         check_page(k, offset)
         self._check()
         item = self.stored([item_id])[item_id]
-        judge = self._judge(item.vector, ((item.modality, 1.0),), min_relevance)
+        judge = self._judge(item.vector, [Term(item)], min_relevance)
         request = _Request(
             vector=item.vector,
             words="",
@@ -432,7 +433,7 @@ class Retriever:
         return found
 
     def _judge(
-        self, vector: NDArray[np.float32] | None, kind: QueryKind, min_relevance: float | None
+        self, vector: NDArray[np.float32] | None, terms: Sequence[Term], min_relevance: float | None
     ) -> RelevanceScorer | None:
         if min_relevance is not None and not 0 <= min_relevance <= 1:
             raise SearchError(f"min_relevance must be from 0 to 1, not {min_relevance!r}")
@@ -440,7 +441,10 @@ class Retriever:
             if min_relevance is not None:
                 raise SearchError("min_relevance needs calibration, which this retriever was made without")
             return None
-        return None if vector is None else self.calibrator.judge(vector, kind)
+        if vector is None:
+            return None
+        # Telling a text's language may take the encoder: a search that judges nothing must not load it.
+        return self.calibrator.judge(vector, query_kind(terms, self.encoder))
 
 
 def _relevant(hits: Sequence[Result], request: _Request) -> Sequence[Result]:

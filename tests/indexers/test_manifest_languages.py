@@ -13,7 +13,7 @@ from backends.base import Record
 from backends.exact.backend import ExactBackend
 from backends.filters import check_field_name
 from indexers import IndexReport, index
-from indexers.columns import CAPTION_COLUMNS, FILE_COLUMNS, folded
+from indexers.columns import CAPTION_COLUMNS, FILE_COLUMNS, PLAIN_FILE_COLUMNS, TEXT_COLUMNS, TITLE_COLUMNS, folded
 from indexers.fields import field_name
 from indexers.legacy import likely_encodings
 from tests.support.counting_encoder import CountingEncoder
@@ -113,7 +113,7 @@ def test_a_comma_in_a_chinese_caption_divides_nothing(tmp_path: Path) -> None:
 
 
 def test_several_columns_add_up_and_a_title_counts_where_nothing_else_does(tmp_path: Path) -> None:
-    _, (image, *captions) = indexed(tmp_path, "captions.csv", "文件名,标题,描述,title\na.png,西湖,湖边的塔,Lake\n")
+    _, (image, *captions) = indexed(tmp_path, "captions.csv", "文件名,说明,描述,title\na.png,西湖,湖边的塔,Lake\n")
     assert {record.text for record in captions} == {"西湖", "湖边的塔"}
     assert image.metadata["title"] == "Lake"
     _, (image, caption) = indexed(tmp_path, "captions.csv", "file,title,year\na.png,Lake,1990\n")
@@ -121,8 +121,56 @@ def test_several_columns_add_up_and_a_title_counts_where_nothing_else_does(tmp_p
     assert (image.metadata["title"], image.metadata["year"]) == ("Lake", 1990)
 
 
+@pytest.mark.parametrize("title", ["标题", "標題", "タイトル", "題名", "제목", "Titel", "titre", "Título", "Название"])
+def test_titles_of_each_language_are_captions_only_where_there_is_no_other(tmp_path: Path, title: str) -> None:
+    rows = [
+        {"file": "a.png", title: "Lake", "caption": "a lake"},
+        {"file": "a.png", title: 1990},
+        {title: "no more than a title", "caption": "a lone text"},
+    ]
+    lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    report, (image, *texts) = indexed(tmp_path, "captions.jsonl", lines)
+    assert report.quarantined == []
+    assert {record.text for record in texts} == {"a lake", "a lone text"}
+    assert image.metadata[field_name(title)] == "Lake"
+    (tmp_path / "second").mkdir()
+    report, (image, *texts) = indexed(tmp_path / "second", "captions.csv", f"file,{title}\na.png,Lake\nb.png,\n")
+    assert [record.text for record in texts] == ["Lake"]
+    assert image.metadata[field_name(title)] == "Lake"
+
+
+@pytest.mark.parametrize("column", ["file_path", "image path", "image_name", "路径", "图片", "Bild", "Foto", "ruta"])
+@pytest.mark.parametrize("value", ["docs/guide.md", "nature", "https://example.org/a"])
+def test_beside_a_text_only_a_picture_is_a_file(tmp_path: Path, column: str, value: str) -> None:
+    rows = [{column: value, "text": "a passage"}, {column: "a.png", "text": "a caption"}]
+    lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    report, (image, *texts) = indexed(tmp_path, "captions.jsonl", lines)
+    assert report.quarantined == []
+    by_text = {record.text: record.metadata for record in texts}
+    assert by_text["a passage"][field_name(column)] == value
+    assert by_text["a caption"]["image"] == image.id
+    # The same run again finds them where they were: nothing is there to be pruned.
+    backend = ExactBackend()
+    index(tmp_path, backend, CountingEncoder(), "c")
+    assert index(tmp_path, backend, CountingEncoder(), "c", prune=True).pruned == 0
+
+
+def test_what_is_no_string_is_no_file_beside_a_text(tmp_path: Path) -> None:
+    _, (_, text) = indexed(tmp_path, "captions.jsonl", '{"ruta": 17, "text": "a passage"}\n')
+    assert (text.text, text.metadata["ruta"]) == ("a passage", 17)
+
+
+def test_a_plain_name_is_a_file_whatever_stands_beside_it(tmp_path: Path) -> None:
+    report, _ = indexed(tmp_path, "captions.jsonl", '{"file": "guide.md", "text": "a passage"}\n')
+    (told,) = report.quarantined
+    assert told.path == "captions.jsonl:1"
+
+
 def test_no_column_is_called_both() -> None:
-    assert not FILE_COLUMNS.keys() & CAPTION_COLUMNS.keys()
+    assert not FILE_COLUMNS.keys() & (CAPTION_COLUMNS.keys() | TITLE_COLUMNS.keys())
+    assert not CAPTION_COLUMNS.keys() & TITLE_COLUMNS.keys()
+    assert FILE_COLUMNS.keys() >= PLAIN_FILE_COLUMNS
+    assert CAPTION_COLUMNS.keys() >= TEXT_COLUMNS
     assert all(folded(name) == name for name in FILE_COLUMNS.keys() | CAPTION_COLUMNS.keys())
 
 
@@ -153,6 +201,8 @@ def test_a_sample_may_end_within_a_character() -> None:
         ("Date taken", "date_taken"),
         ("Äußere Größe", "auere_groe"),
         ("2020", "_2020"),
+        ("size (\u00b5m)", "size_m"),
+        ("R \u2126", "r"),
         ("ＩＳＯ：", "iso"),
         ("___", ""),
         ("😀", ""),
@@ -173,6 +223,7 @@ def test_latin_names_become_ascii(name: str, field: str) -> None:
         ("éa相机", "ea相机"),
         ("カメラ", "カメラ"),
         ("Автор й", "автор_й"),
+        ("Ώρα \u03bc", "ώρα_μ"),
         ("कैमरा", "कैमरा"),
         ("كاميرا", "كاميرا"),
         ("카메라", "카메라"),

@@ -100,7 +100,7 @@ def test_a_search_before_that_is_allowed_and_says_what_to_do(
         retriever.search("a red square")
     (notice,) = retriever.notices
     assert "the texts of collection 'c' were encoded by an earlier version of latin" in notice
-    assert "sightline index" in notice
+    assert "sightline index on what it holds, or on an empty folder" in notice
     assert [record.message for record in caplog.records].count(notice) == 1
     index(source, backend, encoder, "c")
     assert Retriever(backend, encoder, "c").notices == ()
@@ -118,6 +118,47 @@ def test_every_other_encoder_is_refused_as_before(backend: Backend, source: Path
         Retriever(backend, LatinReader(side="new"), "c")
     with pytest.raises(IndexingError, match="was filled by encoder"):
         index(source, backend, LatinReader(side="new"), "c")
+
+
+class Failing(LatinReader):
+    """Fails on a text once or for good."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(side="new")
+        self.words = words
+
+    def encode_texts(self, texts: Sequence[str]) -> Any:
+        if self.words in texts:
+            raise RuntimeError("out of luck")
+        return super().encode_texts(texts)
+
+
+def test_a_text_on_which_the_encoder_fails_is_tried_again(backend: Backend, source: Path) -> None:
+    index(source, backend, LatinReader(), "c")
+    before = stored(backend)
+    report = index(source, backend, Failing("two cats"), "c")
+    assert (report.reencoded, report.interrupted) == (4, False)
+    told = {item.path: item.reason for item in report.quarantined}
+    assert "the encoder failed on it: out of luck" in told.values()
+    assert told["c"].startswith("1 of its stored texts keep their earlier vectors")
+    assert backend.describe("c").encoder == LatinReader().fingerprint
+    now = stored(backend)
+    (failed,) = (name for name, record in now.items() if record.text == "two cats" and record.modality == "text")
+    assert same({failed: now[failed]}, {failed: before[failed]})
+    assert Retriever(backend, LatinReader(side="new"), "c").notices
+    report = index(source, backend, LatinReader(side="new"), "c")
+    assert (report.reencoded, report.quarantined) == (5, [])
+    assert backend.describe("c").encoder == LatinReader(side="new").fingerprint
+    assert same(stored(backend), anew(source, LatinReader(side="new")))
+
+
+def test_an_empty_text_is_a_text(backend: Backend, source: Path) -> None:
+    index(source, backend, LatinReader(), "c")
+    vector = LatinReader().encode_texts(["x"])[0]
+    backend.upsert("c", [Record("empty", vector, "text", "", "file:///empty", {})])
+    report = index(source, backend, LatinReader(side="new"), "c")
+    assert report.reencoded == 6
+    assert not stored(backend)["empty"].has_vector
 
 
 class Stopping(LatinReader):

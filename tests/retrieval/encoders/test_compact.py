@@ -295,7 +295,7 @@ def test_vectors_are_those_of_the_formulas_in_torch(
 
 def test_the_fingerprint_is_the_one_that_collections_were_filled_with(encoder: CompactEncoder) -> None:
     assert encoder.image_space == "compact:1:37f382da4fdfb5d6"
-    assert encoder.fingerprint.startswith("compact:1:37f382da4fdfb5d6+texts:1:")
+    assert encoder.fingerprint.startswith("compact:1:37f382da4fdfb5d6+texts:2:")
 
 
 def test_torch_runs_the_same_graphs(photos: list[Image.Image], image_vectors: np.ndarray) -> None:

@@ -39,6 +39,7 @@ def route(text: str) -> Route:
             "a man हिन्दी",
             "a sign that says стоп, and much more of it",
         ),
+        *("Tromsø street scene", "photo in Tromsø", "Hà Nội street scene, black and white"),
         *("dance hall in Las Vegas, a street scene", "a black and white photo of the Champs Élysées in Paris"),
     ],
 )
@@ -113,6 +114,16 @@ def test_where_the_towers_have_to_be_asked() -> None:
     assert route("quokka").language == "und"
     # What is long and has no word of another language is English, however rare its words.
     assert route("quokka numbat bilby dunnart quoll") == ENGLISH
+
+
+@pytest.mark.parametrize("text", ["red van", "dance van", "street den", "dove", "Van", "rot"])
+def test_a_word_that_english_shares_is_english_where_nothing_else_is_foreign(text: str) -> None:
+    assert route(text) == ENGLISH
+
+
+@pytest.mark.parametrize("text", ["un perro", "van quokka", "la van", "mer", "den hond", "rôt"])
+def test_a_shared_word_beside_others_is_for_the_towers(text: str) -> None:
+    assert route(text).tower != "english"
 
 
 def test_each_language_is_known_by_its_background_queries() -> None:

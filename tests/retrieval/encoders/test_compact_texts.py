@@ -15,7 +15,7 @@ from PIL import Image
 
 from retrieval.encoders.compact import CompactEncoder
 from retrieval.encoders.compact_classes import load_classes, texts_digest
-from retrieval.encoders.compact_languages import route_of
+from retrieval.encoders.compact_languages import ENGLISH, route_of
 from retrieval.encoders.compact_map import fit_map, fit_rotation, load_map, map_texts, rare_words, write_map
 from retrieval.encoders.compact_text import SentenceEncoder
 from retrieval.encoders.compact_texts import texts_fingerprint
@@ -65,6 +65,11 @@ def test_english_vectors_are_minilms(encoder: CompactEncoder) -> None:
     assert {encoder.text_language(text) for text in english} == {"en"}
 
 
+def test_english_background_queries_need_one_tower(encoder: CompactEncoder) -> None:
+    # They are encoded at the first search: one that went to both towers would load the second for everyone.
+    assert {text for text in background_texts() if encoder._texts._route(text) != ENGLISH} == set()
+
+
 def test_mixed_batches_keep_their_order(encoder: CompactEncoder) -> None:
     texts = [*CATS.values(), *UNREADABLE, "quokka", "un scorpion", "a cat 😻", "我爱猫😻"] * 3
     together = encoder.encode_texts(texts)
@@ -87,6 +92,32 @@ def test_what_is_unknown_is_left_out(encoder: CompactEncoder) -> None:
         assert not unknown.any()
         # Greek letters stand for things in English.
         assert sentences.encode(["π"]).any()
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("cat😀", "cat"),
+        ("my dog❤️", "my dog"),
+        ("Happy birthday🎉🎉", "Happy birthday"),
+        ("sunset🌅over the sea", "sunset over the sea"),
+        ("a family👩‍👩‍👧 and a thumb👍🏽", "a family and a thumb"),
+        ("room 1️⃣", "room 1"),
+        ("ａ　ｃａｔ", "a cat"),
+        ("ＤＶＤ player！", "DVD player!"),
+    ],
+)
+def test_emoji_end_a_word_and_full_width_letters_are_letters(encoder: CompactEncoder, typed: str, meant: str) -> None:
+    mine, plain = encoder.encode_texts([typed, meant])
+    assert plain.any()
+    np.testing.assert_allclose(mine, plain, atol=1e-5)
+
+
+def test_signs_that_the_vocabulary_has_stay() -> None:
+    with encoder_threads() as pool:
+        sentences = SentenceEncoder(pool)
+        assert sentences.encode(["♥", "★", "♯"]).any(axis=1).all()
+        assert not np.allclose(*sentences.encode(["a cat ♥", "a cat"]), atol=1e-3)
 
 
 def test_one_script_is_not_one_vector(encoder: CompactEncoder) -> None:

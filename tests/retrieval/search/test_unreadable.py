@@ -103,6 +103,30 @@ def test_what_is_judged_by_keywords_has_no_relevance_where_it_has_no_vector(retr
     assert not found.words_only
 
 
+class Speechless(LatinReader):
+    """Is not to be asked anything about texts."""
+
+    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        raise AssertionError(f"encoded {texts}")
+
+    def text_language(self, text: str) -> str:
+        raise AssertionError(f"was asked for the language of {text!r}")
+
+
+@pytest.mark.parametrize("query", ["a red square", AEROPLANE, [Term("red"), Term("green", -1)]])
+def test_a_keyword_search_asks_the_encoder_nothing(retriever: Retriever, query: str | list[Term]) -> None:
+    silent = Retriever(retriever.backend, Speechless(), "c")
+    assert silent.search(query, mode="keyword") == retriever.search(query, mode="keyword") != []
+    with pytest.raises(AssertionError):
+        silent.search("red", mode="keyword", min_relevance=0.5)
+
+
+def test_a_keyword_search_that_cannot_judge_says_that(retriever: Retriever) -> None:
+    found = retriever.search(AEROPLANE, 50, mode="keyword", min_relevance=0.8)
+    assert found == retriever.search(AEROPLANE, 50, mode="keyword")
+    assert found.notices == ("latin cannot read this query: its relevance is not known",)
+
+
 def test_pictures_and_readable_words_never_meet_it(retriever: Retriever, tmp_path: Path) -> None:
     picture = tmp_path / "red.png"
     Image.new("RGB", (8, 8), PALETTE["red"]).save(picture)
