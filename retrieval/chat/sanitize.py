@@ -57,7 +57,7 @@ _NEVER_LITERAL = re.compile(
 _PLAIN_TAG = re.compile(
     r"(?<=[^\s>*+-])([ \t]*)(</?(?:br|sub|sup|b|i|em|strong|u|s|del|mark|kbd|small)[ \t]*/?>)", re.I
 )
-_NOTE = re.compile(r"(?m)^[ \t]*\[\^?\d{1,3}\]:(?=[ \t]+[^\s<>]+[ \t]+[^\s\"'(])")
+_NOTE = re.compile(r"(?m)^[ \t]*\[\^?\d{1,3}\]:(?=[ \t]+(?:[^\s<>]+[ \t]+[^\s\"'(]|[^\s<>/\\:&]+[ \t]*$))")
 
 
 @dataclass(frozen=True, slots=True)

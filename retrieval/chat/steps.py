@@ -72,7 +72,7 @@ class Steps:
             raise QuestionError(f"the question has {len(question):,} characters; the limit is {MAX_QUESTION_CHARS:,}")
         self.image = load_image(image) if image is not None else None
         # "Thanks" is no topic that "and its colour?" could be about.
-        self.history = tuple(turn for turn in history if kind_of_talk(turn.question) is None)
+        self.history = tuple(turn for turn in history if kind_of_talk(turn.question) in (None, "overview"))
         self.cancel = cancel
         self.caller = Caller(chat.model, self.options, cancel)
         self.query = self.question

@@ -18,7 +18,7 @@ _MOST_HELD = 2100
 #: A word that an address may begin with.
 _SCHEMES = ("http", "https", "ftp", "www", "mailto", "file", "tel", "data", "javascript", "vbscript", "blob")
 _OPENING = re.compile(
-    r"(?P<note>^[ \t]*\[(?=[^\]\n]*(?:\Z|\]\Z|\]:)))|(?P<bracket>!?[\[【])|(?P<tag><(?=[A-Za-z!/?]|\Z))"
+    r"(?P<note>^[ \t]*\[(?=[^\]\n]*(?:\Z|\]\Z|\]:)))|(?P<bracket>!?[\[【［])|(?P<tag><(?=[A-Za-z!/?]|\Z))"
     r"|(?P<code>`+)|(?P<math>\$\$?|\\\[|\\\()",
     re.MULTILINE,
 )
@@ -101,7 +101,7 @@ def settled(text: str) -> int:
             place = max(fences[at][1], match.end())
             continue
         closing = _closing(text, match)
-        if closing is None and len(text) - match.start() < _most_held(match):
+        if (closing is None and len(text) - match.start() < _most_held(match)) or (closing or 0) > end:
             end = match.start()
             break
         place = match.end() if closing is None else max(closing, match.end())
@@ -132,7 +132,7 @@ def _closing(text: str, match: re.Match[str]) -> int | None:
     line_end = text.find("\n", start, start + _MOST_HELD)
     if match["note"]:
         return None if line_end < 0 else line_end
-    closed = re.compile("[]】]").search(text, start + len(opened), start + _MOST_HELD)
+    closed = re.compile("[]】］]").search(text, start + len(opened), start + _MOST_HELD)
     if closed is None:
         return None if line_end < 0 and not opened.startswith("!") else line_end if line_end >= 0 else None
     after = closed.end()

