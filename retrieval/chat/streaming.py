@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 
 from retrieval.chat.check.layout import fenced_spans
+from retrieval.chat.wording import REFUSALS
 
 #: How far the end of code or a formula is waited for: none is longer. Links are shorter, and many dollars are prices.
 _MOST_HELD = 2100
@@ -66,7 +67,11 @@ class SettledText(Shown):
         if len(self._raw) - self._looked_at < len(self._raw) // 256:
             return ""
         self._looked_at = len(self._raw)
-        return self._show(self._clean(self._raw[: settled(self._raw)]))
+        told = self._clean(self._raw[: settled(self._raw)])
+        # A refusal is perhaps translated at the end.
+        if any(said.startswith(told.strip().lower()) for said in REFUSALS):
+            return ""
+        return self._show(told)
 
     def rest(self, text: str) -> str:
         """What of the final text was not shown yet; nothing where it begins otherwise."""

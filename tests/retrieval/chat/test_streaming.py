@@ -123,6 +123,24 @@ def test_a_weak_model_s_pieces_are_a_draft(tmp_path: Path) -> None:
     assert answer.quoted
 
 
+def test_what_a_model_thought_is_not_streamed_and_nothing_twice(tmp_path: Path) -> None:
+    for seed in range(5):
+        tokens, answer = streamed(tmp_path, "<think>Hm, a dog?</think>\n A dog runs [1].", "mark", seed)
+        assert answer.text == "A dog runs [1]."
+        assert "".join(token.text for token in tokens) == answer.text
+
+
+def test_a_refusal_is_streamed_in_its_translation_alone(tmp_path: Path) -> None:
+    said = "Nichts in der Sammlung beantwortet das"
+    chat = GroundedChat(collection(tmp_path), Scripted(replies=[REFUSAL, said]), ChatOptions())
+    events = list(chat.stream("Was macht der Hund auf dem roten Strand?"))
+    final = events[-1]
+    assert isinstance(final, Final)
+    assert final.answer.text == said
+    told = "".join(event.text for event in events if isinstance(event, Token))
+    assert told in ("", said)
+
+
 def test_a_long_reply_takes_no_time_without_end(tmp_path: Path) -> None:
     tokens, answer = streamed(tmp_path, "The dog runs on and on, see [1]. " * 600, "mark")
     assert "".join(token.text for token in tokens) == answer.text
