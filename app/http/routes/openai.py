@@ -39,7 +39,6 @@ from app.http.schemas.openai import (
     SentenceVerdict,
     TokenUsage,
     UrlCitation,
-    VerdictAnnotation,
 )
 from app.http.turns import ChatRequest, to_http_error
 from retrieval.turn import Turn
@@ -100,8 +99,8 @@ def add_routes(app: FastAPI, service: Service) -> None:
         """Answer the last message of a conversation from what the collection holds.
 
         A stream gives the answer while it is written, and nothing that the check would take out. Its citations are
-        annotations of the kind `url_citation`, the verdicts of its sentences of the kind `verdict`. System
-        messages are taken and not given to the model: what an answer may say is decided by the sources.
+        annotations of the kind `url_citation`; the verdicts of its sentences are `verdicts`. System messages are taken
+        and not given to the model: what an answer may say is decided by the sources.
         """
         _check(body)
         asked = _asked(service, body, collection)
@@ -284,14 +283,16 @@ class _Writer:
 
     def completion(self, answer: Answer) -> Completion:
         """The whole."""
-        message = AnswerMessage(content=answer.text, annotations=self.annotations(answer))
+        message = AnswerMessage(
+            content=answer.text, annotations=self.annotations(answer), verdicts=self.verdicts(answer)
+        )
         choice = Choice(message=message, finish_reason=_reason(answer))
         return Completion(id=self._id, created=self._created, model=MODEL, choices=[choice], usage=_usage(answer))
 
-    def annotations(self, answer: Answer) -> list[Annotation | VerdictAnnotation]:
-        """A citation for every number in brackets of the text, then the verdicts that a reader should see."""
+    def annotations(self, answer: Answer) -> list[Annotation]:
+        """A citation for every number in brackets of the text."""
         sources = {source.number: source.item for source in answer.sources}
-        found: list[Annotation | VerdictAnnotation] = []
+        found: list[Annotation] = []
         for group in answer.citations:
             for hit in (sources[number] for number in group.numbers if number in sources):
                 item, image = links(hit, self._collection)
@@ -300,8 +301,12 @@ class _Writer:
                     start_index=group.start, end_index=group.end, title=title, url=self._base + (image or item)
                 )
                 found.append(Annotation(url_citation=citation))
-        return found + [
-            VerdictAnnotation(verdict=_verdict(sentence))
+        return found
+
+    def verdicts(self, answer: Answer) -> list[SentenceVerdict]:
+        """The verdicts that a reader should see: under a key of our own, which clients that do not know it drop."""
+        return [
+            _verdict(sentence)
             for sentence in answer.sentences
             if sentence.verdict in SHOWN_VERDICTS and sentence.start is not None
         ]
@@ -334,9 +339,12 @@ async def _chunks(service: Service, turn: RunningTurn, writer: _Writer, *, with_
                 continue
             for piece in () if begun else _PIECE.findall(event.answer.text):
                 yield delta({"content": piece})
-            annotations = [each.model_dump() for each in writer.annotations(event.answer)]
-            if annotations:
-                yield delta({"annotations": annotations})
+            for name, told in (
+                ("annotations", writer.annotations(event.answer)),
+                ("verdicts", writer.verdicts(event.answer)),
+            ):
+                if told:
+                    yield delta({name: [each.model_dump() for each in told]})
             yield delta({}, _reason(event.answer))
             if with_usage:
                 yield writer.chunk([], usage=_usage(event.answer).model_dump())

@@ -166,20 +166,16 @@ class SentenceVerdict(BaseModel):
     source: int | None = Field(description="The number of the source that conflicts.")
 
 
-class VerdictAnnotation(BaseModel):
-    """Not OpenAI's: one sentence's verdict, of those that a reader should see."""
-
-    type: Literal["verdict"] = "verdict"
-    verdict: SentenceVerdict
-
-
 class AnswerMessage(BaseModel):
     """The checked answer."""
 
     role: Literal["assistant"] = "assistant"
     content: str
     refusal: None = None
-    annotations: list[Annotation | VerdictAnnotation]
+    annotations: list[Annotation]
+    verdicts: list[SentenceVerdict] = Field(
+        description="Not OpenAI's: of the sentences that a reader should look at, and of those that a source states."
+    )
 
 
 class Choice(BaseModel):

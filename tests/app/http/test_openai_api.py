@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import Field
 
 from app.core.keys import KeyStore
@@ -74,9 +75,10 @@ def test_the_sdk_lists_the_model_and_completes_with_citations(
         (choice,) = done.choices
         message = choice.message
         assert (choice.finish_reason, message.role, message.refusal) == ("stop", "assistant", None)
-        annotation, verdict = message.annotations
-        assert (verdict.type, verdict.verdict["verdict"]) == ("verdict", "stated")
-        assert message.content[verdict.verdict["start_index"] : verdict.verdict["end_index"]] == message.content
+        (annotation,) = message.annotations
+        (verdict,) = message.verdicts
+        assert (verdict["verdict"], verdict["source"]) == ("stated", None)
+        assert message.content[verdict["start_index"] : verdict["end_index"]] == message.content
         citation = annotation.url_citation
         assert annotation.type == "url_citation"
         assert message.content[citation.start_index : citation.end_index] == "[1]"
@@ -85,7 +87,22 @@ def test_the_sdk_lists_the_model_and_completes_with_citations(
         assert done.usage.prompt_tokens > 0
         assert done.usage.total_tokens == done.usage.prompt_tokens + done.usage.completion_tokens
         refused = complete(client, "who won the elections of 1931?").choices[0].message
-        assert (refused.content, refused.annotations) == (REFUSAL, [])
+        assert (refused.content, refused.annotations, refused.verdicts) == (REFUSAL, [], [])
+
+
+def test_a_reply_is_valid_by_openai_s_own_types(gallery: Backend, tmp_path: Path) -> None:
+    with client_of(gallery, tmp_path) as client:
+        body = {"model": "sightline", "messages": [{"role": "user", "content": QUESTION}]}
+        url = f"{client.base_url}chat/completions"
+        whole = httpx.post(url, json=body).json()
+        lines = httpx.post(url, json=body | {"stream": True}).text.split("\n")
+    message = ChatCompletion.model_validate(whole).choices[0].message
+    assert [each.type for each in message.annotations or []] == ["url_citation"]
+    assert whole["choices"][0]["message"]["verdicts"]
+    chunks = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+    assert all(ChatCompletionChunk.model_validate(chunk).choices for chunk in chunks)
+    kinds = [key for chunk in chunks for key in chunk["choices"][0]["delta"] if key in ("annotations", "verdicts")]
+    assert kinds == ["annotations", "verdicts"]
 
 
 def test_the_sdk_streams_with_an_image(gallery: Backend, tmp_path: Path, server: FakeOpenAI) -> None:
@@ -142,9 +159,9 @@ def test_text_comes_while_the_model_writes(gallery: Backend, tmp_path: Path) -> 
         assert said.done.is_set()
         assert told == "A dog runs  along a beach [1]. It looks happy [1]."
         (annotations,) = [delta.annotations for delta in rest if getattr(delta, "annotations", None)]
-        kinds = [each["type"] for each in annotations]
-        assert kinds == ["url_citation", "url_citation", "verdict"]
-        assert told[slice(annotations[2]["verdict"]["start_index"], annotations[2]["verdict"]["end_index"])] in told
+        assert [each["type"] for each in annotations] == ["url_citation", "url_citation"]
+        ((verdict, *_),) = [delta.verdicts for delta in rest if getattr(delta, "verdicts", None)]
+        assert told[verdict["start_index"] : verdict["end_index"]] == "A dog runs  along a beach [1]."
 
 
 class Waiting(Scripted):
