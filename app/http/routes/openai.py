@@ -339,12 +339,12 @@ async def _chunks(service: Service, turn: RunningTurn, writer: _Writer, *, with_
                 continue
             for piece in () if begun else _PIECE.findall(event.answer.text):
                 yield delta({"content": piece})
-            for name, told in (
+            for name, each_of in (
                 ("annotations", writer.annotations(event.answer)),
                 ("verdicts", writer.verdicts(event.answer)),
             ):
-                if told:
-                    yield delta({name: [each.model_dump() for each in told]})
+                if each_of:
+                    yield delta({name: [each.model_dump() for each in each_of]})
             yield delta({}, _reason(event.answer))
             if with_usage:
                 yield writer.chunk([], usage=_usage(event.answer).model_dump())
