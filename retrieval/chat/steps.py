@@ -18,11 +18,11 @@ from retrieval.chat.budget import prepare_picture, text_tokens
 from retrieval.chat.check.grounding import Sentence, Verdict
 from retrieval.chat.check.language import language
 from retrieval.chat.check.layout import cited
-from retrieval.chat.check.verify import judgement
+from retrieval.chat.check.verify import JUDGE_TOKENS, judgement
 from retrieval.chat.errors import ChatCancelled, ChatError, QuestionError
 from retrieval.chat.events import Answer, Counts, Usage
 from retrieval.chat.evidence import Evidence, find, prepare
-from retrieval.chat.llm_client import Caller, CancelToken, Reply
+from retrieval.chat.llm_client import Caller, CancelToken, Reply, with_room
 from retrieval.chat.options import Check
 from retrieval.chat.prompt import Prompt, build_prompt, evidence_budget
 from retrieval.chat.rewrite import checked_rewrite, rewrite_by_rules, rewrite_messages, stands_alone
@@ -31,6 +31,7 @@ from retrieval.chat.small_talk import kind_of_talk, overview
 from retrieval.chat.streaming import Draft, SettledText, Shown
 from retrieval.chat.wording import ENGLISH, REFUSAL, WRITTEN, refusal, words
 from retrieval.images.decode import load_image
+from retrieval.llms import traits
 from retrieval.search.filters import Filter
 from retrieval.search.query import Query, Term
 from retrieval.turn import Turn
@@ -225,10 +226,12 @@ class Steps:
 
     def _verified(self, checked: Checked, evidence: Sequence[Evidence]) -> tuple[Sentence, ...] | None:
         """The sentences with a model's verdicts; None where it gives none that can be believed."""
-        asked = judgement(checked.sentences, evidence)
+        same = self.chat.judge is self.chat.model
+        vision = self.options.vision if same else traits(self.chat.judge).vision
+        asked = judgement(checked.sentences, evidence, vision=vision)
         if asked is None:
             return None
-        judge = Caller(self.chat.judge, replace(self.options, retries=0), self.cancel)
+        judge = Caller(with_room(self.chat.judge, JUDGE_TOKENS), replace(self.options, retries=0), self.cancel)
         try:
             reply = judge.complete(asked.messages)
         except ChatCancelled:
