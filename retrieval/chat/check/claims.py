@@ -11,7 +11,7 @@ from backends.text import folded_words
 from retrieval.chat.check.language import language
 from retrieval.chat.check.stopwords import NEGATORS, STOP_WORDS
 
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|\d+(?:[.,:]\d+)*")
+_WORD = re.compile(r"\d+(?:[.,:]\d+)+(?![^\W_])|[^\W_]+(?:['’][^\W_]+)*")
 _BRACKETS = r"[\[【［]"
 CITATION = re.compile(
     rf"{_BRACKETS}\s*\^?(?:(?:source|image|photo|picture|item|evidence|passage|text|ref|bild|foto)s?\s*|"

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.answer_set import STRUCTURED
 from retrieval.chat import REFUSAL, Answer, ChatOptions, GroundedChat
+from retrieval.chat.check.claims import Claim
 from retrieval.chat.check.conflicts import Told, conflict
 from retrieval.chat.check.language import language
 from retrieval.chat.check.layout import cited, literal_spans, sentence_spans, without_dangling
@@ -301,6 +302,11 @@ def test_specific_conflicts(sentence: str, question: str, parts: Sequence[str], 
 def test_conflicts_with_metadata(sentence: str, wrong: bool) -> None:
     fields = (("date taken", "2011-05-03"), ("iso", "200"), ("photographer", "Bob Jones"))
     assert (conflict(sentence, "", [Told(1, (), fields)]) is not None) is wrong
+
+
+def test_numbers_with_a_mark_inside_are_one() -> None:
+    assert Claim("The clock reads 3:20, at 1,500 m and 2.5 km.").numbers == {1500, 2.5}
+    assert Claim("Take 3 of 5.").numbers == {3, 5}
 
 
 def test_a_text_tells_more_than_one_sentence_of_it() -> None:
