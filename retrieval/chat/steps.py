@@ -146,7 +146,7 @@ class Steps:
 
     def small_talk(self, where: Filter) -> Answer | None:
         """The answer to courtesy and to questions about the collection or the assistant; None for other questions."""
-        kind = kind_of_talk(self.question) if self.image is None else None
+        kind = kind_of_talk(self.question, follows=bool(self.history)) if self.image is None else None
         if kind is None:
             return None
         self.cancel.check()
