@@ -182,6 +182,11 @@ def test_layout_tells_code_from_prose() -> None:
         "<b>\n<img src=https://evil.example/a>",
         "$<img src=//evil.example/a>$",
         "[1]: https://evil.example/a",
+        "a<b and src=https://evil.example/a>b",
+        "a<img src=evil.example/a.png>",
+        "file:///evil.example/a",
+        "file:%2f%2fevil.example/a",
+        "photo.jpg.evil.example/IMG.png",
         "| ![x](https://evil.example/a) | b | c |",
     ],
 )
@@ -202,6 +207,9 @@ def test_no_form_lets_a_link_through(hidden: str) -> None:
         "[^1]: what the caption says",
         "[1]: 一只狗\n[2]: 一只白猫睡在沙发上。",
         "[1]: Dogs",
+        "If a<b and c>d then [1]",
+        "It is a List<String> [1]",
+        "The files photo.jpg/IMG.png and file:IMG_1.jpg [1]",
         "```\n![x](https://here.example/a)",
     ],
 )
