@@ -236,11 +236,49 @@ def test_only_the_last_message_is_judged(gallery: Backend, tmp_path: Path) -> No
         assert "comes with the question" in prompt_of(model.asked[-1])
 
 
-@pytest.mark.parametrize("form", ["plain", "parameters", "lines", "unpadded", "url alphabet", "percent"])
+def test_what_front_ends_send_beside_is_ignored_and_named(gallery: Backend, tmp_path: Path) -> None:
+    tool = {"type": "function", "function": {"name": "f"}}
+    messages = [
+        {"role": "user", "content": "is there a red beach?"},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function", "function": tool}]},
+        {"role": "tool", "content": "SECRETMARK", "tool_call_id": "1"},
+        {"role": "assistant", "content": "Yes."},
+        {"role": "user", "content": QUESTION},
+    ]
+    model = Scripted(replies=[DOG])
+    with client_of(gallery, tmp_path, load_model=loader(model, ChatOptions(gate=None, rewrite="rules"))) as client:
+        url = f"{client.base_url}chat/completions"
+        body = {
+            "model": "sightline",
+            "messages": messages,
+            "tools": [tool],
+            "session_id": "x",
+            "top_k": 40,
+            "seed": None,
+        }
+        for stream in (False, True):
+            told = httpx.post(url, json=body | {"stream": stream, "bad\r\nname": 1})
+            assert told.status_code == 200, told.text
+            assert told.headers["X-Ignored-Parameters"] == "session_id, tools, top_k"
+        assert "SECRETMARK" not in prompt_of(model.asked[-1])
+        assert "X-Ignored-Parameters" not in complete_raw(client).headers
+
+
+def complete_raw(client: Any) -> Any:
+    return client.chat.completions.with_raw_response.create(
+        model="sightline", messages=[{"role": "user", "content": QUESTION}]
+    )
+
+
+@pytest.mark.parametrize(
+    "form", ["plain", "no type", "octets", "parameters", "lines", "unpadded", "url alphabet", "percent"]
+)
 def test_data_urls_as_they_come(gallery: Backend, tmp_path: Path, form: str) -> None:
     encoded = base64.b64encode(png("green")).decode()
     url = {
         "plain": f"data:image/png;base64,{encoded}",
+        "no type": f"data:;base64,{encoded}",
+        "octets": f"data:application/octet-stream;base64,{encoded}",
         "parameters": f"data:image/png;charset=utf-8;name=a.png;base64,{encoded}",
         "lines": "data:image/png;base64,\r\n" + "\r\n".join(encoded[at : at + 76] for at in range(0, len(encoded), 76)),
         "unpadded": f"data:image/png;base64,{encoded.rstrip('=')}",
@@ -288,11 +326,9 @@ def test_what_cannot_be_taken_is_told_in_the_sdks_own_errors(gallery: Backend, t
             ({"messages": [{"role": "pope", "content": "a"}]}, "messages.0.role", "assistant"),
             ({"messages": [{"role": "tool", "content": "a", "tool_call_id": "1"}]}, "messages.0.role", "tool"),
             ({"n": 2}, "n", "one answer"),
-            ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", "tools"),
             ({"response_format": {"type": "json_object"}}, "response_format", "plain text"),
             ({"logprobs": True}, "logprobs", "probabilities"),
             ({"stream_options": {"include_usage": True}}, "stream_options", "stream"),
-            ({"extra_body": {"surprise": 1}}, "surprise", "surprise"),
             ({"extra_body": {"where": {"$oops": 1}}}, None, "oops"),
         ):
             with pytest.raises(openai.BadRequestError) as refused:
