@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+from langchain_core.messages import HumanMessage
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -26,7 +27,7 @@ from retrieval.chat.llm_client import Caller, CancelToken, Reply, with_room
 from retrieval.chat.options import Check
 from retrieval.chat.prompt import Prompt, build_prompt, evidence_budget
 from retrieval.chat.rewrite import checked_rewrite, rewrite_by_rules, rewrite_messages, stands_alone
-from retrieval.chat.sanitize import printable
+from retrieval.chat.sanitize import printable, strip_links
 from retrieval.chat.small_talk import kind_of_talk, overview
 from retrieval.chat.streaming import Draft, SettledText, Shown
 from retrieval.chat.wording import ENGLISH, REFUSAL, WRITTEN, refusal, words
@@ -168,6 +169,14 @@ class Steps:
         return self._answer(
             Checked(text, sentences=(said,), sources=evidence), evidence=evidence, reply=Reply(), asked=0, called=False
         )
+
+    def unsearched(self) -> Answer:
+        """What the model itself says: nothing is searched, cited or checked, and links are taken out."""
+        reply = self.caller.complete([HumanMessage(self.question)])
+        said = printable(reply.text.rpartition("</think>")[2]).strip()
+        text, links = strip_links(said, [self.question])
+        asked = text_tokens(self.question)
+        return self._answer(Checked(text, links=links), evidence=(), reply=reply, asked=asked, called=True, check="off")
 
     def _translated(self, text: str, spoken: str) -> str:
         """A sentence of ours in the question's language, by the model where it is capable."""

@@ -104,7 +104,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
         A stream gives the answer while it is written, and nothing that the check would take out. Its citations are
         annotations of the kind `url_citation`; the verdicts of its sentences are `verdicts`. System messages are taken
-        and not given to the model: what an answer may say is decided by the sources.
+        and not given to the model, unless there is nothing else: what an answer may say is decided by the sources.
         """
         _check(body)
         asked = _asked(service, body, collection)
@@ -166,7 +166,11 @@ def _asked(service: Service, body: CompletionBody, collection: str | None) -> Ch
     turns: list[tuple[list[str], list[str]]] = []
     url, where = None, ""
     spoken = [(number, m) for number, m in enumerate(body.messages) if m.role not in ("system", "developer")]
-    last = spoken[-1][0] if spoken else -1
+    if not spoken:
+        # A title, or words to follow: a front end's own task for the model.
+        tasks = [text for m in body.messages for text in _past_content(service, m)[0]]
+        return ChatRequest("\n".join(tasks), collection=collection, searched=False)
+    last = spoken[-1][0]
     for number, message in spoken:
         place = f"messages.{number}"
         if message.role not in ("user", "assistant"):
@@ -191,7 +195,7 @@ def _asked(service: Service, body: CompletionBody, collection: str | None) -> Ch
         elif turns:
             # An answer that said nothing still ends the question before it.
             turns[-1][1].extend(texts or [""])
-    if not spoken or spoken[-1][1].role != "user":
+    if spoken[-1][1].role != "user":
         raise WrongRequest("The last message must be the user's question.", param="messages", code="invalid_value")
     *past, (question, _) = turns
     history = tuple(

@@ -264,6 +264,17 @@ def test_what_front_ends_send_beside_is_ignored_and_named(gallery: Backend, tmp_
         assert "X-Ignored-Parameters" not in complete_raw(client).headers
 
 
+def test_system_messages_alone_are_a_task_for_the_model(gallery: Backend, tmp_path: Path) -> None:
+    model = Scripted(replies=["Dogs on beaches https://evil.example/?q=secret"])
+    messages = [{"role": "system", "content": "Write a title."}, {"role": "system", "content": "USER: dogs?"}]
+    with client_of(gallery, tmp_path, load_model=loader(model)) as client:
+        message = complete(client, messages=messages).choices[0].message
+        chunks = list(complete(client, messages=messages, stream=True))
+    assert (message.content, message.annotations, message.verdicts) == ("Dogs on beaches (link removed)", [], [])
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == message.content
+    assert prompt_of(model.asked[0]) == "Write a title.\nUSER: dogs?"
+
+
 def complete_raw(client: Any) -> Any:
     return client.chat.completions.with_raw_response.create(
         model="sightline", messages=[{"role": "user", "content": QUESTION}]
