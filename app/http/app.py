@@ -150,7 +150,7 @@ def create_app(
             allow_methods=["GET", "HEAD", "POST", "DELETE"],
             # Those of the SDKs that speak OpenAI's language or MCP are many, and an origin that is named is trusted.
             allow_headers=["*"],
-            expose_headers=["Content-Range", "ETag", "Retry-After", "X-Request-ID"],
+            expose_headers=["Content-Range", "ETag", "Retry-After", "X-Ignored-Parameters", "X-Request-ID"],
         )
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestMetricsMiddleware, metrics=service.metrics)

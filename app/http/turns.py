@@ -48,7 +48,7 @@ class ChatRequest:
     """What a turn answers.
 
     picture: gives the bytes of an image file, in the turn's thread. check: as `ChatOptions.check`; None for the
-    service's own.
+    service's own. searched: False for a task that the model itself is to do.
     """
 
     question: str
@@ -57,6 +57,7 @@ class ChatRequest:
     where: dict[str, Any] | None = None
     check: Check | None = None
     collection: str | None = None
+    searched: bool = True
 
 
 @dataclass(slots=True)
@@ -149,6 +150,10 @@ class Chats:
         token.check()
         loaded = self._model()
         chat = self._chat(service, loaded, asked)
+        if not asked.searched:
+            with contextlib.closing(chat.stream_unsearched(asked.question, cancel=token)) as told:
+                yield from told
+            return
         picture = None
         if asked.picture is not None:
             with asked.picture() as data:

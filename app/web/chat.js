@@ -197,7 +197,7 @@ export function chatView() {
     let from = 0;
     for (const { start, end, put } of places.sort((one, other) => one.start - other.start)) {
       nodes.push(characters.slice(from, start).join(""), ...put());
-      from = end;
+      from = Math.max(from, end);
     }
     return [...nodes, characters.slice(from).join("")];
   }

@@ -74,7 +74,11 @@ class DraftFilter:
             match = _THOUGHT.match(self._held)
             if not match:
                 return ""
-            self._held, self._state = self._held[match.end() :].lstrip(), "text"
+            self._held, self._state = self._held[match.end() :], "begins"
+        if self._state == "begins":
+            # What stands between its thought and its answer may come in another piece.
+            self._held = self._held.lstrip()
+            self._state = "text" if self._held else "begins"
         shown, self._held = self._held, ""
         return printable(shown)
 
@@ -106,7 +110,7 @@ class Checker:
             asked: the question before it was made to stand alone; a weak model's answer must be about the words of
                 both, and what we say ourselves is in its language.
         """
-        text = _THOUGHT.sub("", reply) if "</think" in reply.lower() else reply
+        text = _THOUGHT.sub("", reply).lstrip() if "</think" in reply.lower() else reply
         text = "" if _THINKING.match(text) else printable(text)
         if self.options.check == "strict":
             return self._strict(question, text, evidence, vectors=vectors, attached=attached, asked=asked)

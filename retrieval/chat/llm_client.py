@@ -206,6 +206,15 @@ def is_repetition_loop(text: str) -> bool:
     return sum(window.startswith(tail, start) for start in range(len(window) - _LOOP_CHARS + 1)) >= _LOOP_TIMES
 
 
+def with_room(model: BaseChatModel, tokens: int) -> BaseChatModel:
+    """`model`, with at least so many tokens for its reply where it bounds them by one of the usual settings."""
+    for name in ("max_tokens", "max_completion_tokens", "max_output_tokens", "num_predict"):
+        bound = getattr(model, name, None) if name in type(model).model_fields else None
+        if isinstance(bound, int) and 0 < bound < tokens:
+            return model.model_copy(update={name: tokens})
+    return model
+
+
 @dataclass(frozen=True, slots=True)
 class _Failed:
     error: Exception

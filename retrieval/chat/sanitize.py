@@ -40,10 +40,12 @@ _LINK_DEFINITION = re.compile(r"(?m)^[ \t]*\[[^\]\n]+\]:[ \t]*\S.*$\n?")
 _ONLY_DEFINITION = re.compile(rf"(?m)^[ \t]*\[[^\]\n]+\]:[ \t]*\S+(?:[ \t]+(?:{_QUOTED}))?[ \t]*$\n?")
 # Brackets that open within an address close within it, so that none is left behind.
 _REST = rf"(?:{_PAIRED}|[^\s<>\"'`)\]])*"
+# No domain ends so: "photo.jpg/IMG.png" are two files.
+_FILES = r"(?:jpe?g|png|gif|webp|tiff?|bmp|hei[cf]|avif|svg|txt|csv|json|html?|pdf)"
 _ADDRESS = re.compile(
-    rf"(?i)\b(?:[a-z][a-z0-9+.-]{{1,20}}://|www\.|(?:mailto|file|tel):(?=\S)){_REST}|"
+    rf"(?i)\b(?:[a-z][a-z0-9+.-]{{1,20}}://|www\.|(?:mailto|tel):(?=\S)|file:(?=[/\\%])){_REST}|"
     rf"\b(?:data|javascript|vbscript|blob):(?:{_PAIRED}|[^\s)]|\)(?=\S))+|"
-    rf"(?<![\w:/.])//[\w-]+(?:\.[\w-]+)+{_REST}|\b(?:[a-z0-9-]+\.)+[a-z]{{2,24}}(?::\d+)?/{_REST}"
+    rf"(?<![\w:/.])//[\w-]+(?:\.[\w-]+)+{_REST}|\b(?:[a-z0-9-]+\.)+(?!{_FILES}\b)[a-z]{{2,24}}(?::\d+)?/{_REST}"
 )
 _REMOVED = "(link removed)"
 
@@ -57,7 +59,14 @@ _NEVER_LITERAL = re.compile(
 _PLAIN_TAG = re.compile(
     r"(?<=[^\s>*+-])([ \t]*)(</?(?:br|sub|sup|b|i|em|strong|u|s|del|mark|kbd|small)[ \t]*/?>)", re.I
 )
-_NOTE = re.compile(r"(?m)^[ \t]*\[\^?\d{1,3}\]:(?=[ \t]+[^\s<>]+[ \t]+[^\s\"'(])")
+# "a<b and c>d", "List<String>": what no browser makes more of than emphasis, whatever stands behind it.
+_COMPARED = re.compile(
+    r"(?<=[^\W_])<(?!(?:img|image|svg|script|style|link|meta|base|body|iframe|frame|object|embed|video|audio|source|track|"
+    r"form|input|button|table|td|picture|math|portal|plaintext|xmp|textarea|title|noscript|template|select|details|"
+    r"dialog|marquee|noembed|noframes|html|head|frameset|applet|isindex)\b)[A-Za-z][\w ,+*-]{0,80}>",
+    re.IGNORECASE,
+)
+_NOTE = re.compile(r"(?m)^[ \t]*\[\^?\d{1,3}\]:(?=[ \t]+(?:[^\s<>]+[ \t]+[^\s\"'(]|[^\s<>/\\:&]+[ \t]*$))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +202,7 @@ def strip_links_only(answer: str, allowed: Iterable[str]) -> tuple[str, int]:
         at = end
     text = "".join([*parts, answer[at:]])
     text = _PLAIN_TAG.sub(lambda match: match[1] + hide(match[2]), text)
+    text = _COMPARED.sub(lambda match: hide(match[0]), text)
     text = _NOTE.sub(lambda match: hide(match[0]), text)
     text, count = strip_links(text, allowed, definition=_ONLY_DEFINITION)
     return re.sub("\ue000(\\d+)\ue001", lambda match: kept[int(match[1])], text), count

@@ -127,6 +127,12 @@ class GroundedChat:
             yield Token(rest, final=True)
         yield Final(answer)
 
+    def stream_unsearched(self, task: str, *, cancel: CancelToken | None = None) -> Generator[ChatEvent]:
+        """The events of a task for the model itself, such as a title for a conversation: nothing is searched."""
+        steps = Steps(self, task, None, history=(), cancel=cancel or CancelToken())
+        yield EvidenceFound(steps.query, (), 0.0)
+        yield Final(steps.unsearched())
+
     async def astream(
         self,
         question: str,

@@ -46,9 +46,10 @@ _HELLO = (
     r"|こんにちは|こんばんは|おはよう(?:ございます)?|안녕하세요|hallo|guten (?:tag|morgen|abend)|moin|bonjour|salut|hola|ciao|olá|привет"
 )
 _BYE = r"(?:good ?)?bye(?: bye)?|see you(?: later)?|再见|再見|拜拜|さようなら|tschüss|auf wiedersehen|au revoir|adiós"
+# "The library" may be a photo's: it is ours only where something says so.
 _PLACE = (
-    r"(?:(?:in )?here|in (?:this|the|my|your) (?:collection|library|album|archive|database|index|set|folder)|"
-    r"(?:this|the|my|your) (?:collection|library|album|archive|database|index))"
+    r"(?:(?:in )?here|in (?:this|my|your) (?:collection|library|album|archive|database|index|set|folder)|"
+    r"(?:this|my|your) (?:collection|library|album|archive|database|index)|(?:in )?the (?:collection|database|index))"
 )
 _OVERVIEW = (
     rf"what(?:'s| is| are|s)?(?: there)?(?: all)? {_PLACE}|what (?:is|are) {_PLACE} (?:about|made of)"
@@ -81,6 +82,7 @@ _KINDS = [
     (kind, re.compile(rf"\W*(?:{pattern})(?:[\s,，]*(?:please|then|now|呢|啊|吗|呀))?\W*", re.IGNORECASE))
     for kind, pattern in _PATTERNS
 ]
+_INSIDE = re.compile(r"\W*里面")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +93,12 @@ class Overview:
     shown: tuple[Result, ...]
 
 
-def kind_of_talk(message: str) -> Kind | None:
-    """What a message is if it is courtesy alone, or asks about the collection or the assistant; None for others."""
-    if len(message) > 100:
+def kind_of_talk(message: str, *, follows: bool = False) -> Kind | None:
+    """What a message is if it is courtesy alone, or asks about the collection or the assistant; None for others.
+
+    follows: whether something was said before, which "inside" may be about.
+    """
+    if len(message) > 100 or (follows and _INSIDE.match(message)):
         return None
     return next((kind for kind, pattern in _KINDS if pattern.fullmatch(message)), None)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+from langchain_core.messages import HumanMessage
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -18,19 +19,20 @@ from retrieval.chat.budget import prepare_picture, text_tokens
 from retrieval.chat.check.grounding import Sentence, Verdict
 from retrieval.chat.check.language import language
 from retrieval.chat.check.layout import cited
-from retrieval.chat.check.verify import judgement
+from retrieval.chat.check.verify import JUDGE_TOKENS, judgement
 from retrieval.chat.errors import ChatCancelled, ChatError, QuestionError
 from retrieval.chat.events import Answer, Counts, Usage
 from retrieval.chat.evidence import Evidence, find, prepare
-from retrieval.chat.llm_client import Caller, CancelToken, Reply
+from retrieval.chat.llm_client import Caller, CancelToken, Reply, with_room
 from retrieval.chat.options import Check
 from retrieval.chat.prompt import Prompt, build_prompt, evidence_budget
 from retrieval.chat.rewrite import checked_rewrite, rewrite_by_rules, rewrite_messages, stands_alone
-from retrieval.chat.sanitize import printable
+from retrieval.chat.sanitize import printable, strip_links
 from retrieval.chat.small_talk import kind_of_talk, overview
 from retrieval.chat.streaming import Draft, SettledText, Shown
 from retrieval.chat.wording import ENGLISH, REFUSAL, WRITTEN, refusal, words
 from retrieval.images.decode import load_image
+from retrieval.llms import traits
 from retrieval.search.filters import Filter
 from retrieval.search.query import Query, Term
 from retrieval.turn import Turn
@@ -72,7 +74,7 @@ class Steps:
             raise QuestionError(f"the question has {len(question):,} characters; the limit is {MAX_QUESTION_CHARS:,}")
         self.image = load_image(image) if image is not None else None
         # "Thanks" is no topic that "and its colour?" could be about.
-        self.history = tuple(turn for turn in history if kind_of_talk(turn.question) is None)
+        self.history = tuple(turn for turn in history if kind_of_talk(turn.question) in (None, "overview"))
         self.cancel = cancel
         self.caller = Caller(chat.model, self.options, cancel)
         self.query = self.question
@@ -145,7 +147,7 @@ class Steps:
 
     def small_talk(self, where: Filter) -> Answer | None:
         """The answer to courtesy and to questions about the collection or the assistant; None for other questions."""
-        kind = kind_of_talk(self.question) if self.image is None else None
+        kind = kind_of_talk(self.question, follows=bool(self.history)) if self.image is None else None
         if kind is None:
             return None
         self.cancel.check()
@@ -167,6 +169,14 @@ class Steps:
         return self._answer(
             Checked(text, sentences=(said,), sources=evidence), evidence=evidence, reply=Reply(), asked=0, called=False
         )
+
+    def unsearched(self) -> Answer:
+        """What the model itself says: nothing is searched, cited or checked, and links are taken out."""
+        reply = self.caller.complete([HumanMessage(self.question)])
+        said = printable(reply.text.rpartition("</think>")[2]).strip()
+        text, links = strip_links(said, [self.question])
+        asked = text_tokens(self.question)
+        return self._answer(Checked(text, links=links), evidence=(), reply=reply, asked=asked, called=True, check="off")
 
     def _translated(self, text: str, spoken: str) -> str:
         """A sentence of ours in the question's language, by the model where it is capable."""
@@ -225,10 +235,12 @@ class Steps:
 
     def _verified(self, checked: Checked, evidence: Sequence[Evidence]) -> tuple[Sentence, ...] | None:
         """The sentences with a model's verdicts; None where it gives none that can be believed."""
-        asked = judgement(checked.sentences, evidence)
+        same = self.chat.judge is self.chat.model
+        vision = self.options.vision if same else traits(self.chat.judge).vision
+        asked = judgement(checked.sentences, evidence, vision=vision)
         if asked is None:
             return None
-        judge = Caller(self.chat.judge, replace(self.options, retries=0), self.cancel)
+        judge = Caller(with_room(self.chat.judge, JUDGE_TOKENS), replace(self.options, retries=0), self.cancel)
         try:
             reply = judge.complete(asked.messages)
         except ChatCancelled:

@@ -12,13 +12,14 @@ from bisect import bisect_right
 from collections.abc import Callable
 
 from retrieval.chat.check.layout import fenced_spans
+from retrieval.chat.wording import REFUSALS
 
 #: How far the end of code or a formula is waited for: none is longer. Links are shorter, and many dollars are prices.
 _MOST_HELD = 2100
 #: A word that an address may begin with.
 _SCHEMES = ("http", "https", "ftp", "www", "mailto", "file", "tel", "data", "javascript", "vbscript", "blob")
 _OPENING = re.compile(
-    r"(?P<note>^[ \t]*\[(?=[^\]\n]*(?:\Z|\]\Z|\]:)))|(?P<bracket>!?[\[【])|(?P<tag><(?=[A-Za-z!/?]|\Z))"
+    r"(?P<note>^[ \t]*\[(?=[^\]\n]*(?:\Z|\]\Z|\]:)))|(?P<bracket>!?[\[【［])|(?P<tag><(?=[A-Za-z!/?]|\Z))"
     r"|(?P<code>`+)|(?P<math>\$\$?|\\\[|\\\()",
     re.MULTILINE,
 )
@@ -66,7 +67,11 @@ class SettledText(Shown):
         if len(self._raw) - self._looked_at < len(self._raw) // 256:
             return ""
         self._looked_at = len(self._raw)
-        return self._show(self._clean(self._raw[: settled(self._raw)]))
+        told = self._clean(self._raw[: settled(self._raw)])
+        # A refusal is perhaps translated at the end.
+        if any(said.startswith(told.strip().lower()) for said in REFUSALS):
+            return ""
+        return self._show(told)
 
     def rest(self, text: str) -> str:
         """What of the final text was not shown yet; nothing where it begins otherwise."""
@@ -101,7 +106,7 @@ def settled(text: str) -> int:
             place = max(fences[at][1], match.end())
             continue
         closing = _closing(text, match)
-        if closing is None and len(text) - match.start() < _most_held(match):
+        if (closing is None and len(text) - match.start() < _most_held(match)) or (closing or 0) > end:
             end = match.start()
             break
         place = match.end() if closing is None else max(closing, match.end())
@@ -132,7 +137,7 @@ def _closing(text: str, match: re.Match[str]) -> int | None:
     line_end = text.find("\n", start, start + _MOST_HELD)
     if match["note"]:
         return None if line_end < 0 else line_end
-    closed = re.compile("[]】]").search(text, start + len(opened), start + _MOST_HELD)
+    closed = re.compile("[]】］]").search(text, start + len(opened), start + _MOST_HELD)
     if closed is None:
         return None if line_end < 0 and not opened.startswith("!") else line_end if line_end >= 0 else None
     after = closed.end()

@@ -26,7 +26,6 @@ from app.http.schemas.common import Collection
 from app.http.schemas.openai import (
     MODEL,
     SHOWN_VERDICTS,
-    WITHOUT_EFFECT,
     Annotation,
     AnswerMessage,
     Choice,
@@ -39,7 +38,6 @@ from app.http.schemas.openai import (
     SentenceVerdict,
     TokenUsage,
     UrlCitation,
-    VerdictAnnotation,
 )
 from app.http.turns import ChatRequest, to_http_error
 from retrieval.turn import Turn
@@ -48,15 +46,20 @@ if TYPE_CHECKING:
     from retrieval.chat import Answer, RunningTurn, Sentence
 
 _PIECE = re.compile(r"\S+\s*|\s+")
-# With parameters, as in ``data:image/svg+xml;charset=utf-8;base64,``, and white space before.
+# With parameters, as in ``data:image/svg+xml;charset=utf-8;base64,``, and white space before. None needs to name its
+# type: the content is judged, as that of all pictures is.
 _DATA_URL = re.compile(
-    r"\s{0,100}data:image/[a-z0-9.+-]{1,40}(?:\s*;\s*[a-z0-9_-]{1,40}=[^;,]{0,100}){0,8}\s*;\s*base64\s*,",
+    r"\s{0,100}data:(?:image/[a-z0-9.+-]{1,40}|application/octet-stream)?(?:\s*;\s*[a-z0-9_-]{1,40}=[^;,]{0,100}){0,8}\s*;\s*base64\s*,",
     re.IGNORECASE,
 )
 _URL_ALPHABET = str.maketrans("-_", "+/")
 #: The question of who sends a picture and says nothing.
 ABOUT_PICTURE = "what is this, and what is like it?"
 _MAX_TITLE_CHARS = 120
+#: Names the parameters of a request that have no effect.
+IGNORED = "X-Ignored-Parameters"
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_MOST_NAMED = 30
 _CHUNKS: dict[int, dict[str, Any]] = {
     200: {
         "description": "The answer; with `stream` as chunks that end with [DONE].",
@@ -100,14 +103,14 @@ def add_routes(app: FastAPI, service: Service) -> None:
         """Answer the last message of a conversation from what the collection holds.
 
         A stream gives the answer while it is written, and nothing that the check would take out. Its citations are
-        annotations of the kind `url_citation`, the verdicts of its sentences of the kind `verdict`. System
-        messages are taken and not given to the model: what an answer may say is decided by the sources.
+        annotations of the kind `url_citation`; the verdicts of its sentences are `verdicts`. System messages are taken
+        and not given to the model, unless there is nothing else: what an answer may say is decided by the sources.
         """
         _check(body)
         asked = _asked(service, body, collection)
         writer = _Writer(str(request.base_url).rstrip("/"), collection)
         with_usage = bool(body.stream_options and body.stream_options.include_usage)
-        return await respond(
+        response = await respond(
             request,
             service,
             asked,
@@ -115,18 +118,15 @@ def add_routes(app: FastAPI, service: Service) -> None:
             whole=writer.completion,
             events=lambda turn, _: _chunks(service, turn, writer, with_usage=with_usage),
         )
+        response.headers.update(_ignored(body))
+        return response
 
     app.include_router(router)
 
 
 def _check(body: CompletionBody) -> None:
-    """Refuse what would change the answer's shape, and what OpenAI does not know either."""
+    """Refuse what would change the answer's shape, and what contradicts itself."""
     _check_model(body.model)
-    unknown = sorted(set(body.model_extra or {}) - WITHOUT_EFFECT)
-    if unknown:
-        raise WrongRequest(
-            f"Unrecognized request argument supplied: {unknown[0][:80]}", param=unknown[0], code="unknown_parameter"
-        )
     if body.stream_options is not None and not body.stream:
         raise WrongRequest(
             "The 'stream_options' parameter is only allowed when 'stream' is enabled.",
@@ -135,8 +135,6 @@ def _check(body: CompletionBody) -> None:
         )
     for name, refused, what in (
         ("n", body.n not in (None, 1), "there is one answer: leave 'n' out, or set it to 1"),
-        ("tools", bool(body.tools), "no tools are called here: answers come from the collection"),
-        ("functions", bool(body.functions), "no functions are called here: answers come from the collection"),
         ("response_format", (body.response_format or {}).get("type", "text") != "text", "answers are plain text"),
         ("modalities", bool(set(body.modalities or []) - {"text"}), "answers are text"),
         ("audio", body.audio is not None, "answers are text"),
@@ -147,6 +145,12 @@ def _check(body: CompletionBody) -> None:
             raise WrongRequest(f"Unsupported value for {name!r}: {what}.", param=name, code="unsupported_value")
 
 
+def _ignored(body: CompletionBody) -> dict[str, str]:
+    """A header that names the parameters that were given and have no effect."""
+    given = [name for name, value in (body.model_extra or {}).items() if value is not None and _NAME.fullmatch(name)]
+    return {IGNORED: ", ".join(sorted(given)[:_MOST_NAMED])} if given else {}
+
+
 def _check_model(name: str) -> None:
     if name != MODEL:
         raise WrongRequest(
@@ -155,20 +159,28 @@ def _check_model(name: str) -> None:
 
 
 def _asked(service: Service, body: CompletionBody, collection: str | None) -> ChatRequest:
-    """The last message as the question, what is before it as the history, without system messages.
+    """The last message as the question, what is before it as the history, without system messages and tools' replies.
 
     Only the last one is judged: what earlier ones hold beside text, and cannot be used, was another question's matter.
     """
     turns: list[tuple[list[str], list[str]]] = []
     url, where = None, ""
     spoken = [(number, m) for number, m in enumerate(body.messages) if m.role not in ("system", "developer")]
-    last = spoken[-1][0] if spoken else -1
+    if not spoken:
+        # A title, or words to follow: a front end's own task for the model.
+        tasks = [text for m in body.messages for text in _past_content(service, m)[0]]
+        return ChatRequest("\n".join(tasks), collection=collection, searched=False)
+    last = spoken[-1][0]
     for number, message in spoken:
         place = f"messages.{number}"
         if message.role not in ("user", "assistant"):
-            raise WrongRequest(
-                f"Messages of the role {message.role!r} are not taken.", param=f"{place}.role", code="invalid_value"
-            )
+            if number == last:
+                raise WrongRequest(
+                    f"Messages of the role {message.role!r} are not answered: the last one must be the user's.",
+                    param=f"{place}.role",
+                    code="invalid_value",
+                )
+            continue
         texts, urls = _content(service, message, place) if number == last else _past_content(service, message)
         if message.role == "user":
             if not turns or turns[-1][1]:
@@ -183,7 +195,7 @@ def _asked(service: Service, body: CompletionBody, collection: str | None) -> Ch
         elif turns:
             # An answer that said nothing still ends the question before it.
             turns[-1][1].extend(texts or [""])
-    if not spoken or spoken[-1][1].role != "user":
+    if spoken[-1][1].role != "user":
         raise WrongRequest("The last message must be the user's question.", param="messages", code="invalid_value")
     *past, (question, _) = turns
     history = tuple(
@@ -284,14 +296,16 @@ class _Writer:
 
     def completion(self, answer: Answer) -> Completion:
         """The whole."""
-        message = AnswerMessage(content=answer.text, annotations=self.annotations(answer))
+        message = AnswerMessage(
+            content=answer.text, annotations=self.annotations(answer), verdicts=self.verdicts(answer)
+        )
         choice = Choice(message=message, finish_reason=_reason(answer))
         return Completion(id=self._id, created=self._created, model=MODEL, choices=[choice], usage=_usage(answer))
 
-    def annotations(self, answer: Answer) -> list[Annotation | VerdictAnnotation]:
-        """A citation for every number in brackets of the text, then the verdicts that a reader should see."""
+    def annotations(self, answer: Answer) -> list[Annotation]:
+        """A citation for every number in brackets of the text."""
         sources = {source.number: source.item for source in answer.sources}
-        found: list[Annotation | VerdictAnnotation] = []
+        found: list[Annotation] = []
         for group in answer.citations:
             for hit in (sources[number] for number in group.numbers if number in sources):
                 item, image = links(hit, self._collection)
@@ -300,8 +314,12 @@ class _Writer:
                     start_index=group.start, end_index=group.end, title=title, url=self._base + (image or item)
                 )
                 found.append(Annotation(url_citation=citation))
-        return found + [
-            VerdictAnnotation(verdict=_verdict(sentence))
+        return found
+
+    def verdicts(self, answer: Answer) -> list[SentenceVerdict]:
+        """The verdicts that a reader should see: under a key of our own, which clients that do not know it drop."""
+        return [
+            _verdict(sentence)
             for sentence in answer.sentences
             if sentence.verdict in SHOWN_VERDICTS and sentence.start is not None
         ]
@@ -334,9 +352,12 @@ async def _chunks(service: Service, turn: RunningTurn, writer: _Writer, *, with_
                 continue
             for piece in () if begun else _PIECE.findall(event.answer.text):
                 yield delta({"content": piece})
-            annotations = [each.model_dump() for each in writer.annotations(event.answer)]
-            if annotations:
-                yield delta({"annotations": annotations})
+            for name, each_of in (
+                ("annotations", writer.annotations(event.answer)),
+                ("verdicts", writer.verdicts(event.answer)),
+            ):
+                if each_of:
+                    yield delta({name: [each.model_dump() for each in each_of]})
             yield delta({}, _reason(event.answer))
             if with_usage:
                 yield writer.chunk([], usage=_usage(event.answer).model_dump())

@@ -18,6 +18,7 @@ WITHOUT_EFFECT = frozenset(
     {
         "frequency_penalty",
         "function_call",
+        "functions",
         "logit_bias",
         "max_completion_tokens",
         "max_tokens",
@@ -37,6 +38,7 @@ WITHOUT_EFFECT = frozenset(
         "store",
         "temperature",
         "tool_choice",
+        "tools",
         "top_p",
         "user",
         "verbosity",
@@ -68,7 +70,9 @@ class ImageUrl(BaseModel):
 
     url: str = Field(
         examples=["data:image/png;base64,iVBORw0KGgo…"],
-        json_schema_extra={"pattern": "^(data:image/[a-z0-9.+-]{1,40}[^,]*;base64,|https://)"},
+        json_schema_extra={
+            "pattern": "^(data:(image/[a-z0-9.+-]{1,40}|application/octet-stream)?(;[^,]*)?;base64,|https://)"
+        },
     )
     detail: Any = Field(None, description="Without effect.")
 
@@ -112,14 +116,14 @@ _EXAMPLES: list[dict[str, Any]] = [
 
 
 def _with_parameters(schema: dict[str, Any]) -> None:
-    """Describe what is taken without effect as well, and that all else is refused."""
+    """Describe what is taken without effect as well."""
     schema["properties"] |= {name: {"description": "Without effect."} for name in sorted(WITHOUT_EFFECT)}
-    schema["additionalProperties"] = False
+    schema["additionalProperties"] = True
     schema["examples"] = _EXAMPLES
 
 
 class CompletionBody(BaseModel):
-    """A chat completion to make. Parameters of OpenAI's that say how a model writes are taken and have no effect."""
+    """A chat completion to make. Parameters that say how a model writes, and those of front ends, have no effect."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra=_with_parameters)
     # Another one is no wrong value but a model that does not exist, which the SDK tells apart.
@@ -128,8 +132,6 @@ class CompletionBody(BaseModel):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: int | None = Field(None, description="Only 1.")
-    tools: list[Any] | None = Field(None, description="None are called: only an empty list is taken.")
-    functions: list[Any] | None = Field(None, description="As `tools`.")
     response_format: dict[str, Any] | None = Field(None, description='Only `{"type": "text"}`.')
     modalities: list[str] | None = Field(None, description="Only text.")
     logprobs: bool | None = Field(None, description="Only false.")
@@ -166,20 +168,16 @@ class SentenceVerdict(BaseModel):
     source: int | None = Field(description="The number of the source that conflicts.")
 
 
-class VerdictAnnotation(BaseModel):
-    """Not OpenAI's: one sentence's verdict, of those that a reader should see."""
-
-    type: Literal["verdict"] = "verdict"
-    verdict: SentenceVerdict
-
-
 class AnswerMessage(BaseModel):
     """The checked answer."""
 
     role: Literal["assistant"] = "assistant"
     content: str
     refusal: None = None
-    annotations: list[Annotation | VerdictAnnotation]
+    annotations: list[Annotation]
+    verdicts: list[SentenceVerdict] = Field(
+        description="Not OpenAI's: of the sentences that a reader should look at, and of those that a source states."
+    )
 
 
 class Choice(BaseModel):

@@ -11,14 +11,15 @@ from backends.text import folded_words
 from retrieval.chat.check.language import language
 from retrieval.chat.check.stopwords import NEGATORS, STOP_WORDS
 
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|\d+(?:[.,:]\d+)*")
-_BRACKETS = r"[\[【]"
+_WORD = re.compile(r"\d+(?:[.,:]\d+)+(?![^\W_])|[^\W_]+(?:['’][^\W_]+)*")
+_BRACKETS = r"[\[【［]"
 CITATION = re.compile(
-    rf"{_BRACKETS}\s*\^?(?:(?:source|image|photo|picture|item|evidence|passage|text|ref)s?\s*)?#?\d{{1,6}}"
-    r"(?:\s*(?:,|;|&|and|-|–|—)\s*(?:(?:source|image|photo|item)\s*)?#?\d{1,6})*\s*[\]】]",
+    rf"{_BRACKETS}\s*\^?(?:(?:source|image|photo|picture|item|evidence|passage|text|ref|bild|foto)s?\s*|"
+    rf"quellen?\s*|(?:图片?|照片|来源)\s*)?#?\d{{1,6}}"
+    r"(?:\s*(?:,|;|、|，|；|&|and|-|–|—|~|～)\s*(?:(?:source|image|photo|item)\s*)?#?\d{1,6})*\s*[\]】］]",
     re.IGNORECASE,
 )
-_RANGE = re.compile(r"(\d+)\s*[-–—]\s*#?(\d+)")
+_RANGE = re.compile(r"(\d+)\s*[-–—~～]\s*#?(\d+)")
 ABBREVIATION = re.compile(
     r"(?:\b(?:Mr|Mrs|Ms|Dr|St|Prof|Jr|Sr|vs|etc|e\.g|i\.e|No|Fig|approx|ca|Inc|Ltd|U\.S)|\b[A-Z])\.\Z"
 )

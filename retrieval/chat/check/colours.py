@@ -7,7 +7,7 @@ import re
 from retrieval.chat.check.claims import Claim, number_of, stem
 from retrieval.chat.check.stopwords import STOP_WORDS
 
-_HUES = {
+HUES = {
     "red": "red",
     "scarlet": "red",
     "crimson": "red",
@@ -41,7 +41,7 @@ short plastic woollen cotton shiny
 """
 _ADJECTIVES = frozenset(_LOOKS.split())
 #: What may stand between an article or a number and its noun.
-DESCRIBING = _ADJECTIVES | _HUES.keys() | {"and"}
+DESCRIBING = _ADJECTIVES | HUES.keys() | {"and"}
 _SHADES = frozenset(["light", "dark", "bright", "pale", "deep", "mostly", "entirely", "all", "completely"])
 _VERBS = """
 wear wears wearing hold holds holding carry carries carrying ride rides riding drive drives driving in
@@ -92,10 +92,10 @@ def _run(tokens: list[str], place: int) -> tuple[frozenset[str], int]:
     hues = set()
     end = place
     while end < len(tokens):
-        if tokens[end] in _HUES:
-            hues.add(_HUES[tokens[end]])
+        if tokens[end] in HUES:
+            hues.add(HUES[tokens[end]])
             end += 1
-        elif hues and tokens[end] in ("and", "or") and end + 1 < len(tokens) and tokens[end + 1] in _HUES:
+        elif hues and tokens[end] in ("and", "or") and end + 1 < len(tokens) and tokens[end + 1] in HUES:
             end += 1
         else:
             break

@@ -14,19 +14,32 @@ Words are compared in English only. In other languages numbers, quoted strings a
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from retrieval.chat.check.claims import Claim, number_of, stem, strip_citations
-from retrieval.chat.check.colours import DESCRIBING, clash, coloured, several
+from retrieval.chat.check.colours import DESCRIBING, HUES, clash, coloured, several
 from retrieval.chat.check.lexicon import supports
-from retrieval.chat.check.stopwords import NEGATORS, STOP_WORDS
+from retrieval.chat.check.stopwords import STOP_WORDS
 
 _YEAR = re.compile(r"(?<![\d.,])(1[89]\d\d|20\d\d)(?![\d]|[.,]\d)")
 _DATED = re.compile(r"\b(?:year|date|day|taken|created|time)\b", re.IGNORECASE)
 _TAKEN = re.compile(
     r"\b(?:taken|photographed|shot|captured|made|created|dates? from|dated|aufgenommen|fotografiert|prise?|"
     r"photographiée?|tomada|fotografiada|scattata|tirada|genomen)\b|拍摄|拍攝|摄于|拍于|撮影|撮られ|촬영|снят|сделан",
+    re.IGNORECASE,
+)
+_PHOTO = (
+    r"\b(?:photo(?:graph)?s?|images?|pictures?|it|this|both|these|they|fotos?|bild(?:er)?|aufnahmen?)\b[^.,;:]{0,20}?"
+)
+_WHEN = r"(?:jan\w*|feb\w*|mar\w*|apr\w*|may|june?|july?|aug\w*|sep\w*|oct\w*|nov\w*|dec\w*|\d{1,2}(?:st|nd|rd|th)?,?|"
+_WHEN += r"the|early|late|spring|summer|autumn|fall|winter|year|of|about|around)"
+# What was taken is the photo: "a car made in 1957" tells nothing of its date.
+_TAKEN_IN = re.compile(
+    rf"{_PHOTO}\b(?:taken|photographed|shot|captured|dates?|dated|is|was)(?: back)?(?: (?:to|from|in|on|around))"
+    rf"(?: {_WHEN}){{0,4}} (?:1[89]\d\d|20\d\d)(?![\w]|[.,]\d)|"
+    rf"{_PHOTO}(?:1[89]\d\d|20\d\d)(?: \w+)? (?:aufgenommen|fotografiert)"
+    r"|(?:拍摄于|拍攝於|攝於|摄于|拍于)\s*(?:1[89]\d\d|20\d\d)",
     re.IGNORECASE,
 )
 _ASKS_WHO = re.compile(r"^\W*(?:who|whom|whose|wer|wen|wem|wessen|qui|quién|chi|quem|wie)\b", re.IGNORECASE)
@@ -46,15 +59,27 @@ _MEASURED = re.compile(
 _HAN_NUMBERS = {sign: value for value, sign in enumerate("一二三四五六七八九十", start=1)} | {"两": 2, "兩": 2}
 _PLURALS = frozenset(["men", "women", "children", "people", "feet", "teeth", "mice", "geese", "sheep"])
 _MAX_WORDS = 160
+_LINKS = frozenset(["is", "was", "are", "were", "the", "a", "an", "by", "named", "called"])
+_CLAUSE = re.compile(r"[,;:.!?()–—]|\b(?:and|but|only|just)\b", re.IGNORECASE)
+_PERSON_WORDS = """
+man men woman person people boy girl child player surfer skier rider lady guy
+"""
+#: One caption's "a man" says nothing of how many there are.
+_PERSON = frozenset(map(stem, _PERSON_WORDS.split()))
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a source tells in words. parts: its captions, or its text. fields: names and values of its metadata."""
+    """What a source tells in words.
+
+    parts: its captions, or its text. fields: names and values of its metadata. captions: whether `parts` each tell of
+    the whole picture, as a text's do not.
+    """
 
     number: int
     parts: tuple[str, ...]
     fields: tuple[tuple[str, str], ...] = ()
+    captions: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +104,7 @@ def conflict(sentence: str, question: str, sources: Sequence[Told]) -> Conflict 
         return None
     source = sources[0]
     rules = [_name(claim, question, source.parts), _inscription(text, source.parts), _han_count(text, source.parts)]
-    if claim.language == "en":
+    if claim.language == "en" and source.captions:
         rules += [
             _count(text, question, source.parts),
             _colour(text, source.parts),
@@ -100,7 +125,8 @@ def _year_differs(text: str, name: str, value: str, source: Told) -> bool:
     """Whether a sentence tells when a photo was taken, and its date is of another year."""
     if not _DATED.search(name) or not _TAKEN.search(text):
         return False
-    ours, theirs = set(_YEAR.findall(text)), set(_YEAR.findall(value))
+    ours = {year for m in _TAKEN_IN.finditer(text) for year in _YEAR.findall(m[0])}
+    theirs = set(_YEAR.findall(value))
     told = {year for part in (*source.parts, *(each for _, each in source.fields)) for year in _YEAR.findall(part)}
     return bool(ours and theirs) and not ours & told
 
@@ -126,7 +152,7 @@ def _adjoins(claim: Claim, field: set[str], values: set[float | None] | frozense
     for token, each in list(zip(claim.tokens, stems, strict=True))[last + 1 :]:
         if each in values or number_of(token) in values:
             return True
-        if token.lower() not in STOP_WORDS:
+        if token.lower() not in _LINKS:
             return False
     return False
 
@@ -163,13 +189,12 @@ def _full_names(claim: Claim) -> set[tuple[str, ...]]:
 
 
 def _inscription(text: str, parts: Sequence[str]) -> str | None:
+    told = [(part, stem(noun.lower()), _plain(words)) for part in parts for noun, words in _INSCRIBED.findall(part)]
     ours = [(stem(noun.lower()), _plain(words)) for noun, words in _INSCRIBED.findall(text)]
-    for part in parts:
-        for noun, words in _INSCRIBED.findall(part):
-            theirs = _plain(words)
-            for our_noun, our_words in ours:
-                if our_noun == stem(noun.lower()) and our_words not in theirs and theirs not in our_words:
-                    return part
+    for noun, words in ours:
+        same = [(part, theirs) for part, other, theirs in told if other == noun]
+        if len(ours) == 1 and same and not any(words in theirs or theirs in words for _, theirs in same):
+            return same[0][0]
     return None
 
 
@@ -182,7 +207,7 @@ def _count(text: str, question: str, parts: Sequence[str]) -> str | None:
     whole = bool(_WHOLE.search(text) or _ASKS_COUNT.search(question))
     theirs = [(part, noun, number) for part in parts for noun, number in _counted(part)]
     for noun, number in (*_counted(text), *_further(text)):
-        single = _single(noun, parts)
+        single = None if noun in _PERSON else _single(noun, parts)
         if single is not None:
             return single
         same = [(part, each) for part, other, each in theirs if _same(noun, other)]
@@ -190,7 +215,8 @@ def _count(text: str, question: str, parts: Sequence[str]) -> str | None:
         if not same or number in numbers:
             continue
         agreed = len(numbers) == 1 and len(same) * 2 > len(parts) and whole
-        if number > max(numbers) or (number < min(numbers) and agreed):
+        most = 2 * len(same) > len(parts) or whole
+        if (number > max(numbers) and most and len(Claim(text).numbers) == 1) or (number < min(numbers) and agreed):
             return same[0][0]
     return None
 
@@ -281,7 +307,7 @@ def _denied(text: str, question: str, parts: Sequence[str]) -> str | None:
     asked = Claim(question)
     if _NO.match(text) and _POLAR.match(question) and not asked.negated and len(asked.content) > 1:
         for part in parts:
-            if not Claim(part).negated and all(_has(part, word) for word in asked.content):
+            if not Claim(part).negated and _together(part, asked.content):
                 return part
     denied = {word for word in _absent(text) if not _doubtful(word)}
     for word in sorted(denied):
@@ -291,22 +317,35 @@ def _denied(text: str, question: str, parts: Sequence[str]) -> str | None:
     return None
 
 
+def _together(part: str, words: Iterable[str]) -> bool:
+    """Whether a caption has all the words; a colour among them must stand beside the next one."""
+    if not all(_has(part, word) for word in words):
+        return False
+    if not any(word in HUES for word in words):
+        return True
+    stems = [stem(token.lower()) for token in Claim(part).tokens if token.lower() not in STOP_WORDS]
+    at = [next((n for n, each in enumerate(stems) if each == word or supports(word, each)), None) for word in words]
+    places = [place for place in at if place is not None]
+    return len(places) == len(at) and max(places) - min(places) < len(places)
+
+
 def _has(part: str, word: str) -> bool:
     claim = Claim(part)
     return word in claim.stems or any(supports(word, other) for other in claim.content)
 
 
 def _absent(text: str) -> set[str]:
-    """Stems of the things of which a sentence says that there is none: the first noun behind "no" or "without"."""
-    tokens = Claim(text).tokens
+    """Stems of the things of which a sentence says that there is none: a noun that "no" or "without" has to itself."""
     found = set()
-    for place, token in enumerate(tokens[:-1]):
-        follows = tokens[place + 1].lower()
-        if token.lower() in ("no", "without") and follows not in NEGATORS | {"longer", "more", "doubt"}:
-            words = tokens[place + 1 : place + 3]
-            plain = next((word for word in words if word.lower() not in STOP_WORDS), None)
-            if plain is not None and number_of(plain) is None:
-                found.add(stem(plain.lower()))
+    for clause in _CLAUSE.split(text):
+        tokens = [token.lower() for token in Claim(clause).tokens]
+        for place, token in enumerate(tokens):
+            if token not in ("no", "without"):
+                continue
+            rest = [word for word in tokens[place + 1 :] if word not in STOP_WORDS]
+            # "No street signs", "no cars on the left" deny less than the thing itself.
+            if len(rest) == 1 and tokens[place + 1] in (rest[0], "a", "an", "any") and number_of(rest[0]) is None:
+                found.add(stem(rest[0]))
     return found
 
 
@@ -317,11 +356,13 @@ def _doubtful(word: str) -> bool:
 def _han_count(text: str, parts: Sequence[str]) -> str | None:
     """As `_count`, for Chinese and Japanese: a number, a measure word and the same thing."""
     theirs = [(part, thing, _han_number(number)) for part in parts for number, thing in _MEASURED.findall(part)]
-    for sign, thing in _MEASURED.findall(text):
-        same = [(part, number) for part, other, number in theirs if other[0] == thing[0]]
-        if same and _han_number(sign) > max(number for _, number in same):
-            return same[0][0]
-    return None
+    mine = _MEASURED.findall(text)
+    # "Two boys in front and three behind" counts a part each time.
+    if len(mine) != 1:
+        return None
+    sign, thing = mine[0]
+    same = [(part, number) for part, other, number in theirs if other[0] == thing[0]]
+    return same[0][0] if same and _han_number(sign) > max(number for _, number in same) else None
 
 
 def _han_number(sign: str) -> int:

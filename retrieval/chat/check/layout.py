@@ -29,6 +29,7 @@ _TABLE_RULE = re.compile(r"[ \t]*\|?[ \t]*:?-{2,}:?[ \t]*(?:\|[ \t]*:?-{2,}:?[ \
 _QUOTE = re.compile(r"[ \t]*(?:>[ \t]?)+")
 _CITED = rf"(?:\s*(?:{CITATION.pattern}))*"
 _END = re.compile(rf"[.!?]+[\"'”’)»*_]*{_CITED}(?=\s|\Z|[^\x00-\x7f])|[。！？][”’」』）*_]*{_CITED}", re.IGNORECASE)
+_END_ALONE = re.compile(r"[.!?]+[\"'”’)»*_]*(?=\s|\Z|[^\x00-\x7f])|[。！？][”’」』）*_]*")
 _FAR = 1 << 62
 #: A number in brackets with more digits is a year or a code: no answer has as many sources.
 _MOST_DIGITS = 3
@@ -244,7 +245,9 @@ def _sentences(
         yield Span(start, end, block, item, row=True)
         return
     ends = []
-    for match in _END.finditer(text, start, end):
+    # Who begins with a citation, as "[1] shows a dog. [2] shows a cat.", begins each sentence so.
+    ending = _END_ALONE if CITATION.match(text, start, end) else _END
+    for match in ending.finditer(text, start, end):
         stop = match.start()
         if _within(stop, literal):
             continue

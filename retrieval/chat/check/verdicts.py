@@ -181,4 +181,9 @@ def _told(piece: Evidence) -> Told:
     if piece.item.text and piece.facts:
         parts = [part.strip() for part in piece.facts[0].split(" / ") if part.strip()]
     fields = [(shield(name).text, shield(value).text) for name, value in fields_of(piece.item.metadata)]
-    return Told(piece.number, tuple(parts), tuple((name, value) for name, value in fields if name and value))
+    return Told(
+        piece.number,
+        tuple(parts),
+        tuple((name, value) for name, value in fields if name and value),
+        piece.item.modality == "image",
+    )

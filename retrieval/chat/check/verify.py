@@ -13,6 +13,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, TypeAlias
 
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
@@ -36,6 +37,10 @@ Reply with JSON alone, one entry for each sentence:
 _VERDICTS = frozenset(["supported", "contradicted", "not_visible"])
 _MAX_SENTENCES = 60
 _MAX_WORDS = 160
+#: An entry takes about 30 tokens, and some judges think first.
+JUDGE_TOKENS = 2048
+#: How many brackets of a reply's prose are tried for the beginning of its JSON.
+_MAX_STARTS = 64
 
 #: A sentence without its citations, the numbers that it cites, and its place in the answer; None for a control.
 _Asked: TypeAlias = tuple[str, tuple[int, ...], int | None]
@@ -46,7 +51,7 @@ class Judgement:
     """What is asked of a judge, and how to read its reply.
 
     asked: the sentences in the order of the prompt, the controls among them. true_control, false_control: their
-    numbers there.
+    numbers there. unseen: the sources whose images the judge was not shown.
     """
 
     messages: list[BaseMessage]
@@ -55,6 +60,7 @@ class Judgement:
     asked: tuple[_Asked, ...]
     true_control: int | None
     false_control: int
+    unseen: frozenset[int] = frozenset()
 
     def read(self, reply: str) -> tuple[Sentence, ...] | None:
         """The sentences with the judge's verdicts; None for a reply that cannot be believed."""
@@ -73,8 +79,11 @@ class Judgement:
 
     def _judged(self, sentence: Sentence, told: dict[str, Any], cited: Sequence[int]) -> Sentence:
         by_number = {piece.number: piece for piece in self.evidence}
-        source = told.get("source")
-        source = source if isinstance(source, int) and source in cited else None
+        source = _number(told.get("source"))
+        source = source if source in cited else None
+        if told["verdict"] == "not_visible" and not self.unseen.isdisjoint(cited):
+            # It may be on an image that the judge did not see.
+            return sentence
         if told["verdict"] == "contradicted":
             words = _quoted(told.get("words"), [by_number[n] for n in ([source] if source else cited)])
             return replace(
@@ -99,8 +108,13 @@ class Judgement:
         )
 
 
-def judgement(sentences: Sequence[Sentence], evidence: Sequence[Evidence]) -> Judgement | None:
-    """What to ask a judge about the cited sentences of an answer; None where none of them cites anything."""
+def judgement(sentences: Sequence[Sentence], evidence: Sequence[Evidence], *, vision: bool = True) -> Judgement | None:
+    """What to ask a judge about the cited sentences of an answer; None where none of them cites anything.
+
+    vision: whether the judge sees images; another one gets none.
+    """
+    unseen = frozenset() if vision else frozenset(piece.number for piece in evidence if piece.picture is not None)
+    evidence = [replace(piece, picture=None) if piece.number in unseen else piece for piece in evidence]
     by_number = {piece.number: piece for piece in evidence}
     cites: list[_Asked] = [
         (strip_citations(sentence.text), sentence.citations, place)
@@ -126,6 +140,7 @@ def judgement(sentences: Sequence[Sentence], evidence: Sequence[Evidence]) -> Ju
         tuple(asked),
         true_control=next((place for place in controls if place != false), None),
         false_control=false,
+        unseen=unseen,
     )
 
 
@@ -160,27 +175,39 @@ def _messages(pieces: Sequence[Evidence], asked: Sequence[_Asked]) -> list[BaseM
 def _parse(reply: str, most: int) -> dict[int, dict[str, Any]] | None:
     """The entries of a reply by sentence; None where it holds no such JSON. A wrong entry, or one of two, is none."""
     text = reply.rpartition("</think>")[2]
-    start, end = text.find("{"), text.rfind("}")
+    starts = (match.start() for match in re.finditer(r"[{\[]", text))
+    return next((found for start in islice(starts, _MAX_STARTS) if (found := _entries(text, start, most))), None)
+
+
+def _entries(text: str, start: int, most: int) -> dict[int, dict[str, Any]] | None:
+    """What the JSON that begins at `start` says of each sentence."""
     try:
-        body = json.loads(text[start : end + 1])
+        body, _ = json.JSONDecoder().raw_decode(text, start)
     except (ValueError, RecursionError):
         return None
-    entries = body.get("verdicts") if isinstance(body, dict) else None
+    entries = body.get("verdicts") if isinstance(body, dict) else body
     if not isinstance(entries, list) or len(entries) > 2 * most:
         return None
     found: dict[int, dict[str, Any]] = {}
     twice: set[int] = set()
     for entry in entries:
-        number = entry.get("sentence") if isinstance(entry, dict) else None
-        if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= most:
+        number = _number(entry.get("sentence")) if isinstance(entry, dict) else None
+        if number is None or not 1 <= number <= most or not isinstance(entry.get("verdict"), str):
             continue
-        verdict = entry.get("verdict")
-        if not isinstance(verdict, str) or verdict not in _VERDICTS:
+        verdict = re.sub(r"[\s_-]+", "_", entry["verdict"].strip().lower())
+        if verdict not in _VERDICTS:
             continue
         if number in found and found[number]["verdict"] != verdict:
             twice.add(number)
-        found[number] = entry
+        found[number] = entry | {"verdict": verdict}
     return {number: entry for number, entry in found.items() if number not in twice} or None
+
+
+def _number(value: object) -> int | None:
+    """A number as judges write it: 1 or "1"."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,6}", value.strip()):
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _verdict(told: dict[int, dict[str, Any]], number: int) -> str | None:

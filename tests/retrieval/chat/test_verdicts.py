@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.answer_set import STRUCTURED
 from retrieval.chat import REFUSAL, Answer, ChatOptions, GroundedChat
+from retrieval.chat.check.claims import Claim
 from retrieval.chat.check.conflicts import Told, conflict
 from retrieval.chat.check.language import language
 from retrieval.chat.check.layout import cited, literal_spans, sentence_spans, without_dangling
@@ -107,6 +108,11 @@ def test_a_text_in_other_words_is_cited_and_not_seen(tmp_path: Path) -> None:
         ("A dog runs [1-9].", "A dog runs [1, 2, 3, 4].", (5, 6, 7, 8, 9)),
         ("[9] A dog runs [1].", "A dog runs [1].", (9,)),
         ("狗在跑【9】。[1]", "狗在跑。[1]", (9,)),
+        ("狗在跑[1、9]。", "狗在跑[1]。", (9,)),
+        ("狗在跑[1，9]。", "狗在跑[1]。", (9,)),
+        ("狗在跑［9］。［1］", "狗在跑。［1］", (9,)),
+        ("狗在跑[来源9]。[图1]", "狗在跑。[图1]", (9,)),
+        ("Ein Hund läuft [Quelle 9] [Bild 1].", "Ein Hund läuft [Bild 1].", (9,)),
         ("A dog of [1990] runs [1].", "A dog of [1990] runs [1].", ()),
         ("`a[9]` and $b_{[9]}$ [1].", "`a[9]` and $b_{[9]}$ [1].", ()),
         ("A dog runs [4][2] [1].", "A dog runs [4][2] [1].", ()),
@@ -148,6 +154,14 @@ def test_chinese_sentences_end_with_their_own_marks() -> None:
     assert spans == ["沙发是橙色的[1]。", "上面有一只猫！", "2只狗也在[2]？", "对"]
 
 
+def test_a_sentence_may_begin_with_its_citation(tmp_path: Path) -> None:
+    text = "[1] shows a dog. [2] shows a cat. [3][1] show men."
+    spans = [text[span.start : span.end] for span in sentence_spans(text)]
+    assert spans == ["[1] shows a dog.", "[2] shows a cat.", "[3][1] show men."]
+    told = answered(tmp_path, "[1] shows a brown dog. [2] shows a white cat.").sentences
+    assert [(sentence.citations, sentence.verdict) for sentence in told] == [((1,), "stated"), ((2,), "stated")]
+
+
 def test_layout_tells_code_from_prose() -> None:
     text = "See [1].\n```\na[2]\n```\nand `b[3]` of [4].\n\n    c[5]\n"
     assert [group.numbers for group in cited(text)] == [(1,), (4,)]
@@ -168,6 +182,11 @@ def test_layout_tells_code_from_prose() -> None:
         "<b>\n<img src=https://evil.example/a>",
         "$<img src=//evil.example/a>$",
         "[1]: https://evil.example/a",
+        "a<b and src=https://evil.example/a>b",
+        "a<img src=evil.example/a.png>",
+        "file:///evil.example/a",
+        "file:%2f%2fevil.example/a",
+        "photo.jpg.evil.example/IMG.png",
         "| ![x](https://evil.example/a) | b | c |",
     ],
 )
@@ -186,6 +205,11 @@ def test_no_form_lets_a_link_through(hidden: str) -> None:
         "$p<q$ and $r>s$",
         "a table's<br>line, H<sub>2</sub>O",
         "[^1]: what the caption says",
+        "[1]: 一只狗\n[2]: 一只白猫睡在沙发上。",
+        "[1]: Dogs",
+        "If a<b and c>d then [1]",
+        "It is a List<String> [1]",
+        "The files photo.jpg/IMG.png and file:IMG_1.jpg [1]",
         "```\n![x](https://here.example/a)",
     ],
 )
@@ -239,6 +263,11 @@ CAT = ("A cat lies in a suitcase.", "An orange cat in an open suitcase.", "A cat
         ("The cat has two ears.", "", CAT, None),
         ("No giraffe is there.", "", CAPTIONS, CAPTIONS[0]),
         ("The barn has no windows.", "", CAPTIONS, None),
+        ("There are no giraffe signs.", "", CAPTIONS, None),
+        ("There are no giraffes on the roof.", "", CAPTIONS, None),
+        ("No, the shirt is brown.", "Is the barn brown?", ("a man in a brown shirt near a red barn",), None),
+        ("The sign reads “GO”.", "", ('a sign that says "stop"', 'another sign that says "go"'), None),
+        ("Two giraffes look left and three look right.", "", CAPTIONS, None),
         ("No, he is bare-chested.", "Does the man wear a brown shirt?", CAPTIONS, CAPTIONS[2]),
         ("No, he is bare-chested.", "Does the man wear a hat?", CAPTIONS, None),
         ("The sign reads “GO”.", "", ('a sign that says "stop"',), 'a sign that says "stop"'),
@@ -251,6 +280,7 @@ CAT = ("A cat lies in a suitcase.", "An orange cat in an open suitcase.", "A cat
         ("Die drei Giraffen sind blau.", "", CAPTIONS, None),
         ("这里有三只狗。", "", ("两只狗在草地上",), "两只狗在草地上"),
         ("这里有两只猫。", "", ("两只狗在草地上",), None),
+        ("两只狗在前面，三只狗在后面。", "", ("两只狗在草地上",), None),
         ("长颈鹿有三只。", "", CAPTIONS, None),
     ],
 )
@@ -266,6 +296,8 @@ def test_specific_conflicts(sentence: str, question: str, parts: Sequence[str], 
         ("The photo was taken in 2013.", True),
         ("The photo was taken in 2011.", False),
         ("The banner says 2013.", False),
+        ("The photo was taken beside a car made in 1957.", False),
+        ("The photo was taken on May 3, 2013.", True),
         ("这张照片拍摄于2013年。", True),
         ("Das Foto wurde 2013 aufgenommen.", True),
         ("The iso is 400.", True),
@@ -278,6 +310,18 @@ def test_specific_conflicts(sentence: str, question: str, parts: Sequence[str], 
 def test_conflicts_with_metadata(sentence: str, wrong: bool) -> None:
     fields = (("date taken", "2011-05-03"), ("iso", "200"), ("photographer", "Bob Jones"))
     assert (conflict(sentence, "", [Told(1, (), fields)]) is not None) is wrong
+
+
+def test_numbers_with_a_mark_inside_are_one() -> None:
+    assert Claim("The clock reads 3:20, at 1,500 m and 2.5 km.").numbers == {1500, 2.5}
+    assert Claim("Take 3 of 5.").numbers == {3, 5}
+
+
+def test_a_text_tells_more_than_one_sentence_of_it() -> None:
+    parts = ("Three dogs live on the farm. The barn is red.",)
+    for sentence in ("There are five dogs.", "The barn is blue.", "There is no barn."):
+        assert conflict(sentence, "", [Told(1, parts, captions=False)]) is None
+    assert conflict("There are five dogs.", "", [Told(1, parts)]) is not None
 
 
 def test_sources_that_do_not_all_disagree_are_no_conflict() -> None:

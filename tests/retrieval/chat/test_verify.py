@@ -11,6 +11,7 @@ import pytest
 from benchmarks.scripted_judges import contrary, knowing, reading, saying
 from retrieval.chat import Answer, ChatOptions, GroundedChat
 from retrieval.chat.check.verify import judgement
+from retrieval.chat.llm_client import with_room
 from tests.support.chat_models import CAPTIONS, Scripted, collection, prompt_of
 from tests.support.fake_openai import Behaviour, Failure, FakeOpenAI, over_http
 
@@ -68,6 +69,33 @@ def _fenced(prompt: str) -> str:
 def test_json_in_prose_is_read(tmp_path: Path, server: FakeOpenAI) -> None:
     server.behaviour.script = _fenced
     assert verdicts(verified(tmp_path, server)) == ["stated", "seen", "contradicted", "uncited"]
+
+
+def _loosely(prompt: str) -> str:
+    said = {"supported": "Supported", "contradicted": " contradicted", "not_visible": "Not visible"}
+    told = json.loads(knowing(TRUTH)(prompt))["verdicts"]
+    entries = [
+        entry | {"sentence": str(entry["sentence"]), "source": "1", "verdict": said[entry["verdict"]]} for entry in told
+    ]
+    return f"Source [1] {{see there}} decides: {json.dumps(entries)} (all {{of}} them)."
+
+
+def test_a_judge_s_own_spelling_is_read(tmp_path: Path, server: FakeOpenAI) -> None:
+    server.behaviour.script = _loosely
+    assert verdicts(verified(tmp_path, server)) == ["stated", "seen", "contradicted", "uncited"]
+
+
+def test_a_judge_has_room_and_sees_what_it_can(tmp_path: Path, server: FakeOpenAI) -> None:
+    server.behaviour.script = knowing(TRUTH | {RIGHT.replace(" [1]", ""): "not_visible"})
+    for name, images, second in (("fake-vision", 1, "unsupported"), ("fake-text", 0, "seen")):
+        judge = over_http(server, name)
+        chat = GroundedChat(collection(tmp_path), Scripted(replies=[REPLY]), OPTIONS, judge=judge)
+        answer = chat.ask(QUESTION)
+        assert (answer.check, verdicts(answer)) == ("verify", ["stated", second, "contradicted", "uncited"])
+        assert len(server.received[-1].images) == images
+    bounded = over_http(server, "fake-text").model_copy(update={"max_tokens": 100})
+    assert with_room(bounded, 2048).max_tokens == 2048  # type: ignore[attr-defined]
+    assert (bounded.max_tokens, with_room(bounded, 50)) == (100, bounded)  # type: ignore[attr-defined]
 
 
 def _entries(**changed: object) -> Callable[[str], str]:
