@@ -46,8 +46,8 @@ _PARTICLES = "がをにへとでのはもやか"
 _LONE_HAN = re.compile("(?<!h)h(?=p(?:h|$))|(?:(?<=hp)|(?<=^p))h(?!h)")
 # Single characters that a Chinese "and" or "or" joins, as in 猫和狗.
 _JOINED_HAN = re.compile("[^和与與跟或及](?:[和与與跟或及][^和与與跟或及])+")
-# Two kana (k) between particles, or between one and a Han or an end.
-_LONE_PAIR = re.compile("(?:^|(?<=h))kk(?=p)|(?<=p)kk(?=[ph]|$)")
+# Two kana (k) between particles, or between one and a Han or an end. What begins a run is no particle.
+_LONE_PAIR = re.compile("(?:^|(?<=h))kk(?=p)|(?<=[hk]p)kk(?=[ph]|$)")
 _UNSPACED = "".join(scripts.UNSPACED)
 _BREAK = re.compile(f"(?<=[{_UNSPACED}]){scripts.ZWSP}(?=[{_UNSPACED}])")
 

@@ -317,7 +317,8 @@ export function searchView() {
         panel.forget();
         welcomed = false;
       }
-      box.show(state);
+      // Closing an item goes back a little later: what was typed meanwhile stays.
+      if (returned || searchKey(state) !== before) box.show(state);
       const empty = isEmpty(state);
       element.classList.toggle("empty", empty);
       hero.hidden = !empty;
