@@ -130,13 +130,17 @@ class PostgresBackend(Backend):
         """The same for work with words: those of an earlier version are taken anew first, where this user may."""
 
         def renewed(connection: Connection, collection: StoredCollection) -> T:
-            if is_outdated(collection.words) and reads:
-                self._renewals.attempt(name, lambda: renew_words(connection, collection))
-                collection = self._find(connection, name, fresh=True)
-            elif is_outdated(collection.words):
+            def renew() -> None:
                 renew_words(connection, collection)
-                collection = self._find(connection, name, fresh=True)
-            return work(connection, collection)
+                self._find(connection, name, fresh=True)
+
+            if not is_outdated(collection.words):
+                return work(connection, collection)
+            if reads:
+                self._renewals.attempt(name, renew)
+            else:
+                renew()
+            return work(connection, self._find(connection, name))
 
         return self._run(name, renewed)
 

@@ -61,8 +61,3 @@ def language(text: str) -> str:
         return "en" if ascii_only else UNKNOWN
     # "in", "is" and "no" are words of several languages.
     return "en" if ascii_only and votes["en"] == most else best
-
-
-def is_english(text: str) -> bool:
-    """Whether rules that are English may be applied to a text."""
-    return language(text) == "en"
