@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from fastapi import FastAPI
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from app.core.keys import KeyStore
+from app.http.app import Limits, create_app
 from backends import connect
 from backends.base import Backend, CollectionSpec, Record
 from retrieval.encoders.base import ImageInput
@@ -101,3 +104,20 @@ def fill(folder: Path) -> Backend:
         rows.append(Record(f"note/{colour}", encoder.encode_texts([note])[0], "text", note, None, facts))
     backend.upsert("pictures", rows)
     return backend
+
+
+def keyed_service(place: Path) -> tuple[FastAPI, str]:
+    """A service over `fill`ed pictures that wants a key, and one that may read."""
+    keys = KeyStore(place / "keys.json")
+    _, key = keys.add("reader", "read")
+    app = create_app(
+        fill(place / "pictures"),
+        SpreadEncoder(),
+        "pictures",
+        home=place / "home",
+        roots=[place / "pictures"],
+        keys=keys,
+        require_keys=True,
+        limits=Limits(rate=None),
+    )
+    return app, key

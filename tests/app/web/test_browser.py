@@ -14,11 +14,10 @@ from urllib.parse import quote
 import pytest
 from PIL import Image
 
-from app.core.keys import KeyStore
 from app.http.app import Limits, create_app
 from retrieval.relevance.scorer import RELEVANT
 from tests.support.browser import Watch, chromium, drop, screenshots, violations
-from tests.support.browser_store import COLOURS, OF_EACH, SpreadEncoder, fill
+from tests.support.browser_store import COLOURS, OF_EACH, SpreadEncoder, fill, keyed_service
 from tests.support.repository import ROOT
 from tests.support.serving import running
 
@@ -532,18 +531,7 @@ def test_engines_and_collections(page: Any) -> None:
 
 
 def test_a_key_is_asked_for_kept_for_the_tab_and_sent(browser: Any, served: SimpleNamespace, tmp_path: Path) -> None:
-    keys = KeyStore(tmp_path / "keys.json")
-    _, key = keys.add("reader", "read")
-    app = create_app(
-        fill(tmp_path / "pictures"),
-        SpreadEncoder(),
-        "pictures",
-        home=tmp_path / "home",
-        roots=[tmp_path / "pictures"],
-        keys=keys,
-        require_keys=True,
-        limits=FREE,
-    )
+    app, key = keyed_service(tmp_path)
     with running(app) as port:
         origin = f"http://127.0.0.1:{port}"
         context = browser.new_context(base_url=origin)

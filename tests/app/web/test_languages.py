@@ -10,10 +10,8 @@ from typing import Any
 
 import pytest
 
-from app.core.keys import KeyStore
-from app.http.app import Limits, create_app
 from tests.support.browser import Watch, drop
-from tests.support.browser_store import OF_EACH, SpreadEncoder, fill
+from tests.support.browser_store import OF_EACH, keyed_service
 from tests.support.page_languages import FINAL, SOURCES, TEXTS, chats, say, zh
 from tests.support.page_texts import Text
 from tests.support.repository import ROOT
@@ -356,18 +354,7 @@ def test_every_reason_for_nothing_is_told_in_chinese(chinese: Any) -> None:
 
 
 def test_a_key_is_asked_for_in_chinese(browser: Any, tmp_path: Any) -> None:
-    keys = KeyStore(tmp_path / "keys.json")
-    _, key = keys.add("reader", "read")
-    app = create_app(
-        fill(tmp_path / "pictures"),
-        SpreadEncoder(),
-        "pictures",
-        home=tmp_path / "home",
-        roots=[tmp_path / "pictures"],
-        keys=keys,
-        require_keys=True,
-        limits=Limits(rate=None),
-    )
+    app, key = keyed_service(tmp_path)
     with running(app) as port, browser.new_context(base_url=f"http://127.0.0.1:{port}", locale="zh-CN") as context:
         context.set_default_timeout(8000)
         page = context.new_page()
