@@ -25,15 +25,16 @@ READMES = {
 }
 TABLE = {
     "en": (
-        "URL | what it is | keyword search | several writers | order of texts | indexes | quantization | k at most",
+        "URL | what it is | tests run on | keyword search | several writers | order of texts | indexes | quantization"
+        " | k at most",
         "yes",
         "any",
     ),
-    "zh": ("URL | 说明 | 关键词搜索 | 多进程写入 | 文本比较 | 索引 | 量化 | k 上限", "支持", "不限"),
+    "zh": ("URL | 说明 | 测试所用 | 关键词搜索 | 多进程写入 | 文本比较 | 索引 | 量化 | k 上限", "支持", "不限"),
 }
 ENGINES = re.compile(r"(?<=<!-- engines -->\n).*?(?=<!-- /engines -->)", re.DOTALL)
-#: An engine's address in a table, and what it is said to be.
-ROW = re.compile(r"^\| `([^`]+)` \| ([^|]+) \|", re.MULTILINE)
+#: An engine's address in a table, what it is said to be, and what it was tested on.
+ROW = re.compile(r"^\| `([^`]+)` \| ([^|]+) \| ([^|]+) \|", re.MULTILINE)
 WIDTH = 100
 HEAD = """# The command line
 
@@ -54,7 +55,7 @@ between `facet`, field, value and count. `--json` prints one JSON object instead
 | `drop` | `{"dropped", "items"}` |
 | `copy`, `import` | `{"written", "unchanged", "extra", "vector_error", "parity": {"queries", "k", "mean_overlap", "least_overlap", "score_difference"}, "seconds"}` |
 | `export` | `{"folder", "items"}` |
-| `engines` | `{"engines": [{"scheme", "url", "summary", "installed", "install", "client", "version", "can", "servers": [{"url", "origin", "state", "version", "error"}]}]}` |
+| `engines` | `{"engines": [{"scheme", "url", "summary", "tested", "installed", "install", "client", "version", "can", "servers": [{"url", "origin", "state", "version", "error"}]}]}` |
 | `keys` | `{"keys": [{"id", "name", "scope", "created"}]}` |
 | `encoders` | `{"models": [{"name", "summary", "dim", "parameters", "size_bytes", "languages", "licence", "flickr30k", "coco", "source", "best_for", "installed"}]}` |
 | `encoders export` | `{"folder", "name", "fingerprint", "precision", "image_cosine", "text_cosine", "images": {"torch", "onnx"}, "texts", "size_bytes"}`, items a second |
@@ -151,14 +152,14 @@ def engine_table(language: str = "en", readme: str = "") -> str:
 
     In other languages than English an engine stays what it is called in `readme`, as descriptors know English only.
     """
-    called = {} if language == "en" else dict(ROW.findall(readme))
+    called = {} if language == "en" else {url: words for url, *words in ROW.findall(readme)}
     heads, yes, unlimited = TABLE[language]
-    lines = [f"| {heads} |", "|---|---|---|---|---|---|---|---|"]
+    lines = [f"| {heads} |", "|---|---|---|---|---|---|---|---|---|"]
     for scheme, engine in backends.engines().items():
         can = backends.load(scheme).capabilities
         cells = (
             f"`{engine.example}`",
-            called.get(engine.example, engine.summary),
+            *called.get(engine.example, (engine.summary, engine.tested)),
             *(yes if each else "–" for each in (can.keyword, can.concurrent_writers, can.string_order)),
             ", ".join(sorted(can.index_kinds - {"auto"})),
             ", ".join(sorted(can.quantizations - {"none"})) or "–",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from backends.base import Backend
 
 GROUP = "sightline.engines"
+REAL = "the real engine"
 #: Packages beside the engines: what they share, what goes around them, and the suite that tests them, which needs
 #: more than an engine does.
 _NO_ENGINES = {"backends.conformance", "backends.kit", "backends.wrappers"}
@@ -39,6 +40,7 @@ class EngineInfo:
     - `scheme`, `example`, `summary`: ``faiss``, ``faiss:///dir``, and what it is, in a few words. ``/dir`` stands for
       a folder, with a file in it where the engine is one: ``usearch:///dir/store.db``.
     - `backend`: the `Backend` class.
+    - `tested`: what the conformance suite runs on: the real engine, or which stand-in or fake where none can be had.
     - `extra`: what ``pip install 'sightline[extra]'`` must name; None where nothing is missing.
     - `client`: the distribution whose version tells which client it is; `packages`: others that matter.
     - `default_url`: where a server listens when nobody says otherwise; None for what runs in process.
@@ -56,6 +58,7 @@ class EngineInfo:
     backend: str
     example: str
     summary: str
+    tested: str = REAL
     extra: str | None = None
     client: str | None = None
     packages: tuple[str, ...] = ()

@@ -40,8 +40,8 @@ def table(context: typer.Context, as_json: options.Json = False) -> None:
         print_json({"engines": found})
         return
     print_table(
-        ("url", "client", "engine", "can"),
-        [(e["url"], _client(e), _engine(e), ", ".join(e["can"])) for e in found],
+        ("url", "client", "engine", "tests run on", "can"),
+        [(e["url"], _client(e), _engine(e), e["tested"], ", ".join(e["can"])) for e in found],
     )
 
 

@@ -50,7 +50,12 @@ def _installed(scheme: str) -> dict[str, Any]:
     from backends.errors import Unavailable
 
     engine = backends.engines()[scheme]
-    row: dict[str, Any] = {"scheme": scheme, "url": engine.example, "summary": engine.summary}
+    row: dict[str, Any] = {
+        "scheme": scheme,
+        "url": engine.example,
+        "summary": engine.summary,
+        "tested": engine.tested,
+    }
     try:
         capabilities = backends.load(scheme).capabilities
     except Unavailable:

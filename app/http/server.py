@@ -149,6 +149,8 @@ def configuration(app: FastAPI) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=PromptH11,
+        # Not uvloop where some other package brought it: one loop everywhere, the one that is tested.
+        loop="asyncio",
         ws="none",
         log_config=None,
         access_log=False,

@@ -21,6 +21,7 @@ ENGINES = (
         backend="backends.qdrant.backend:QdrantBackend",
         example="qdrant://host:6333",
         summary="a Qdrant server",
+        tested="a fake server with the published API",
         extra="qdrant",
         client="qdrant-client",
         default_url="qdrant://127.0.0.1:6333",

@@ -1,0 +1,1 @@
+"""Chroma: in process, in a folder, or a server."""

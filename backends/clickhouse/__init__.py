@@ -1,0 +1,1 @@
+"""ClickHouse, chDB (its engine in process) and MyScale."""

@@ -1,0 +1,1 @@
+"""Couchbase: a server or cluster, over HTTP."""

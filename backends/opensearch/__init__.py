@@ -1,0 +1,1 @@
+"""OpenSearch and Elasticsearch: one family of filters and mappings, two clients."""

@@ -1,0 +1,1 @@
+"""TiDB: a server or cluster that speaks MySQL's protocol."""

@@ -1,0 +1,1 @@
+"""VikingDB: Volcengine's managed vector database, over HTTPS."""
