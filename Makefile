@@ -38,8 +38,9 @@ demo: $(READY)
 serve: $(READY)
 	$(BIN)/sightline serve
 
+# Several processes side by side; PYTEST='-n 0' runs them in one.
 test: $(TESTS) engines
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto $(PYTEST)
 
 # What needs no server and no browser, and is quick.
 test-fast: $(TESTS)

@@ -17,9 +17,9 @@ from backends import redaction
 from backends.base import CollectionSpec, Record
 from backends.conformance import BackendSuite
 from benchmarks.fake_openai import Behaviour, FakeOpenAI
-from tests.support import local_server
+from tests.support import workers
 from tests.support.cli import Outcome, Run, paint
-from tests.support.local_server import required
+from tests.support.local_server import LocalServer, give_up_all_but, required
 from tests.support.toy import ColourEncoder, KeptBackend
 
 #: What the conformance suite came to, by scheme; and why an engine's checks were skipped, by class.
@@ -35,8 +35,31 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    return workers.processes()
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> workers.Scheduling:
+    return workers.Scheduling(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if workers.is_worker(config):
+        workers.arrange(config, items)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    local_server.marked = item.get_closest_marker("server") is not None
+    LocalServer.marked = workers.servers_of(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    yield
+    # Another process may wait for a server. Fixtures of a module may use theirs to its end.
+    if workers.is_worker(item.config) and (nextitem is None or nextitem.path != item.path):
+        give_up_all_but(frozenset() if nextitem is None else workers.servers_of(nextitem))
 
 
 @pytest.fixture(autouse=True)
@@ -142,13 +165,22 @@ def pytest_runtest_makereport(item: Any, call: Any) -> Iterator[None]:
     if isinstance(suite, type) and issubclass(suite, BackendSuite):
         store = getattr(item, "funcargs", {}).get("store")
         if store is not None and report.when == "call":
-            scheme = store.url.partition("://")[0]
             # The suite is also run over sample engines, which stand behind no scheme of ours.
             if type(store.backend).__module__.startswith("backends."):
-                OUTCOMES[scheme][report.outcome] += 1
+                report.user_properties.append(("tested", store.url.partition("://")[0]))
         elif report.skipped and store is None:
-            SKIPPED[suite.__name__] = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else ""
+            report.user_properties.append(("skipped suite", suite.__name__))
     return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    # Of tests that ran in another process only the report comes here.
+    properties = dict(report.user_properties)
+    if report.when == "call" and "tested" in properties:
+        OUTCOMES[str(properties["tested"])][report.outcome] += 1
+    elif "skipped suite" in properties:
+        reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else ""
+        SKIPPED[str(properties["skipped suite"])] = reason
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -167,6 +199,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
+    give_up_all_but(frozenset())
+    if workers.is_worker(session.config):
+        return
     # Where single tests were chosen, nothing is said about the rest.
     chosen = (
         session.config.option.keyword or session.config.option.markexpr or session.config.args_source.name == "ARGS"

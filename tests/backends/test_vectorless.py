@@ -188,7 +188,7 @@ def test_milvus_placeholders_differ_and_are_never_read(tmp_path: Path) -> None:
             assert backend.count("c", where) == sum(r.modality == modality for r in some(30) + some(5))
 
 
-@pytest.mark.server
+@pytest.mark.server("milvus")
 def test_a_milvus_server_keeps_the_encoder_when_it_is_killed() -> None:
     name = "killed_after_set_encoder"
     with connect(milvus_server.url()) as backend:
@@ -202,7 +202,7 @@ def test_a_milvus_server_keeps_the_encoder_when_it_is_killed() -> None:
         backend.drop(name)
 
 
-@pytest.mark.server
+@pytest.mark.server("weaviate")
 def test_weaviate_does_not_take_them_for_lost_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """Objects that no search finds are indexed anew, unless they have no vector."""
     name = "vectorless"
@@ -224,7 +224,7 @@ def test_weaviate_does_not_take_them_for_lost_ones(monkeypatch: pytest.MonkeyPat
         backend.drop(name)
 
 
-@pytest.mark.server
+@pytest.mark.server("weaviate")
 def test_weaviate_sets_the_encoder_while_others_add_fields() -> None:
     name = "encoder_and_fields"
     url = weaviate_server.server().url

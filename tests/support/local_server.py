@@ -7,10 +7,17 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from filelock import FileLock
 
 from app.core.local_servers import Running, ServerError, down, up
+
+#: One file for each server, held by the process that has it: other processes of tests wait for their turn.
+LOCKS = Path(tempfile.gettempdir()) / f"sightline-test-servers-{os.getuid()}"
+#: A turn may be that of all tests of a server.
+TURN_S = 3600
 
 
 def required() -> set[str]:
@@ -18,23 +25,26 @@ def required() -> set[str]:
     return {name.strip() for name in os.environ.get("SIGHTLINE_TEST_REQUIRE", "").split(",") if name.strip()}
 
 
-#: Whether the test that runs has the mark `server`; without it, it must do without one.
-marked = True
-
-
 class LocalServer:
     """A server of `app.core.local_servers`. Where it cannot be started its tests skip, or fail if it is required."""
+
+    #: The servers that the running test says it needs; it must do without the others.
+    marked: ClassVar[frozenset[str]] = frozenset()
+    _all: ClassVar[list[LocalServer]] = []
 
     def __init__(self, name: str) -> None:
         self.name = name
         self._home: Path | None = None
         self._failed: str | None = None
+        self._lock: FileLock | None = None
+        self._all.append(self)
 
     def running(self) -> Running:
         """The running server, started again if it was killed; its key is in the environment then."""
-        assert marked, f"mark a test that starts {self.name} with pytest.mark.server"
+        assert self.name in self.marked, f"mark a test that starts {self.name} with pytest.mark.server({self.name!r})"
         first = self._home is None
         if self._failed is None:
+            self._take()
             try:
                 running = up(self.name, self.folder())
             except ServerError as error:
@@ -54,12 +64,33 @@ class LocalServer:
         down(self.name, self.folder(), kill=True)
 
     def folder(self) -> Path:
-        """The folder the server lives in; removed, with the server stopped, at the end."""
+        """The folder the server lives in; removed, with the server stopped, when it is given up."""
         if self._home is None:
             self._home = Path(tempfile.mkdtemp(prefix=f"sl-{self.name}-"))
-            atexit.register(self._remove, self._home)
+            atexit.register(self.give_up)
         return self._home
 
-    def _remove(self, folder: Path) -> None:
-        down(self.name, folder, kill=True)
-        shutil.rmtree(folder, ignore_errors=True)
+    def give_up(self) -> None:
+        """Stop the server, remove what it holds, and let another process have its ports."""
+        if self._home is not None:
+            down(self.name, self._home, kill=True)
+            shutil.rmtree(self._home, ignore_errors=True)
+            atexit.unregister(self.give_up)
+            self._home = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _take(self) -> None:
+        if self._lock is None:
+            LOCKS.mkdir(exist_ok=True)
+            lock = FileLock(LOCKS / f"{self.name}.lock", timeout=TURN_S)
+            lock.acquire()
+            self._lock = lock
+
+
+def give_up_all_but(names: frozenset[str]) -> None:
+    """Stop the servers that this process started, except `names`."""
+    for server in LocalServer._all:
+        if server.name not in names:
+            server.give_up()

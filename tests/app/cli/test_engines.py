@@ -87,7 +87,7 @@ def test_engines_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(engine["servers"] == [] for engine in found.values())
     assert main(["engines"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split("\t") == ["url", "client", "engine", "can"]
+    assert lines[0].split("\t") == ["url", "client", "engine", "tests run on", "can"]
     assert any(line.startswith("faiss:///dir\tfaiss-cpu 1.") and "FAISS 1." in line for line in lines)
 
 
@@ -211,7 +211,7 @@ def test_each_server_is_asked_once(monkeypatch: pytest.MonkeyPatch, isolated: Pa
     assert [a.shown for a in both] == ["milvus://127.0.0.1:19530", "milvus://db"]
 
 
-@pytest.mark.server
+@pytest.mark.server("milvus")
 def test_a_milvus_that_up_started_answers() -> None:
     url, home = milvus_server.url(), milvus_server.home()
     (answer,) = server_probe.places("milvus", home, "")
@@ -221,7 +221,7 @@ def test_a_milvus_that_up_started_answers() -> None:
     assert re.fullmatch(r"Milvus 2\.3\.5.*", answer.version or "")
 
 
-@pytest.mark.server
+@pytest.mark.server("weaviate")
 def test_a_weaviate_that_up_started_answers_to_its_own_key(monkeypatch: pytest.MonkeyPatch) -> None:
     running, home = weaviate_server.server(), weaviate_server.home()
     key = running.environment["SIGHTLINE_WEAVIATE_API_KEY"]

@@ -314,7 +314,7 @@ def test_handles_of_one_folder_share_it_and_see_drops(tmp_path):
         assert two.count("c") == 2
 
 
-@pytest.mark.server
+@pytest.mark.server("milvus")
 def test_a_collection_that_someone_else_dropped_is_missed_and_made_anew_is_seen(server, named):
     name = named[0]
     server.create(CollectionSpec(name, 8))
@@ -337,7 +337,7 @@ def test_a_collection_that_someone_else_dropped_is_missed_and_made_anew_is_seen(
             assert server.count(name) == 3
 
 
-@pytest.mark.server
+@pytest.mark.server("milvus")
 def test_a_collection_whose_creator_was_killed_gets_its_index(server, named):
     spec = CollectionSpec(named[0], 8, index=IndexSpec("hnsw"))
     server.create(spec)
@@ -353,7 +353,7 @@ def test_a_collection_whose_creator_was_killed_gets_its_index(server, named):
 # Records
 
 
-@pytest.mark.server
+@pytest.mark.server("milvus")
 def test_metadata_beyond_what_milvus_filters_is_refused_before_anything_is_stored(server, named, lite):
     numbers = {f"f{i:04}": -i - 0.1 for i in range(3_200)}
     assert len(json.dumps(numbers)) < 65_535
@@ -367,7 +367,7 @@ def test_metadata_beyond_what_milvus_filters_is_refused_before_anything_is_store
     assert lite.count("c", Compare("f3199", "lt", 0)) == 1
 
 
-@pytest.mark.server
+@pytest.mark.server("milvus")
 def test_answers_larger_than_a_message_come_in_parts(server, named):
     name, n = named[0], 450
     server.create(CollectionSpec(name, 8))
@@ -400,7 +400,7 @@ def crowd(backend, name, index, n=6_000):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("index", [IndexSpec("hnsw"), IndexSpec("ivf"), IndexSpec("auto", "int8")])
-@pytest.mark.parametrize("engine", ["lite", pytest.param("server", marks=pytest.mark.server)])
+@pytest.mark.parametrize("engine", ["lite", pytest.param("server", marks=pytest.mark.server("milvus"))])
 def test_the_promise_holds_on_every_index(engine, index, request, monkeypatch):
     """With a scan allowed for 3% of the rows, as of large collections; filters beyond it use the index."""
     backend = request.getfixturevalue(engine)
@@ -413,7 +413,7 @@ def test_the_promise_holds_on_every_index(engine, index, request, monkeypatch):
     assert backend.search(name, found.rows[:1], 5, where=Compare("chance", "lt", 0.01))[0][0].exact
 
 
-@pytest.mark.server
+@pytest.mark.server("milvus")
 def test_an_auto_collection_that_outgrows_scanning_gets_a_graph(server, named, monkeypatch):
     found = crowd(server, named[0], IndexSpec(), n=2_000)
     with connect(milvus_server.url()) as another:
@@ -433,7 +433,7 @@ def test_an_auto_collection_that_outgrows_scanning_gets_a_graph(server, named, m
 # A server that dies
 
 
-@pytest.mark.server
+@pytest.mark.server("milvus")
 def test_a_handle_outlives_the_server(server, named):
     name = named[0]
     server.create(CollectionSpec(name, 8))

@@ -16,7 +16,7 @@ class TestMilvusLite(BackendSuite):
     url = "milvus-lite:///{dir}"
 
 
-@pytest.mark.server
+@pytest.mark.server("milvus")
 class TestMilvus(BackendSuite):
     url = "milvus://"
 

@@ -81,12 +81,12 @@ class TestConnecting:
             connect("weaviate://:secret-key@127.0.0.1:9")
         assert time.monotonic() - started < 5
 
-    @pytest.mark.server
+    @pytest.mark.server("weaviate")
     def test_a_wrong_grpc_port_is_named(self, url):
         with pytest.raises(Unavailable, match="grpc port"):
             connect(url.replace("grpc=50051", "grpc=9&timeout=1"))
 
-    @pytest.mark.server
+    @pytest.mark.server("weaviate")
     def test_a_wrong_key_is_refused_and_not_shown(self, url, monkeypatch):
         monkeypatch.setenv(KEY_VARIABLE, "wrong-secret")
         with pytest.raises(Unavailable, match=KEY_VARIABLE) as caught:
@@ -96,7 +96,7 @@ class TestConnecting:
         with pytest.raises(Unavailable, match=KEY_VARIABLE):
             connect(url)
 
-    @pytest.mark.server
+    @pytest.mark.server("weaviate")
     def test_the_key_may_stand_in_the_url(self, url, monkeypatch):
         key = weaviate_server.server().environment[KEY_VARIABLE]
         monkeypatch.delenv(KEY_VARIABLE)
@@ -109,7 +109,7 @@ class TestConnecting:
 
 
 class TestSharing:
-    @pytest.mark.server
+    @pytest.mark.server("weaviate")
     def test_classes_of_others_are_left_alone(self, backend):
         for name in ("Foreign", "Sightline_theirs"):
             rest(backend, "POST", "/schema", {"class": name, "description": "mine", "vectorizer": "none"})
@@ -125,7 +125,7 @@ class TestSharing:
             for name in ("Foreign", "Sightline_theirs"):
                 rest(backend, "DELETE", f"/schema/{name}")
 
-    @pytest.mark.server
+    @pytest.mark.server("weaviate")
     def test_a_collection_that_someone_else_dropped_is_missed_and_not_made_again(self, filled, url):
         assert len(filled.search("filled", vectors(1, 8), 3)[0]) == 3
         with connect(url) as other:
@@ -141,7 +141,7 @@ class TestSharing:
                 call()
         assert rest(filled, "GET", "/schema/Sightline_filled") is None
 
-    @pytest.mark.server
+    @pytest.mark.server("weaviate")
     def test_a_collection_that_someone_else_made_anew_is_seen(self, filled, url):
         filled.search("filled", vectors(1, 8), 3)
         with connect(url) as other:
@@ -155,7 +155,7 @@ class TestSharing:
 
 
 class TestSettings:
-    @pytest.mark.server
+    @pytest.mark.server("weaviate")
     def test_records_that_come_after_a_drop_leave_nothing_behind(self, backend, filled, url, monkeypatch):
         stored = filled._read("filled")
         with connect(url) as late:
@@ -173,7 +173,7 @@ class TestSettings:
         backend.upsert("filled", some(3))
         assert backend.count("filled") == 3
 
-    @pytest.mark.server
+    @pytest.mark.server("weaviate")
     def test_index_parameters_reach_the_server(self, backend):
         def made(index):
             backend.drop("settings")
@@ -190,14 +190,14 @@ class TestSettings:
         assert made(IndexSpec("auto", "int8"))["vectorIndexConfig"]["rq"]["enabled"]
         assert made(IndexSpec("flat", "binary"))["vectorIndexConfig"]["bq"]["enabled"]
 
-    @pytest.mark.server
+    @pytest.mark.server("weaviate")
     @pytest.mark.parametrize("params", [{"m": 3}, {"m": 2048}, {"ef_construction": 3}])
     def test_parameters_out_of_range_are_refused(self, backend, params):
         with pytest.raises(Unsupported, match=str(next(iter(params.values())))):
             backend.create(CollectionSpec("settings", 8, index=IndexSpec("hnsw", params=params)))
         assert backend.collections() == []
 
-    @pytest.mark.server
+    @pytest.mark.server("weaviate")
     def test_quantized_flat_indexes_find(self, backend):
         for quantization in ("int8", "binary"):
             twin = Twin(backend, CollectionSpec(f"flat_{quantization}", 64, index=IndexSpec("flat", quantization)))
@@ -226,7 +226,7 @@ class TestFilters:
         names = [number_property(field) for field in ("ab", "Ab", "aB", "a_b", "_ab", "A_b", "a__b")]
         assert len({name.lower() for name in names}) == len(names)
 
-    @pytest.mark.server
+    @pytest.mark.server("weaviate")
     def test_numbers_without_a_property_of_their_own_compare_the_same(self, backend, monkeypatch):
         monkeypatch.setattr(weaviate_schema, "MAX_NUMBERS", 0)
         twin = Twin(backend, CollectionSpec("untyped", 8))
@@ -238,7 +238,7 @@ class TestFilters:
                     twin.same_count(Compare("v", op, value))
                     twin.same_count(Not(Compare("v", op, value)))
 
-    @pytest.mark.server
+    @pytest.mark.server("weaviate")
     def test_only_so_many_fields_get_a_property(self, backend, monkeypatch):
         monkeypatch.setattr(weaviate_schema, "MAX_NUMBERS", 3)
         twin = Twin(backend, CollectionSpec("wide", 8))
@@ -248,7 +248,7 @@ class TestFilters:
             assert twin.same_count(Compare(f"f{i}", "gte", i)) == 10
             assert twin.same_count(Compare(f"f{i}", "gt", i)) == 0
 
-    @pytest.mark.server
+    @pytest.mark.server("weaviate")
     def test_long_strings_are_ordered(self, backend):
         texts = [LONG[:48], LONG, LONG + "a", LONG + "b", LONG + "é", LONG[:47], LONG[:47] + "z", "", "z"]
         metadata = [{"s": text} for text in texts] + [{"s": 1}, {}]
@@ -260,7 +260,7 @@ class TestFilters:
                 expected = sum(matches(where, fields, "image") for fields in metadata)
                 assert twin.same_count(where) == expected
 
-    @pytest.mark.server
+    @pytest.mark.server("weaviate")
     def test_one_call_deletes_more_than_the_server_does(self, backend):
         n = 10_500
         backend.create(CollectionSpec("many", 2, index=IndexSpec("flat")))
@@ -271,7 +271,7 @@ class TestFilters:
 
 
 class TestTrouble:
-    @pytest.mark.server
+    @pytest.mark.server("weaviate")
     def test_a_full_disk_is_named_and_nothing_is_claimed(self, filled):
         # What Weaviate does to its shards when the disk is nine tenths full.
         path = "/schema/Sightline_filled/shards"
@@ -286,7 +286,7 @@ class TestTrouble:
         filled.upsert("filled", some(3, prefix="new"))
         assert filled.count("filled") == 23
 
-    @pytest.mark.server
+    @pytest.mark.server("weaviate")
     def test_a_server_that_went_away_is_named_within_the_time_out(self, url):
         with connect(url + "&timeout=1") as backend:
             backend.create(CollectionSpec("away", 8))
@@ -308,7 +308,7 @@ class TestTrouble:
             assert backend.delete("away", ids=["r00001"]) == 1
             backend.drop("away")
 
-    @pytest.mark.server
+    @pytest.mark.server("weaviate")
     def test_calls_wait_for_a_server_that_starts_again(self, backend):
         backend.create(CollectionSpec("waits", 8))
         backend.upsert("waits", some(60))
@@ -321,7 +321,7 @@ class TestTrouble:
         for i, hits in enumerate(backend.search("waits", vectors(40, 8, seed=2), 1)):
             assert hits[0].id == f"r{i:05}"
 
-    @pytest.mark.server
+    @pytest.mark.server("weaviate")
     def test_an_upsert_is_sent_again_when_its_server_is_killed_before_the_index_is_written(self, backend, monkeypatch):
         records = [Record(f"k{i:02}", row) for i, row in enumerate(vectors(30, 8))]
         backend.create(CollectionSpec("killed", 8))
@@ -342,7 +342,7 @@ class TestTrouble:
         for record, hits in zip(records, backend.search("killed", vectors(30, 8), 1), strict=True):
             assert hits[0].id == record.id
 
-    @pytest.mark.server
+    @pytest.mark.server("weaviate")
     def test_flush_indexes_what_a_crash_left_out(self, backend, monkeypatch):
         # Without `persist_index_log` Weaviate loses the index's part of the last batch, as in the middle of one.
         rows = vectors(50, 8)
@@ -364,7 +364,7 @@ class TestTrouble:
             f"{prefix}{i:02}" for prefix in "ab" for i in range(25)
         }
 
-    @pytest.mark.server
+    @pytest.mark.server("weaviate")
     def test_an_upsert_of_the_same_records_indexes_what_a_crash_left_out(self, backend, monkeypatch):
         records = [Record(f"s{i:02}", row) for i, row in enumerate(vectors(30, 8))]
         backend.create(CollectionSpec("same", 8))

@@ -11,7 +11,7 @@ import pytest
 from backends.conformance import BackendSuite
 from tests.support import weaviate_server
 
-pytestmark = pytest.mark.server
+pytestmark = pytest.mark.server("weaviate")
 
 
 class TestWeaviate(BackendSuite):

@@ -192,7 +192,7 @@ class TestQdrantLocal(OverEngine):
     scheme = "qdrant-local"
 
 
-@pytest.mark.server
+@pytest.mark.server("milvus")
 class TestMilvus(OverEngine):
     scheme = "milvus"
 
@@ -202,7 +202,7 @@ class TestMilvusLite(OverEngine):
     scheme = "milvus-lite"
 
 
-@pytest.mark.server
+@pytest.mark.server("weaviate")
 class TestWeaviate(OverEngine):
     scheme = "weaviate"
 

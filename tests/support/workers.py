@@ -1,0 +1,88 @@
+"""Running the tests in several processes side by side, each server in one of them at a time.
+
+Tests of one module or class stay together, since they share fixtures. Those that need a server of which a machine can
+run only one (its ports are fixed) say its name: ``pytest.mark.server("milvus")``. All tests of one name run in one
+process, and those of several names in one process after all others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+#: What a process of tests may take, PyTorch and a browser included.
+MEMORY = 5 * 2**30
+#: Group of the tests that need several servers.
+SEVERAL = "several servers"
+
+
+def processes() -> int:
+    """One more than there are processors, since tests of servers mostly wait; fewer where memory is short."""
+    return max(1, min((psutil.cpu_count() or 1) + 1, psutil.virtual_memory().total // MEMORY))
+
+
+def servers_of(item: pytest.Item) -> frozenset[str]:
+    """The names of the servers that a test needs."""
+    return frozenset(name for mark in item.iter_markers("server") for name in mark.args)
+
+
+def group_of(item: pytest.Item) -> str:
+    """What a test must stay together with: its servers, else its class or module."""
+    names = servers_of(item)
+    if names:
+        return f"server {min(names)}" if len(names) == 1 else SEVERAL
+    return item.nodeid.partition("[")[0].rpartition("::")[0]
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this process runs tests for another one, which prints the summary."""
+    return hasattr(config, "workerinput")
+
+
+def groups_file(run: str) -> Path:
+    """Where the processes of a run tell the first one, which collects nothing, what belongs together."""
+    return Path(tempfile.gettempdir()) / f"sightline-test-groups-{run}.json"
+
+
+def arrange(config: Any, items: list[pytest.Item]) -> None:
+    """Put first what takes long, servers before large groups, and tell the first process the groups."""
+    groups = {item.nodeid: group_of(item) for item in items}
+    sizes = Counter(groups.values())
+
+    def turn(item: pytest.Item) -> tuple[bool, bool, int, str]:
+        group = groups[item.nodeid]
+        return group == SEVERAL, not servers_of(item), -sizes[group], group
+
+    items.sort(key=turn)
+    file = groups_file(config.workerinput["testrunuid"])
+    own = file.with_suffix(f".{os.getpid()}")
+    own.write_text(json.dumps(groups), "utf-8")
+    own.replace(file)
+
+
+class Scheduling(LoadScopeScheduling):
+    """Groups are handed out in the order of `arrange`."""
+
+    def __init__(self, config: pytest.Config, log: Any = None) -> None:
+        super().__init__(config, log)
+        config.option.loadscopereorder = False
+        self._groups: dict[str, str] = {}
+
+    def schedule(self) -> None:
+        """Hand out what is next, once all processes have collected."""
+        if self.collection_is_completed and not self._groups:
+            file = groups_file(next(iter(self.assigned_work)).workerinput["testrunuid"])
+            self._groups = json.loads(file.read_text("utf-8"))
+            file.unlink()
+        super().schedule()
+
+    def _split_scope(self, nodeid: str) -> str:
+        return self._groups[nodeid]
