@@ -28,7 +28,6 @@ from backends.chroma.filters import Condition, TooLarge, Translator, has
 from backends.chroma.records import Floats, Row, batches, is_bare, kind_token, record_of, rows_of
 from backends.chroma.schema import Collections, Handle
 from backends.chroma.search import HITS_PER_CALL, compare, search
-from backends.errors import BackendError, CollectionNotFound
 from backends.kit.current import on_current
 from backends.kit.record_ids import storable_ids
 from backends.registry import canonical
@@ -87,10 +86,9 @@ class ChromaStore(Backend):
         """Do the task on the collection that is there now: others may drop it and make it anew."""
 
         def is_stale(at: Handle, error: Exception) -> bool:
-            if not isinstance(error, BackendError):
-                return False
-            # Of a collection that is just being dropped Chroma says many things.
-            return isinstance(error, CollectionNotFound) or self._collections.is_gone(at)
+            gone = self._collections.is_gone(at, error)
+            self._collections.forget(name)
+            return gone
 
         return on_current(name, self._connection.place, lambda: self._collections.find(name), task, is_stale)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any, Self
 
 import chromadb
 import httpx
+from chromadb.api.shared_system_client import SharedSystemClient
 from chromadb.config import DEFAULT_DATABASE, DEFAULT_TENANT, Settings
 from chromadb.errors import ChromaError, NotFoundError
 
-from backends.errors import BackendError, CollectionExists, CollectionNotFound, Corrupt, Denied, Unavailable
+from backends.errors import BackendError, CollectionExists, CollectionNotFound, Corrupt, Denied, Locked, Unavailable
 from backends.locks import FolderLock, require_writable
 from backends.redaction import redact
 from backends.urls import ServerUrl, parse_server_url
@@ -28,6 +30,7 @@ SINGLE_PROCESS_HINT = (
 )
 DATABASE_FILE = "chroma.sqlite3"
 MAX_MESSAGE = 500
+LEAST_FREE_BYTES = 1 << 20
 
 # The engines in process that are open, by the ids of their connections.
 _engines: dict[int, Any] = {}
@@ -62,9 +65,18 @@ class Connection:
         lock = FolderLock(folder, SINGLE_PROCESS_HINT)
         require_writable(folder, "Chroma locks it, and writes to it when it is opened")
         lock.acquire()
+        path = str(folder.resolve())
         try:
-            client = chromadb.PersistentClient(str(folder.resolve()), settings=_settings())
+            if path in SharedSystemClient._identifier_to_system:
+                raise Locked(f"{folder} is open in this process by another client of Chroma: close that one")
+            client = chromadb.PersistentClient(path, settings=_settings())
+        except BackendError:
+            lock.release()
+            raise
         except BaseException as error:
+            # The client keeps what it failed to open, and would never try again.
+            SharedSystemClient._identifier_to_system.pop(path, None)
+            SharedSystemClient._identifier_to_refcount.pop(path, None)
             lock.release()
             if isinstance(error, Exception) or _is_panic(error):
                 raise as_backend_error(error, str(folder), name=None) from error
@@ -78,8 +90,8 @@ class Connection:
         """Connect to a server that answers; see `backends.chroma.backend.ChromaBackend.connect`."""
         server = parse_server_url(url, "chroma", port=8000, known=OPTIONS, keyed=True)
         headers = headers_of(server)
-        tell_version(server, CONNECT_TIMEOUT_S)
         timeout_s = server.number("timeout_s", TIMEOUT_S, highest=86_400)
+        tell_version(server, CONNECT_TIMEOUT_S)
         try:
             client = chromadb.HttpClient(
                 f"[{server.host}]" if ":" in server.host else server.host,
@@ -186,6 +198,14 @@ def _status_of(error: BaseException) -> int:
     return int(error.code()) if isinstance(error, ChromaError) else 0
 
 
+def _is_full(place: str) -> bool:
+    """Whether the disk of a folder is full: Chroma often names only what it could not do for that."""
+    try:
+        return shutil.disk_usage(place).free < LEAST_FREE_BYTES
+    except OSError:
+        return False
+
+
 def as_backend_error(error: BaseException, place: str, *, name: str | None) -> BackendError:
     """The `BackendError` for what the client raised in a call about the collection `name`."""
     status = _status_of(error)
@@ -197,9 +217,9 @@ def as_backend_error(error: BaseException, place: str, *, name: str | None) -> B
         return CollectionExists(f"collection {name!r} is already in {place}")
     if status in (401, 403):
         return Denied(f"{place} refused the key: give the right one in {KEY_VARIABLE} (the server says: {text})")
-    if isinstance(error, NotFoundError):
+    if isinstance(error, NotFoundError) or "are you sure it exists" in lower:
         return Unavailable(f"{place} has no such tenant or database: make it first (Chroma says: {text})")
-    if "disk is full" in lower or "no space left" in lower or "disk quota" in lower or status == 507:
+    if "disk is full" in lower or "no space left" in lower or "disk quota" in lower or _is_full(place):
         return Unavailable(f"the disk of {place} is full: make room and try again (Chroma says: {text})")
     if "not a database" in lower or "malformed" in lower:
         return Corrupt(f"{Path(place) / DATABASE_FILE} is damaged: restore it from a backup (Chroma says: {text})")

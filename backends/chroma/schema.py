@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +20,8 @@ SPACES = {"cosine": "ip", "dot": "ip", "l2": "l2"}
 # 0.1%; with Chroma's own (16, 100, 100) it was 0.86 on the far side under a filter of 50%.
 DEFAULT_M, DEFAULT_EF_CONSTRUCTION, EF_SEARCH = 32, 200, 400
 MAX_M = 512
+# How long a collection may still be listed of which a part is gone.
+DROP_POLLS, DROP_POLL_S = 20, 0.05
 
 
 @dataclass(slots=True, eq=False)
@@ -66,14 +69,21 @@ class Collections:
             found = self._known[name] = Handle(CollectionSpec.from_json(stored.metadata[SPEC]), stored, writer)
         return found
 
-    def is_gone(self, at: Handle) -> bool:
-        """Whether the collection is there no more, though perhaps another one of its name; it is looked up anew."""
-        try:
-            return bool(self.find_now(at.spec.name).stored.id != at.stored.id)
-        except CollectionNotFound:
-            return True
-        except BackendError:
-            return False
+    def is_gone(self, at: Handle, error: Exception) -> bool:
+        """Whether that is why a call failed: the collection was dropped, though another one may have its name by now.
+
+        While it is being dropped Chroma says many things, and may still list it.
+        """
+        if type(error) is not BackendError:
+            return isinstance(error, CollectionNotFound)
+        for _ in range(DROP_POLLS):
+            try:
+                if self.find_now(at.spec.name).stored.id != at.stored.id:
+                    return True
+            except CollectionNotFound:
+                return True
+            time.sleep(DROP_POLL_S)
+        return False
 
     def forget(self, name: str) -> None:
         """Look the collection up anew when it is asked for next."""
