@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 import chromadb
 import httpx
@@ -91,16 +92,19 @@ class Connection:
         server = parse_server_url(url, "chroma", port=8000, known=OPTIONS, keyed=True)
         headers = headers_of(server)
         timeout_s = server.number("timeout_s", TIMEOUT_S, highest=86_400)
+        tenant = server.options.get("tenant", DEFAULT_TENANT)
+        database = server.options.get("database", DEFAULT_DATABASE)
         tell_version(server, CONNECT_TIMEOUT_S)
+        _check_database(server, tenant, database)
         try:
             client = chromadb.HttpClient(
-                f"[{server.host}]" if ":" in server.host else server.host,
+                _bracketed(server.host),
                 server.port,
                 ssl=server.flag("https", default=False),
                 headers=headers,
                 settings=_settings(),
-                tenant=server.options.get("tenant", DEFAULT_TENANT),
-                database=server.options.get("database", DEFAULT_DATABASE),
+                tenant=tenant,
+                database=database,
             )
         except Exception as error:
             raise as_backend_error(error, server.address, name=None) from error
@@ -163,19 +167,26 @@ def headers_of(server: ServerUrl) -> dict[str, str]:
 
 def tell_version(server: ServerUrl, within_s: float) -> str:
     """The version that a server tells. Raises `Denied` where the key is refused, `Unavailable` without an answer."""
+    return str(_ask(server, "version", within_s))
+
+
+def _check_database(server: ServerUrl, tenant: str, database: str) -> None:
+    """Raise `Unavailable` where they are not there: the client would say so too, but leave its connections open."""
+    path = f"tenants/{quote(tenant, safe='')}/databases/{quote(database, safe='')}"
+    _ask(server, path, CONNECT_TIMEOUT_S, missing=f"{server.address} has no such tenant or database: make it first")
+
+
+def _ask(server: ServerUrl, path: str, within_s: float, *, missing: str | None = None) -> Any:
+    """What a server answers, JSON. `missing` is the message where it has nothing there."""
     scheme = "https" if server.flag("https", default=False) else "http"
-    host = f"[{server.host}]" if ":" in server.host else server.host
+    url = f"{scheme}://{_bracketed(server.host)}:{server.port}/api/v2/{path}"
     try:
-        answer = httpx.get(
-            f"{scheme}://{host}:{server.port}/api/v2/version", headers=headers_of(server), timeout=within_s
-        )
+        answer = httpx.get(url, headers=headers_of(server), timeout=within_s)
         answer.raise_for_status()
-        version = answer.json()
+        return answer.json()
     except httpx.HTTPStatusError as error:
         if error.response.status_code == 404:
-            raise Unavailable(
-                f"{server.address} is no Chroma server of version 1.0 or later: start one there"
-            ) from error
+            raise Unavailable(missing or f"{server.address} is no Chroma server of version 1.0 or later") from error
         raise as_backend_error(error, server.address, name=None) from error
     except httpx.HTTPError as error:
         raise Unavailable(
@@ -184,7 +195,10 @@ def tell_version(server: ServerUrl, within_s: float) -> str:
         ) from error
     except ValueError as error:
         raise Unavailable(f"what answers at {server.address} is no Chroma server") from error
-    return str(version)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _status_of(error: BaseException) -> int:
@@ -217,8 +231,6 @@ def as_backend_error(error: BaseException, place: str, *, name: str | None) -> B
         return CollectionExists(f"collection {name!r} is already in {place}")
     if status in (401, 403):
         return Denied(f"{place} refused the key: give the right one in {KEY_VARIABLE} (the server says: {text})")
-    if isinstance(error, NotFoundError) or "are you sure it exists" in lower:
-        return Unavailable(f"{place} has no such tenant or database: make it first (Chroma says: {text})")
     if "disk is full" in lower or "no space left" in lower or "disk quota" in lower or _is_full(place):
         return Unavailable(f"the disk of {place} is full: make room and try again (Chroma says: {text})")
     if "not a database" in lower or "malformed" in lower:
