@@ -7,15 +7,21 @@ from typing import Any
 
 import pytest
 
-#: Engines whose tests start a server: Milvus, PostgreSQL (the embedded one is a server too), Weaviate.
-SERVERS = frozenset({"milvus", "pgvector-embedded", "postgresql", "weaviate"})
+import backends
+
+#: Engines of which every test that needs it starts a server: PostgreSQL, the embedded one too.
+OF_THEIR_OWN = frozenset({"pgvector-embedded", "postgresql"})
+#: Engines with a server that a machine can run one of.
+SHARED = frozenset(info.scheme for info in backends.engines().values() if info.local_server)
 
 
 def tiered(engines: Iterable[str], *, slow: Collection[str] = ()) -> list[Any]:
     """Schemes or URLs as parameters of a test, those of servers marked, and those that are slow in it."""
     made = []
     for engine in engines:
-        marks = [pytest.mark.server] if engine.partition(":")[0] in SERVERS else []
+        scheme = engine.partition(":")[0]
+        marks = [pytest.mark.server] if scheme in OF_THEIR_OWN else []
+        marks += [pytest.mark.server(scheme)] if scheme in SHARED else []
         marks += [pytest.mark.slow] if engine in slow else []
         made.append(pytest.param(engine, marks=marks))
     return made
