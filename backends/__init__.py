@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from backends.base import Backend
 from backends.errors import BackendError, Unavailable
 from backends.redaction import redact, remember_url, scheme_of, shown
-from backends.registry import EngineInfo, engines, load
+from backends.registry import EngineInfo, canonical, engines, load
 from backends.urls import place_of
 
 __all__ = ["Backend", "BackendError", "EngineInfo", "Unavailable", "connect", "engines", "load"]
@@ -39,7 +39,8 @@ def connect(url: str) -> Backend:
         urlsplit(url)
     except ValueError:
         raise ValueError(f"this {scheme}:// URL cannot be read: is an address in [ ] complete?") from None
-    engine = load(scheme)
+    url = canonical(url)
+    engine = load(url.partition("://")[0])
     try:
         backend = engine.connect(url)
     except BackendError:

@@ -52,11 +52,11 @@ def scheme_of(url: str) -> str | None:
     return scheme if separator and _SCHEME.fullmatch(scheme) else None
 
 
-def _described(scheme: str | None) -> EngineInfo | None:
-    """What is known of a scheme. Imported only here: errors, which the engines' registry raises, are redacted."""
-    from backends.registry import engines
+def _described(url: str) -> EngineInfo | None:
+    """What is known of a URL's engine. Imported only here: errors, which the engines' registry raises, are redacted."""
+    from backends.registry import described
 
-    return engines().get(scheme or "")
+    return described(url)
 
 
 def shown(url: str) -> str:
@@ -71,7 +71,7 @@ def shown(url: str) -> str:
         return CUT
     rest = url.partition("://")[2]
     place = re.split(r"[?#]", rest, maxsplit=1)[0]
-    info = _described(scheme)
+    info = _described(url)
     if info is not None and info.in_memory:
         return f"{scheme}://{CUT if rest else ''}"
     if info is not None and info.in_folder:
@@ -114,7 +114,7 @@ def remember(*secrets: str | None) -> None:
 def remember_url(url: str) -> None:
     """Hide from now on what `shown` leaves out of this URL, but for the name of a user who has a password too."""
     scheme = scheme_of(url)
-    info = _described(scheme)
+    info = _described(url)
     told = set(_parts(shown(url)))
     rest = url.partition("://")[2] if scheme else url
     place = re.split(r"[?#]", rest, maxsplit=1)[0]

@@ -29,6 +29,8 @@ REAL = "the real engine"
 #: Packages beside the engines: what they share, what goes around them, and the suite that tests them, which needs
 #: more than an engine does.
 _NO_ENGINES = {"backends.conformance", "backends.kit", "backends.wrappers"}
+# {dir} is what the benchmark puts a folder for.
+_FOLDER = re.compile(r"[^:/?#]+://(?:\.{0,2}/|\{dir\})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,8 @@ class EngineInfo:
 
     - `scheme`, `example`, `summary`: ``faiss``, ``faiss:///dir``, and what it is, in a few words. ``/dir`` stands for
       a folder, with a file in it where the engine is one: ``usearch:///dir/store.db``.
+    - `folder_scheme`: the scheme that its URLs are of which name a folder and no host: ``chroma:///dir`` is one of
+      ``chroma-embedded``. See `canonical`.
     - `backend`: the `Backend` class.
     - `tested`: what the conformance suite runs on: the real engine, or which stand-in or fake where none can be had.
     - `extra`: what ``pip install 'sightline[extra]'`` must name; None where nothing is missing.
@@ -59,6 +63,7 @@ class EngineInfo:
     example: str
     summary: str
     tested: str = REAL
+    folder_scheme: str | None = None
     extra: str | None = None
     client: str | None = None
     packages: tuple[str, ...] = ()
@@ -126,6 +131,21 @@ def _add(found: dict[str, EngineInfo], infos: Iterable[EngineInfo], origin: str)
             warnings.warn(f"{origin} is left out: {info.scheme}:// is served already", stacklevel=3)
         else:
             found[info.scheme] = info
+
+
+def canonical(url: str) -> str:
+    """The URL in the scheme that serves it: another one where it names a folder and its own scheme means a server."""
+    scheme, _, rest = url.partition("://")
+    info = engines().get(scheme)
+    if info is None or info.folder_scheme is None or not _FOLDER.match(url):
+        return url
+    return f"{info.folder_scheme}://{rest}"
+
+
+def described(url: str) -> EngineInfo | None:
+    """What is known of the engine that serves this URL, None for what is none or of a scheme that nobody knows."""
+    scheme, separator, _ = canonical(url).partition("://")
+    return engines().get(scheme) if separator else None
 
 
 def load(scheme: str) -> type[Backend]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import metadata
 
 from backends.redaction import remember_url
-from backends.registry import engines, named
+from backends.registry import described, engines, named
 
 
 def of_package(distribution: str) -> str | None:
@@ -32,5 +32,5 @@ def of_server(url: str, *, within_s: float = 2.0) -> str:
     `Unavailable`, or ValueError for a malformed URL.
     """
     remember_url(url)
-    info = engines().get(url.partition("://")[0])
+    info = described(url)
     return str(named(info.server_version)(url, within_s)) if info is not None and info.server_version else ""

@@ -40,6 +40,7 @@ def places(scheme: str, home: Path, configured: str) -> list[Answer]:
     from app.core import local_servers as servers
     from backends import engines
     from backends.redaction import shown
+    from backends.registry import canonical
 
     info = engines()[scheme]
     found: list[Answer] = []
@@ -49,7 +50,7 @@ def places(scheme: str, home: Path, configured: str) -> list[Answer]:
     default = default_address(scheme)
     if default and all(answer.shown != default for answer in found):
         found.append(Answer(default, default, "default address"))
-    if configured.partition("://")[0] == scheme and info.server_version:
+    if canonical(configured).partition("://")[0] == scheme and info.server_version:
         address = shown(configured)
         # The setting's key is the one that its user means to work with.
         found = [answer for answer in found if answer.shown != address or answer.origin == "engines up"]

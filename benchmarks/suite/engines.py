@@ -19,6 +19,7 @@ import backends
 from backends import versions
 from backends.base import Backend, Capabilities, CollectionSpec, IndexSpec
 from backends.redaction import shown
+from backends.registry import canonical
 from backends.wrappers.faults import Faults, FaultyBackend
 
 #: The scheme of an engine with known faults, by which the benchmark itself is tested: ``faulty://?error_every=10``.
@@ -139,6 +140,7 @@ def choose(names: Sequence[str], data_dirs: Mapping[str, Path] | None = None) ->
     by_scheme = {scheme: config for config in known.values() for scheme in config.schemes}
     chosen: list[Engine] = []
     for name in itertools.chain.from_iterable(embedded() if name == "embedded" else [name] for name in names):
+        name = canonical(name)
         scheme = name.partition("://")[0]
         config = known.get(name) or by_scheme.get(scheme)
         if config is None:

@@ -16,7 +16,7 @@ from app.core.server_probe import Answer
 from app.core.settings import Settings
 from app.http.observing import JsonLines
 from app.main import main
-from backends import redaction
+from backends import redaction, registry
 from backends.errors import Unavailable
 from backends.redaction import redact, remember, remember_url, shown
 from benchmarks.suite.engines import EngineError, choose
@@ -52,9 +52,8 @@ secrets = st.builds(lambda before, after: before + CORE + after, around, around)
 
 def is_path(url: str) -> bool:
     """Whether the secret stands in the path of a folder's URL, which is shown."""
-    scheme, _, rest = url.partition("://")
-    place = re.split(r"[?#]", rest)[0]
-    info = backends.engines().get(scheme)
+    place = re.split(r"[?#]", url.partition("://")[2])[0]
+    info = registry.described(url)
     return info is not None and info.in_folder and place.split("/")[0] in ("", ".", "..") and CORE in place
 
 

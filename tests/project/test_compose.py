@@ -20,7 +20,7 @@ yaml = pytest.importorskip("yaml", reason="compose.yaml is read with PyYAML: pip
 FILE = ROOT / "compose.yaml"
 COMPOSE: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-SCHEMES = {"qdrant": "qdrant", "milvus": "milvus", "weaviate": "weaviate", "postgresql": "postgres"}
+SCHEMES = {"qdrant": "qdrant", "milvus": "milvus", "weaviate": "weaviate", "postgresql": "postgres", "chroma": "chroma"}
 PORT = re.compile(r"127\.0\.0\.1:(\d+):(\d+)")
 TAG = re.compile(r"[\w.-]*\d+[.-]\d+[\w.-]*")
 VARIABLE = re.compile(r"\$\{[A-Z0-9_]+:-[^}]+\}")
@@ -101,11 +101,16 @@ def test_the_head_names_urls_that_are_served() -> None:
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="the check is written in bash")
+@pytest.mark.parametrize(
+    ("service", "port", "path"), [("qdrant", "6333", "/readyz"), ("chroma", "8000", "/api/v2/heartbeat")]
+)
 @pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False), (None, False)])
-def test_qdrants_health_check_asks_whether_it_is_ready(status: int | None, healthy: bool) -> None:
+def test_a_health_check_in_bash_asks_whether_it_is_ready(
+    service: str, port: str, path: str, status: int | None, healthy: bool
+) -> None:
     asked: list[str] = []
 
-    class Qdrant(BaseHTTPRequestHandler):
+    class Asked(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.append(self.path)
             self.send_response(status or 500)
@@ -114,10 +119,10 @@ def test_qdrants_health_check_asks_whether_it_is_ready(status: int | None, healt
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-    kind, *command = SERVICES["qdrant"]["healthcheck"]["test"]
+    kind, *command = SERVICES[service]["healthcheck"]["test"]
     assert kind == "CMD"
-    with HTTPServer(("127.0.0.1", 0), Qdrant) as server:
-        *words, script = [word.replace("$$", "$").replace("6333", str(server.server_port)) for word in command]
+    with HTTPServer(("127.0.0.1", 0), Asked) as server:
+        *words, script = [word.replace("$$", "$").replace(port, str(server.server_port)) for word in command]
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         if status is None:
             server.server_close()
@@ -128,4 +133,4 @@ def test_qdrants_health_check_asks_whether_it_is_ready(status: int | None, healt
             server.shutdown()
             thread.join()
     assert (done.returncode == 0) is healthy
-    assert asked == ([] if status is None else ["/readyz"])
+    assert asked == ([] if status is None else [path])

@@ -40,8 +40,13 @@ def weaviate(_folder: Path, _stack: ExitStack) -> str:
     return helper("weaviate_server", "weaviate").server().url
 
 
+def chroma(_folder: Path, _stack: ExitStack) -> str:
+    return helper("chroma_server", "chroma").url()
+
+
 OPEN: dict[str, Callable[[Path, ExitStack], str]] = {
     **{info.scheme: in_process(info) for info in backends.engines().values() if info.library_version},
+    "chroma": chroma,
     "postgresql": postgres,
     "milvus": milvus,
     "weaviate": weaviate,

@@ -17,6 +17,7 @@ from app.http.routes.base import operation
 from app.http.routes.collections import described
 from app.http.schemas.common import BackendBody, EngineBody, EnginesBody, ServerBody, SizedCollection
 from backends.base import BackendError, Capabilities, CollectionNotFound, Compare
+from backends.registry import canonical
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ def add_routes(app: FastAPI, service: Service, settings: Settings | None) -> Non
         error here: `backend.answers` is false then, and there are no collections.
         """
         rows = looked.get()
-        scheme = settings.backend.partition("://")[0] if settings else None
+        scheme = canonical(settings.backend).partition("://")[0] if settings else None
         own = next((row for row in rows if row["scheme"] == scheme), None)
         collections, answers = _collections(service)
         return EnginesBody(

@@ -23,6 +23,7 @@ from tests.support.fake_qdrant import FakeQdrant
 from tests.support.postgres import PASSWORD, QUOTED, Server
 
 IN_PROCESS = {
+    "chroma-embedded": r"Chroma 1\.",
     "exact": r"NumPy \d",
     "faiss": r"FAISS 1\.\d+.*, SQLite 3\.",
     "pgvector-embedded": r"PostgreSQL \d+\.\d+, pgvector 0\.\d+",
@@ -30,7 +31,7 @@ IN_PROCESS = {
     "qdrant-edge": r"Qdrant Edge 0\.",
     "milvus-lite": r"Milvus Lite 3\.",
 }
-SERVERS = ("postgresql", "qdrant", "milvus", "weaviate")
+SERVERS = ("chroma", "postgresql", "qdrant", "milvus", "weaviate")
 DEFAULT_ADDRESS = server_probe.default_address
 
 
@@ -180,7 +181,7 @@ def test_servers_that_take_the_call_and_say_nothing_are_not_waited_for() -> None
         start_s = time.monotonic()
         server_probe.ask(answers, within_s=0.5)
         assert time.monotonic() - start_s < 2
-    assert [answer.state for answer in answers] == [SILENT] * 4
+    assert [answer.state for answer in answers] == [SILENT] * len(SERVERS)
 
 
 @pytest.mark.parametrize(
@@ -192,6 +193,8 @@ def test_servers_that_take_the_call_and_say_nothing_are_not_waited_for() -> None
         ("postgresql://ann:secret?x@db/photos", "postgresql://…"),
         ("milvus://db:19530?token=root:secret&database=d&secure=true", "milvus://db:19530?database=d&secure=true"),
         ("milvus://db?token=ann@secret", "milvus://…"),
+        ("chroma:///a/b@c", "chroma:///a/b@c"),
+        ("chroma://:secret@db:8000/a?tenant=t&key=secret", "chroma://db:8000/…?tenant=t"),
         ("weaviate://:secret@db:8080?grpc=1", "weaviate://db:8080?grpc=1"),
         ("qdrant://db?api_key=secret", "qdrant://db"),
     ],

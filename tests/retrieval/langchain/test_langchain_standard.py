@@ -150,6 +150,15 @@ class OverEngine(VectorStoreIntegrationTests):
         assert [d.id for d in diverse][1] not in {"r3", "r2"}
 
 
+class TestChromaEmbedded(OverEngine):
+    scheme = "chroma-embedded"
+
+
+@pytest.mark.server("chroma")
+class TestChroma(OverEngine):
+    scheme = "chroma"
+
+
 class TestExact(OverEngine):
     scheme = "exact"
 
