@@ -1,0 +1,31 @@
+"""The conformance suite over VikingDB's interfaces, answered by ByteDance's open local engine."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from backends.conformance import BackendSuite
+from tests.support import vikingdb_server
+
+pytestmark = pytest.mark.server
+
+
+class TestVikingDB(BackendSuite):
+    url = "vikingdb://"
+
+    @classmethod
+    def place(cls, directory: Path) -> str:
+        return vikingdb_server.server().url
+
+    @classmethod
+    def crash(cls, writer: subprocess.Popen[str]) -> None:
+        """Kill the server in the middle of the writing, start it again, let the writer go on, then kill that too."""
+        server = vikingdb_server.server()
+        server.kill()
+        server.start()
+        time.sleep(1)
+        writer.kill()
