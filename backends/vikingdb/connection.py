@@ -27,6 +27,7 @@ CONNECT_S, ANSWER_S, PATIENCE_S = 10, 120.0, 15.0
 _REGION = re.compile(r"\.((?:cn|ap)-[a-z]+(?:-\d+)?)\.")
 _KEY = re.compile(r"[\x21-\x7e]+")
 _PROJECT = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+_CONSOLE = re.compile(r"[A-Za-z0-9_.-]{1,253}(?::[0-9]{1,5})?")
 
 
 class Refused(BackendError):
@@ -50,7 +51,7 @@ class Refused(BackendError):
 class VikingServer:
     """One account's VikingDB in one region and project; thread-safe."""
 
-    def __init__(self, url: ServerUrl) -> None:
+    def __init__(self, url: ServerUrl, within_s: float | None = None) -> None:
         self.address, self.project = url.address, url.options.get("project", "default")
         found = _REGION.search(url.host)
         region = url.options.get("region") or (found[1] if found else "cn-beijing")
@@ -60,7 +61,7 @@ class VikingServer:
         self._access = _access_key(url, region)
         api_key = url.key or os.environ.get(API_KEY) or None
         if api_key is None and self._access is None:
-            raise Denied(
+            raise Unavailable(
                 f"{self.address} needs a key: set {API_KEY}, or {ACCESS_KEY} and {SECRET_KEY}, which also make and "
                 "drop collections"
             )
@@ -71,17 +72,25 @@ class VikingServer:
         scheme = "https" if url.flag("https", default=True) else "http"
         local = (443 if scheme == "https" else 80) == url.port
         console = url.options.get("console") or f"vikingdb.{region}.volcengineapi.com"
-        self._connect_s = url.number("timeout", CONNECT_S, highest=3600)
+        if not _CONSOLE.fullmatch(console):
+            raise ValueError(f"{self.address}: option console is a host, or host:port")
+        self._connect_s: float = url.number("timeout", CONNECT_S, highest=3600)
+        if within_s is not None:
+            self._connect_s = min(self._connect_s, within_s)
         self._data = self._http(f"{scheme}://{host}" if local else f"{scheme}://{host}:{url.port}", self._bearer)
         self._console = self._http(f"{scheme}://{console}", {})
 
     @classmethod
-    def connect(cls, url: str) -> VikingServer:
-        """A connection that has been tried. Raises `Unavailable` naming the address, `Denied` for a wrong key."""
-        server = cls(parse_server_url(url, "vikingdb", port=443, known=OPTIONS, keyed=True))
+    def connect(cls, url: str, *, within_s: float | None = None) -> VikingServer:
+        """A connection that has been tried, its time-outs cut to `within_s`.
+
+        Raises `Unavailable` naming the address, `Denied` for a wrong key.
+        """
+        server = cls(parse_server_url(url, "vikingdb", port=443, known=OPTIONS, keyed=True), within_s)
         try:
             # Any answer will do: who is let in is told that there is no such collection.
-            server.data("fetch_in_collection", {"collection_name": "sightline_no_such", "ids": ["0"]}, patience_s=0)
+            nothing = {"collection_name": "sightline_no_such", "ids": ["0"]}
+            server.data("fetch_in_collection", nothing, timeout_s=within_s or ANSWER_S, patience_s=0)
         except Refused as error:
             if not error.missing:
                 server.close()
@@ -101,7 +110,9 @@ class VikingServer:
         """Raise `BackendError` once closed."""
         self._data.check_open()
 
-    def data(self, call: str, body: Mapping[str, Any], *, patience_s: float = PATIENCE_S) -> Any:
+    def data(
+        self, call: str, body: Mapping[str, Any], *, timeout_s: float = ANSWER_S, patience_s: float = PATIENCE_S
+    ) -> Any:
         """The result of a call of the data plane, which may be carried out twice. Raises as `refusal` says."""
         path = DATA + call
         content = encode({"project_name": self.project, **body}).encode()
@@ -109,7 +120,7 @@ class VikingServer:
         if not self._bearer:
             assert self._access is not None
             headers = self._access.sign("POST", self._data.host, path, {}, content)
-        answer = self._data.request("POST", path, content, headers=headers, timeout_s=ANSWER_S, patience_s=patience_s)
+        answer = self._data.request("POST", path, content, headers=headers, timeout_s=timeout_s, patience_s=patience_s)
         if not answer.is_success or not isinstance(answer.data, dict) or answer.data.get("code") != "Success":
             raise self.refusal(answer)
         return answer.data.get("result") or {}

@@ -40,9 +40,14 @@ def weaviate(_folder: Path, _stack: ExitStack) -> str:
     return helper("weaviate_server", "weaviate").server().url
 
 
+def vikingdb(_folder: Path, _stack: ExitStack) -> str:
+    return helper("vikingdb_server", "vikingdb").server().url
+
+
 OPEN: dict[str, Callable[[Path, ExitStack], str]] = {
     **{info.scheme: in_process(info) for info in backends.engines().values() if info.library_version},
     "postgresql": postgres,
     "milvus": milvus,
+    "vikingdb": vikingdb,
     "weaviate": weaviate,
 }

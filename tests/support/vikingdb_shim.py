@@ -140,7 +140,7 @@ class Collection:
         if self.vector not in row:
             raise invalid(f"field '{self.vector}' has no default value")
         scalars = {name: value for name, value in row.items() if name != self.vector}
-        if len(json.dumps(scalars, ensure_ascii=False).encode()) >= ROW_BYTES:
+        if len(json.dumps(scalars, ensure_ascii=False, separators=(",", ":")).encode()) >= ROW_BYTES:
             raise invalid(f"a row has at most {ROW_BYTES} bytes")
         defaults = {"int64": 0, "string": "", "text": "", "bool": False, "list<string>": []}
         return {n: defaults[f["FieldType"]] for n, f in self.fields.items() if n != self.vector} | row
