@@ -49,11 +49,19 @@ test-fast: $(TESTS)
 # Weaviate's server is a Go program in no other package: about four minutes the first time.
 WEAVIATE := github.com/weaviate/weaviate/cmd/weaviate-server@v1.39.0
 
-engines: $(TESTS)
+# What answers in the place of VikingDB in tests: an engine whose licence keeps it in an environment of its own (AGPL).
+OPENVIKING := $(VENV)/openviking
+
+engines: $(TESTS) $(OPENVIKING)/.ready
 	@if [ -x $(BIN)/weaviate-server ]; then :; \
 	elif command -v go >/dev/null; then \
 	  echo "building Weaviate's server"; GOBIN=$(abspath $(BIN)) CGO_ENABLED=0 go install $(WEAVIATE); \
 	else echo "no go here: weaviate:// will not be tested"; fi
+
+$(OPENVIKING)/.ready: tests/support/openviking.txt | $(TESTS)
+	$(PYTHON) -m venv $(OPENVIKING)
+	VIRTUAL_ENV=$(abspath $(OPENVIKING)) UV_HTTP_TIMEOUT=180 $(abspath $(BIN))/uv pip install --quiet --no-deps --requirement $<
+	touch $@
 
 check: $(TESTS)
 	$(BIN)/ruff format --check .

@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    LocalServer.marked = workers.servers_of(item)
+    LocalServer.marked = workers.servers_of(item) if item.get_closest_marker("server") else None
 
 
 @pytest.hookimpl(wrapper=True)

@@ -28,8 +28,8 @@ def required() -> set[str]:
 class LocalServer:
     """A server of `app.core.local_servers`. Where it cannot be started its tests skip, or fail if it is required."""
 
-    #: The servers that the running test says it needs; it must do without the others.
-    marked: ClassVar[frozenset[str]] = frozenset()
+    #: The servers that the running test says it needs, by name; None if it says that it needs none.
+    marked: ClassVar[frozenset[str] | None] = None
     _all: ClassVar[list[LocalServer]] = []
 
     def __init__(self, name: str) -> None:
@@ -41,7 +41,7 @@ class LocalServer:
 
     def running(self) -> Running:
         """The running server, started again if it was killed; its key is in the environment then."""
-        assert self.name in self.marked, f"mark a test that starts {self.name} with pytest.mark.server({self.name!r})"
+        assert self.name in (self.marked or ()), f"mark a test that starts {self.name} with pytest.mark.server({self.name!r})"
         first = self._home is None
         if self._failed is None:
             self._take()

@@ -44,10 +44,15 @@ def chroma(_folder: Path, _stack: ExitStack) -> str:
     return helper("chroma_server", "chroma").url()
 
 
+def vikingdb(_folder: Path, _stack: ExitStack) -> str:
+    return helper("vikingdb_server", "vikingdb").server().url
+
+
 OPEN: dict[str, Callable[[Path, ExitStack], str]] = {
     **{info.scheme: in_process(info) for info in backends.engines().values() if info.library_version},
     "chroma": chroma,
     "postgresql": postgres,
     "milvus": milvus,
+    "vikingdb": vikingdb,
     "weaviate": weaviate,
 }

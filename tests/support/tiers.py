@@ -9,8 +9,8 @@ import pytest
 
 import backends
 
-#: Engines of which every test that needs it starts a server: PostgreSQL, the embedded one too.
-OF_THEIR_OWN = frozenset({"pgvector-embedded", "postgresql"})
+#: Engines of which each process of tests has servers of its own: PostgreSQL, the embedded one too, and stand-ins.
+OF_THEIR_OWN = frozenset({"pgvector-embedded", "postgresql", "vikingdb"})
 #: Engines with a server that a machine can run one of.
 SHARED = frozenset(info.scheme for info in backends.engines().values() if info.local_server)
 

@@ -216,6 +216,11 @@ class TestWeaviate(OverEngine):
     scheme = "weaviate"
 
 
+@pytest.mark.server
+class TestVikingDB(OverEngine):
+    scheme = "vikingdb"
+
+
 def test_every_scheme_takes_part() -> None:
     assert {cls.scheme for cls in OverEngine.__subclasses__()} == set(backends.engines())
 
