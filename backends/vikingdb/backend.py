@@ -187,13 +187,11 @@ class VikingBackend(Backend):
         with self._names.of(name).shared():
             self._server.check_open()
             rows = Rows(self._server, name, schema.stored_name(name), "")
-            found = {
-                row[ID]: row for part in self._each(rows.fetch, [*batches([META_KEY, *keys.values()])]) for row in part
-            }
-            about = found.pop(META_KEY, None)
+            parts = self._each(rows.fetch, [*batches([META_KEY, *keys.values()])])
+            found = {row[ID]: row for part in parts for row in part}
+            about = next(iter(rows.whole([found.pop(META_KEY)])), None) if META_KEY in found else None
             if about is None:
                 raise self._server.not_found(name)
-            (about,) = rows.whole([about])
             stored = schema.parse(self._server, name, about[BODY])
             records = {r.id: r for r in self._records(stored, [*found.values()], with_vectors)}
         return [records[record_id] for record_id in wanted if record_id in records]
@@ -232,7 +230,7 @@ class VikingBackend(Backend):
         if condition is None:
             self._read(stored.spec.name)
             return 0
-        return self._remove(stored, stored.rows.all_keys(condition))
+        return self._remove(stored, stored.rows.matching(condition))
 
     def _remove(self, stored: Stored, found: Iterable[Row]) -> int:
         doomed = list(found)
@@ -320,7 +318,7 @@ class VikingBackend(Backend):
 
     def _remove_abandoned(self, stored: Stored) -> None:
         self._read(stored.spec.name)
-        for page in batches(list(stored.rows.all_keys(one_of([PART])))):
+        for page in batches(list(stored.rows.matching(one_of([PART])))):
             owners = {row[ID]: row[ID][1:].partition(".")[0] for row in page}
             stamps = {row[ID]: row[STAMP] for row in stored.rows.fetch([*owners.values()])}
             done = time.time_ns() - ABANDONED_NS

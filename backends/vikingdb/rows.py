@@ -94,8 +94,8 @@ class Rows:
             rows = [row for row in rows if row[POSITION] < rows[-1][POSITION]] or rows
         return [row for row in rows if (row[POSITION], row[ID]) > (position, key)][:limit]
 
-    def all_keys(self, condition: Mapping[str, Any]) -> Iterator[Row]:
-        """The rows that fulfil a condition, with their scalars."""
+    def matching(self, condition: Mapping[str, Any]) -> Iterator[Row]:
+        """The rows that fulfil a condition, in order of position, with what `SCALARS` names."""
         cursor: tuple[int, str] | None = None
         while page := self.by_position(condition, 1000, cursor):
             yield from page

@@ -446,3 +446,18 @@ class TestRows:
         backend.drop("half")
         backend.create(spec("half"))
         assert backend.count("half") == 0
+
+    def test_a_collection_without_an_index_is_not_left_behind(
+        self, backend: Backend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        control = connection.VikingServer.control
+
+        def refusing(server: Any, action: str, body: Any) -> Any:
+            if action == "CreateVikingdbIndex":
+                raise connection.Refused("VikingDB refuses: QuotaExceeded: 200 indexes", "QuotaExceeded")
+            return control(server, action, body)
+
+        monkeypatch.setattr(connection.VikingServer, "control", refusing)
+        with pytest.raises(BackendError, match="QuotaExceeded"):
+            backend.create(spec("full"))
+        assert backend.collections() == []
