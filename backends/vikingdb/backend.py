@@ -198,10 +198,11 @@ class VikingBackend(Backend):
 
     @staticmethod
     def _records(stored: Stored, rows: Sequence[Row], with_vectors: bool) -> list[Record]:
-        dim = stored.spec.dim
+        dim, found = stored.spec.dim, stored.rows.whole(rows)
+        if not with_vectors:
+            return [record_of(row[BODY], None) for row in found]
         return [
-            record_of(row[BODY], vector_of(row, HAS_VECTOR in row[HAS], dim) if with_vectors else None)
-            for row in stored.rows.whole(rows)
+            record_of(row[BODY], vector_of(row, HAS_VECTOR in row[HAS], dim)) for row in stored.rows.with_vectors(found)
         ]
 
     def _condition(self, stored: Stored, where: Where | None, marker: str = RECORD) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from typing import Any
 from backends.errors import Corrupt, Unavailable
 from backends.vikingdb.connection import Refused, VikingServer
 from backends.vikingdb.filters import all_of
-from backends.vikingdb.records import BODY, ID, PARTS, POSITION, SCALARS, STAMP, part_keys
+from backends.vikingdb.records import BODY, ID, PARTS, POSITION, SCALARS, STAMP, VECTOR, part_keys
 
 BATCH = 100
 MAX_LIMIT = 5000
@@ -65,6 +65,17 @@ class Rows:
             result = self._call("fetch_in_index", {"ids": batch, "output_fields": [STAMP]})
             found |= {item["id"]: item["fields"][STAMP] for item in result.get("fetch") or []}
         return found
+
+    def with_vectors(self, rows: Sequence[Row]) -> list[Row]:
+        """Rows as they are, but that those without a vector have the one in the index; removed ones are left out.
+
+        Pages of the documentation differ in whether a row that is fetched has it.
+        """
+        vectors: dict[str, list[float]] = {row[ID]: row[VECTOR] for row in rows if VECTOR in row}
+        for batch in batches([row[ID] for row in rows if VECTOR not in row]):
+            result = self._call("fetch_in_index", {"ids": batch, "output_fields": []})
+            vectors |= {item["id"]: item["dense_vector"] for item in result.get("fetch") or []}
+        return [{**row, VECTOR: vectors[row[ID]]} for row in rows if row[ID] in vectors]
 
     def count(self, condition: Mapping[str, Any]) -> int:
         """How many rows fulfil a condition."""
