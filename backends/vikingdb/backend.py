@@ -187,23 +187,22 @@ class VikingBackend(Backend):
         with self._names.of(name).shared():
             self._server.check_open()
             rows = Rows(self._server, name, schema.stored_name(name), "")
-            found = {
-                row[ID]: row for part in self._each(rows.fetch, [*batches([META_KEY, *keys.values()])]) for row in part
-            }
-            about = found.pop(META_KEY, None)
+            parts = self._each(rows.fetch, [*batches([META_KEY, *keys.values()])])
+            found = {row[ID]: row for part in parts for row in part}
+            about = next(iter(rows.whole([found.pop(META_KEY)])), None) if META_KEY in found else None
             if about is None:
                 raise self._server.not_found(name)
-            (about,) = rows.whole([about])
             stored = schema.parse(self._server, name, about[BODY])
             records = {r.id: r for r in self._records(stored, [*found.values()], with_vectors)}
         return [records[record_id] for record_id in wanted if record_id in records]
 
     @staticmethod
     def _records(stored: Stored, rows: Sequence[Row], with_vectors: bool) -> list[Record]:
-        dim = stored.spec.dim
+        dim, found = stored.spec.dim, stored.rows.whole(rows)
+        if not with_vectors:
+            return [record_of(row[BODY], None) for row in found]
         return [
-            record_of(row[BODY], vector_of(row, HAS_VECTOR in row[HAS], dim) if with_vectors else None)
-            for row in stored.rows.whole(rows)
+            record_of(row[BODY], vector_of(row, HAS_VECTOR in row[HAS], dim)) for row in stored.rows.with_vectors(found)
         ]
 
     def _condition(self, stored: Stored, where: Where | None, marker: str = RECORD) -> dict[str, Any] | None:
@@ -232,7 +231,7 @@ class VikingBackend(Backend):
         if condition is None:
             self._read(stored.spec.name)
             return 0
-        return self._remove(stored, stored.rows.all_keys(condition))
+        return self._remove(stored, stored.rows.matching(condition))
 
     def _remove(self, stored: Stored, found: Iterable[Row]) -> int:
         doomed = list(found)
@@ -320,7 +319,7 @@ class VikingBackend(Backend):
 
     def _remove_abandoned(self, stored: Stored) -> None:
         self._read(stored.spec.name)
-        for page in batches(list(stored.rows.all_keys(one_of([PART])))):
+        for page in batches(list(stored.rows.matching(one_of([PART])))):
             owners = {row[ID]: row[ID][1:].partition(".")[0] for row in page}
             stamps = {row[ID]: row[STAMP] for row in stored.rows.fetch([*owners.values()])}
             done = time.time_ns() - ABANDONED_NS

@@ -137,8 +137,10 @@ class VikingServer:
         content = encode({"ProjectName": self.project, **body}).encode()
         headers = self._access.sign("POST", self._console.host, "/", query, content)
         target = f"/?{canonical_query(query)}"
+        # What is made twice is there the second time, which would be told as another's.
+        patience_s = 0.0 if action.startswith("Create") else PATIENCE_S
         answer = self._console.request(
-            "POST", target, content, headers=headers, timeout_s=ANSWER_S, patience_s=PATIENCE_S
+            "POST", target, content, headers=headers, timeout_s=ANSWER_S, patience_s=patience_s
         )
         if not answer.is_success or not isinstance(answer.data, dict):
             raise self.refusal(answer)

@@ -10,7 +10,7 @@ from typing import Any
 from backends.errors import Corrupt, Unavailable
 from backends.vikingdb.connection import Refused, VikingServer
 from backends.vikingdb.filters import all_of
-from backends.vikingdb.records import BODY, ID, PARTS, POSITION, SCALARS, STAMP, part_keys
+from backends.vikingdb.records import BODY, ID, PARTS, POSITION, SCALARS, STAMP, VECTOR, part_keys
 
 BATCH = 100
 MAX_LIMIT = 5000
@@ -66,6 +66,17 @@ class Rows:
             found |= {item["id"]: item["fields"][STAMP] for item in result.get("fetch") or []}
         return found
 
+    def with_vectors(self, rows: Sequence[Row]) -> list[Row]:
+        """Rows as they are, but that those without a vector have the one in the index; removed ones are left out.
+
+        Pages of the documentation differ in whether a row that is fetched has it.
+        """
+        vectors: dict[str, list[float]] = {row[ID]: row[VECTOR] for row in rows if VECTOR in row}
+        for batch in batches([row[ID] for row in rows if VECTOR not in row]):
+            result = self._call("fetch_in_index", {"ids": batch, "output_fields": []})
+            vectors |= {item["id"]: item["dense_vector"] for item in result.get("fetch") or []}
+        return [{**row, VECTOR: vectors[row[ID]]} for row in rows if row[ID] in vectors]
+
     def count(self, condition: Mapping[str, Any]) -> int:
         """How many rows fulfil a condition."""
         result = self._call("agg", {"op": "count", "filter": condition})
@@ -94,8 +105,8 @@ class Rows:
             rows = [row for row in rows if row[POSITION] < rows[-1][POSITION]] or rows
         return [row for row in rows if (row[POSITION], row[ID]) > (position, key)][:limit]
 
-    def all_keys(self, condition: Mapping[str, Any]) -> Iterator[Row]:
-        """The rows that fulfil a condition, with their scalars."""
+    def matching(self, condition: Mapping[str, Any]) -> Iterator[Row]:
+        """The rows that fulfil a condition, in order of position, with what `SCALARS` names."""
         cursor: tuple[int, str] | None = None
         while page := self.by_position(condition, 1000, cursor):
             yield from page

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import secrets
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from backends.base import NO_VECTOR, CollectionExists, CollectionSpec
-from backends.errors import Corrupt, Unavailable, Unsupported
+from backends.errors import BackendError, Corrupt, Unavailable, Unsupported
 from backends.kit.json_text import decode, encode
 from backends.vikingdb.connection import Refused, VikingServer
 from backends.vikingdb.records import (
@@ -126,6 +127,9 @@ def create(server: VikingServer, spec: CollectionSpec) -> None:
     except Refused as error:
         if error.missing:
             raise server.not_found(spec.name) from error
+        # Too many indexes, for one: what was made of it is of no use.
+        with suppress(BackendError):
+            drop(server, spec.name)
         raise
 
 

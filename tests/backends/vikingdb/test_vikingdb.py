@@ -13,6 +13,7 @@ import pytest
 
 from backends import connect
 from backends.base import (
+    NO_VECTOR,
     And,
     Backend,
     BackendError,
@@ -421,6 +422,23 @@ class TestRows:
         rest = [r.id for page in backend.scan("pages", cursor=pages[2].cursor, batch=7) for r in page.records]
         assert rest == [r.id for page in pages[3:] for r in page.records]
 
+    def test_vectors_are_read_from_the_index_where_rows_come_without_them(
+        self, backend: Backend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fetch = Rows.fetch
+
+        def without(self: Rows, keys: Any) -> Any:
+            return [{name: value for name, value in row.items() if name != "vector"} for row in fetch(self, keys)]
+
+        monkeypatch.setattr(Rows, "fetch", without)
+        backend.create(spec("bare"))
+        stored = [Record(f"r{i}", AXES[i]) for i in range(3)]
+        backend.upsert("bare", [*stored, Record("none", NO_VECTOR)])
+        found = backend.get("bare", ["r2", "none", "r0"], with_vectors=True)
+        assert found == [stored[2], Record("none", NO_VECTOR), stored[0]]
+        scanned = [record for page in backend.scan("bare", batch=2) for record in page.records]
+        assert sorted(record.id for record in scanned if record.has_vector) == ["r0", "r1", "r2"]
+
     def test_collections_of_others_are_left_alone(self, backend: Backend) -> None:
         server = backend._server  # type: ignore[attr-defined]
         fields = [
@@ -446,3 +464,18 @@ class TestRows:
         backend.drop("half")
         backend.create(spec("half"))
         assert backend.count("half") == 0
+
+    def test_a_collection_without_an_index_is_not_left_behind(
+        self, backend: Backend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        control = connection.VikingServer.control
+
+        def refusing(server: Any, action: str, body: Any) -> Any:
+            if action == "CreateVikingdbIndex":
+                raise connection.Refused("VikingDB refuses: QuotaExceeded: 200 indexes", "QuotaExceeded")
+            return control(server, action, body)
+
+        monkeypatch.setattr(connection.VikingServer, "control", refusing)
+        with pytest.raises(BackendError, match="QuotaExceeded"):
+            backend.create(spec("full"))
+        assert backend.collections() == []
