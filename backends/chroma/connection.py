@@ -70,18 +70,17 @@ class Connection:
         require_writable(folder, "Chroma locks it, and writes to it when it is opened")
         lock.acquire()
         path = str(folder.resolve())
+        # Chroma has one engine for all clients of a path.
+        was_open = path in SharedSystemClient._identifier_to_system
         try:
-            if path in SharedSystemClient._identifier_to_system:
-                raise Locked(f"{folder} is open in this process by another client of Chroma: close that one")
             client = chromadb.PersistentClient(path, settings=_settings())
-        except BackendError:
-            lock.release()
-            raise
         except BaseException as error:
-            # The client keeps what it failed to open, and would never try again.
+            lock.release()
+            if was_open:
+                raise Locked(f"another client of Chroma has {folder} open in this process: close that one") from error
+            # Chroma keeps what it failed to open, and would never try again.
             SharedSystemClient._identifier_to_system.pop(path, None)
             SharedSystemClient._identifier_to_refcount.pop(path, None)
-            lock.release()
             if isinstance(error, Exception) or _is_panic(error):
                 raise as_backend_error(error, str(folder), name=None) from error
             raise

@@ -90,6 +90,16 @@ def test_a_folder_belongs_to_one_store_at_a_time(backend: Backend, tmp_path: Pat
     connect(f"chroma-embedded://{tmp_path}/store").close()
 
 
+def test_another_client_of_the_same_process_is_named(tmp_path: Path) -> None:
+    settings = chromadb.config.Settings(anonymized_telemetry=False, allow_reset=True)
+    client = chromadb.PersistentClient(str(tmp_path), settings=settings)
+    with pytest.raises(Locked, match="another client of Chroma"):
+        connect(f"chroma://{tmp_path}")
+    client.create_collection("theirs", embedding_function=None)
+    client.close()
+    connect(f"chroma://{tmp_path}").close()
+
+
 def test_damage_is_named(tmp_path: Path) -> None:
     with connect(f"chroma://{tmp_path}") as backend:
         backend.create(CollectionSpec("c", 8))
