@@ -216,9 +216,9 @@ def measure_parity(
     if vectors is None:
         return None
     k = PARITY_K
-    mine = source.search(name, vectors, k, effort=1.0)
+    mine = source.search(name, vectors, k, effort=_most(source))
     check_stopped(stop)
-    theirs = target.search(target_name, vectors, k, effort=1.0)
+    theirs = target.search(target_name, vectors, k, effort=_most(target))
     overlaps, difference = [], 0.0
     for left, right in zip(mine, theirs, strict=True):
         scores = {hit.id: hit.score for hit in left}
@@ -234,6 +234,11 @@ def measure_parity(
         least_overlap=min(overlaps),
         score_difference=difference,
     )
+
+
+def _most(backend: Backend) -> float | None:
+    """The highest effort, None for an engine that has one way of searching."""
+    return 1.0 if backend.capabilities.effort else None
 
 
 def _sample(

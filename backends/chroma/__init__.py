@@ -14,7 +14,7 @@ ENGINES = (
         client="chromadb",
         library_version="backends.chroma.version:of_library",
         native="backends.chroma.native:NativeChroma",
-        bench=Path(__file__).with_name("bench.toml"),
+        bench=Path(__file__).with_name("bench-embedded.toml"),
     ),
     EngineInfo(
         scheme="chroma",

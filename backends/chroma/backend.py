@@ -25,7 +25,7 @@ from backends.base import (
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection
 from backends.chroma.connection import Connection
 from backends.chroma.filters import Condition, TooLarge, Translator, has
-from backends.chroma.records import Floats, Row, batches, is_bare, kind_token, record_of, rows_of
+from backends.chroma.records import RECORD, Floats, Row, batches, is_bare, kind_token, record_of, rows_of
 from backends.chroma.schema import Collections, Handle
 from backends.chroma.search import HITS_PER_CALL, compare, search
 from backends.kit.current import on_current
@@ -107,6 +107,8 @@ class ChromaStore(Backend):
 
     def _store(self, at: Handle, batch: list[Row]) -> None:
         """Upsert records, without those keys of what they replace that they have not."""
+        # Once for the log, once for the graph, and as much again for metadata and what is written anew.
+        self._connection.check_room(4 * sum(vector.nbytes + 3 * len(row[RECORD]) for _, vector, row in batch))
         ids = [record_id for record_id, _, _ in batch]
         with self._connection.calling(at.spec.name):
             there = at.stored.get(ids=ids, include=["metadatas"])
@@ -114,40 +116,40 @@ class ChromaStore(Backend):
             metadatas = [dict.fromkeys(old.get(i) or ()) | row if i in old else row for i, _, row in batch]
             at.stored.upsert(ids=ids, embeddings=[vector for _, vector, _ in batch], metadatas=metadatas)
 
+    def _read(self, at: Handle, ids: Sequence[str], *include: str, batch: int = IDS_PER_CALL) -> Iterator[Any]:
+        """What Chroma stores of these ids, in pages; missing ones are skipped."""
+        step = self._page(at, batch) if "embeddings" in include else batch
+        for start in range(0, len(ids), step):
+            with self._connection.calling(at.spec.name):
+                answer = at.stored.get(ids=list(ids[start : start + step]), include=list(include))
+            if answer["ids"]:
+                yield answer
+
+    def _page(self, at: Handle, batch: int) -> int:
+        """How many records with vectors are read at once."""
+        return max(1, min(batch, IDS_PER_CALL, PAGE_BYTES // (4 * at.spec.dim)))
+
     def rows(self, at: Handle, ids: Sequence[str]) -> dict[str, Any]:
         """The stored metadata of these ids."""
-        found: dict[str, Any] = {}
-        for start in range(0, len(ids), IDS_PER_CALL):
-            with self._connection.calling(at.spec.name):
-                answer = at.stored.get(ids=list(ids[start : start + IDS_PER_CALL]), include=["metadatas"])
-            pairs = zip(answer["ids"], answer["metadatas"], strict=True)
-            found.update((record_id, row) for record_id, row in pairs if row is not None)
-        return found
+        pairs = (
+            pair
+            for page in self._read(at, ids, "metadatas")
+            for pair in zip(page["ids"], page["metadatas"], strict=True)
+        )
+        # Without metadata is what is deleted at this moment.
+        return {record_id: row for record_id, row in pairs if row is not None}
 
     def vectors(self, at: Handle, ids: Sequence[str]) -> Iterator[tuple[list[str], Floats]]:
         """The vectors of these ids, in pages."""
-        step = self._page(at)
-        for start in range(0, len(ids), step):
-            with self._connection.calling(at.spec.name):
-                answer = at.stored.get(ids=list(ids[start : start + step]), include=["embeddings"])
-            if answer["ids"]:
-                yield answer["ids"], np.asarray(answer["embeddings"], np.float32)
-
-    def _page(self, at: Handle, batch: int = IDS_PER_CALL) -> int:
-        """How many records with vectors are read at once."""
-        return max(1, min(batch, IDS_PER_CALL, PAGE_BYTES // (4 * at.spec.dim)))
+        for page in self._read(at, ids, "embeddings"):
+            yield page["ids"], np.asarray(page["embeddings"], np.float32)
 
     def _records(self, at: Handle, ids: Sequence[str], *, with_vectors: bool) -> list[Record]:
         """The records of these ids, in their order; missing ones are skipped."""
         found: dict[str, Record] = {}
-        include = ["metadatas", "embeddings"] if with_vectors else ["metadatas"]
-        step = self._page(at) if with_vectors else IDS_PER_CALL
-        for start in range(0, len(ids), step):
-            with self._connection.calling(at.spec.name):
-                answer = at.stored.get(ids=list(ids[start : start + step]), include=include)
-            vectors = answer["embeddings"] if with_vectors else [None] * len(answer["ids"])
-            for record_id, row, vector in zip(answer["ids"], answer["metadatas"], vectors, strict=True):
-                # Without metadata is what is deleted at this moment.
+        for page in self._read(at, ids, "metadatas", *(["embeddings"] if with_vectors else [])):
+            vectors = page["embeddings"] if with_vectors else [None] * len(page["ids"])
+            for record_id, row, vector in zip(page["ids"], page["metadatas"], vectors, strict=True):
                 if row is not None:
                     found[record_id] = record_of(record_id, row, vector)
         return [found[record_id] for record_id in ids if record_id in found]
@@ -172,21 +174,16 @@ class ChromaStore(Backend):
 
         def task(at: Handle) -> int:
             with at.writer:
-                doomed = self._matching(at, where) if ids is None else self._there(at, storable_ids(ids))
+                if ids is None:
+                    doomed = self._matching(at, where)
+                else:
+                    doomed = [record_id for page in self._read(at, storable_ids(ids)) for record_id in page["ids"]]
                 for start in range(0, len(doomed), IDS_PER_CALL):
                     with self._connection.calling(name):
                         at.stored.delete(ids=doomed[start : start + IDS_PER_CALL])
             return len(doomed)
 
         return self._on(name, task)
-
-    def _there(self, at: Handle, ids: Sequence[str]) -> list[str]:
-        """Those of the ids that are there."""
-        found: list[str] = []
-        for start in range(0, len(ids), IDS_PER_CALL):
-            with self._connection.calling(at.spec.name):
-                found += at.stored.get(ids=list(ids[start : start + IDS_PER_CALL]), include=IDS_ONLY)["ids"]
-        return found
 
     def count(self, name: str, where: Where | None = None) -> int:
         def task(at: Handle) -> int:

@@ -32,6 +32,9 @@ SINGLE_PROCESS_HINT = (
 DATABASE_FILE = "chroma.sqlite3"
 MAX_MESSAGE = 500
 LEAST_FREE_BYTES = 1 << 20
+# Where the disk is full while Chroma writes, its engine may leave a transaction open, and then every later write waits
+# for that one for ever. So writes stop while there is room left for what it writes by itself.
+RESERVE_BYTES = 64 << 20
 
 # The engines in process that are open, by the ids of their connections.
 _engines: dict[int, Any] = {}
@@ -67,18 +70,17 @@ class Connection:
         require_writable(folder, "Chroma locks it, and writes to it when it is opened")
         lock.acquire()
         path = str(folder.resolve())
+        # Chroma has one engine for all clients of a path.
+        was_open = path in SharedSystemClient._identifier_to_system
         try:
-            if path in SharedSystemClient._identifier_to_system:
-                raise Locked(f"{folder} is open in this process by another client of Chroma: close that one")
             client = chromadb.PersistentClient(path, settings=_settings())
-        except BackendError:
-            lock.release()
-            raise
         except BaseException as error:
-            # The client keeps what it failed to open, and would never try again.
+            lock.release()
+            if was_open:
+                raise Locked(f"another client of Chroma has {folder} open in this process: close that one") from error
+            # Chroma keeps what it failed to open, and would never try again.
             SharedSystemClient._identifier_to_system.pop(path, None)
             SharedSystemClient._identifier_to_refcount.pop(path, None)
-            lock.release()
             if isinstance(error, Exception) or _is_panic(error):
                 raise as_backend_error(error, str(folder), name=None) from error
             raise
@@ -111,6 +113,20 @@ class Connection:
         # The client has no option for it, and waits for ever.
         client._server._session.timeout = httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
         return cls(client, server.address)
+
+    def check_room(self, needed_bytes: int = 0) -> None:
+        """Raise `Unavailable` where the disk of a folder has less than this and the reserve left."""
+        if self._lock is None:
+            return
+        try:
+            free_bytes = shutil.disk_usage(self.place).free
+        except OSError as error:
+            raise Unavailable(f"cannot use the folder {self.place}: {error.strerror or error}") from error
+        if free_bytes < needed_bytes + RESERVE_BYTES:
+            raise Unavailable(
+                f"the disk of {self.place} is full: {free_bytes >> 20} MiB are left and this needs "
+                f"{(needed_bytes + RESERVE_BYTES) >> 20}; make room and try again"
+            )
 
     def check_open(self) -> None:
         """Raise BackendError once it was closed."""

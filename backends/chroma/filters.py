@@ -19,8 +19,8 @@ Condition = dict[str, Any]
 
 # Chroma refuses a group of 1,000 conditions and takes 1.9 s for 900; 100 keywords took 0.05 s over 10,000 records.
 MAX_CONDITIONS = 256
-# A condition may have as many values as SQLite has variables, 32,766.
-MAX_VALUES = 10_000
+# All conditions together may have as many values as SQLite has variables, 32,766.
+MAX_VALUES = 20_000
 OPPOSITES = {
     "$eq": "$ne",
     "$ne": "$eq",
@@ -72,10 +72,14 @@ def opposite(condition: Condition) -> Condition:
     return {key: {OPPOSITES.get(operator) or NOT_ORDER[operator]: operand}}
 
 
-def size(condition: Condition) -> int:
-    """How many single conditions it has."""
+def size(condition: Condition) -> tuple[int, int]:
+    """How many single conditions it has, and how many values these."""
     ((key, value),) = condition.items()
-    return sum(map(size, value)) if key in ("$and", "$or") else 1
+    if key in ("$and", "$or"):
+        sizes = [size(clause) for clause in value]
+        return sum(conditions for conditions, _ in sizes), sum(values for _, values in sizes)
+    (operand,) = value.values()
+    return 1, len(operand) if isinstance(operand, list) else 1
 
 
 class Translator(TokenTranslator):
@@ -92,7 +96,8 @@ class Translator(TokenTranslator):
         if isinstance(part, bool):
             return part
         condition: Condition = self._condition(part)
-        if size(condition) > MAX_CONDITIONS:
+        conditions, values = size(condition)
+        if conditions > MAX_CONDITIONS or values > MAX_VALUES:
             raise TooLarge
         return condition
 
@@ -125,11 +130,11 @@ class Translator(TokenTranslator):
     def _values(self, field: str, kind: str, wanted: list[Any]) -> list[Condition]:
         """Conditions of which one holds where the field is, or as a list contains, one of the values."""
         if kind == "s":
-            listed = [_one_of("=" + field, chunk) for chunk in _chunks([string_key(value) for value in wanted])]
-            return [{"$and": [has(kind_token(field, "s")), either(listed)]}]
+            one_of = _one_of("=" + field, [string_key(value) for value in wanted])
+            return [{"$and": [has(kind_token(field, "s")), one_of]}]
         if kind == "n":
             plain = [number_key(value)[0] for value in wanted if abs(value) < EXACT]
-            listed = [_one_of("<" + field, chunk) for chunk in _chunks(plain)]
+            listed = [_one_of("<" + field, plain)] if plain else []
             listed += [_equal_large(field, value) for value in wanted if abs(value) >= EXACT]
             return [{"$and": [has(kind_token(field, "n")), either(listed)]}]
         if kind == "l" and len(wanted) > MAX_CONDITIONS // 4 and not self._has_lists(field):
@@ -165,7 +170,3 @@ def _equal_large(field: str, value: float) -> Condition:
 
 def _one_of(key: str, values: Sequence[Any]) -> Condition:
     return {key: {"$eq": values[0]} if len(values) == 1 else {"$in": list(values)}}
-
-
-def _chunks(values: Sequence[Any]) -> list[Sequence[Any]]:
-    return [values[start : start + MAX_VALUES] for start in range(0, len(values), MAX_VALUES)]

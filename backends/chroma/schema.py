@@ -91,6 +91,7 @@ class Collections:
 
     def create(self, spec: CollectionSpec) -> None:
         """Make an empty collection."""
+        self._connection.check_room()
         hnsw = {"space": SPACES[spec.metric], "ef_search": EF_SEARCH, **_graph(spec)}
         with self._connection.calling(spec.name) as client:
             client.create_collection(

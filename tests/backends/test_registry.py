@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import backends
-from backends import registry
+from backends import redaction, registry
 from backends.registry import EngineInfo, named
 from tests.support.repository import ROOT
 
@@ -118,6 +118,10 @@ def test_what_a_descriptor_names_is_there() -> None:
         # Each tells its version one way, and only a server has an address and a key.
         assert bool(info.library_version) != bool(info.server_version)
         assert bool(info.default_url) == bool(info.server_version)
+        # Of two schemes that share one form of URL, one means a server and the other a folder.
+        if info.folder_scheme is not None:
+            assert info.server_version
+            assert backends.engines()[info.folder_scheme].in_folder
         # In a folder means in one of its own.
         assert info.in_folder == ("{dir}" in info.template)
         assert info.server_version or not (info.key_variable or info.harmless or info.local_server)
@@ -135,6 +139,30 @@ def test_what_a_descriptor_names_is_there() -> None:
 def test_an_example_says_where_a_folder_goes(example: str, template: str) -> None:
     scheme = example.partition(":")[0]
     assert EngineInfo(scheme=scheme, backend="x:X", example=example, summary="").template == template
+
+
+def test_a_scheme_may_leave_its_folders_to_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = EngineInfo(
+        scheme="two",
+        backend="x:X",
+        example="two://host:1",
+        summary="",
+        folder_scheme="two-here",
+        harmless=frozenset("a"),
+    )
+    folder = EngineInfo(scheme="two-here", backend="x:Y", example="two-here:///dir", summary="")
+    for info in (server, folder):
+        monkeypatch.setitem(backends.engines(), info.scheme, info)
+    for place in ("/a/b", "./a", "../a", "{dir}", "/"):
+        assert registry.canonical(f"two://{place}") == f"two-here://{place}"
+        assert registry.described(f"two://{place}") is folder
+    for place in ("host:1", "host/a", "", "?a=1", "#/a", ".host/a", ":pass@/a"):
+        assert registry.canonical(f"two://{place}") == f"two://{place}"
+        assert registry.described(f"two://{place}") is server
+    assert registry.canonical("faiss:///a") == "faiss:///a"
+    assert registry.described("two") is None
+    assert redaction.shown("two:///a/b") == "two:///a/b"
+    assert redaction.shown("two://host/secret?a=1&b=2") == "two://host/…?a=1"
 
 
 def test_a_scheme_that_is_served_is_not_taken_over() -> None:

@@ -162,6 +162,12 @@ def test_qdrant_answers_and_refuses_keys(prefer_grpc: bool) -> None:
     assert "key=" not in right.shown
 
 
+def test_a_folder_in_the_setting_is_no_server_to_ask(tmp_path: Path) -> None:
+    assert server_probe.places("chroma", tmp_path, f"chroma://{tmp_path}/store") == []
+    (asked,) = server_probe.places("chroma", tmp_path, "chroma://:secret@host:8000")
+    assert asked.shown == "chroma://host:8000"
+
+
 @pytest.mark.parametrize("scheme", SERVERS)
 def test_nobody_there_is_said(scheme: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
