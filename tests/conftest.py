@@ -144,7 +144,7 @@ def pytest_runtest_makereport(item: Any, call: Any) -> Iterator[None]:
         if store is not None and report.when == "call":
             scheme = store.url.partition("://")[0]
             # The suite is also run over sample engines, which stand behind no scheme of ours.
-            if type(store.backend).__module__.startswith("backends."):
+            if type(store.backend).__module__.startswith("backends.") or getattr(suite, "stands_in", False):
                 OUTCOMES[scheme][report.outcome] += 1
         elif report.skipped and store is None:
             SKIPPED[suite.__name__] = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else ""

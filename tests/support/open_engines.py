@@ -32,6 +32,10 @@ def postgres(folder: Path, stack: ExitStack) -> str:
     return server.url(server.database())
 
 
+def analyticdb(folder: Path, stack: ExitStack) -> str:
+    return helper("analyticdb", "analyticdb").place(folder, stack)
+
+
 def milvus(_folder: Path, _stack: ExitStack) -> str:
     return helper("milvus_server", "milvus").url()
 
@@ -42,6 +46,7 @@ def weaviate(_folder: Path, _stack: ExitStack) -> str:
 
 OPEN: dict[str, Callable[[Path, ExitStack], str]] = {
     **{info.scheme: in_process(info) for info in backends.engines().values() if info.library_version},
+    "analyticdb": analyticdb,
     "postgresql": postgres,
     "milvus": milvus,
     "weaviate": weaviate,

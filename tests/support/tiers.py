@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 #: Engines whose tests start a server: Milvus, PostgreSQL (the embedded one is a server too), Weaviate.
-SERVERS = frozenset({"milvus", "pgvector-embedded", "postgresql", "weaviate"})
+SERVERS = frozenset({"analyticdb", "milvus", "pgvector-embedded", "postgresql", "weaviate"})
 
 
 def tiered(engines: Iterable[str], *, slow: Collection[str] = ()) -> list[Any]:

@@ -168,6 +168,11 @@ class TestPostgresql(OverEngine):
     scheme = "postgresql"
 
 
+@pytest.mark.server
+class TestAnalyticdb(OverEngine):
+    scheme = "analyticdb"
+
+
 class TestQdrant(OverEngine):
     scheme = "qdrant"
 
