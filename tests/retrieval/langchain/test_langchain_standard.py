@@ -173,6 +173,10 @@ class TestAnalyticdb(OverEngine):
     scheme = "analyticdb"
 
 
+class TestCouchbase(OverEngine):
+    scheme = "couchbase"
+
+
 class TestQdrant(OverEngine):
     scheme = "qdrant"
 
