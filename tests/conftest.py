@@ -166,7 +166,7 @@ def pytest_runtest_makereport(item: Any, call: Any) -> Iterator[None]:
         store = getattr(item, "funcargs", {}).get("store")
         if store is not None and report.when == "call":
             # The suite is also run over sample engines, which stand behind no scheme of ours.
-            if type(store.backend).__module__.startswith("backends."):
+            if type(store.backend).__module__.startswith("backends.") or getattr(suite, "stands_in", False):
                 report.user_properties.append(("tested", store.url.partition("://")[0]))
         elif report.skipped and store is None:
             report.user_properties.append(("skipped suite", suite.__name__))

@@ -1,4 +1,4 @@
-"""PostgreSQL with pgvector: any server, or one run from a Python package."""
+"""PostgreSQL with pgvector: any server, one run from a Python package, or a database that speaks its SQL."""
 
 from pathlib import Path
 
@@ -31,5 +31,18 @@ ENGINES = (
         server_version="backends.pgvector.version:of_server",
         native="backends.pgvector.native:NativePgvector",
         bench=Path(__file__).with_name("bench.toml"),
+    ),
+    EngineInfo(
+        scheme="analyticdb",
+        backend="backends.pgvector.analyticdb:AnalyticBackend",
+        example="analyticdb://user@host:5432/database",
+        summary="AnalyticDB for PostgreSQL, with its vector engine",
+        tested="a stand-in: pgvector",
+        extra="pgvector",
+        client="psycopg",
+        default_url="analyticdb://127.0.0.1:5432/postgres",
+        harmless=frozenset({"host", "port", "sslmode"}),
+        names_database=True,
+        server_version="backends.pgvector.version:of_analyticdb",
     ),
 )

@@ -38,14 +38,13 @@ from backends.kit.current import on_current
 from backends.kit.record_ids import storable_ids
 from backends.kit.words import Renewals, is_outdated
 from backends.pgvector.connection import Connection, Database, parse_url
+from backends.pgvector.dialect import PGVECTOR, Dialect
 from backends.pgvector.filters import where_sql
 from backends.pgvector.index import (
     MAX_HALF,
     StoredCollection,
     build,
-    check_layout,
     drop_index,
-    layout_of,
     maintain,
     read_collection,
     rebuild_is_faster,
@@ -53,7 +52,7 @@ from backends.pgvector.index import (
 )
 from backends.pgvector.records import record_of, write
 from backends.pgvector.schema import create_table, prepare, table_name
-from backends.pgvector.search import SETTINGS, Searcher, search_text
+from backends.pgvector.search import Searcher, search_text
 from backends.pgvector.words import renew_words
 from backends.text import WORDS_VERSION
 
@@ -76,15 +75,12 @@ class PostgresBackend(Backend):
         quantizations=frozenset({"none", "half", "binary"}),
     )
 
+    dialect: ClassVar[Dialect] = PGVECTOR
+
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._installed = prepare(database)
-        settings = {"search_path": self._installed.namespace}
-        if self._installed.iterative:
-            settings |= SETTINGS
-        else:
-            settings["hnsw.ef_search"] = SETTINGS["hnsw.ef_search"]
-        database.open(self._installed.vector_oid, settings)
+        self._installed = prepare(database, self.dialect)
+        database.open(self._installed.vector_oid, self.dialect.session(self._installed), self.dialect.prepare_threshold)
         self._searcher = Searcher(iterative=self._installed.iterative)
         self._known: dict[str, tuple[float, StoredCollection]] = {}
         self._renewals = Renewals("PostgreSQL", (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction))
@@ -98,7 +94,7 @@ class PostgresBackend(Backend):
         known = self._known.get(name)
         if known is not None and not fresh and time.monotonic() - known[0] < _COLLECTION_LIFE_S:
             return known[1]
-        collection = read_collection(connection, name)
+        collection = read_collection(connection, name, self.dialect)
         if collection is None:
             self._known.pop(name, None)
             raise CollectionNotFound(f"no collection {name!r} in {self._database.address}")
@@ -152,8 +148,8 @@ class PostgresBackend(Backend):
         return self._database.run(lambda connection: self._find(connection, name, fresh=True).spec)
 
     def create(self, spec: CollectionSpec) -> None:
-        check_index(spec, self.capabilities, "pgvector")
-        check_layout(spec, self._installed)
+        check_index(spec, self.capabilities, self.dialect.name)
+        self.dialect.check_layout(spec, self._installed)
 
         def work(connection: Connection) -> None:
             with connection.transaction():
@@ -164,7 +160,7 @@ class PostgresBackend(Backend):
                 ).fetchone()
                 if row is None:
                     raise CollectionExists(f"collection {spec.name!r} is already in {self._database.address}")
-                create_table(connection, row[0], spec)
+                create_table(connection, row[0], spec, self.dialect)
 
         self._database.run(work)
 
@@ -197,7 +193,7 @@ class PostgresBackend(Backend):
 
         def work(connection: Connection, collection: StoredCollection) -> None:
             kept, vectors = prepare_records(given, collection.spec)
-            layout = layout_of(collection.spec)
+            layout = collection.layout
             if (
                 layout is not None
                 and layout.quantization == "half"

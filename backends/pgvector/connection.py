@@ -27,10 +27,6 @@ T = TypeVar("T")
 CONNECT_TIMEOUT_S = 10
 MAX_CONNECTIONS = 10
 _ATTEMPTS = 3
-# Applied once to each connection, so that a search with the engine's defaults is one statement.
-# jit costs more than it gives on queries of milliseconds.
-_SESSION = {"jit": "off"}
-
 
 # The pool logs each failed attempt to connect; callers get an error instead, once.
 logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
@@ -63,30 +59,34 @@ class _JsonbLoader(Loader):
 
 
 UNREADABLE = (
-    "this postgresql:// URL is not readable; its form is "
-    "postgresql://user:password@host:5432/database?sslmode=require, special characters %-encoded"
+    "this {scheme}:// URL is not readable; its form is "
+    "{scheme}://user:password@host:5432/database?sslmode=require, special characters %-encoded"
 )
 _PORTS = re.compile(r"[0-9]{0,5}(?:,[0-9]{0,5})*")
 # Whom a server refuses is in the URL before the @.
 _ROLE = re.compile(r'\b(user|role) "[^"]*"')
 
 
-def parse_url(url: str) -> tuple[str, str]:
+def parse_url(url: str, scheme: str = "postgresql") -> tuple[str, str]:
     """A libpq URL as (connection string with time-out, address to show, which holds no secret).
 
     Raises ValueError for what libpq cannot read, without repeating the URL: it may hold a password.
+    scheme: the URL's own, where it is not libpq's.
     """
+    unreadable = UNREADABLE.format(scheme=scheme)
+    if url.startswith(f"{scheme}://"):
+        url = f"postgresql://{url.removeprefix(f'{scheme}://')}"
     try:
         given = conninfo_to_dict(url)
     except psycopg.ProgrammingError:
-        raise ValueError(UNREADABLE) from None
+        raise ValueError(unreadable) from None
     given.setdefault("connect_timeout", CONNECT_TIMEOUT_S)
     given.setdefault("application_name", "sightline")
     host, port = str(given.get("host") or given.get("hostaddr") or "localhost"), str(given.get("port") or 5432)
     # libpq takes a password that is not escaped for a port or a database, and repeats it.
     if not _PORTS.fullmatch(port) or "@" in host or "@" in url.partition("://")[2].partition("/")[2].partition("?")[0]:
-        raise ValueError(UNREADABLE)
-    address = f"postgresql://{host}:{port}/{given.get('dbname') or ''}"
+        raise ValueError(unreadable)
+    address = f"{scheme}://{host}:{port}/{given.get('dbname') or ''}"
     return make_conninfo(**{key: str(value) for key, value in given.items() if value is not None}), address
 
 
@@ -100,7 +100,7 @@ class Database:
         self.address = address
         self._conninfo = conninfo
         self._revive = restart
-        self._settings = dict(_SESSION)
+        self._settings: dict[str, str] = {}
         self._vector_oid = 0
         self._timeout_s = float(conninfo_to_dict(conninfo).get("connect_timeout") or CONNECT_TIMEOUT_S)
         self._pool: ConnectionPool[Connection] | None = None
@@ -112,15 +112,18 @@ class Database:
         except psycopg.Error as error:
             raise explain(error, self.address, lost=connection_lost(error, None)) from error
 
-    def open(self, vector_oid: int, settings: dict[str, str]) -> None:
-        """Open the pool; every connection knows the vector type and has `settings`."""
+    def open(self, vector_oid: int, settings: dict[str, str], prepare_threshold: int | None = 5) -> None:
+        """Open the pool; every connection knows the vector type and has `settings`, set once for all its searches.
+
+        prepare_threshold: after how many executions a statement is prepared; None for never.
+        """
         self._vector_oid = vector_oid
-        self._settings |= settings
+        self._settings = settings
         self._pool = ConnectionPool(
             self._conninfo,
             min_size=1,
             max_size=MAX_CONNECTIONS,
-            kwargs={"autocommit": True},
+            kwargs={"autocommit": True, "prepare_threshold": prepare_threshold},
             configure=self._configure,
             timeout=self._timeout_s,
             reconnect_timeout=self._timeout_s,

@@ -17,8 +17,8 @@ from psycopg.types.json import Jsonb
 
 from backends.base import Backend, CollectionSpec, Record
 from backends.pgvector.backend import PostgresBackend
+from backends.pgvector.dialect import SETTINGS
 from backends.pgvector.index import read_collection
-from backends.pgvector.search import SETTINGS
 from backends.text import tokenize
 
 _COLUMNS = "id, modality, text, uri, metadata, terms, length, vector"

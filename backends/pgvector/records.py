@@ -103,7 +103,8 @@ def _merge(connection: Connection, collection: StoredCollection, records: Sequen
     with connection.transaction():
         connection.execute("SET LOCAL client_min_messages = warning")
         connection.execute(
-            f"CREATE TEMP TABLE IF NOT EXISTS sightline_staging (LIKE {collection.table}) ON COMMIT DROP".encode()
+            f"CREATE TEMP TABLE IF NOT EXISTS sightline_staging (LIKE {collection.table}) ON COMMIT DROP"
+            f"{collection.dialect.distributed('id')}".encode()
         )
         _copy(connection, _STAGING, records, vectors)
         # In one order, so that two writers of the same ids wait for each other instead of deadlocking.

@@ -2,61 +2,24 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-
 import psycopg
-from psycopg import errors
 
 from backends.base import CollectionSpec
 from backends.errors import BackendError, Unavailable
 from backends.pgvector.connection import Connection, Database, connection_lost, explain
+from backends.pgvector.dialect import PGVECTOR, Dialect, Installed
 
 SCHEMA = "sightline"
 # "sightlin" in ASCII: the key of the lock under which schemas are migrated, whatever process does it.
 _MIGRATION_LOCK = 0x73696768746C696E
-MIN_VERSION = (0, 5)
-MAX_DIM = 16_000
 # Vectors up to here stay in the row (pages have 8 KiB); longer ones move out of line, which slows scans.
 _INLINE_DIM = 1_500
 
-# One entry per version, never edited once released: a change is a new entry.
-_MIGRATIONS = (
-    """
-    CREATE TABLE sightline.collections (
-        number integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-        name text COLLATE "C" NOT NULL UNIQUE,
-        spec text NOT NULL
-    )
-    """,
-    # The version of the words in `terms`, see `backends.text.WORDS_VERSION`.
-    "ALTER TABLE sightline.collections ADD COLUMN words integer NOT NULL DEFAULT 1",
-)
 
+def prepare(database: Database, dialect: Dialect = PGVECTOR) -> Installed:
+    """Bring the database to this version's schema and say what it has of vectors.
 
-@dataclass(frozen=True, slots=True)
-class Installed:
-    """The pgvector of one database: version, the schema it lives in, and its type's number."""
-
-    version: tuple[int, ...]
-    namespace: str
-    vector_oid: int
-
-    @property
-    def iterative(self) -> bool:
-        """Whether an index scan goes on until the filter has let enough rows through (0.8)."""
-        return self.version >= (0, 8)
-
-    @property
-    def quantizes(self) -> bool:
-        """Whether there are ``halfvec`` and ``bit`` indexes (0.7)."""
-        return self.version >= (0, 7)
-
-
-def prepare(database: Database) -> Installed:
-    """Bring the database to this version's schema and say which pgvector it has.
-
-    Safe to call from any number of processes at once. Raises `Unavailable` when pgvector is missing
+    Safe to call from any number of processes at once. Raises `Unavailable` when they are missing
     or too old, the encoding is not UTF-8, or the schema is of a newer Sightline.
     """
     with database.connect() as connection:
@@ -64,17 +27,14 @@ def prepare(database: Database) -> Installed:
         if encoding != "UTF8":
             raise Unavailable(f"{database.address} has encoding {encoding}: create a database with ENCODING 'UTF8'")
         try:
-            if _version(connection) != len(_MIGRATIONS) or _find_extension(connection) is None:
+            if _version(connection) != len(dialect.migrations()) or dialect.find(connection) is None:
                 with connection.transaction():
                     connection.execute("SELECT pg_advisory_xact_lock(%s)", [_MIGRATION_LOCK])
-                    _migrate(connection, database.address)
-            installed = _find_extension(connection)
+                    _migrate(connection, database.address, dialect)
+            installed = dialect.find(connection)
         except psycopg.Error as error:
             raise explain(error, database.address, lost=connection_lost(error, connection)) from error
-    if installed is None or installed.version < MIN_VERSION:
-        has = "no pgvector" if installed is None else f"pgvector {'.'.join(map(str, installed.version))}"
-        raise Unavailable(f"{database.address} has {has}; 0.5 or later is needed: ALTER EXTENSION vector UPDATE")
-    return installed
+    return dialect.check_installed(installed, database.address)
 
 
 def _version(connection: Connection) -> int:
@@ -85,44 +45,24 @@ def _version(connection: Connection) -> int:
     return int(row[0]) if row else 0
 
 
-def _migrate(connection: Connection, address: str) -> None:
-    if _find_extension(connection) is None:
-        try:
-            connection.execute("CREATE EXTENSION vector")
-        except (errors.FeatureNotSupported, errors.UndefinedFile) as error:
-            raise Unavailable(
-                f"{address} has no pgvector to offer: install it on that machine "
-                "(Debian: apt install postgresql-18-pgvector), then connect again"
-            ) from error
-        except errors.InsufficientPrivilege as error:
-            raise Unavailable(
-                f"{address}: this user may not install pgvector: ask an administrator for CREATE EXTENSION vector"
-            ) from error
+def _migrate(connection: Connection, address: str, dialect: Dialect) -> None:
+    if dialect.find(connection) is None:
+        dialect.install(connection, address)
     connection.execute("CREATE SCHEMA IF NOT EXISTS sightline")
     connection.execute(
         "CREATE TABLE IF NOT EXISTS sightline.migrations "
         "(version integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
+        f"{dialect.distributed('version')}".encode()
     )
     version = _version(connection)
-    if version > len(_MIGRATIONS):
+    if version > len(dialect.migrations()):
         raise BackendError(
             f"{address}: its schema {SCHEMA!r} has version {version}, this Sightline knows up to "
-            f"{len(_MIGRATIONS)}: upgrade Sightline"
+            f"{len(dialect.migrations())}: upgrade Sightline"
         )
-    for number, script in enumerate(_MIGRATIONS[version:], start=version + 1):
+    for number, script in enumerate(dialect.migrations()[version:], start=version + 1):
         connection.execute(script.encode())
         connection.execute("INSERT INTO sightline.migrations (version) VALUES (%s)", [number])
-
-
-def _find_extension(connection: Connection) -> Installed | None:
-    row = connection.execute(
-        "SELECT e.extversion, quote_ident(n.nspname), t.oid FROM pg_extension e "
-        "JOIN pg_namespace n ON n.oid = e.extnamespace "
-        "JOIN pg_type t ON t.typnamespace = n.oid AND t.typname = 'vector' WHERE e.extname = 'vector'"
-    ).fetchone()
-    if row is None:
-        return None
-    return Installed(tuple(int(part) for part in re.findall(r"\d+", row[0])), row[1], row[2])
 
 
 def table_name(number: int) -> str:
@@ -130,7 +70,7 @@ def table_name(number: int) -> str:
     return f"{SCHEMA}.c{number}"
 
 
-def create_table(connection: Connection, number: int, spec: CollectionSpec) -> None:
+def create_table(connection: Connection, number: int, spec: CollectionSpec, dialect: Dialect) -> None:
     """Make a collection's table: the record, its words with their counts, and its vector as float32, NULL for none.
 
     `terms` maps each folded word of text and file name to how often it is there, `length` is their sum: what BM25
@@ -149,7 +89,7 @@ def create_table(connection: Connection, number: int, spec: CollectionSpec) -> N
             terms jsonb NOT NULL,
             length integer NOT NULL,
             vector vector({spec.dim})
-        )""",
+        ){dialect.distributed("id")}""",
         f"ALTER TABLE {table} ALTER COLUMN vector SET STORAGE {storage}",
         f"CREATE INDEX ON {table} USING gin (metadata jsonb_path_ops)",
         f"CREATE INDEX ON {table} USING gin (terms)",

@@ -21,22 +21,14 @@ from numpy.typing import NDArray
 from backends.base import Hit, Metric, Where
 from backends.kit.scores import best_first
 from backends.pgvector.connection import Connection
+from backends.pgvector.dialect import DEFAULT_EFFORT, Layout, ef_search
 from backends.pgvector.filters import Clause, named, where_sql
-from backends.pgvector.index import StoredCollection, layout_of
+from backends.pgvector.index import StoredCollection
 from backends.text import BM25_B, BM25_K1, wanted_words
 
 Row: TypeAlias = tuple[Any, ...]
 
 COLUMNS = "id, modality, text, uri, metadata"
-DEFAULT_EFFORT = 0.65
-# Session settings: what a search with default effort needs, so that it is one statement.
-SETTINGS = {
-    "hnsw.ef_search": "200",
-    "hnsw.iterative_scan": "relaxed_order",
-    "hnsw.max_scan_tuples": "100000",
-    "hnsw.scan_mem_multiplier": "8",
-    "ivfflat.iterative_scan": "relaxed_order",
-}
 _MIN_EXACT_MATCHES = 1_000
 # Candidates beyond k: under a filter the last few of an index scan are the least certain ones, and a
 # quantized index orders roughly.
@@ -45,20 +37,6 @@ _EXTRA = {"none": 0, "half": 1, "binary": 20}
 _PIPELINED = 64
 _SELECTIVITY_LIFE_S = 30.0
 _SELECTIVITY_ENTRIES = 256
-
-
-def ef_search(effort: float) -> int:
-    """HNSW's candidate list for an effort: 10 at 0, 100 at a half, 200 at the default, 1000, pgvector's most, at 1."""
-    return min(1_000, round(10 * math.pow(100, effort)))
-
-
-def probes(effort: float, lists: int) -> int:
-    """IVF lists to look into: the cube of the effort, 27% at the default, and up to a dozen more.
-
-    The dozen is for small collections, whose few lists cut every neighbourhood: without it the recall at
-    31 lists was 0.92 for some of pgvector's random clusterings.
-    """
-    return max(1, min(lists, math.ceil(lists * effort**3 + 12 * effort)))
 
 
 class Searcher:
@@ -93,7 +71,10 @@ class Searcher:
         self, connection: Connection, collection: StoredCollection, k: int, where: Where | None, effort: float | None
     ) -> bool:
         rows = max(collection.rows, 0)
-        if not collection.indexed or effort == 1 or k * 10 > rows:
+        layout, most = collection.layout, collection.dialect.max_candidates
+        if not collection.indexed or layout is None or effort == 1 or k * 10 > rows:
+            return False
+        if most is not None and _candidates(layout, k, where) > most:
             return False
         if not self._iterative:
             # Before pgvector 0.8 a scan ends after ef_search candidates, filtered or not.
@@ -129,12 +110,12 @@ class Searcher:
         effort: float | None,
     ) -> list[list[Hit]]:
         """What the vector index finds, scored again with the stored vectors."""
-        layout = layout_of(collection.spec)
+        layout = collection.layout
         if layout is None:
             raise AssertionError("an indexed collection has a layout")
         text, filtering = named(_searchable(where))
-        candidates = k * (1 if where is None else _FILTERED_FACTOR) + _EXTRA[layout.quantization] * (k + 8)
-        ordering, distance = layout.ordering(collection), f"vector {collection.distance} %(query)s"
+        candidates = _candidates(layout, k, where)
+        ordering, distance = layout.ordering(collection.spec), f"vector {collection.distance} %(query)s"
         value = _value(collection, distance)
         if candidates == k:
             statement = f"SELECT {COLUMNS}, {value} FROM {collection.table} WHERE {text} ORDER BY {ordering} LIMIT {k}"  # noqa: S608
@@ -143,11 +124,7 @@ class Searcher:
                 f"SELECT {COLUMNS}, {value} FROM (SELECT {COLUMNS}, vector FROM {collection.table} WHERE {text} "  # noqa: S608
                 f"ORDER BY {ordering} LIMIT {candidates}) s ORDER BY {distance} LIMIT {k}"
             )
-        settings = {}
-        if layout.method == "ivfflat":
-            settings["ivfflat.probes"] = str(probes(effort or DEFAULT_EFFORT, collection.lists))
-        elif effort is not None:
-            settings["hnsw.ef_search"] = str(ef_search(effort))
+        settings = collection.dialect.search_settings(layout, effort, collection.lists, candidates)
         params = [{**filtering, "query": query} for query in queries]
         found = _fetch(connection, statement, params, settings=settings)
         return [_hits(rows, q, collection.spec.metric, exact=False) for rows, q in zip(found, queries, strict=True)]
@@ -169,6 +146,11 @@ class Searcher:
         params = [{**filtering, "query": query} for query in queries]
         found = _fetch(connection, statement, params, settings={})
         return [_hits(rows, q, collection.spec.metric, exact=True) for rows, q in zip(found, queries, strict=True)]
+
+
+def _candidates(layout: Layout, k: int, where: Where | None) -> int:
+    """How many rows an index scan is asked for."""
+    return k * (1 if where is None else _FILTERED_FACTOR) + _EXTRA[layout.quantization] * (k + 8)
 
 
 def _searchable(where: Where | None) -> Clause:
@@ -237,7 +219,7 @@ def search_text(
     table = collection.table
     statement = f"""
         WITH totals AS (SELECT count(*)::float8 AS n, greatest(avg(length)::float8, 1e-9) AS mean FROM {table}),
-        found AS MATERIALIZED (
+        found {collection.dialect.materialized} (
             SELECT t.id, t.length, q.word, (t.terms ->> q.word)::float8 AS tf, {text} AS wanted
             FROM unnest(%s::text[]) q(word) JOIN {table} t ON t.terms ? q.word),
         weights AS (

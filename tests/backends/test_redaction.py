@@ -66,7 +66,9 @@ def urls(schemes: tuple[str, ...], places: tuple[str, ...]) -> st.SearchStrategy
     )
 
 
-OTHERS = tuple(s for s in SCHEMES if not s.startswith(("faiss", "postgres", "pgvector", "qdrant-edge", "milvus-lite")))
+#: Those whose paths name neither a folder nor a database, and are not shown.
+SHOWN_PATHS = {s for s, info in backends.engines().items() if info.in_folder or info.names_database}
+OTHERS = tuple(s for s in SCHEMES if s not in SHOWN_PATHS)
 
 
 @settings(max_examples=600)

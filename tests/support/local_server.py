@@ -41,7 +41,9 @@ class LocalServer:
 
     def running(self) -> Running:
         """The running server, started again if it was killed; its key is in the environment then."""
-        assert self.name in (self.marked or ()), f"mark a test that starts {self.name} with pytest.mark.server({self.name!r})"
+        assert self.name in (self.marked or ()), (
+            f"mark a test that starts {self.name} with pytest.mark.server({self.name!r})"
+        )
         first = self._home is None
         if self._failed is None:
             self._take()

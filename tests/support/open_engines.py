@@ -32,6 +32,16 @@ def postgres(folder: Path, stack: ExitStack) -> str:
     return server.url(server.database())
 
 
+def analyticdb(folder: Path, stack: ExitStack) -> str:
+    return helper("analyticdb", "analyticdb").place(folder, stack)
+
+
+def couchbase(_folder: Path, stack: ExitStack) -> str:
+    fake = helper("fake_couchbase", "couchbase").FakeCouchbase()
+    stack.callback(fake.stop)
+    return fake.url
+
+
 def milvus(_folder: Path, _stack: ExitStack) -> str:
     return helper("milvus_server", "milvus").url()
 
@@ -51,6 +61,8 @@ def vikingdb(_folder: Path, _stack: ExitStack) -> str:
 OPEN: dict[str, Callable[[Path, ExitStack], str]] = {
     **{info.scheme: in_process(info) for info in backends.engines().values() if info.library_version},
     "chroma": chroma,
+    "analyticdb": analyticdb,
+    "couchbase": couchbase,
     "postgresql": postgres,
     "milvus": milvus,
     "vikingdb": vikingdb,

@@ -31,7 +31,7 @@ IN_PROCESS = {
     "qdrant-edge": r"Qdrant Edge 0\.",
     "milvus-lite": r"Milvus Lite 3\.",
 }
-SERVERS = ("chroma", "postgresql", "qdrant", "milvus", "weaviate")
+SERVERS = ("analyticdb", "chroma", "milvus", "postgresql", "qdrant", "weaviate")
 DEFAULT_ADDRESS = server_probe.default_address
 
 

@@ -35,10 +35,11 @@ from backends.conformance import BackendSuite, Twin
 from backends.conformance.samples import clustered, some, vectors
 from backends.pgvector.backend import PostgresBackend
 from backends.pgvector.connection import Connection, Database, parse_url
+from backends.pgvector.dialect import ef_search, probes
 from backends.pgvector.filters import where_sql
 from backends.pgvector.index import read_collection
 from backends.pgvector.schema import prepare
-from backends.pgvector.search import Searcher, ef_search, probes
+from backends.pgvector.search import Searcher
 from tests.support.old_words import age
 from tests.support.postgres import PASSWORD, QUOTED, Server
 

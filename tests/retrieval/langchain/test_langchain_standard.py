@@ -177,6 +177,15 @@ class TestPostgresql(OverEngine):
     scheme = "postgresql"
 
 
+@pytest.mark.server
+class TestAnalyticdb(OverEngine):
+    scheme = "analyticdb"
+
+
+class TestCouchbase(OverEngine):
+    scheme = "couchbase"
+
+
 class TestQdrant(OverEngine):
     scheme = "qdrant"
 
