@@ -18,6 +18,7 @@ _CONNECTION = frozenset(
     {"ModelConnectionError", "APIConnectionError", "ConnectError", "NetworkError", "TransportError", "ConnectionError"}
 )
 _TIMEOUT = frozenset({"ModelTimeoutError", "APITimeoutError", "TimeoutException", "TimeoutError", "ConnectTimeout"})
+_TOOLS = re.compile(r"(?i)\btools?\b|\bfunctions?\b|tool[_ -]?(?:use|call|choice)")
 _TOO_LONG = re.compile(r"(?i)context.?(?:length|window|size)|(?:prompt|input) is too long|too many tokens")
 
 
@@ -35,6 +36,10 @@ class ChatTimeout(ChatError):
 
 class ChatCancelled(ChatError):
     """The turn was cancelled through its `CancelToken`."""
+
+
+class ToolsRefused(ChatError):
+    """The model's server takes no tools."""
 
 
 def explain(error: BaseException, model: object, *, tokens: int = 0) -> ChatError:
@@ -59,6 +64,14 @@ def explain(error: BaseException, model: object, *, tokens: int = 0) -> ChatErro
     reason = redacted_line(str(error)) or "no reason given"
     told = f" ({status})" if status else f" ({type(error).__name__})"
     return ChatError(f"model {name!r}{at} failed{told}: {reason}")
+
+
+def refuses_tools(error: BaseException) -> bool:
+    """Whether a request with tools may have failed because of them: it is called wrong, or the reason says so."""
+    status = status_of(error)
+    if status in (400, 422, 501):
+        return True
+    return status in (404, 405, 500) and bool(_TOOLS.search(str(error)))
 
 
 def is_transient(error: BaseException) -> bool:
