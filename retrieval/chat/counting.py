@@ -23,14 +23,23 @@ COUNTED = 200
 MOST_READ = 50_000
 
 
+#: "At least" is said of what is as relevant as one unrelated query in twenty finds: the evidence of an answer is
+#: looked at once more, a number is not.
+SURE = 0.95
+
+
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """A number of photos and texts; at_least: there may be more, as relevance is an estimate. shown: some of them."""
+    """A number of photos and texts. shown: some of them.
+
+    at_least: there may be more, as relevance is an estimate; perhaps: how many there may be together.
+    """
 
     photos: int
     texts: int
     at_least: bool = False
     shown: tuple[Result, ...] = ()
+    perhaps: int = 0
 
     @property
     def all(self) -> int:
@@ -54,12 +63,14 @@ def count_items(retriever: Retriever, where: Where | None) -> Counted:
 
 def count_relevant(retriever: Retriever, query: Query, options: ChatOptions, where: Where | None) -> Counted:
     """At least how many items are relevant to a query. Raises `SearchError`, also where relevance is not known."""
-    gate = max(options.gate or 0.0, MIN_EVIDENCE_RELEVANCE)
+    gate = options.gate or MIN_EVIDENCE_RELEVANCE
     found = find(retriever, query, replace(options, gate=gate), where, k=COUNTED)
     if any(hit.relevance is None for hit in found):
         raise SearchError("how relevant items are is not known in this collection: count by a filter")
-    photos = sum(hit.modality == "image" for hit in found)
-    return Counted(photos, len(found) - photos, at_least=True, shown=tuple(found))
+    # What is below the gate was found by all of the words, which are in its text.
+    sure = [hit for hit in found if not gate <= (hit.relevance or 0.0) < SURE]
+    photos = sum(hit.modality == "image" for hit in sure)
+    return Counted(photos, len(sure) - photos, at_least=True, shown=tuple(sure), perhaps=len(found))
 
 
 def list_items(retriever: Retriever, where: Where | None, k: int) -> Sequence[Result]:

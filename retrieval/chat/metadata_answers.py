@@ -69,13 +69,17 @@ class MetadataAnswers:
         where = _all(clauses)
         if asked.topic:
             tally = count_relevant(self._retriever, asked.topic, self._options, where)
+            if tally.perhaps and not tally.all:
+                # Nothing that one could stand for: a model can look at what may be.
+                return None
             shown: Sequence[Result] = tally.shown[: self._options.max_evidence]
         else:
             tally = count_items(self._retriever, where)
             shown = list_items(self._retriever, where, self._options.max_evidence)
         text = self._say("tally", criteria=self._criteria(asked), what=self._counted(tally))
         if asked.topic and tally.all:
-            text += self._say("space") + self._say("estimate")
+            kind = "estimate_up_to" if tally.perhaps > tally.all else "estimate"
+            text += self._say("space") + self._say(kind, n=tally.perhaps)
         most = len(shown) if asked.kind == "list" else _EXAMPLES
         return self._with_examples(text, shown[:most])
 

@@ -340,5 +340,6 @@ def _counted(counted: Counted, query: str) -> str:
     texts = f"{counted.texts} text{'' if counted.texts == 1 else 's'}"
     about = f" about “{shield(query).text}”" if query else ""
     if counted.at_least:
-        return f"At least {photos} and {texts}{about}: an estimate by relevance."
+        perhaps = f", perhaps {counted.perhaps} in all" if counted.perhaps > counted.all else ""
+        return f"At least {photos} and {texts}{about}{perhaps}: an estimate by relevance."
     return f"Exactly {photos} and {texts}{about}."
