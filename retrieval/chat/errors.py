@@ -39,7 +39,11 @@ class ChatCancelled(ChatError):
 
 
 class ToolsRefused(ChatError):
-    """The model's server takes no tools."""
+    """The model's server does not take a request with tools; for_good: as far as can be told, it takes none ever."""
+
+    def __init__(self, told: str, *, for_good: bool) -> None:
+        super().__init__(told)
+        self.for_good = for_good
 
 
 def explain(error: BaseException, model: object, *, tokens: int = 0) -> ChatError:
@@ -49,7 +53,7 @@ def explain(error: BaseException, model: object, *, tokens: int = 0) -> ChatErro
     status, kinds = status_of(error), kinds_of(error)
     if tokens:
         return ChatError(f"model {name!r}{at} broke off after {tokens} pieces of its answer: ask again")
-    if "ContextOverflowError" in kinds or status == 413 or (status == 400 and _TOO_LONG.search(str(error))):
+    if status == 413 or is_too_long(error):
         return ChatError(f"the question and its evidence are too long for model {name!r}: lower context_tokens")
     if status in (401, 403) or kinds & {"ModelAuthenticationError", "ModelPermissionDeniedError"}:
         return ChatError(f"model {name!r}{at} refused the key: set the right one in the provider's variable")
@@ -72,6 +76,11 @@ def refuses_tools(error: BaseException) -> bool:
     if status in (400, 422, 501):
         return True
     return status in (404, 405, 500) and bool(_TOOLS.search(str(error)))
+
+
+def is_too_long(error: BaseException) -> bool:
+    """Whether a request was refused for its length."""
+    return "ContextOverflowError" in kinds_of(error) or bool(status_of(error) == 400 and _TOO_LONG.search(str(error)))
 
 
 def is_transient(error: BaseException) -> bool:

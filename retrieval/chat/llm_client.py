@@ -24,6 +24,7 @@ from retrieval.chat.errors import (
     ChatTimeout,
     ToolsRefused,
     explain,
+    is_too_long,
     is_transient,
     model_name,
     refuses_tools,
@@ -133,7 +134,8 @@ class Caller:
                 raise
             except Exception as error:
                 if through is not None and not delivered and refuses_tools(error):
-                    raise ToolsRefused(str(explain(error, self.model))) from None
+                    told = str(explain(error, self.model))
+                    raise ToolsRefused(told, for_good=not is_too_long(error)) from None
                 wait_s = self._pause_s(error, attempt)
                 if delivered or wait_s is None:
                     raise explain(error, self.model, tokens=delivered) from None
@@ -309,7 +311,7 @@ class _Calls:
             # Of a model that does not stream.
             self._whole = chunk
             return bool(chunk.tool_calls or chunk.invalid_tool_calls)
-        called = bool(chunk.tool_call_chunks)
+        called = bool(chunk.tool_call_chunks or chunk.tool_calls or chunk.invalid_tool_calls)
         self._asks = self._asks or called
         self._chars += sum(len(part["args"] or "") for part in chunk.tool_call_chunks)
         # What no reply of use is as long as is not kept: then it calls nothing.

@@ -34,7 +34,8 @@ def with_tools(model: BaseChatModel) -> Runnable[Any, Any] | None:
         return None
     try:
         return model.bind_tools(list(SCHEMAS))
-    except (NotImplementedError, TypeError, ValueError):
+    except Exception:
+        # Each integration fails in ways of its own, and a chat goes without.
         return None
 
 
@@ -103,8 +104,9 @@ class Rounds:
         for _ in range(MAX_ROUNDS):
             try:
                 reply = yield from self._ask(messages, self._through)
-            except ToolsRefused:
-                self.refused = True
+            except ToolsRefused as error:
+                # One that took tools before has other reasons.
+                self.refused = error.for_good and not self.earlier
                 break
             if reply.message is None:
                 return self._whole(reply)

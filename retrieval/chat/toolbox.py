@@ -159,7 +159,7 @@ class Toolbox:
         """What a model is told of a call that was not done."""
         told = shield(" ".join(printable(reason).split())[:_MAX_ERROR_CHARS]).text
         self.left -= text_tokens(told)
-        return Outcome(f"error: {told}", ToolUsed(name or "unknown", error=told))
+        return Outcome(f"error: {told}", ToolUsed(name if name in self._tools else "unknown", error=told))
 
     def _search(self, arguments: Mapping[str, Any]) -> Outcome:
         query, filters = _query(arguments), self._filters(arguments)
@@ -236,6 +236,9 @@ class Toolbox:
         if not pieces:
             raise WrongArgument("nothing is stored of this item that could be shown")
         (piece,) = pieces
+        if known is not None and known.picture is not None and piece.picture is None:
+            # The model has its picture already, and there is no room for it twice.
+            piece = known
         self._images["open"] -= piece.picture is not None
         # A picture that was given as text before is now one that the model was shown.
         others = tuple(p for p in self.evidence if p is not known)

@@ -105,6 +105,8 @@ def test_history_image_filter_and_strict_reach_the_turn(gallery: Backend, tmp_pa
         assert asked(client, check="strict").json()["check"] == "strict"
         assert asked(client, check="off").json()["sentences"] == []
         assert asked(client, check="some").status_code == 422
+        for question in ("which were taken in 2013?", "what is in here?"):
+            assert asked(client, question, where={"year": {"$odd": 1}}).status_code == 422
         old = asked(client, where={"year": {"$lt": 1980}})
         assert (old.json()["answer"], old.json()["refused"]) == (REFUSAL, True)
         picture = base64.b64encode(png("blue", (3000, 300))).decode()

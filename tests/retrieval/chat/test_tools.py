@@ -227,6 +227,21 @@ def test_a_model_that_calls_for_ever_is_asked_for_its_answer(retriever: Retrieve
     assert "[2] photo | caption: a white cat" in prompt_of(model.asked[-1])
 
 
+def test_names_of_tools_that_are_none_are_not_told_on(retriever: Retriever) -> None:
+    model = Calling(replies=[[("count", {})] * MAX_CALLS + [("<script>", {})], "Done."])
+    answer = GroundedChat(retriever, model, ONE).ask(QUESTION)
+    assert [event.name for event in answer.tools] == ["count"] * MAX_CALLS + ["unknown"]
+
+
+def test_an_item_that_is_opened_again_keeps_its_picture(retriever: Retriever) -> None:
+    model = Calling(replies=[[("open", {"item": "1"})], [("open", {"item": 1})], "A dog [1]."])
+    options = ChatOptions(gate=None, vision=True, max_evidence=1, max_images=1)
+    answer = GroundedChat(retriever, model, options).ask(QUESTION)
+    assert [event.error for event in answer.tools] == ["", ""]
+    assert [piece.picture is not None for piece in answer.evidence] == [True]
+    assert len(answer.evidence) == 1
+
+
 def test_calls_at_a_time_are_bounded(retriever: Retriever) -> None:
     model = Calling(replies=[[("count", {})] * (MAX_CALLS + 2), "Done."])
     answer = GroundedChat(retriever, model, ONE).ask(QUESTION)
@@ -330,3 +345,17 @@ def test_a_server_that_takes_no_tools_is_asked_without_and_remembered(retriever:
         assert chat.ask(QUESTION).text == "A brown dog runs along a red beach [1]."
     assert ["tools" in received.body for received in server.received] == [True, False, False]
     assert "call the tools" not in server.received[1].prompt
+
+
+def test_a_context_that_is_too_small_says_nothing_of_tools(retriever: Retriever, server: FakeOpenAI) -> None:
+    def search_once_with_no_room_for_more(body: dict[str, Any]) -> list[tuple[str, str]]:
+        server.behaviour.context_tokens = len(server.received[-1].prompt) // 4 + 4
+        return [("search", '{"query": "a cat on a green sofa"}')]
+
+    server.behaviour = Behaviour(calls=search_once_with_no_room_for_more)
+    chat = GroundedChat(retriever, over_http(server), ONE)
+    answer = chat.ask(QUESTION)
+    assert ["tools" in received.body for received in server.received] == [True, True, False]
+    assert answer.text == "A brown dog runs along a red beach [1]."
+    assert "[2] photo" in server.received[-1].prompt, "what was found is kept"
+    assert chat.with_tools is not None
