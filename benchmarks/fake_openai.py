@@ -72,7 +72,8 @@ class Behaviour:
     break_after: the stream is cut after so many pieces, without an end. api_key: another is refused with 401.
     context_tokens: a longer prompt is refused as the API does. usage: whether tokens are reported when asked.
     max_tokens: the answer is cut there, with finish_reason "length". script: gives the answer to a prompt instead, as
-    `benchmarks.scripted_judges` does.
+    `benchmarks.scripted_judges` does. calls: gives the calls of tools, name and arguments as JSON, with which a request
+    that has tools is answered; none for an answer. refuses_tools: such a request is refused with 400.
     """
 
     answering: Answering = "honest"
@@ -85,6 +86,8 @@ class Behaviour:
     usage: bool = True
     max_tokens: int | None = None
     script: Callable[[str], str] | None = None
+    calls: Callable[[dict[str, Any]], list[tuple[str, str]]] | None = None
+    refuses_tools: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +168,8 @@ def create_app(server: FakeOpenAI) -> FastAPI:
                 return StreamingResponse(_cut_off(), media_type="text/event-stream")
             headers = {"Retry-After": failure.retry_after} if failure.retry_after else None
             return _error(failure.status, "The server cannot answer now.", None, headers)
+        if received.body.get("tools") and behaviour.refuses_tools:
+            raise _ApiError(400, "This model does not support tools.", "invalid_value")
         prompt_tokens = len(received.prompt) // 4 + IMAGE_TOKENS * len(received.images)
         if prompt_tokens > behaviour.context_tokens:
             raise _ApiError(
@@ -176,9 +181,10 @@ def create_app(server: FakeOpenAI) -> FastAPI:
         answer = (
             behaviour.script(received.prompt) if behaviour.script else respond(received.prompt, behaviour.answering)
         )
-        pieces = re.findall(r"\s*\S+", answer)
+        calls = behaviour.calls(received.body) if behaviour.calls and received.body.get("tools") else []
+        pieces = [] if calls else re.findall(r"\s*\S+", answer)
         length = len(pieces) if behaviour.max_tokens is None else behaviour.max_tokens
-        reason = "stop" if len(pieces) <= length else "length"
+        reason = "tool_calls" if calls else "stop" if len(pieces) <= length else "length"
         pieces = pieces[:length]
         usage = {
             "prompt_tokens": prompt_tokens,
@@ -187,10 +193,12 @@ def create_app(server: FakeOpenAI) -> FastAPI:
         }
         if received.stream:
             asked = (received.body.get("stream_options") or {}).get("include_usage") and behaviour.usage
-            chunks = _stream(server, received.model, pieces, reason, usage if asked else None)
+            chunks = _stream(server, received.model, pieces, reason, usage if asked else None, calls)
             return StreamingResponse(chunks, media_type="text/event-stream")
         await asyncio.sleep(behaviour.first_token_s + behaviour.token_s * len(pieces))
-        message = {"role": "assistant", "content": "".join(pieces)}
+        message: dict[str, Any] = {"role": "assistant", "content": "".join(pieces)}
+        if calls:
+            message |= {"content": None, "tool_calls": [_call(number, *each) for number, each in enumerate(calls)]}
         body = _envelope(received.model, "chat.completion")
         body["choices"] = [{"index": 0, "message": message, "finish_reason": reason, "logprobs": None}]
         return JSONResponse(body | ({"usage": usage} if behaviour.usage else {}))
@@ -300,6 +308,10 @@ def _error(status: int, message: str, code: str | None, headers: dict[str, str] 
     return JSONResponse(body, status, headers)
 
 
+def _call(number: int, name: str, arguments: str) -> dict[str, Any]:
+    return {"id": f"call_{number}", "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
 def _envelope(model: str, kind: str) -> dict[str, Any]:
     return {"id": "chatcmpl-fake", "object": kind, "created": 1_700_000_000, "model": model}
 
@@ -311,7 +323,12 @@ async def _cut_off() -> AsyncIterator[bytes]:
 
 
 async def _stream(
-    server: FakeOpenAI, model: str, pieces: list[str], reason: str, usage: dict[str, int] | None
+    server: FakeOpenAI,
+    model: str,
+    pieces: list[str],
+    reason: str,
+    usage: dict[str, int] | None,
+    calls: list[tuple[str, str]],
 ) -> AsyncIterator[bytes]:
     behaviour = server.behaviour
 
@@ -332,6 +349,13 @@ async def _stream(
                 raise ConnectionResetError("broken on purpose")
             yield event({"content": piece})
             await asyncio.sleep(behaviour.token_s)
+        for number, (name, arguments) in enumerate(calls):
+            # As the API does: the name first, then the arguments in pieces.
+            begun = _call(number, name, "") | {"index": number}
+            yield event({"tool_calls": [begun]})
+            for start in range(0, len(arguments), 7):
+                part = {"arguments": arguments[start : start + 7]}
+                yield event({"tool_calls": [{"index": number, "function": part}]})
         yield event({}, reason)
         if usage is not None:
             yield event(None)

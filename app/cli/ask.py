@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
     from app.core.llm import LoadModel
-    from retrieval.chat import Answer, ChatEvent, ChatOptions, Check, Evidence
+    from retrieval.chat import Answer, ChatEvent, ChatOptions, Check, Evidence, ToolUsed
 
 
 @options.grouped
@@ -130,12 +130,13 @@ def chat_options(settings: Settings, model: BaseChatModel, *, asked_k: int | Non
         min_relevance=settings.min_relevance,
         check=None if settings.check == "auto" else cast("Check", settings.check),
         max_evidence=asked_k,
+        tools=settings.model_tools == "auto",
     )
 
 
 def follow(events: Generator[ChatEvent], *, show_draft: bool) -> Answer:
     """Read a turn to its end, showing the draft meanwhile; closing early ends the request to the model."""
-    from retrieval.chat import EvidenceFound, Final, Retrying, Token
+    from retrieval.chat import EvidenceFound, Final, Retrying, Token, ToolUsed
 
     with contextlib.closing(events), draft_display(show_draft) as display:
         for event in events:
@@ -144,11 +145,21 @@ def follow(events: Generator[ChatEvent], *, show_draft: bool) -> Answer:
                     display.status(f"{len(evidence)} sources found; the model is reading" if evidence else "")
                 case Retrying(wait_s=wait_s, reason=reason):
                     note(f"note: {reason}; trying again in {wait_s:.1f} s")
+                case ToolUsed():
+                    display.status(used_line(event))
                 case Token(text=text):
                     display.add(text)
                 case Final(answer=answer):
                     return answer
     raise AssertionError("a turn ends with its Final event or raises")
+
+
+def used_line(used: ToolUsed) -> str:
+    """What the model looked for itself, as a line: "searched for “a dog”: 3 found"."""
+    what = {"search": "searched for", "count": "counted", "facet": "looked at the values of", "open": "opened"}
+    asked = " ".join(filter(None, (f"“{one_line(used.query)}”" if used.query else "", one_line(used.filter))))
+    found = used.error or f"{'at least ' if used.at_least else ''}{used.found} found"
+    return f"{what.get(used.name, 'tried')} {asked or 'everything'}: {one_line(found)}"
 
 
 class Draft:
@@ -278,7 +289,12 @@ def answer_object(answer: Answer) -> dict[str, Any]:
     return {
         "question": answer.question,
         "query": answer.query,
+        "translation": answer.translation,
         "answer": answer.text,
+        "tools": [
+            {name: getattr(used, name) for name in ("name", "query", "filter", "found", "at_least", "error")}
+            for used in answer.tools
+        ],
         "notices": list(answer.notices),
         "refused": answer.refused,
         "quoted": answer.quoted,

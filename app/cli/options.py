@@ -67,6 +67,9 @@ ModelUrl = Annotated[
 ModelVision = Annotated[
     str | None, typer.Option("--model-vision", metavar="WHETHER", help="Whether it sees images: auto, yes or no.")
 ]
+ModelTools = Annotated[
+    str | None, typer.Option("--model-tools", metavar="WHETHER", help="Whether it may search itself: auto or no.")
+]
 Check = Annotated[
     str | None,
     typer.Option("--check", metavar="HOW", help="What is done with each sentence: auto, off, mark, strict or verify."),
@@ -111,6 +114,7 @@ class ModelFlags(Flags):
     model: Model = None
     model_url: ModelUrl = None
     model_vision: ModelVision = None
+    model_tools: ModelTools = None
     check: Check = None
     verify_model: VerifyModel = None
     strict: Strict = False

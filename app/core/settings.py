@@ -73,6 +73,12 @@ class Settings:
     model_vision: str = field(
         default="auto", metadata={"help": "whether the model sees images: auto (by its name), yes or no"}
     )
+    model_tools: str = field(
+        default="auto",
+        metadata={
+            "help": "whether the model may search, count and open items itself: auto, where it can call tools, or no"
+        },
+    )
     check: str = field(
         default="auto",
         metadata={
@@ -131,6 +137,8 @@ class Settings:
                 raise SettingsError(f"{name} must be a string, not {value!r}")
         if self.model_vision not in ("auto", "yes", "no"):
             raise SettingsError(f"model_vision must be auto, yes or no, not {self.model_vision!r}")
+        if self.model_tools not in ("auto", "no"):
+            raise SettingsError(f"model_tools must be auto or no, not {self.model_tools!r}")
         if self.check not in CHECKS:
             raise SettingsError(f"check must be one of {', '.join(CHECKS)}, not {self.check!r}")
         if not re.fullmatch(r"none|[1-9][0-9]{0,8}/(second|minute|hour)", str(self.rate_limit)):

@@ -21,6 +21,16 @@ const MARKS = {
   contradicted: ["conflict", "!", (source) => say("chat.mark.contradicted", { source })],
 };
 
+/** What the model looked for itself, by the tool's name. */
+const LOOKED = {
+  search: (what, found) => say("chat.tool.search", { what, found }),
+  count: (what, found) => say("chat.tool.count", { what, found }),
+  facet: (what, found) => say("chat.tool.facet", { what, found }),
+  open: (what) => say("chat.tool.open", { what }),
+};
+/** What cites the picture that came with the question. */
+const OF_PICTURE = /[[【［](?:(?:the |your )?(?:attached )?(?:image|picture|photo)|图片|图像|照片)[\]】］]/iu;
+
 export function chatView() {
   const turns = [];
   let attached = null;
@@ -78,7 +88,7 @@ export function chatView() {
   }
 
   async function ask(asked) {
-    const turn = { ...asked, evidence: [], answer: null, error: null, stopped: false, text: "", note: "" };
+    const turn = { ...asked, evidence: [], tools: [], answer: null, error: null, stopped: false, text: "", note: "" };
     await answer(turn, await place(turn));
   }
 
@@ -111,7 +121,7 @@ export function chatView() {
   async function answer(turn, kept) {
     const controller = new AbortController();
     running = controller;
-    Object.assign(turn, { evidence: [], answer: null, error: null, stopped: false, text: "", note: say("chat.searching") });
+    Object.assign(turn, { evidence: [], tools: [], answer: null, error: null, stopped: false, text: "", note: say("chat.searching") });
     select(turn);
     draw();
     drawTurn(turn);
@@ -143,8 +153,15 @@ export function chatView() {
       turn.evidence = data.evidence;
       turn.note = data.evidence.length ? say("chat.reading", { n: data.evidence.length }) : say("chat.none");
       if (selected === turn) drawSources();
+    } else if (event === "tool") {
+      const { evidence, ...tool } = data;
+      turn.tools.push(tool);
+      const known = new Set(turn.evidence.map((each) => each.number));
+      turn.evidence.push(...evidence.filter((each) => !known.has(each.number)));
+      turn.note = say("chat.reading", { n: turn.evidence.length });
+      if (selected === turn) drawSources();
     } else if (event === "token") turn.text += data.text;
-    else if (event === "retrying") { turn.note = say("chat.waiting", { time: duration(Math.ceil(data.wait_s)), reason: data.reason }); turn.text = ""; }
+    else if (event === "retrying") turn.note = say("chat.waiting", { time: duration(Math.ceil(data.wait_s)), reason: data.reason });
     else if (event === "final") {
       turn.answer = data;
       if (selected === turn) drawSources();
@@ -157,6 +174,7 @@ export function chatView() {
   function drawTurn(turn) {
     const parts = [];
     const { answer: checked } = turn;
+    if (turn.tools?.length) parts.push(h("ul", { class: "looked soft" }, turn.tools.map((tool) => h("li", { dir: "auto" }, looked(tool)))));
     if (checked) parts.push(h("div", { class: "text", dir: "auto" }, cited(turn, checked.answer)));
     else if (turn.text) parts.push(h("div", { class: "text draft", dir: "auto" }, turn.text));
     if (turn.note && !turn.text && !checked) parts.push(h("p", { class: "soft" }, turn.note));
@@ -170,6 +188,13 @@ export function chatView() {
         turn.evidence.length ? button(say("chat.sources.count", { n: turn.evidence.length }), () => select(turn), { class: "small" }) : null));
     }
     turn.body.replaceChildren(...parts);
+  }
+
+  function looked({ name, query, filter, found, at_least: more, error }) {
+    const asked = [query && (name === "open" ? query : `“${query}”`), filter].filter(Boolean).join(" ");
+    const what = asked || say("chat.tool.all");
+    if (error || !LOOKED[name]) return say("chat.tool.failed", { what });
+    return LOOKED[name](what, more ? say("chat.tool.least", { n: found }) : say("chat.found", { n: found }));
   }
 
   function remarks({ refused, quoted, truncated, counts, check, notices }) {
@@ -192,6 +217,10 @@ export function chatView() {
       for (const sentence of sentences) {
         if (sentence.end !== null && MARKS[sentence.verdict]) places.push({ start: sentence.end, end: sentence.end, put: () => [mark(sentence)] });
       }
+    }
+    for (const found of text.matchAll(new RegExp(OF_PICTURE, "giu"))) {
+      const start = [...text.slice(0, found.index)].length;
+      if (turn.picture) places.push({ start, end: start + [...found[0]].length, put: () => [h("span", { class: "cite" }, say("chat.picture"))] });
     }
     const nodes = [];
     let from = 0;

@@ -5,7 +5,7 @@ LangChain comes with the extra ``chat``; `retrieval` itself never imports this p
 
 from retrieval.chat.check.grounding import Sentence, Verdict
 from retrieval.chat.errors import ChatCancelled, ChatError, ChatTimeout, QuestionError
-from retrieval.chat.events import Answer, ChatEvent, Counts, EvidenceFound, Final, Retrying, Token, Usage
+from retrieval.chat.events import Answer, ChatEvent, Counts, EvidenceFound, Final, Retrying, Token, ToolUsed, Usage
 from retrieval.chat.evidence import Evidence, PictureReader
 from retrieval.chat.llm_client import CancelToken
 from retrieval.chat.options import ChatOptions, Check
@@ -36,6 +36,7 @@ __all__ = [
     "RunningTurn",
     "Sentence",
     "Token",
+    "ToolUsed",
     "Turn",
     "Usage",
     "Verdict",

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.chat.check.claims import Claim, citations, sentences, strip_citations
-from retrieval.chat.check.grounding import Sentence, TextSupport
+from retrieval.chat.check.claims import IMAGE_CITATION, Claim, citations, cites_attached, sentences, strip_citations
+from retrieval.chat.check.grounding import Sentence, TextSupport, Verdict
 from retrieval.chat.check.image_support import MIN_PERCENTILE, ImageSupport
 from retrieval.chat.check.language import language
 from retrieval.chat.check.layout import cited, without_dangling
@@ -40,6 +40,15 @@ _SAYS_NOTHING = re.compile(
 _YES = re.compile(r"\A(?:yes|yeah|yep|correct|right|true|indeed)\W*\Z", re.IGNORECASE)
 _NO = re.compile(r"\A(?:no|nope|false|incorrect|wrong)\W*\Z", re.IGNORECASE)
 _OPENING = re.compile(r"\A(?:yes|no|yeah|sure|certainly|of course)\s*[,;:–—-]\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """The picture that came with a question: whether the model sees it, its labels, and, with `strict`, its vector."""
+
+    seen: bool
+    tags: str = ""
+    vector: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,35 +107,49 @@ class Checker:
         evidence: Sequence[Evidence],
         *,
         vectors: ImageVectors,
-        attached: NDArray[np.float32] | None = None,
+        attached: Attached | None = None,
         asked: str = "",
+        findings: Sequence[str] = (),
     ) -> Checked:
         """The reply as it may be shown: by the strict rule, or as it is with a verdict for each sentence.
 
         Args:
             question: made to stand alone.
             vectors: gives the stored vectors of images by their evidence number, asked only when they are needed.
-            attached: the vector of the picture that came with the question.
+            attached: the picture that came with the question, a source of its own.
             asked: the question before it was made to stand alone; a weak model's answer must be about the words of
                 both, and what we say ourselves is in its language.
+            findings: what was counted for the model.
         """
         text = _THOUGHT.sub("", reply).lstrip() if "</think" in reply.lower() else reply
         text = "" if _THINKING.match(text) else printable(text)
         if self.options.check == "strict":
             return self._strict(question, text, evidence, vectors=vectors, attached=attached, asked=asked)
-        return self._marked(question, text, evidence, asked=asked)
+        return self._marked(question, text, evidence, asked=asked, attached=attached, findings=findings)
 
-    def _marked(self, question: str, text: str, evidence: Sequence[Evidence], *, asked: str) -> Checked:
+    def _marked(
+        self,
+        question: str,
+        text: str,
+        evidence: Sequence[Evidence],
+        *,
+        asked: str,
+        attached: Attached | None,
+        findings: Sequence[str],
+    ) -> Checked:
         """The reply to the letter but for links and citations that name nothing; never made a refusal."""
         text, links = strip_links_only(text.strip("\n").rstrip(), _allowed(question, evidence))
         if not text.strip():
             return Checked(refusal(language(asked or question)), refused=True, links=links)
         text, removed = without_dangling(text, {piece.number for piece in evidence})
         numbers = {number for group in cited(text) for number in group.numbers}
-        judged = () if self.options.check == "off" else Marker(self.texts, question, evidence).mark(text, removed)
+        picture: Verdict | None = None if attached is None else "seen" if attached.seen else "cited"
+        marker = Marker(self.texts, question, evidence, picture=picture, findings=findings)
+        judged = () if self.options.check == "off" else marker.mark(text, removed)
+        rests_on_none = not numbers and not (attached is not None and cites_attached(text))
         return Checked(
             text,
-            refused=not numbers and _refuses(text),
+            refused=rests_on_none and _refuses(text),
             sentences=judged,
             sources=tuple(piece for piece in evidence if piece.number in numbers),
             unresolved=sum(len(gone) for _, gone in removed),
@@ -144,7 +167,7 @@ class Checker:
         evidence: Sequence[Evidence],
         *,
         vectors: ImageVectors,
-        attached: NDArray[np.float32] | None,
+        attached: Attached | None,
     ) -> Judge:
         """What judges the sentences of one reply by the strict rule, each once."""
         return Judge(self, question, evidence, vectors=vectors, attached=attached)
@@ -165,7 +188,7 @@ class Checker:
         evidence: Sequence[Evidence],
         *,
         vectors: ImageVectors,
-        attached: NDArray[np.float32] | None,
+        attached: Attached | None,
         asked: str,
     ) -> Checked:
         """Only what has support; `grounding` and `image_support` of `retrieval.chat.check` have the rules.
@@ -241,7 +264,7 @@ class Judge:
         evidence: Sequence[Evidence],
         *,
         vectors: ImageVectors,
-        attached: NDArray[np.float32] | None,
+        attached: Attached | None,
     ) -> None:
         self.checker = checker
         self.question = question
@@ -261,12 +284,15 @@ class Judge:
         cited = tuple(number for number in citations(written) if number in self.by_number)
         text = _tidy(strip_citations(written))
         claim = self._claim(text)
+        attached = self.attached if cites_attached(written) else None
         if claim is None:
             verdict = "unsupported" if _NO.match(text) else "no_claim"
             return Sentence(text, verdict)  # type: ignore[arg-type]
         support = self._support(claim, cited)
         if support:
             return Sentence(text, "stated", citations=cited, support=support)
+        if attached is not None and (attached.seen or self.checker.texts.judge(claim, [attached.tags])):
+            return Sentence(text, "seen", citations=cited, attached=True)
         other, best = self._elsewhere(claim)
         if other is not None:
             return Sentence(text, "stated", citations=(other,), support=best, corrected=True)
@@ -307,7 +333,8 @@ class Judge:
     def _from_image(self, text: str, claim: Claim, cited: tuple[int, ...]) -> Sentence:
         seen = [piece for number, piece in self.by_number.items() if piece.picture and (not cited or number in cited)]
         known = Claim(" / ".join([self.question, *(fact for piece in self.by_number.values() for fact in piece.facts)]))
-        if (seen or self.attached is not None) and claim.names <= known.stems:
+        vector = self.attached.vector if self.attached is not None else None
+        if (seen or vector is not None) and claim.names <= known.stems:
             if self._vectors is None:
                 self._vectors = self._load([piece for piece in self.by_number.values() if piece.picture])
             placed = [
@@ -315,8 +342,8 @@ class Judge:
                 for piece in seen
                 if piece.number in self._vectors
             ]
-            if self.attached is not None and not cited:
-                placed.append((self.checker.images.percentile(claim.text, self.attached), 0))
+            if vector is not None and not cited:
+                placed.append((self.checker.images.percentile(claim.text, vector), 0))
             share, number = max(placed, default=(0.0, 0))
             if share >= MIN_PERCENTILE:
                 return Sentence(
@@ -358,7 +385,8 @@ def _assemble(judged: Sequence[Sentence]) -> tuple[str, tuple[Sentence, ...]]:
         placed[sentence] = sentence
         if sentence.verdict in ("stated", "seen"):
             marks = ["".join(f"[{number}]" for number in sentence.citations)]
-            told = _with(sentence.text, *marks, *([IMAGE_MARK] if sentence.verdict == "seen" else []))
+            source = IMAGE_CITATION if sentence.attached else IMAGE_MARK
+            told = _with(sentence.text, *marks, *([source] if sentence.verdict == "seen" else []))
             text += " " * bool(text) + told
             placed[sentence] = replace(sentence, start=len(text) - len(told), end=len(text))
     return text, tuple(placed[sentence] for sentence in judged)

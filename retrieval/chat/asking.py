@@ -30,6 +30,7 @@ def options_for(
     min_relevance: float = RELEVANT,
     check: Check | None = None,
     max_evidence: int | None = None,
+    tools: bool = True,
 ) -> ChatOptions:
     """What a chat with `model` may spend: by its traits, and cautiously where it is the small offline one.
 
@@ -40,6 +41,7 @@ def options_for(
         check: what is done with what the model says; None for what fits it: a capable model's answer is marked, a weak
             one is held to the strict rule.
         max_evidence: how many found items the model sees; None for what fits the model.
+        tools: whether a capable model may call tools, where it can.
     """
     known = traits(model)
     weak = name.startswith("offline:") or not known.capable
@@ -57,6 +59,7 @@ def options_for(
         check=check or ("strict" if weak else "mark"),
         fallback="quote" if weak else "refuse",
         rewrite="rules" if weak else "model",
+        tools=tools and not weak,
         history_turns=0 if weak else 6,
         first_token_s=300.0 if in_process else 60.0,
         total_s=900.0 if in_process else 180.0,

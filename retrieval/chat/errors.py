@@ -18,6 +18,7 @@ _CONNECTION = frozenset(
     {"ModelConnectionError", "APIConnectionError", "ConnectError", "NetworkError", "TransportError", "ConnectionError"}
 )
 _TIMEOUT = frozenset({"ModelTimeoutError", "APITimeoutError", "TimeoutException", "TimeoutError", "ConnectTimeout"})
+_TOOLS = re.compile(r"(?i)\btools?\b|\bfunctions?\b|tool[_ -]?(?:use|call|choice)")
 _TOO_LONG = re.compile(r"(?i)context.?(?:length|window|size)|(?:prompt|input) is too long|too many tokens")
 
 
@@ -37,6 +38,14 @@ class ChatCancelled(ChatError):
     """The turn was cancelled through its `CancelToken`."""
 
 
+class ToolsRefused(ChatError):
+    """The model's server does not take a request with tools; for_good: as far as can be told, it takes none ever."""
+
+    def __init__(self, told: str, *, for_good: bool) -> None:
+        super().__init__(told)
+        self.for_good = for_good
+
+
 def explain(error: BaseException, model: object, *, tokens: int = 0) -> ChatError:
     """The `ChatError` for what a model raised; `tokens` that were already delivered are told."""
     name, where = model_name(model), endpoint(model)
@@ -44,7 +53,7 @@ def explain(error: BaseException, model: object, *, tokens: int = 0) -> ChatErro
     status, kinds = status_of(error), kinds_of(error)
     if tokens:
         return ChatError(f"model {name!r}{at} broke off after {tokens} pieces of its answer: ask again")
-    if "ContextOverflowError" in kinds or status == 413 or (status == 400 and _TOO_LONG.search(str(error))):
+    if status == 413 or is_too_long(error):
         return ChatError(f"the question and its evidence are too long for model {name!r}: lower context_tokens")
     if status in (401, 403) or kinds & {"ModelAuthenticationError", "ModelPermissionDeniedError"}:
         return ChatError(f"model {name!r}{at} refused the key: set the right one in the provider's variable")
@@ -59,6 +68,19 @@ def explain(error: BaseException, model: object, *, tokens: int = 0) -> ChatErro
     reason = redacted_line(str(error)) or "no reason given"
     told = f" ({status})" if status else f" ({type(error).__name__})"
     return ChatError(f"model {name!r}{at} failed{told}: {reason}")
+
+
+def refuses_tools(error: BaseException) -> bool:
+    """Whether a request with tools may have failed because of them: it is called wrong, or the reason says so."""
+    status = status_of(error)
+    if status in (400, 422, 501):
+        return True
+    return status in (404, 405, 500) and bool(_TOOLS.search(str(error)))
+
+
+def is_too_long(error: BaseException) -> bool:
+    """Whether a request was refused for its length."""
+    return "ContextOverflowError" in kinds_of(error) or bool(status_of(error) == 400 and _TOO_LONG.search(str(error)))
 
 
 def is_transient(error: BaseException) -> bool:

@@ -53,6 +53,25 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolUsed:
+    """The model called a tool: what it looked for, and what that gave.
+
+    name: search, count, facet, open, or ``unknown``. query: the words, the field, or the item. filter: the filter as
+    JSON, "" for none. found: how many items, values or fields; at_least: there may be more. evidence: what is new of
+    it, under numbers that go on from those before; of `open`, the item itself. error: why it was not done, "" where it
+    was.
+    """
+
+    name: str
+    query: str = ""
+    filter: str = ""
+    found: int = 0
+    at_least: bool = False
+    evidence: tuple[Evidence, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """The checked answer of one turn.
 
@@ -66,6 +85,8 @@ class Answer:
     to the call of the model, without a rewrite by the model; first_token_s: from the question to the
     model's first token, None where it was not called; total_s: of the whole turn. notices: what a person should know
     of the search, such as that only the question's words were searched for.
+    translation: the query in the collection's language, which was searched for as well; "" where it is in that already.
+    tools: what the model looked for itself.
     """
 
     question: str
@@ -84,6 +105,8 @@ class Answer:
     first_token_s: float | None = None
     total_s: float = 0.0
     notices: tuple[str, ...] = ()
+    translation: str = ""
+    tools: tuple[ToolUsed, ...] = ()
 
     @property
     def citations(self) -> tuple[Cited, ...]:
@@ -128,4 +151,4 @@ class Final:
     answer: Answer
 
 
-ChatEvent: TypeAlias = EvidenceFound | Token | Retrying | Final
+ChatEvent: TypeAlias = EvidenceFound | ToolUsed | Token | Retrying | Final

@@ -67,7 +67,9 @@ class Evidence:
         return self.item.relevance
 
 
-def find(retriever: Retriever, query: Query, options: ChatOptions, where: Filter = None) -> Found:
+def find(
+    retriever: Retriever, query: Query, options: ChatOptions, where: Filter = None, *, k: int | None = None
+) -> Found:
     """What is relevant, best first: images and texts searched apart, and captions replaced by their image.
 
     By relevance where all were judged; else the two rankings merged by rank, as their scores cannot be
@@ -75,8 +77,9 @@ def find(retriever: Retriever, query: Query, options: ChatOptions, where: Filter
     a model sees the photo, and one photo is one item of evidence; its relevance is the best of both.
 
     Where the encoder cannot read the question, its picture alone is searched for, or else its words, and `notices`
-    say so.
+    say so. k: how many at most; `max_evidence` unless given.
     """
+    most = k or options.max_evidence
     vector: NDArray[np.float32] | None = None
     notices: tuple[str, ...] = ()
     try:
@@ -89,8 +92,9 @@ def find(retriever: Retriever, query: Query, options: ChatOptions, where: Filter
         notices = (f"{unread.encoder} cannot read the question: only {searched} searched for",)
         if pictures:
             query, vector = pictures, query_vector(pictures, retriever.encoder)
-    images = _search(retriever, query, options, vector=vector, where=where, modality="image")
-    texts = _search(retriever, query, options, vector=vector, where=where, modality="text")
+    search = partial(_search, retriever, query, options, k=most, vector=vector, where=where)
+    images = search(modality="image")
+    texts = search(modality="text")
     texts = _with_owners(texts, images, retriever=retriever, where=where)
     best: dict[str, float] = {}
     for hit in (*images, *texts):
@@ -99,7 +103,7 @@ def find(retriever: Retriever, query: Query, options: ChatOptions, where: Filter
     if all(hit.relevance is not None for hit in merged):
         merged = sorted((replace(hit, relevance=best[hit.id]) for hit in merged), key=lambda hit: -best[hit.id])
     seen = {hit.id: hit for hit in merged if hit.modality == "image"}
-    return Found([hit for hit in merged if not _is_caption(hit, seen)][: options.max_evidence], notices=notices)
+    return Found([hit for hit in merged if not _is_caption(hit, seen)][:most], notices=notices)
 
 
 def _with_owners(
@@ -126,17 +130,18 @@ def _search(
     query: Query,
     options: ChatOptions,
     *,
+    k: int,
     vector: NDArray[np.float32] | None,
     where: Filter,
     modality: Modality,
 ) -> list[Result]:
     if vector is None:
-        return retriever.search(query, options.max_evidence, modality=modality, where=where, mode="keyword")
+        return retriever.search(query, k, modality=modality, where=where, mode="keyword")
     # Passages are also found by their words: names and numbers mean little to an encoder.
     by_words = modality == "text" and retriever.backend.capabilities.keyword
     return retriever.search(
         query,
-        options.max_evidence,
+        k,
         modality=modality,
         where=where,
         min_relevance=options.gate,
@@ -159,19 +164,23 @@ def prepare(
     options: ChatOptions,
     budget: int,
     read: PictureReader | None = None,
+    first: int = 1,
+    images: int | None = None,
 ) -> tuple[Evidence, ...]:
-    """The found items as evidence numbered from 1, as many as `budget` tokens hold, in their order.
+    """The found items as evidence numbered from `first`, as many as `budget` tokens hold, in their order.
 
     read: see `GroundedChat`; a file that it does not give is as one that is not there.
 
-    An item whose image does not fit, is not readable, or comes after `max_images` others, is given as text.
+    An item whose image does not fit, is not readable, or comes after `images` others (`max_images` unless given), is
+    given as text.
     Items that say nothing at all (no text, no tags, no metadata, no image) are left out.
     """
     evidence: list[Evidence] = []
     left, pictures = budget, 0
+    most = options.max_images if images is None else images
     for item in found:
-        may_see = options.vision and pictures < options.max_images
-        make = partial(_piece, len(evidence) + 1, item, tagger=tagger, options=options, read=read)
+        may_see = options.vision and pictures < most
+        make = partial(_piece, first + len(evidence), item, tagger=tagger, options=options, read=read)
         piece = make(may_see=may_see)
         if piece is not None and piece.tokens > left and piece.picture is not None:
             piece = make(may_see=False)
@@ -208,7 +217,8 @@ def _piece(
         tags = tagger.tags(source, options.tags, path) if source is not None else ""
     if tags:
         lines.append((_TAGS_LABEL, tags))
-    for name, value in fields_of(item.metadata):
+    told_of = fields_of(item.metadata) + ([] if options.weak else sizes_of(item.metadata))
+    for name, value in told_of:
         field, content = shield(name), shield(value)
         withheld += field.withheld + content.withheld
         if field.text and content.text:
@@ -289,6 +299,22 @@ def fields_of(metadata: Mapping[str, MetadataValue]) -> list[tuple[str, str]]:
             text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
             told.append((name.replace("_", " "), text[:_MAX_VALUE_CHARS]))
     return told[:_MAX_FIELDS]
+
+
+def sizes_of(metadata: Mapping[str, MetadataValue]) -> list[tuple[str, str]]:
+    """How large an image and its file are, where that is known."""
+    told = []
+    width, height, size = (metadata.get(name) for name in ("width", "height", "bytes"))
+    if isinstance(width, int) and isinstance(height, int):
+        told.append(("size", f"{width} x {height} pixels"))
+    if isinstance(size, int):
+        told.append(("file size", bytes_told(size)))
+    return told
+
+
+def bytes_told(size: int) -> str:
+    """A number of bytes as people say it: "123 kB", "4.5 MB"."""
+    return f"{size / 1e6:.1f} MB" if size >= 1_000_000 else f"{max(1, round(size / 1000))} kB"
 
 
 def image_path(item: Hit) -> Path | None:

@@ -15,15 +15,19 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
+from langchain_core.runnables import Runnable
 
 from retrieval.chat.errors import (
     ChatCancelled,
     ChatError,
     ChatTimeout,
+    ToolsRefused,
     explain,
+    is_too_long,
     is_transient,
     model_name,
+    refuses_tools,
     retry_after_s,
 )
 from retrieval.chat.events import Retrying
@@ -33,6 +37,7 @@ from retrieval.chat.options import ChatOptions
 MAX_REPLY_CHARS = 200_000
 # A small model that has lost its way says the same again and again, up to its limit.
 _LOOP_CHARS, _LOOP_WINDOW, _LOOP_TIMES = 40, 600, 5
+_MOST_CHUNKS, _MOST_ARGUMENTS = 20_000, 50_000
 
 Messages: TypeAlias = Sequence[BaseMessage]
 
@@ -90,6 +95,8 @@ class Reply:
     input_tokens: int | None = None
     output_tokens: int | None = None
     truncated: bool = False
+    #: As it came, where it calls tools.
+    message: AIMessage | None = None
 
 
 class Caller:
@@ -104,8 +111,12 @@ class Caller:
         self.first_token_at: float | None = None
         self._deadline: float | None = None
 
-    def stream(self, messages: Messages) -> Generator[str | Retrying, None, Reply]:
+    def stream(
+        self, messages: Messages, through: Runnable[Any, Any] | None = None
+    ) -> Generator[str | Retrying, None, Reply]:
         """Yield the reply piece by piece and return it whole.
+
+        through: the model with tools bound to it; `ToolsRefused` is raised where its server takes none.
 
         A transient error before the first piece is tried again, with exponential back-off and full jitter
         (or after what Retry-After asks for), and told by a `Retrying`; after it, never, since what was
@@ -114,7 +125,7 @@ class Caller:
         for attempt in range(self.options.retries + 1):
             reply, delivered = Reply(), 0
             try:
-                with contextlib.closing(self._attempt(messages, reply)) as pieces:
+                with contextlib.closing(self._attempt(messages, reply, through)) as pieces:
                     for piece in pieces:
                         delivered += 1
                         yield piece
@@ -122,6 +133,9 @@ class Caller:
             except ChatError:
                 raise
             except Exception as error:
+                if through is not None and not delivered and refuses_tools(error):
+                    told = str(explain(error, self.model))
+                    raise ToolsRefused(told, for_good=not is_too_long(error)) from None
                 wait_s = self._pause_s(error, attempt)
                 if delivered or wait_s is None:
                     raise explain(error, self.model, tokens=delivered) from None
@@ -157,20 +171,22 @@ class Caller:
             self._deadline = time.monotonic() + self.options.total_s
         return self._deadline
 
-    def _attempt(self, messages: Messages, reply: Reply) -> Generator[str]:
+    def _attempt(self, messages: Messages, reply: Reply, through: Runnable[Any, Any] | None) -> Generator[str]:
         """One request; fills `reply` and yields its text as it comes."""
         self.cancel.check()
         self.calls += 1
         received: queue.SimpleQueue[Any] = queue.SimpleQueue()
         deadline = self._turn_deadline()
         first = min(deadline, time.monotonic() + self.options.first_token_s)
-        end = _start(self.model, messages, received)
+        end = _start(self.model, through or self.model, messages, received)
+        calls = _Calls() if through is not None else None
         try:
             with self.cancel.on_cancel(lambda: received.put(_STOP)):
                 while (chunk := self._next(received, first, deadline)) is not _STOP:
                     piece = _absorb(chunk, reply)
                     # An opening chunk without content is no sign of life; reasoning is.
-                    first = deadline if chunk.content or chunk.additional_kwargs else first
+                    called = calls is not None and calls.add(chunk)
+                    first = deadline if chunk.content or chunk.additional_kwargs or called else first
                     if piece:
                         self.first_token_at = self.first_token_at or time.monotonic()
                         yield piece
@@ -178,6 +194,7 @@ class Caller:
                         reply.truncated = True
                         return
             self.cancel.check()
+            reply.message = calls.message() if calls is not None else None
         finally:
             end()
 
@@ -223,22 +240,26 @@ class _Failed:
 _STOP = object()
 
 
-def _start(model: BaseChatModel, messages: Messages, received: queue.SimpleQueue[Any]) -> Callable[[], Any]:
+def _start(
+    model: BaseChatModel, asked: Runnable[Any, Any], messages: Messages, received: queue.SimpleQueue[Any]
+) -> Callable[[], Any]:
     """Have the model's chunks put into `received`; returns what ends the request.
 
     A model with an asynchronous stream runs as a task, whose cancellation closes its connection at once. One
     that only blocks runs in a thread, where its stream is closed when its next chunk comes.
     """
     if getattr(type(model), "_astream", None) is not BaseChatModel._astream:
-        return _loop().submit(_pump(model, messages, received)).cancel
+        return _loop().submit(_pump(asked, messages, received)).cancel
     ended = threading.Event()
     threading.Thread(
-        target=_drain, args=(model, messages, received, ended), name="sightline-model", daemon=True
+        target=_drain, args=(asked, messages, received, ended), name="sightline-model", daemon=True
     ).start()
     return ended.set
 
 
-def _drain(model: BaseChatModel, messages: Messages, received: queue.SimpleQueue[Any], ended: threading.Event) -> None:
+def _drain(
+    model: Runnable[Any, Any], messages: Messages, received: queue.SimpleQueue[Any], ended: threading.Event
+) -> None:
     try:
         chunks: Any = model.stream(list(messages))
         with contextlib.closing(chunks):
@@ -252,7 +273,7 @@ def _drain(model: BaseChatModel, messages: Messages, received: queue.SimpleQueue
         received.put(_STOP)
 
 
-async def _pump(model: BaseChatModel, messages: Messages, received: queue.SimpleQueue[Any]) -> None:
+async def _pump(model: Runnable[Any, Any], messages: Messages, received: queue.SimpleQueue[Any]) -> None:
     try:
         async for chunk in model.astream(list(messages)):
             received.put(chunk)
@@ -274,6 +295,39 @@ def _absorb(chunk: AIMessageChunk, reply: Reply) -> str:
     if "length" in (facts.get("finish_reason"), facts.get("done_reason"), facts.get("stop_reason")):
         reply.truncated = True
     return text
+
+
+class _Calls:
+    """The chunks of a reply that may call tools, until it is whole."""
+
+    def __init__(self) -> None:
+        self._chunks: list[AIMessageChunk] = []
+        self._whole: AIMessage | None = None
+        self._asks, self._chars = False, 0
+
+    def add(self, chunk: AIMessage) -> bool:
+        """Keep a chunk; whether it is of a call."""
+        if not isinstance(chunk, AIMessageChunk):
+            # Of a model that does not stream.
+            self._whole = chunk
+            return bool(chunk.tool_calls or chunk.invalid_tool_calls)
+        called = bool(chunk.tool_call_chunks or chunk.tool_calls or chunk.invalid_tool_calls)
+        self._asks = self._asks or called
+        self._chars += sum(len(part["args"] or "") for part in chunk.tool_call_chunks)
+        # What no reply of use is as long as is not kept: then it calls nothing.
+        if len(self._chunks) < _MOST_CHUNKS and self._chars <= _MOST_ARGUMENTS:
+            self._chunks.append(chunk)
+        return called
+
+    def message(self) -> AIMessage | None:
+        """The whole reply, if it calls tools."""
+        if self._whole is not None:
+            return self._whole if self._whole.tool_calls or self._whole.invalid_tool_calls else None
+        if not self._asks or len(self._chunks) >= _MOST_CHUNKS or self._chars > _MOST_ARGUMENTS:
+            return None
+        first, *others = self._chunks
+        merged = message_chunk_to_message(first + others if others else first)
+        return merged if isinstance(merged, AIMessage) else None
 
 
 class _LoopThread:

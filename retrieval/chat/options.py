@@ -11,6 +11,10 @@ from typing import Literal, TypeAlias, get_args
 MIN_EVIDENCE_RELEVANCE = 0.7
 
 
+#: Rules, tools, evidence, what the tools give, and an answer do not fit into less.
+MIN_TOOL_CONTEXT = 4096
+
+
 def gate_of(min_relevance: float) -> float | None:
     """The gate of a chat where searches show what has at least `min_relevance`: that counts only if it is lower.
 
@@ -42,6 +46,7 @@ class ChatOptions:
     check: ``mark`` gives each sentence a verdict and changes nothing; ``verify`` has a model judge them as well;
     ``strict`` drops sentences without support, and refuses where none has any; ``off`` gives no verdicts.
     fallback: when ``strict`` leaves no sentence, ``refuse``, or ``quote`` the best evidence (for weak models).
+    tools: a model that can call tools searches, counts and opens items itself, in a context of at least 4,096 tokens.
     rewrite: how a follow-up becomes a stand-alone query: by the ``model`` (checked), by ``rules``, or ``off``.
     first_token_s, total_s: time-outs of one attempt's first token, and of all the model does in one turn.
     retries: how often a transient error before the first token is tried again.
@@ -63,6 +68,7 @@ class ChatOptions:
     check: Check = "mark"
     fallback: Fallback = "refuse"
     rewrite: Rewriting = "model"
+    tools: bool = True
     first_token_s: float = 60.0
     total_s: float = 180.0
     retries: int = 2
@@ -73,6 +79,11 @@ class ChatOptions:
     def weak(self) -> bool:
         """Whether the model is one that is helped out by quotations, and asked for nothing but the answer."""
         return self.fallback == "quote"
+
+    @property
+    def uses_tools(self) -> bool:
+        """Whether a model that can call tools is given some: a weak one, or one with a short context, is not."""
+        return self.tools and not self.weak and self.context_tokens >= MIN_TOOL_CONTEXT
 
     def __post_init__(self) -> None:
         for name, least, most in _RANGES:

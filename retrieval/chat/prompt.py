@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
 from retrieval.chat.budget import MESSAGE_TOKENS, Picture, cut, text_tokens
-from retrieval.chat.check.claims import strip_citations
+from retrieval.chat.check.claims import IMAGE_CITATION, strip_citations
 from retrieval.chat.check.language import language
 from retrieval.chat.errors import QuestionError
 from retrieval.chat.evidence import Evidence
@@ -32,7 +32,14 @@ _FREE = """3. Answer in the language of the question, briefly, with a list or a 
 what the evidence neither says nor shows.
 4. If the evidence does not answer the question, reply with exactly: {refusal}
 5. No links and no images."""
-_TRANSLATED = "\n6. Say what rule 4 gives in the language of the question."
+_TOOLS = """
+{number}. Where the evidence is not enough, call the tools: search finds more, count and facet answer how many and \
+which, open shows one item whole. What they find is between such lines too and is numbered on; cite it by those \
+numbers. Ask for no more than you need, and do not speak of the tools."""
+_ATTACHED = """
+{number}. The picture that comes with the question is a source of its own: cite it as [image], and nothing else for \
+what only it shows."""
+_TRANSLATED = "\n{number}. Say what rule 4 gives in the language of the question."
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +49,17 @@ class Prompt:
     messages: list[BaseMessage]
     tokens: int
     images: int
+    #: What the marks around evidence have in them.
+    boundary: str = ""
 
 
-def evidence_budget(question: str, history: Sequence[Turn], *, attached: Picture | None, options: ChatOptions) -> int:
+def evidence_budget(
+    question: str, history: Sequence[Turn], *, attached: Picture | None, options: ChatOptions, tools: bool = False
+) -> int:
     """The tokens that are left for evidence. Raises `QuestionError` where the question alone is too long."""
     boundary = _boundary()
     fixed = [
-        SystemMessage(_rules(boundary, question, options)),
+        SystemMessage(_rules(boundary, question, options, tools=tools, attached=attached is not None)),
         *_history_messages(history, options),
         _question(boundary, question, [], attached=None),
     ]
@@ -70,21 +81,40 @@ def build_prompt(
     attached: Picture | None,
     options: ChatOptions,
     attached_tags: str = "",
+    tools: bool = False,
+    findings: Sequence[str] = (),
 ) -> Prompt:
     """The messages of one request; the marks around the evidence are random and new in each.
 
     attached: the picture that came with the question, where the model sees images; else attached_tags
-    says what it looks like.
+    says what it looks like. tools: the model may call them. findings: what they counted before.
     """
     boundary = _boundary()
     messages = [
-        SystemMessage(_rules(boundary, question, options)),
+        SystemMessage(
+            _rules(boundary, question, options, tools=tools, attached=bool(attached is not None or attached_tags))
+        ),
         *_history_messages(history, options),
-        _question(boundary, question, evidence, attached=attached, attached_tags=attached_tags),
+        _question(boundary, question, evidence, attached=attached, attached_tags=attached_tags, findings=findings),
     ]
     pictures = [piece.picture for piece in evidence if piece.picture] + ([attached] if attached else [])
     tokens = sum(_tokens(message) for message in messages) + sum(picture.tokens for picture in pictures)
-    return Prompt(messages, tokens=tokens, images=len(pictures))
+    return Prompt(messages, tokens=tokens, images=len(pictures), boundary=boundary)
+
+
+def tool_message(text: str, boundary: str, call: Mapping[str, Any]) -> ToolMessage:
+    """What one call of a tool gave, as the model is told it."""
+    opening, closing = _marks(boundary)
+    return ToolMessage(f"{opening}\n{text}\n{closing}", tool_call_id=call["id"], name=call["name"])
+
+
+def pictures_message(pieces: Sequence[Evidence]) -> HumanMessage | None:
+    """The pictures of what tools found, which messages of tools cannot hold everywhere."""
+    blocks: list[dict[str, Any]] = []
+    for piece in pieces:
+        if piece.picture is not None:
+            blocks += [{"type": "text", "text": f"The picture of [{piece.number}]:"}, piece.picture.block()]
+    return HumanMessage(blocks) if blocks else None  # type: ignore[arg-type]
 
 
 def _boundary() -> str:
@@ -95,13 +125,18 @@ def _marks(boundary: str) -> tuple[str, str]:
     return f"<evidence {boundary}>", f"</evidence {boundary}>"
 
 
-def _rules(boundary: str, question: str, options: ChatOptions) -> str:
+def _rules(boundary: str, question: str, options: ChatOptions, *, tools: bool, attached: bool) -> str:
     opening, closing = _marks(boundary)
     spoken = language(question)
     form = _PLAIN if options.check == "strict" or options.weak else _FREE
     told = form.format(refusal=refusal(spoken))
-    if spoken not in WRITTEN and not options.weak:
-        told += _TRANSLATED
+    further = [
+        (spoken not in WRITTEN and not options.weak, _TRANSLATED),
+        (attached and not options.weak, _ATTACHED),
+        (tools, _TOOLS),
+    ]
+    for number, rule in enumerate((rule for wanted, rule in further if wanted), start=6):
+        told += rule.format(number=number)
     return _RULES.format(opening=opening, closing=closing, form=told)
 
 
@@ -122,7 +157,13 @@ def _history_messages(history: Sequence[Turn], options: ChatOptions) -> list[Bas
 
 
 def _question(
-    boundary: str, question: str, evidence: Sequence[Evidence], *, attached: Picture | None, attached_tags: str = ""
+    boundary: str,
+    question: str,
+    evidence: Sequence[Evidence],
+    *,
+    attached: Picture | None,
+    attached_tags: str = "",
+    findings: Sequence[str] = (),
 ) -> HumanMessage:
     opening, closing = _marks(boundary)
     blocks: list[dict[str, Any]] = [{"type": "text", "text": opening}]
@@ -130,11 +171,20 @@ def _question(
         blocks.append({"type": "text", "text": piece.shown})
         if piece.picture is not None:
             blocks.append(piece.picture.block())
+    blocks += [{"type": "text", "text": finding} for finding in findings]
     blocks.append({"type": "text", "text": closing})
     if attached is not None:
-        blocks += [{"type": "text", "text": "The picture that comes with the question:"}, attached.block()]
+        blocks += [
+            {"type": "text", "text": f"{IMAGE_CITATION} The picture that comes with the question:"},
+            attached.block(),
+        ]
     elif attached_tags:
-        blocks.append({"type": "text", "text": f"A picture comes with the question; it looks like: {attached_tags}"})
+        blocks.append(
+            {
+                "type": "text",
+                "text": f"{IMAGE_CITATION} A picture comes with the question; it looks like: {attached_tags}",
+            }
+        )
     blocks.append({"type": "text", "text": f"Question: {question}"})
     if all(block["type"] == "text" for block in blocks):
         # Models without images often take no lists of blocks either.

@@ -8,14 +8,16 @@ from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
 
 from langchain_core.language_models import BaseChatModel
 
-from retrieval.chat.answers import Checker, DraftFilter
+from retrieval.chat.answers import Checker
 from retrieval.chat.check.grounding import TextSupport
 from retrieval.chat.check.image_support import ImageSupport
-from retrieval.chat.events import Answer, ChatEvent, EvidenceFound, Final, Retrying, Token
+from retrieval.chat.events import Answer, ChatEvent, EvidenceFound, Final, Token
 from retrieval.chat.evidence import PictureReader, Tagger
 from retrieval.chat.llm_client import CancelToken, Reply
 from retrieval.chat.options import ChatOptions
+from retrieval.chat.rounds import with_tools
 from retrieval.chat.running import RunningTurn
+from retrieval.chat.searching import CollectionLanguage
 from retrieval.chat.steps import QuestionImage, Steps
 from retrieval.chat.translating import OwnWords
 from retrieval.search.filters import Filter
@@ -59,6 +61,9 @@ class GroundedChat:
         self.model = model
         self.judge = judge or model
         self.options = options or ChatOptions()
+        #: The model with tools bound to it; None where it has none, or where its server refused them.
+        self.with_tools = with_tools(model) if self.options.uses_tools else None
+        self.spoken_there = CollectionLanguage(retriever)
         self.own_words = OwnWords(self.options)
         self.tagger = Tagger(retriever.encoder)
         self.checker = Checker(TextSupport(), ImageSupport(retriever.encoder), self.options)
@@ -93,36 +98,39 @@ class GroundedChat:
     ) -> Generator[ChatEvent]:
         """`EvidenceFound`, then `Token`s (with `Retrying` before the first, if need be), then `Final`.
 
+        A model that calls tools has its `ToolUsed`s before the tokens, or between them; what they found is numbered on.
         Tokens are pieces of the answer that stay: with ``strict`` whole sentences that have support. Of a weak model
         they are a draft, which `Final` replaces. Closing the generator, or `cancel`, ends the request to the model.
         """
         steps = Steps(self, question, image, history=tuple(history), cancel=cancel or CancelToken())
-        talk = steps.small_talk(where)
+        talk = steps.by_rule(where)
         if talk is not None:
             yield EvidenceFound(steps.query, talk.evidence, steps.search_s)
             yield Final(talk)
             return
         evidence = steps.search(where)
         yield EvidenceFound(steps.query, evidence, steps.search_s)
-        if not evidence:
+        if not steps.can_answer:
             yield Final(steps.refusal())
             return
-        prompt = steps.prompt(evidence)
         # The model takes longer than this; the answer's check then need not wait.
         threading.Thread(target=self.checker.texts.warm_up, name="sightline-chat-check").start()
-        draft, shown = DraftFilter(), steps.shown(evidence)
-        with contextlib.closing(steps.caller.stream(prompt.messages)) as pieces:
+        shown = steps.shown()
+        with contextlib.closing(steps.replies()) as told:
             while True:
                 try:
-                    piece = next(pieces)
+                    piece = next(told)
                 except StopIteration as stop:
-                    reply: Reply = stop.value
+                    reply: Reply | None = stop.value
                     break
-                if isinstance(piece, Retrying):
+                if not isinstance(piece, str):
                     yield piece
-                elif (told := draft.feed(piece)) and (new := shown.feed(told)):
+                elif new := shown.feed(piece):
                     yield Token(new, final=shown.final)
-        answer = steps.answer(reply, prompt, evidence)
+        if reply is None:
+            yield Final(steps.refusal())
+            return
+        answer = steps.answer(reply)
         if shown.final and (rest := shown.rest(answer.text)):
             yield Token(rest, final=True)
         yield Final(answer)

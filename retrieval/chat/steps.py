@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from langchain_core.messages import HumanMessage
+from langchain_core.runnables import Runnable
 from numpy.typing import NDArray
 from PIL import Image
 
-from retrieval.chat.answers import Checked, DraftFilter
+from backends.base import Where
+from retrieval.chat.answers import Attached, Checked, Judge
 from retrieval.chat.budget import prepare_picture, text_tokens
 from retrieval.chat.check.grounding import Sentence, Verdict
 from retrieval.chat.check.language import language
@@ -22,19 +23,23 @@ from retrieval.chat.check.layout import cited
 from retrieval.chat.check.verify import JUDGE_TOKENS, judgement
 from retrieval.chat.errors import ChatCancelled, ChatError, QuestionError
 from retrieval.chat.events import Answer, Counts, Usage
-from retrieval.chat.evidence import Evidence, find, prepare
+from retrieval.chat.evidence import Evidence, prepare
 from retrieval.chat.llm_client import Caller, CancelToken, Reply, with_room
 from retrieval.chat.options import Check
 from retrieval.chat.prompt import Prompt, build_prompt, evidence_budget
-from retrieval.chat.rewrite import checked_rewrite, rewrite_by_rules, rewrite_messages, stands_alone
+from retrieval.chat.rounds import Rounds, Told, plain_reply
+from retrieval.chat.rule_answers import RuleAnswers
 from retrieval.chat.sanitize import printable, strip_links
-from retrieval.chat.small_talk import kind_of_talk, overview
+from retrieval.chat.searching import Search
+from retrieval.chat.small_talk import kind_of_talk
+from retrieval.chat.spending import Spent, spent
 from retrieval.chat.streaming import Draft, SettledText, Shown
-from retrieval.chat.wording import ENGLISH, REFUSAL, WRITTEN, refusal, words
+from retrieval.chat.toolbox import SCHEMA_TOKENS, Toolbox
+from retrieval.chat.wording import REFUSAL, refusal
 from retrieval.images.decode import load_image
 from retrieval.llms import traits
-from retrieval.search.filters import Filter
-from retrieval.search.query import Query, Term
+from retrieval.search.filters import Filter, as_where
+from retrieval.search.results import Result
 from retrieval.turn import Turn
 
 if TYPE_CHECKING:
@@ -42,15 +47,6 @@ if TYPE_CHECKING:
 
 QuestionImage: TypeAlias = Path | bytes | Image.Image
 MAX_QUESTION_CHARS = 4_000
-
-
-@dataclass(frozen=True, slots=True)
-class _Spent:
-    """What calls beside that for the answer cost: rewriting, translating, verifying."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-    estimated: bool = False
 
 
 class Steps:
@@ -80,9 +76,15 @@ class Steps:
         self.query = self.question
         self.search_s = 0.0
         self._notices: tuple[str, ...] = ()
-        self._beside = _Spent()
+        self._beside = Spent()
         self._judging_calls = 0
         self._encoded: NDArray[np.float32] | None = None
+        self.translation, self._tags = "", ""
+        self._where: Where | None = None
+        self._through: Runnable[Any, Any] | None = None
+        self._rounds: Rounds | None = None
+        self._found: tuple[Evidence, ...] = ()
+        self._judged: tuple[tuple[Evidence, ...], Judge] | None = None
         see = self.options.vision and self.image is not None
         budget = (self.options.max_image_side, self.options.max_image_bytes)
         self._attached = prepare_picture(self.image, *budget) if see and self.image is not None else None
@@ -91,81 +93,133 @@ class Steps:
         """Rewrite, search, gate, and fit into the context."""
         self.cancel.check()
         started = time.monotonic()
-        rewriting_s = self._make_stand_alone()
-        budget = evidence_budget(self.query, self.history, attached=self._attached, options=self.options)
-        terms: Query = self.query if self.image is None else [Term(self.query), Term(self.image)]
-        found = find(self.chat.retriever, terms, self.options, where=where)
-        self._notices = (*self.chat.retriever.notices, *found.notices)
-        prepared = functools.partial(prepare, tagger=self.chat.tagger, options=self.options, read=self.chat.pictures)
-        evidence = prepared(found, budget=budget)
-        if not evidence and prepared(found[:1], budget=10**9):
+        search = Search(
+            self.chat.retriever,
+            self.options,
+            self.caller,
+            spoken_there=self.chat.spoken_there,
+            spend=self._add,
+        )
+        sought = search.seek(self.question, self.image, self.history, where)
+        self.query, self.translation = sought.query, sought.translation
+        self._notices = (*self.chat.retriever.notices, *sought.found.notices)
+        self._where = as_where(where)
+        self._through = self.chat.with_tools
+        budget = evidence_budget(
+            self.query,
+            self.history,
+            attached=self._attached,
+            options=self.options,
+            tools=self._through is not None,
+        )
+        evidence = self._prepare(sought.found, budget=budget)
+        if not evidence and self._prepare(sought.found[:1], budget=10**9):
             raise QuestionError(
                 f"the context of {self.options.context_tokens} tokens has room for none of the evidence: ask "
                 "shorter, or use a model with a longer context"
             )
-        self.search_s = time.monotonic() - started - rewriting_s
+        self._found = evidence
+        self.search_s = time.monotonic() - started - sought.model_s
         self.cancel.check()
         return evidence
 
-    def _make_stand_alone(self) -> float:
-        """Set the stand-alone query; returns the seconds that the model took for it."""
-        has_image = self.image is not None
-        if self.options.rewrite == "off" or stands_alone(self.question, self.history, has_image=has_image):
-            return 0.0
-        started = time.monotonic()
-        told = self._ask_to_rewrite() if self.options.rewrite == "model" else None
-        self.query = told or rewrite_by_rules(self.question, self.history)
-        return time.monotonic() - started if self.options.rewrite == "model" else 0.0
+    def _prepare(
+        self, found: Sequence[Result], *, budget: int, first: int = 1, images: int | None = None
+    ) -> tuple[Evidence, ...]:
+        return prepare(
+            found,
+            tagger=self.chat.tagger,
+            options=self.options,
+            budget=budget,
+            read=self.chat.pictures,
+            first=first,
+            images=images,
+        )
 
-    def _ask_to_rewrite(self) -> str | None:
-        messages = rewrite_messages(self.question, self.history, self.options.history_tokens)
-        try:
-            reply = self.caller.complete(messages)
-        except ChatCancelled:
-            raise
-        except ChatError:
-            # The rules serve; and what is wrong with the model is told when it is asked for the answer.
-            return None
-        asked = sum(text_tokens(str(message.content)) for message in messages)
-        self._add(reply, asked)
-        return checked_rewrite(DraftFilter().feed(reply.text), self.question, self.history)
+    @property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """All that the model has got so far, by number."""
+        return self._rounds.toolbox.evidence if self._rounds is not None else self._found
 
-    def prompt(self, evidence: Sequence[Evidence]) -> Prompt:
-        """What the model is asked."""
+    @property
+    def can_answer(self) -> bool:
+        """Whether there is something to answer from, or something to find it with."""
+        return bool(self._found) or self._attached is not None or self._through is not None
+
+    def replies(self) -> Generator[Told, None, Reply | None]:
+        """Ask the model: text to show, and what it looked for; then its reply, None where that rests on nothing."""
+        # Of what a rewrite took, nobody saw a token.
         self.caller.first_token_at = None
-        tags = ""
-        if self.image is not None and self._attached is None:
-            tags = self.chat.tagger.tags(self.image, self.options.tags)
+        if self._through is None:
+            self._asked = self._prompt(self._found)
+            return (yield from plain_reply(self.caller, self._asked.messages))
+        prompt = self._prompt(self._found, tools=True)
+        left = self.options.context_tokens - self.options.max_answer_tokens - prompt.tokens - SCHEMA_TOKENS
+        toolbox = Toolbox(
+            self.chat.retriever,
+            self.options,
+            self._where,
+            prepare=self._prepare,
+            evidence=self._found,
+            left=left,
+        )
+        self._rounds = Rounds(
+            self.caller,
+            self._through,
+            toolbox,
+            prompt=prompt,
+            plain=lambda evidence, findings: self._prompt(evidence, findings=findings),
+            has_picture=self._attached is not None,
+        )
+        reply = yield from self._rounds.run()
+        for earlier in self._rounds.earlier:
+            self._add(earlier.reply, earlier.asked)
+        self._asked = self._rounds.asked
+        if self._rounds.refused and reply is not None:
+            # It answered without: so the tools were what its server would not take.
+            self.chat.with_tools = None
+        return reply
+
+    def _prompt(self, evidence: Sequence[Evidence], *, tools: bool = False, findings: Sequence[str] = ()) -> Prompt:
+        """What the model is asked."""
+        if self.image is not None and self._attached is None and not self._tags:
+            self._tags = self.chat.tagger.tags(self.image, self.options.tags)
         return build_prompt(
             self.query,
             self.history,
             evidence,
             attached=self._attached,
             options=self.options,
-            attached_tags=tags,
+            attached_tags=self._tags,
+            tools=tools,
+            findings=findings,
         )
 
-    def small_talk(self, where: Filter) -> Answer | None:
-        """The answer to courtesy and to questions about the collection or the assistant; None for other questions."""
-        kind = kind_of_talk(self.question, follows=bool(self.history)) if self.image is None else None
-        if kind is None:
+    def by_rule(self, where: Filter) -> Answer | None:
+        """The answer to courtesy, to questions about the collection or the assistant, and of count and metadata where
+        the model calls no tools for them; None for other questions.
+        """
+        if self.image is not None:
             return None
         self.cancel.check()
         started = time.monotonic()
-        spoken = language(self.question)
-        written = spoken if spoken in WRITTEN else ENGLISH
-        text, shown = words(kind, written) if kind != "overview" else "", ()
+        ruled = RuleAnswers(self.chat.retriever, self.options, self.history).answer(
+            self.question, where, has_tools=self.chat.with_tools is not None
+        )
+        if ruled is None:
+            return None
         evidence: tuple[Evidence, ...] = ()
-        if kind == "overview":
-            told = overview(self.chat.retriever, where, written)
-            text, shown = told.text, told.shown  # type: ignore[assignment]
-            plain = replace(self.options, vision=False, tags=0, max_evidence=len(shown) or 1)
-            evidence = prepare(shown, tagger=self.chat.tagger, options=plain, budget=10**9, read=self.chat.pictures)
+        if ruled.shown:
+            plain = replace(self.options, vision=False, tags=0, max_evidence=len(ruled.shown))
+            evidence = prepare(
+                ruled.shown, tagger=self.chat.tagger, options=plain, budget=10**9, read=self.chat.pictures
+            )
         self.search_s = time.monotonic() - started
-        text = self._translated(text, spoken)
-        verdict: Verdict = "stated" if evidence else "no_claim"
+        text = self._translated(ruled.text, language(self.question))
         cites = tuple(piece.number for piece in evidence)
-        said = Sentence(text, verdict, citations=cites, support=float(bool(cites)), start=0, end=len(text))
+        verdict: Verdict = "stated" if evidence or ruled.counted else "no_claim"
+        support = float(verdict == "stated")
+        said = Sentence(text, verdict, citations=cites, support=support, start=0, end=len(text))
         return self._answer(
             Checked(text, sentences=(said,), sources=evidence), evidence=evidence, reply=Reply(), asked=0, called=False
         )
@@ -186,28 +240,32 @@ class Steps:
         return translated
 
     def _add(self, reply: Reply, asked: int) -> None:
-        spent, before = _spent(reply, asked), self._beside
-        self._beside = _Spent(
-            before.input_tokens + spent.input_tokens,
-            before.output_tokens + spent.output_tokens,
-            before.estimated or spent.estimated,
-        )
+        self._beside = self._beside.plus(spent(reply, asked))
 
-    def shown(self, evidence: tuple[Evidence, ...]) -> Shown:
+    def shown(self) -> Shown:
         """What of the reply can be shown while it is written."""
         if self.options.check != "strict":
-            return SettledText(lambda raw: self.chat.checker.settled(self.query, raw, evidence))
+            return SettledText(lambda raw: self.chat.checker.settled(self.query, raw, self.evidence))
         if self.options.weak:
             return Draft()
-        judge = self.chat.checker.judge(self.query, evidence, vectors=self._vectors, attached=self._attached_vector())
-        return SettledText(lambda raw: self.chat.checker.standing(self.query, raw, evidence, judge))
+        return SettledText(lambda raw: self.chat.checker.standing(self.query, raw, self.evidence, self._judge()))
 
-    def _attached_vector(self) -> NDArray[np.float32] | None:
-        if self._attached is None or self.image is None or self.options.check != "strict":
+    def _judge(self) -> Judge:
+        """What judges sentences by all that was found so far."""
+        if self._judged is None or self._judged[0] is not self.evidence:
+            judge = self.chat.checker.judge(
+                self.query, self.evidence, vectors=self._vectors, attached=self._as_source()
+            )
+            self._judged = (self.evidence, judge)
+        return self._judged[1]
+
+    def _as_source(self) -> Attached | None:
+        """The picture that came with the question, as the check takes it."""
+        if self.image is None:
             return None
-        if self._encoded is None:
+        if self._attached is not None and self.options.check == "strict" and self._encoded is None:
             self._encoded = self.chat.retriever.encoder.encode_images([self.image])[0]
-        return self._encoded
+        return Attached(seen=self._attached is not None, tags=self._tags, vector=self._encoded)
 
     def refusal(self) -> Answer:
         """The answer where nothing relevant was found."""
@@ -215,15 +273,17 @@ class Steps:
         text = self._translated(refusal(spoken), spoken)
         return self._answer(Checked(text, refused=True), evidence=(), reply=Reply(), asked=0, called=False)
 
-    def answer(self, reply: Reply, prompt: Prompt, evidence: tuple[Evidence, ...]) -> Answer:
+    def answer(self, reply: Reply) -> Answer:
         """The reply checked, with its counts."""
+        evidence = self.evidence
         checked = self.chat.checker.check(
             self.query,
             reply.text,
             evidence,
             vectors=self._vectors,
-            attached=self._attached_vector(),
+            attached=self._as_source(),
             asked=self.question,
+            findings=self._rounds.toolbox.findings if self._rounds is not None else (),
         )
         if checked.refused and checked.text == REFUSAL:
             checked = replace(checked, text=self._translated(REFUSAL, language(self.question)))
@@ -231,7 +291,7 @@ class Steps:
         if verified is not None:
             checked = replace(checked, sentences=verified)
         done: Check = "mark" if self.options.check == "verify" and verified is None else self.options.check
-        return self._answer(checked, evidence=evidence, reply=reply, asked=prompt.tokens, called=True, check=done)
+        return self._answer(checked, evidence=evidence, reply=reply, asked=self._asked.tokens, called=True, check=done)
 
     def _verified(self, checked: Checked, evidence: Sequence[Evidence]) -> tuple[Sentence, ...] | None:
         """The sentences with a model's verdicts; None where it gives none that can be believed."""
@@ -270,7 +330,7 @@ class Steps:
     ) -> Answer:
         images = sum(piece.picture is not None for piece in evidence) + (self._attached is not None and called)
         verdicts = [sentence.verdict for sentence in checked.sentences]
-        spent = _spent(reply, asked) if called else _Spent()
+        cost = spent(reply, asked) if called else Spent()
         counts = Counts(
             evidence=len(evidence),
             images=images,
@@ -286,12 +346,12 @@ class Steps:
             withheld=sum(piece.withheld for piece in evidence),
         )
         usage = Usage(
-            input_tokens=spent.input_tokens + self._beside.input_tokens,
-            output_tokens=spent.output_tokens + self._beside.output_tokens,
+            input_tokens=cost.input_tokens + self._beside.input_tokens,
+            output_tokens=cost.output_tokens + self._beside.output_tokens,
             images=images,
             calls=self.caller.calls + self._judging_calls,
             retries=self.caller.retries,
-            estimated=spent.estimated or self._beside.estimated,
+            estimated=cost.estimated or self._beside.estimated,
         )
         first = self.caller.first_token_at if called else None
         return Answer(
@@ -311,13 +371,9 @@ class Steps:
             first_token_s=None if first is None else first - self.started,
             total_s=time.monotonic() - self.started,
             notices=self._notices,
+            translation=self.translation,
+            tools=tuple(self._rounds.used) if self._rounds is not None else (),
         )
-
-
-def _spent(reply: Reply, asked: int) -> _Spent:
-    if reply.input_tokens is not None and reply.output_tokens is not None:
-        return _Spent(reply.input_tokens, reply.output_tokens)
-    return _Spent(asked, text_tokens(reply.text), estimated=True)
 
 
 def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:

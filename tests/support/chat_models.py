@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -61,6 +62,39 @@ class Scripted(BaseChatModel):
     def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
         text = "".join(str(chunk.text) for chunk in self._stream(messages))
         return ChatResult(generations=[ChatGeneration(message=AIMessage(text))])
+
+
+class Calling(Scripted):
+    """As `Scripted`, and calls tools: a list of calls, (name, arguments), is a reply, perhaps with a text before it.
+
+    bound: the tools that it was given.
+    """
+
+    bound: list[Any] = Field(default_factory=list)
+
+    def bind_tools(self, tools: Sequence[Any], **options: Any) -> Any:
+        self.bound.append(list(tools))
+        return self.bind(tools=list(tools), **options)
+
+    def _stream(self, messages: list[BaseMessage], *_: Any, **options: Any) -> Iterator[ChatGenerationChunk]:
+        reply = self.replies[0](messages) if callable(self.replies[0]) else self.replies[0]
+        if not isinstance(reply, list):
+            yield from super()._stream(messages)
+            return
+        assert options.get("tools"), "tools are called only where some were given"
+        self.asked.append(messages)
+        if len(self.replies) > 1:
+            self.replies.pop(0)
+        calls = [each for each in reply if not isinstance(each, str)]
+        for text in (each for each in reply if isinstance(each, str)):
+            yield ChatGenerationChunk(message=AIMessageChunk(content=text))
+        for number, (name, arguments) in enumerate(calls):
+            told = arguments if isinstance(arguments, str) else json.dumps(arguments)
+            parts = [{"name": name, "args": "", "id": f"c{number}", "index": number, "type": "tool_call_chunk"}]
+            more = {"name": None, "id": None, "index": number, "type": "tool_call_chunk"}
+            parts += [more | {"args": told[at : at + 5]} for at in range(0, len(told), 5)]
+            for part in parts:
+                yield ChatGenerationChunk(message=AIMessageChunk(content="", tool_call_chunks=[part]))  # type: ignore[list-item]
 
 
 def prompt_of(messages: Sequence[BaseMessage]) -> str:

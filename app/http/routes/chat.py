@@ -19,7 +19,7 @@ from app.http.observing import CLOSED_BY_CLIENT
 from app.http.problems import problem_of
 from app.http.routes.base import PlacedStream, operation
 from app.http.routes.search import picture
-from app.http.schemas.chat import AnswerBody, ChatBody, EvidenceBody
+from app.http.schemas.chat import AnswerBody, ChatBody, EvidenceBody, ToolBody
 from app.http.schemas.common import Collection
 from app.http.turns import ChatRequest, to_http_error
 
@@ -36,7 +36,7 @@ _EVENTS: dict[str, Any] = {
     "schema": {
         "type": "object",
         "properties": {
-            "event": {"type": "string", "enum": ["evidence", "token", "retrying", "final", "error"]},
+            "event": {"type": "string", "enum": ["evidence", "tool", "token", "retrying", "final", "error"]},
             "data": {"type": "string", "description": "JSON, see docs/http.md."},
         },
     },
@@ -70,9 +70,9 @@ def add_routes(app: FastAPI, service: Service) -> None:
     async def chat(request: Request, body: ChatBody, collection: Collection = None) -> Response:
         """Answer a question from what the collection holds; every sentence is checked against its sources.
 
-        As events: `evidence` first, then `token`s, pieces of the answer (`retrying` before the first, where the model
-        has to be asked again), then `final`, the whole with its verdicts, or `error`, a problem document. To
-        leave is to cancel: the model is not asked on.
+        As events: `evidence` first, then a `tool` for each thing that the model looks for itself, `token`s, pieces of
+        the answer (`retrying` where the model has to be asked again), then `final`, the whole with its verdicts, or
+        `error`, a problem document. To leave is to cancel: the model is not asked on.
         """
         asked = ChatRequest(
             body.question,
@@ -167,12 +167,15 @@ async def _events(service: Service, turn: RunningTurn, first: Any, collection: s
 
 
 def _event(service: Service, event: Any, collection: str | None) -> bytes:
-    from retrieval.chat import EvidenceFound, Final, Retrying, Token
+    from retrieval.chat import EvidenceFound, Final, Retrying, Token, ToolUsed
 
     match event:
         case EvidenceFound():
             found = [EvidenceBody.of(piece, collection).model_dump() for piece in event.evidence]
             return _sent("evidence", {"query": event.query, "evidence": found, "search_s": event.search_s})
+        case ToolUsed():
+            found = [EvidenceBody.of(piece, collection).model_dump() for piece in event.evidence]
+            return _sent("tool", ToolBody.of(event).model_dump() | {"evidence": found})
         case Token():
             return _sent("token", {"text": event.text, "final": event.final})
         case Retrying():

@@ -21,7 +21,7 @@ from app.http.context import Service
 from app.http.openai_errors import OpenAIRoute, WrongRequest, described, error_of, openai_error
 from app.http.problems import FAILED, log
 from app.http.routes.chat import KEEP_ALIVE_S, respond
-from app.http.schemas.chat import MAX_ANSWER_CHARS, MAX_HISTORY, MAX_QUESTION_CHARS, links
+from app.http.schemas.chat import MAX_ANSWER_CHARS, MAX_HISTORY, MAX_QUESTION_CHARS, ToolBody, links
 from app.http.schemas.common import Collection
 from app.http.schemas.openai import (
     MODEL,
@@ -31,6 +31,7 @@ from app.http.schemas.openai import (
     Choice,
     Completion,
     CompletionBody,
+    Lookup,
     Message,
     ModelBody,
     ModelsBody,
@@ -43,7 +44,7 @@ from app.http.turns import ChatRequest, to_http_error
 from retrieval.turn import Turn
 
 if TYPE_CHECKING:
-    from retrieval.chat import Answer, RunningTurn, Sentence
+    from retrieval.chat import Answer, RunningTurn, Sentence, ToolUsed
 
 _PIECE = re.compile(r"\S+\s*|\s+")
 # With parameters, as in ``data:image/svg+xml;charset=utf-8;base64,``, and white space before. None needs to name its
@@ -297,7 +298,10 @@ class _Writer:
     def completion(self, answer: Answer) -> Completion:
         """The whole."""
         message = AnswerMessage(
-            content=answer.text, annotations=self.annotations(answer), verdicts=self.verdicts(answer)
+            content=answer.text,
+            annotations=self.annotations(answer),
+            verdicts=self.verdicts(answer),
+            lookups=[_lookup(number, used) for number, used in enumerate(answer.tools)],
         )
         choice = Choice(message=message, finish_reason=_reason(answer))
         return Completion(id=self._id, created=self._created, model=MODEL, choices=[choice], usage=_usage(answer))
@@ -331,9 +335,9 @@ class _Writer:
 
 
 async def _chunks(service: Service, turn: RunningTurn, writer: _Writer, *, with_usage: bool) -> AsyncIterator[bytes]:
-    from retrieval.chat import Final, Token
+    from retrieval.chat import Final, Token, ToolUsed
 
-    begun = False
+    begun, lookups = False, 0
     # Where usage is asked for, all but the last chunk have it as null.
     more: dict[str, Any] = {"usage": None} if with_usage else {}
 
@@ -348,6 +352,10 @@ async def _chunks(service: Service, turn: RunningTurn, writer: _Writer, *, with_
             if isinstance(event, Token) and event.final:
                 begun = True
                 yield delta({"content": event.text})
+            if isinstance(event, ToolUsed):
+                # Under a key of our own, which clients drop: as a call of a tool it would be theirs to do.
+                yield delta({"lookups": [_lookup(lookups, event).model_dump()]})
+                lookups += 1
             if not isinstance(event, Final):
                 continue
             for piece in () if begun else _PIECE.findall(event.answer.text):
@@ -381,6 +389,10 @@ def _verdict(sentence: Sentence) -> SentenceVerdict:
         conflict=sentence.conflict,
         source=sentence.conflict_source,
     )
+
+
+def _lookup(number: int, used: ToolUsed) -> Lookup:
+    return Lookup(index=number, **ToolBody.of(used).model_dump())
 
 
 def _reason(answer: Answer) -> Any:

@@ -15,7 +15,7 @@ from retrieval.turn import Turn
 
 if TYPE_CHECKING:
     from backends.base import Hit
-    from retrieval.chat import Answer, Evidence, Sentence
+    from retrieval.chat import Answer, Evidence, Sentence, ToolUsed
 
 MAX_QUESTION_CHARS = 4_000
 MAX_ANSWER_CHARS = 20_000
@@ -97,6 +97,29 @@ class EvidenceBody(BaseModel):
         )
 
 
+class ToolBody(BaseModel):
+    """What the model looked for itself, by a tool."""
+
+    name: Literal["search", "count", "facet", "open", "unknown"]
+    query: str = Field(description="The words, the field, or the item. Show it as text only.")
+    filter: str = Field(description="The filter as JSON, empty for none.")
+    found: int = Field(description="How many items, or values of a field.")
+    at_least: bool = Field(description="There may be more.")
+    error: str = Field(description="Why it was not done, empty where it was.")
+
+    @classmethod
+    def of(cls, used: ToolUsed) -> ToolBody:
+        """The body of a call."""
+        return cls(
+            name=used.name,  # type: ignore[arg-type]
+            query=used.query,
+            filter=used.filter,
+            found=used.found,
+            at_least=used.at_least,
+            error=used.error,
+        )
+
+
 class SentenceBody(BaseModel):
     """A sentence of the model's, and what the check made of it."""
 
@@ -110,6 +133,7 @@ class SentenceBody(BaseModel):
     conflict: str = Field(description="Of `contradicted`, the source's words. Show them as text only.")
     conflict_source: int | None = Field(description="The number of the source that conflicts.")
     verified: bool = Field(description="The verdict is a model's, by the check `verify`.")
+    attached: bool = Field(False, description="It cites the picture that came with the question, as [image].")
 
     @classmethod
     def of(cls, sentence: Sentence) -> SentenceBody:
@@ -158,6 +182,7 @@ _ANSWER: dict[str, Any] = {
             "conflict": "",
             "conflict_source": None,
             "verified": False,
+            "attached": False,
         }
     ],
     "counts": {
@@ -185,6 +210,7 @@ class AnswerBody(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [_ANSWER]})
     question: str
     query: str = Field(description="The question made to stand alone, which was searched for.")
+    translation: str = Field("", description="The same in the collection's language, searched for as well.")
     answer: str
     refused: bool = Field(description="Nothing in the collection supports an answer, and `answer` says so.")
     quoted: bool = Field(description="The answer is the best source itself, as the model had none with support.")
@@ -196,6 +222,7 @@ class AnswerBody(BaseModel):
     counts: dict[str, int]
     usage: dict[str, Any]
     seconds: dict[str, float | None]
+    tools: list[ToolBody] = Field(default_factory=list, description="What the model looked for itself.")
     notices: list[str] = Field(
         default_factory=list, description="What to know of the search, e.g. that only the question's words were found."
     )
@@ -206,6 +233,7 @@ class AnswerBody(BaseModel):
         return cls(
             question=answer.question,
             query=answer.query,
+            translation=answer.translation,
             answer=answer.text,
             refused=answer.refused,
             quoted=answer.quoted,
@@ -219,6 +247,7 @@ class AnswerBody(BaseModel):
             counts=asdict(answer.counts),
             usage=asdict(answer.usage),
             seconds={"search": answer.search_s, "first_token": answer.first_token_s, "total": answer.total_s},
+            tools=[ToolBody.of(used) for used in answer.tools],
             notices=list(answer.notices),
         )
 

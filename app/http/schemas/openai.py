@@ -168,6 +168,18 @@ class SentenceVerdict(BaseModel):
     source: int | None = Field(description="The number of the source that conflicts.")
 
 
+class Lookup(BaseModel):
+    """Not OpenAI's: what the model looked for itself; see docs/http.md."""
+
+    index: int
+    name: str = Field(json_schema_extra={"enum": ["search", "count", "facet", "open", "unknown"]})
+    query: str
+    filter: str
+    found: int
+    at_least: bool
+    error: str
+
+
 class AnswerMessage(BaseModel):
     """The checked answer."""
 
@@ -178,6 +190,7 @@ class AnswerMessage(BaseModel):
     verdicts: list[SentenceVerdict] = Field(
         description="Not OpenAI's: of the sentences that a reader should look at, and of those that a source states."
     )
+    lookups: list[Lookup] = Field(description="Not OpenAI's: what the model looked for itself, one after another.")
 
 
 class Choice(BaseModel):

@@ -19,6 +19,11 @@ CITATION = re.compile(
     r"(?:\s*(?:,|;|、|，|；|&|and|-|–|—|~|～)\s*(?:(?:source|image|photo|item)\s*)?#?\d{1,6})*\s*[\]】］]",
     re.IGNORECASE,
 )
+#: What cites the picture that came with the question.
+IMAGE_CITATION = "[image]"
+_IMAGE_CITATION = re.compile(
+    rf"{_BRACKETS}\s*(?:(?:the |your )?(?:attached )?(?:image|picture|photo)|图片|图像|照片)\s*[\]】］]", re.IGNORECASE
+)
 _RANGE = re.compile(r"(\d+)\s*[-–—~～]\s*#?(\d+)")
 ABBREVIATION = re.compile(
     r"(?:\b(?:Mr|Mrs|Ms|Dr|St|Prof|Jr|Sr|vs|etc|e\.g|i\.e|No|Fig|approx|ca|Inc|Ltd|U\.S)|\b[A-Z])\.\Z"
@@ -151,6 +156,11 @@ class Claim:
         return frozenset(stem(word) for token in self.tokens for word in pieces(token))
 
 
+def not_spaced(word: str) -> bool:
+    """Whether a word is of a script that sets no spaces, so that its characters are words or parts of some."""
+    return bool(_CJK.search(word))
+
+
 def pieces(token: str) -> list[str]:
     """The folded words of a token; of scripts that set no spaces, the pairs of neighbouring characters."""
     found: list[str] = []
@@ -259,7 +269,12 @@ def citations(text: str) -> list[int]:
 
 def strip_citations(text: str) -> str:
     """A text without its citations and the space before them."""
-    return re.sub(r"\s*(?:" + CITATION.pattern + ")", "", text, flags=re.IGNORECASE)
+    return re.sub(rf"\s*(?:{CITATION.pattern}|{_IMAGE_CITATION.pattern})", "", text, flags=re.IGNORECASE)
+
+
+def cites_attached(text: str) -> bool:
+    """Whether a text cites the picture that came with the question: [image]."""
+    return bool(_IMAGE_CITATION.search(text))
 
 
 def sentences(text: str) -> list[str]:

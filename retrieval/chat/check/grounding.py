@@ -55,8 +55,8 @@ class Sentence:
     evidence that it cites, corrected where `corrected` says so. start, end: where it is in the answer's text, in
     characters; None for one that is not there. removed: numbers that it cited and that name no source. conflict: of
     `contradicted`, the words that conflict, and conflict_source the number of their source. verified: the verdict is
-    a model's (`check="verify"`). support: 0 to 1, of `TextSupport.judge`, or the percentile of
-    `retrieval.chat.check.image_support`.
+    a model's (`check="verify"`). attached: it cites the picture that came with the question. support: 0 to 1, of
+    `TextSupport.judge`, or the percentile of `retrieval.chat.check.image_support`.
     """
 
     text: str
@@ -70,6 +70,7 @@ class Sentence:
     conflict: str = ""
     conflict_source: int | None = None
     verified: bool = False
+    attached: bool = False
 
 
 @lru_cache(maxsize=1)

@@ -9,18 +9,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from retrieval.chat.check.claims import Claim, strip_citations
+from retrieval.chat.check.claims import Claim, cites_attached, strip_citations
 from retrieval.chat.check.conflicts import Told, conflict
 from retrieval.chat.check.grounding import Sentence, TextSupport, Verdict
 from retrieval.chat.check.layout import Span, cited, sentence_spans
-from retrieval.chat.evidence import Evidence, fields_of
+from retrieval.chat.evidence import Evidence, fields_of, sizes_of
 from retrieval.chat.sanitize import shield
 
 # Sentences that are about the talk, or say that the collection has nothing: they need no source.
 _TALK = re.compile(
     r"[?？؟]\W*\Z|\A(?:sure|certainly|of course|yes|okay)\W*\Z|\b(?:let me know|feel free|hope (?:this|that) helps|happy to help|(?:would|do) you (?:like|want)|thank you|"
-    r"you(?:'re| are) welcome|(?:i(?:'m| am) )?sorry|unfortunately|based on (?:the|these)|here (?:is|are)|as follows)\b"
-    r"|希望|如果您|如果你|不客气|抱歉|对不起|以下是|如下|申し訳|お役に立て|以下(?:の|は)|gern geschehen|leider|hoffe|"
+    r"let me (?:search|look|check|find|count|open|see)|i(?:'ll| will) (?:search|look|check|find|count|open)|you(?:'re| are) welcome|(?:i(?:'m| am) )?sorry|unfortunately|based on (?:the|these)|here (?:is|are)|as follows)\b"
+    r"|让我|我来|希望|如果您|如果你|不客气|抱歉|对不起|以下是|如下|申し訳|お役に立て|以下(?:の|は)|gern geschehen|leider|hoffe|"
     r"lassen sie|n'hésitez|désolé|lo siento|espero que",
     re.IGNORECASE,
 )
@@ -41,6 +41,13 @@ _COLLECTION = re.compile(
 _DENIES_ALONE = re.compile(
     r"\W*(?:no|none|nein|keine[rs]?|non|没有|沒有|いいえ)\b\W*(?:\w+\W+){0,3}\Z|\W*(?:没有|沒有)\W", re.IGNORECASE
 )
+_OF_ATTACHED = re.compile(
+    r"\b(?:your|the attached|the uploaded) (?:image|picture|photo(?:graph)?)\b|\b(?:image|picture|photo) (?:that )?you "
+    r"(?:attached|sent|uploaded|gave|shared)\b|(?:你|您)(?:上传|发送?|提供|附上|给出?)的(?:这张|那张)?(?:图片|照片|图)|附(?:上的)?图|\bdein\w* bild\b",
+    re.IGNORECASE,
+)
+#: Stands for the picture that came with the question among the numbers that a sentence cites.
+_ATTACHED = 0
 _ENDED = re.compile(r"[.!?。！？…؟।][\s\"'”’)»*_」』）]*\Z")
 
 
@@ -53,11 +60,25 @@ class _Placed:
 
 
 class Marker:
-    """Judges the sentences of one answer, of which it changes nothing. question: as it was searched for."""
+    """Judges the sentences of one answer, of which it changes nothing.
 
-    def __init__(self, texts: TextSupport, question: str, evidence: Sequence[Evidence]) -> None:
+    question: as it was searched for. picture: the verdict of what cites the picture that came with the question, None
+    where none did. findings: what was counted for the model.
+    """
+
+    def __init__(
+        self,
+        texts: TextSupport,
+        question: str,
+        evidence: Sequence[Evidence],
+        *,
+        picture: Verdict | None = None,
+        findings: Sequence[str] = (),
+    ) -> None:
         self._texts = texts
         self._question = question
+        self._picture = picture
+        self._findings = Claim(" / ".join(findings)) if findings else None
         self._evidence = {piece.number: piece for piece in evidence}
 
     def mark(self, text: str, removed: Sequence[tuple[int, tuple[int, ...]]] = ()) -> tuple[Sentence, ...]:
@@ -74,6 +95,8 @@ class Marker:
         for span in spans:
             inside = [n for group in groups if span.start <= group.start < span.end for n in group.numbers]
             own = tuple(dict.fromkeys(number for number in inside if number in self._evidence))
+            if self._picture and cites_attached(text[span.start : span.end]):
+                own = (*own, _ATTACHED)
             placed.append(_Placed(span, text[span.start : span.end], own, gone.get(span, ())))
         return tuple(self._sentence(number, placed) for number in range(len(placed)))
 
@@ -83,36 +106,57 @@ class Marker:
         return Sentence(
             each.text,
             verdict,
-            citations=each.own,
+            citations=tuple(number for number in each.own if number != _ATTACHED),
             support=support,
             start=each.span.start,
             end=each.span.end,
             removed=each.removed,
             conflict=words,
             conflict_source=source,
+            attached=_ATTACHED in each.own,
         )
 
     def _verdict(self, number: int, placed: Sequence[_Placed]) -> tuple[Verdict, float, str, int | None]:
         each = placed[number]
         if each.own:
-            pieces = [self._evidence[n] for n in each.own]
+            pieces = [self._evidence[n] for n in each.own if n != _ATTACHED]
             claim = Claim(strip_citations(each.text).replace("*", ""))
             support = self._support(claim, pieces)
             if support:
                 return "stated", support, "", None
+            if self._picture and _ATTACHED in each.own:
+                # Which of them shows it, no rule can tell.
+                return self._picture, 0.0, "", None
             found = conflict(each.text, self._question, [_told(piece) for piece in pieces])
             if found is not None:
                 return "contradicted", 0.0, found.words, found.source
             return ("seen" if any(piece.picture for piece in pieces) else "cited"), 0.0, "", None
         if each.removed:
             return "dangling", 0.0, "", None
+        if self._is_counted(each.text):
+            return "stated", 1.0, "", None
         if self._needs_none(number, placed):
             return "no_claim", 0.0, "", None
         covering = _covering(number, placed)
         if covering:
-            shown = any(self._evidence[n].picture for n in covering)
-            return ("seen" if shown else "cited"), 0.0, "", None
+            return self._by(covering), 0.0, "", None
+        if self._picture and _OF_ATTACHED.search(each.text):
+            return self._picture, 0.0, "", None
         return "uncited", 0.0, "", None
+
+    def _by(self, numbers: Sequence[int]) -> Verdict:
+        """The verdict of what rests on these sources, of which none says it in its words."""
+        if any(n != _ATTACHED and self._evidence[n].picture for n in numbers):
+            return "seen"
+        return self._picture if self._picture and _ATTACHED in numbers else "cited"
+
+    def _is_counted(self, text: str) -> bool:
+        """Whether a sentence tells numbers that were counted for the model, of what was counted."""
+        claim = Claim(text)
+        if self._findings is None or not claim.numbers or not claim.numbers <= self._findings.all_numbers:
+            return False
+        known = self._findings.stems | Claim(self._question).stems
+        return claim.language != "en" or set(claim.content) <= known
 
     def _support(self, claim: Claim, pieces: Sequence[Evidence]) -> float:
         if not (claim.content or claim.numbers or claim.names):
@@ -180,7 +224,10 @@ def _told(piece: Evidence) -> Told:
     parts: list[str] = []
     if piece.item.text and piece.facts:
         parts = [part.strip() for part in piece.facts[0].split(" / ") if part.strip()]
-    fields = [(shield(name).text, shield(value).text) for name, value in fields_of(piece.item.metadata)]
+    fields = [
+        (shield(name).text, shield(value).text)
+        for name, value in fields_of(piece.item.metadata) + sizes_of(piece.item.metadata)
+    ]
     return Told(
         piece.number,
         tuple(parts),

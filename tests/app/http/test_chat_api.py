@@ -20,7 +20,7 @@ from app.core.keys import KeyStore
 from app.http.app import Limits, create_app
 from backends.base import Backend
 from retrieval.chat import REFUSAL, ChatOptions
-from tests.support.chat_models import CAPTIONS, Scripted, prompt_of
+from tests.support.chat_models import CAPTIONS, Calling, Scripted, prompt_of
 from tests.support.chatting import DOG, OPTIONS, leave, loader, through, until, wait_for_the_model
 from tests.support.cli import Run
 from tests.support.fake_openai import Behaviour, Failure, FakeOpenAI
@@ -105,11 +105,39 @@ def test_history_image_filter_and_strict_reach_the_turn(gallery: Backend, tmp_pa
         assert asked(client, check="strict").json()["check"] == "strict"
         assert asked(client, check="off").json()["sentences"] == []
         assert asked(client, check="some").status_code == 422
+        for question in ("which were taken in 2013?", "what is in here?"):
+            assert asked(client, question, where={"year": {"$odd": 1}}).status_code == 422
         old = asked(client, where={"year": {"$lt": 1980}})
         assert (old.json()["answer"], old.json()["refused"]) == (REFUSAL, True)
         picture = base64.b64encode(png("blue", (3000, 300))).decode()
         turn = told(client, question="what is like this?", image=picture)
         assert turn[0][1]["evidence"][0]["id"] == "img-blue"
+
+
+def test_what_the_model_looks_for_is_told_as_events(gallery: Backend, tmp_path: Path) -> None:
+    calls = [("search", {"query": "cat", "filters": '{"year": 1991}'}), ("open", {"item": "../../etc/passwd"})]
+    model = Calling(replies=[calls, "A cat [2]."])
+    options = ChatOptions(gate=None, max_evidence=1)
+    with served(gallery, tmp_path, load_model=loader(model, options)) as client:
+        turn = told(client, question="what does the dog on the red beach do?")
+        assert [name for name, _ in turn if name != "token"] == ["evidence", "tool", "tool", "final"]
+        found, refused = (data for name, data in turn if name == "tool")
+        (piece,) = found.pop("evidence")
+        assert (piece["number"], piece["id"]) == (2, "img-green")
+        assert client.get(piece["image"]).status_code == 200
+        assert found == {
+            "name": "search",
+            "query": "cat",
+            "filter": '{"year": 1991}',
+            "found": 1,
+            "at_least": False,
+            "error": "",
+        }
+        assert (refused["error"], refused["evidence"]) == ("there is no such item", [])
+        final = turn[-1][1]
+        assert [source["id"] for source in final["sources"]] == ["img-green"]
+        assert final["tools"][0] == found
+        assert len(final["tools"]) == 2
 
 
 def test_another_collection_is_told_in_the_links(gallery: Backend, tmp_path: Path) -> None:

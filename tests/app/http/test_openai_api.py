@@ -20,7 +20,7 @@ from app.core.keys import KeyStore
 from app.http.app import Limits, create_app
 from backends.base import Backend
 from retrieval.chat import REFUSAL, ChatOptions
-from tests.support.chat_models import Scripted, prompt_of
+from tests.support.chat_models import Calling, Scripted, prompt_of
 from tests.support.chatting import DOG, loader, through, until, wait_for_the_model
 from tests.support.fake_openai import Behaviour, FakeOpenAI
 from tests.support.service import png
@@ -103,6 +103,29 @@ def test_a_reply_is_valid_by_openai_s_own_types(gallery: Backend, tmp_path: Path
     assert all(ChatCompletionChunk.model_validate(chunk).choices for chunk in chunks)
     kinds = [key for chunk in chunks for key in chunk["choices"][0]["delta"] if key in ("annotations", "verdicts")]
     assert kinds == ["annotations", "verdicts"]
+
+
+def test_what_the_model_looks_for_is_passed_over_by_the_sdk(gallery: Backend, tmp_path: Path) -> None:
+    def model() -> Calling:
+        calls = [("search", {"query": "cat", "filters": '{"year": 1991}'}), ("count", {})]
+        return Calling(replies=[["Let me look.", *calls], [("facet", {"field": "year"})], "A cat [2]."])
+
+    options = ChatOptions(gate=None, max_evidence=1)
+    looked = ["search", "count", "facet"]
+    text = "Let me look.\n\nA cat [2]."
+    messages: list[Any] = [{"role": "user", "content": QUESTION}]
+    with (
+        client_of(gallery, tmp_path, load_model=loader(model(), options)) as client,
+        client.chat.completions.stream(model="sightline", messages=messages) as stream,
+    ):
+        message = stream.get_final_completion().choices[0].message
+    assert (message.content, message.tool_calls) == (text, None)
+    assert [each["name"] for each in message.lookups] == looked
+    with client_of(gallery, tmp_path, load_model=loader(model(), options)) as client:
+        message = complete(client).choices[0].message
+    assert (message.content, message.tool_calls) == (text, None)
+    assert [each["name"] for each in message.lookups] == looked
+    assert message.annotations[0].url_citation.title == "a white cat sleeps on a green sofa"
 
 
 def test_the_sdk_streams_with_an_image(gallery: Backend, tmp_path: Path, server: FakeOpenAI) -> None:

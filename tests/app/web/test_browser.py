@@ -743,6 +743,44 @@ def test_chat_streams_an_answer_whose_numbers_open_their_sources(page: Any, chat
     page.get_by_role("heading", name="Ask about your pictures").wait_for()
 
 
+def test_chat_shows_what_the_model_looked_for(page: Any, chat: FakeChat) -> None:
+    looked = {"filter": "", "found": 1, "at_least": False, "error": ""}
+    tools = [
+        {**looked, "name": "search", "query": "a <b>red</b> note"},
+        {**looked, "name": "count", "query": "", "filter": '{"year": 2013}', "found": 12, "at_least": True},
+        {**looked, "name": "open", "query": "x", "error": "there is no such item"},
+    ]
+    answer = "Your picture is red [image], so is this [2]."
+    cites = [{"start": answer.index("[2]"), "end": answer.index("[2]") + 3, "numbers": [2]}]
+    final = {**FINAL, "answer": answer, "citations": cites, "sentences": [], "tools": tools}
+    chat.script = [
+        ("evidence", {"query": "red", "evidence": FOUND[:1], "search_s": 0.1}),
+        ("tool", {**tools[0], "evidence": FOUND[1:]}),
+        ("tool", {**tools[1], "evidence": []}),
+        ("tool", {**tools[2], "evidence": FOUND[:1]}),
+        ("token", {"text": "Your", "final": True}),
+        ("final", final),
+    ]
+    page.goto("/?view=chat")
+    page.locator(".composer input[type=file]").set_input_files(
+        {"name": "red.png", "mimeType": "image/png", "buffer": png("red")}
+    )
+    page.get_by_role("img", name="Attached picture").wait_for()
+    page.get_by_label("Question").fill("what is red?")
+    page.keyboard.press("Enter")
+    page.locator(".answer .text").get_by_text("so is this").wait_for()
+    assert page.locator(".looked li").all_inner_texts() == [
+        "Searched for “a <b>red</b> note”: 1 found",
+        'Counted {"year": 2013}: at least 12 found',
+        "Could not look for x",
+    ]
+    assert "Your picture is red your picture, so is this" in page.locator(".answer .text").inner_text()
+    # What was found on the way is among the sources, each once.
+    assert page.get_by_role("complementary", name="Sources").get_by_role("button").count() == 2
+    page.get_by_role("button", name="Source 2: a note on red").click()
+    page.locator(OPEN).locator("blockquote").get_by_text("a note on red").wait_for()
+
+
 def test_chat_says_what_went_wrong_and_can_be_stopped(page: Any, chat: FakeChat) -> None:
     page.refusals = True
     chat.script = [

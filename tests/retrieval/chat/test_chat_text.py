@@ -13,7 +13,7 @@ from retrieval.chat.check.claims import Claim, citations, sentences, stem, strip
 from retrieval.chat.errors import explain, is_transient, redacted_line, retry_after_s
 from retrieval.chat.llm_client import is_repetition_loop
 from retrieval.chat.options import ChatOptions
-from retrieval.chat.rewrite import checked_rewrite, rewrite_by_rules, stands_alone
+from retrieval.chat.rewrite import Rewritten, checked_rewrite, rewrite_by_rules, stands_alone
 from retrieval.turn import Turn
 
 PAST = [
@@ -113,10 +113,9 @@ def test_this_is_the_attached_picture() -> None:
 
 
 def test_a_rewrite_is_taken_only_if_it_adds_nothing() -> None:
-    assert checked_rewrite("What colour is the dog on the beach?", "What colour is it?", PAST)
-    assert (
-        checked_rewrite('Question: "What colour is the dog?"', "What colour is it?", PAST) == "What colour is the dog?"
-    )
+    assert checked_rewrite("What colour is the dog on the beach?", "What colour is it?", PAST).query
+    named = checked_rewrite('Question: "What colour is the dog?"', "What colour is it?", PAST)
+    assert named.query == "What colour is the dog?"
     for bad in (
         "",
         "  \n",
@@ -125,7 +124,7 @@ def test_a_rewrite_is_taken_only_if_it_adds_nothing() -> None:
         "x " * 300,
         "Where is the dog?",
     ):
-        assert checked_rewrite(bad, "Is it wet and muddy?", PAST) is None, bad
+        assert checked_rewrite(bad, "Is it wet and muddy?", PAST) == Rewritten(), bad
 
 
 def test_the_rules_put_the_topic_behind_the_question() -> None:

@@ -135,7 +135,7 @@ def test_frequent_values_are_told(tmp_path: Path) -> None:
 def test_refusals_are_in_the_language_of_the_question(tmp_path: Path) -> None:
     retriever = collection(tmp_path, kind=JudgedRetriever)
     model = Scripted(replies=["Nichts in der Sammlung beantwortet das"])
-    chat = GroundedChat(retriever, model, ChatOptions(gate=0.999))
+    chat = GroundedChat(retriever, model, ChatOptions(gate=0.999, rewrite="rules"))
     assert chat.ask("Where is the submarine?").text == REFUSAL
     assert chat.ask("潜水艇在哪里？").text == "这个集合里没有能回答这个问题的内容"
     assert model.asked == []
@@ -161,5 +161,5 @@ def test_what_is_no_translation_is_not_shown(tmp_path: Path, reply: object) -> N
 def test_the_model_is_told_how_to_refuse_in_the_question_s_language(tmp_path: Path) -> None:
     model = Scripted(replies=["这个集合里没有能回答这个问题的内容。"])
     answer = GroundedChat(collection(tmp_path), model).ask("狗在做什么？")
-    assert "reply with exactly: 这个集合里没有能回答这个问题的内容" in prompt_of(model.asked[0])
+    assert "reply with exactly: 这个集合里没有能回答这个问题的内容" in prompt_of(model.asked[-1])
     assert answer.refused

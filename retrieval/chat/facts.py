@@ -1,0 +1,45 @@
+"""What metadata there is over a collection: its fields, and the values of one of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from backends.base import Scalar, Where
+from retrieval.chat.counting import MOST_READ, matching
+from retrieval.chat.evidence import INTERNAL_FIELDS
+from retrieval.search.facets import count_facets
+from retrieval.search.retriever import Retriever
+
+_FIELDS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """The most frequent values of a field with their counts, how many more there are, and over how many items.
+
+    whole: all items were read.
+    """
+
+    counts: tuple[tuple[Scalar, int], ...]
+    more: int
+    items: int
+    whole: bool
+
+
+def fields_in(retriever: Retriever, where: Where | None) -> list[tuple[str, int]]:
+    """The fields that items have, with how many have each, the most frequent first; captions of photos left out."""
+    counted: Counter[str] = Counter()
+    for record in matching(retriever, where):
+        counted.update(name for name in record.metadata if name not in INTERNAL_FIELDS)
+    return sorted(counted.items(), key=lambda pair: (-pair[1], pair[0]))[:_FIELDS]
+
+
+def values_of(retriever: Retriever, field: str, where: Where | None, top: int) -> Values:
+    """The `top` most frequent values of a field; none of a field that the indexer keeps for itself."""
+    if field in INTERNAL_FIELDS:
+        return Values((), 0, items=0, whole=True)
+    items = ((record.metadata, record.modality) for record in matching(retriever, where))
+    facet = count_facets(items, [field], top)[field]
+    whole = retriever.backend.count(retriever.collection) <= MOST_READ
+    return Values(facet.counts, facet.more, items=facet.items - facet.missing, whole=whole)
