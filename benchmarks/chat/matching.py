@@ -18,7 +18,7 @@ from retrieval.chat.check.language import UNKNOWN, language, small_words
 
 _UNSPACED = r"\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _LETTER = rf"[^\W{_UNSPACED}]"
-_CLAUSE = re.compile(r"[,.;:!?，。；：！？、\n]|\b(?:but|sondern|aber)\b")
+_CLAUSE = re.compile(r"[,.;:!?，。；：！？、\n]|\b(?:and|but|und|sondern|aber)\b")
 _DENIED_BEFORE = re.compile(
     r"(?:\b(?:no|not|never|neither|nor|without|isn't|aren't|wasn't|weren't|don't|doesn't|kein\w*|nicht|ohne|weder|pas|sans|sin)"
     r"(?:\s+[\w'-]+){0,3}\s+|(?:没有|沒有|不是|并非|並非|没|沒|不)[^，。]{0,4})\Z"

@@ -38,6 +38,8 @@ from benchmarks.chat.matching import normalised, parts_said, repeats, says, spea
         ("犬ではありません。", "犬", False),
         ("犬がいます。", "犬", True),
         ("It is not red. The bus is red.", "red", True),
+        ("A bathroom with no toilets and a red bucket.", "red", True),
+        ("Weder rot noch blau", "rot", False),
     ],
 )
 def test_a_term_in_a_text(text: str, term: str, said: bool) -> None:
