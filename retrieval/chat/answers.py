@@ -14,11 +14,12 @@ from retrieval.chat.check.grounding import Sentence, TextSupport, Verdict
 from retrieval.chat.check.image_support import MIN_PERCENTILE, ImageSupport
 from retrieval.chat.check.language import language
 from retrieval.chat.check.layout import cited, without_dangling
+from retrieval.chat.check.refusals import refuses
 from retrieval.chat.check.verdicts import Marker
 from retrieval.chat.evidence import Evidence
 from retrieval.chat.options import ChatOptions
 from retrieval.chat.sanitize import printable, strip_links, strip_links_only
-from retrieval.chat.wording import REFUSALS, refusal
+from retrieval.chat.wording import refusal
 
 IMAGE_MARK = "(from the image)"
 #: Of the question's content words, what the evidence must have for a weak model's answer or a quotation to stand.
@@ -29,14 +30,6 @@ ImageVectors = Callable[[Sequence[Evidence]], Mapping[int, NDArray[np.float32]]]
 
 _THINKING = re.compile(r"\A\s*<think(?:ing)?>", re.IGNORECASE)
 _THOUGHT = re.compile(r"\A.*</think(?:ing)?>", re.IGNORECASE | re.DOTALL)
-_SAYS_NOTHING = re.compile(
-    r"\b(?:nothing in the (?:collection|evidence)|the (?:provided |given )?(?:evidence|sources?|collection|captions?|"
-    r"photos?|images?|information) (?:do(?:es)? not|doesn't|don't|cannot|can't) (?:\w+ )?(?:answer|say|mention|"
-    r"contain|provide|show|specify|tell|include|state|indicate)|"
-    r"(?:not|no) (?:enough|sufficient) (?:evidence|information)|"
-    r"i (?:do not|don't|cannot|can't) (?:know|answer|tell|determine|find)|cannot be (?:answered|determined))\b",
-    re.IGNORECASE,
-)
 _YES = re.compile(r"\A(?:yes|yeah|yep|correct|right|true|indeed)\W*\Z", re.IGNORECASE)
 _NO = re.compile(r"\A(?:no|nope|false|incorrect|wrong)\W*\Z", re.IGNORECASE)
 _OPENING = re.compile(r"\A(?:yes|no|yeah|sure|certainly|of course)\s*[,;:–—-]\s*", re.IGNORECASE)
@@ -149,7 +142,7 @@ class Checker:
         rests_on_none = not numbers and not (attached is not None and cites_attached(text))
         return Checked(
             text,
-            refused=rests_on_none and _refuses(text),
+            refused=rests_on_none and refuses(text),
             sentences=judged,
             sources=tuple(piece for piece in evidence if piece.number in numbers),
             unresolved=sum(len(gone) for _, gone in removed),
@@ -201,8 +194,8 @@ class Checker:
         text, links = strip_links(text, _allowed(question, evidence))
         numbers = {piece.number for piece in evidence}
         unresolved = sum(number not in numbers for number in citations(text))
-        refuses = _refuses(text)
-        if refuses and self.options.weak:
+        declined = refuses(text)
+        if declined and self.options.weak:
             return Checked(said, refused=True, unresolved=unresolved, links=links)
         judge = Judge(self, question, evidence, vectors=vectors, attached=attached)
         judged = tuple(judge.sentence(sentence) for sentence in sentences(text))
@@ -222,7 +215,7 @@ class Checker:
                 unresolved=unresolved,
                 links=links,
             )
-        told = () if refuses else judged
+        told = () if declined else judged
         return Checked(said, refused=True, sentences=told, unresolved=unresolved, links=links)
 
     def _answers(self, questions: Sequence[str], standing: Sequence[Sentence], evidence: Sequence[Evidence]) -> bool:
@@ -359,15 +352,6 @@ class Judge:
 def _allowed(question: str, evidence: Sequence[Evidence]) -> list[str]:
     """Where an address that an answer may have must stand."""
     return [question, *(piece.shown for piece in evidence)]
-
-
-def _refuses(text: str) -> bool:
-    """Whether a reply says itself that there is no answer: it is empty, or all of its sentences say so."""
-    plain = strip_citations(text).strip()
-    if not plain or any(said in plain.lower() for said in REFUSALS):
-        return True
-    parts = sentences(plain)
-    return all(_SAYS_NOTHING.search(part) for part in parts)
 
 
 def _tidy(text: str) -> str:

@@ -18,6 +18,7 @@ from fastapi import APIRouter, FastAPI, Path, Request, Response
 
 from app.core.fetch import FetchError
 from app.http.context import Service
+from app.http.front_ends import asked_words, task
 from app.http.openai_errors import OpenAIRoute, WrongRequest, described, error_of, openai_error
 from app.http.problems import FAILED, log
 from app.http.routes.chat import KEEP_ALIVE_S, respond
@@ -171,6 +172,9 @@ def _asked(service: Service, body: CompletionBody, collection: str | None) -> Ch
         # A title, or words to follow: a front end's own task for the model.
         tasks = [text for m in body.messages for text in _past_content(service, m)[0]]
         return ChatRequest("\n".join(tasks), collection=collection, searched=False)
+    told = task(["\n".join(_past_content(service, m)[0]) for _, m in spoken], MAX_QUESTION_CHARS)
+    if told is not None and spoken[0][1].role == "user":
+        return ChatRequest(told, collection=collection, searched=False)
     last = spoken[-1][0]
     for number, message in spoken:
         place = f"messages.{number}"
@@ -184,6 +188,7 @@ def _asked(service: Service, body: CompletionBody, collection: str | None) -> Ch
             continue
         texts, urls = _content(service, message, place) if number == last else _past_content(service, message)
         if message.role == "user":
+            texts = [text for text in map(asked_words, texts) if text]
             if not turns or turns[-1][1]:
                 turns.append(([], []))
                 url = None

@@ -51,9 +51,8 @@ def language(text: str) -> str:
         if foreign["ja"]:
             return "ja"
         return max(foreign, key=lambda code: foreign[code])
-    words = re.findall(r"[^\W\d_]+", text.lower())
-    votes = Counter({code: sum(word in known for word in words) for code, known in _OF.items()})
-    ascii_only = all(word.isascii() for word in words)
+    ascii_only = all(word.isascii() for word in _words(text))
+    votes = small_words(text)
     if _ELSEWHERE.search(text):
         return UNKNOWN
     best, most = max(votes.items(), key=lambda vote: (vote[1], vote[0] == "en"))
@@ -61,3 +60,13 @@ def language(text: str) -> str:
         return "en" if ascii_only else UNKNOWN
     # "in", "is" and "no" are words of several languages.
     return "en" if ascii_only and votes["en"] == most else best
+
+
+def small_words(text: str) -> Counter[str]:
+    """How many small words of each language with Latin letters a text has."""
+    words = _words(text)
+    return Counter({code: sum(word in known for word in words) for code, known in _OF.items()})
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[^\W\d_]+", text.lower())

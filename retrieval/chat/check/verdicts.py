@@ -169,7 +169,7 @@ class Marker:
     def _needs_none(self, number: int, placed: Sequence[_Placed]) -> bool:
         """Whether a sentence without citations claims nothing that one would have to look up."""
         each = placed[number]
-        if each.span.leads or _TALK.search(each.text) or _says_nothing(each.text):
+        if each.span.leads or _TALK.search(each.text) or says_nothing(each.text):
             return True
         claim = Claim(each.text)
         if not (claim.content or claim.numbers or claim.names):
@@ -206,7 +206,7 @@ def _covering(number: int, placed: Sequence[_Placed]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(n for other in (*after, *leading, *following) for n in other.own))
 
 
-def _says_nothing(text: str) -> bool:
+def says_nothing(text: str) -> bool:
     """Whether a sentence says that the collection has nothing of a kind, or that something cannot be told."""
     return bool(_DENIES.search(text) and _COLLECTION.search(text)) or bool(_DENIES_ALONE.match(text))
 

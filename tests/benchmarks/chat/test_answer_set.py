@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.chat import main
+from benchmarks.chat.__main__ import main
 from tests.support.cli import paint
 
 CAPTIONS = {"red": "a brown dog runs along a red beach", "green": "two men in brown aprons cook"}

@@ -1,0 +1,1 @@
+"""How well a chat answers, from answer keys and source ids alone: `python -m benchmarks.chat`."""
