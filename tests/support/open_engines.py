@@ -40,9 +40,17 @@ def weaviate(_folder: Path, _stack: ExitStack) -> str:
     return helper("weaviate_server", "weaviate").server().url
 
 
+def clickhouse(folder: Path, stack: ExitStack, *, myscale: bool = False) -> str:
+    bridge = helper("clickhouse_bridge", "clickhouse").Bridge(folder, myscale=myscale)
+    stack.callback(bridge.kill)
+    return bridge.url()
+
+
 OPEN: dict[str, Callable[[Path, ExitStack], str]] = {
     **{info.scheme: in_process(info) for info in backends.engines().values() if info.library_version},
     "postgresql": postgres,
     "milvus": milvus,
     "weaviate": weaviate,
+    "clickhouse": clickhouse,
+    "myscale": lambda folder, stack: clickhouse(folder, stack, myscale=True),
 }

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-#: Engines whose tests start a server: Milvus, PostgreSQL (the embedded one is a server too), Weaviate.
-SERVERS = frozenset({"milvus", "pgvector-embedded", "postgresql", "weaviate"})
+#: Engines whose tests start a server: ClickHouse and MyScale (a bridge to chDB), Milvus, PostgreSQL (the embedded one
+#: is a server too), Weaviate.
+SERVERS = frozenset({"clickhouse", "milvus", "myscale", "pgvector-embedded", "postgresql", "weaviate"})
 
 
 def tiered(engines: Iterable[str], *, slow: Collection[str] = ()) -> list[Any]:
