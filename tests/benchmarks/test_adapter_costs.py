@@ -35,9 +35,9 @@ def place_of(scheme: str, directory: Path) -> str:
 
 
 def test_every_engine_with_a_native_client_is_tried() -> None:
-    # The same adapter and the same native client stand behind postgresql:// too.
+    # The same adapter and the same native client stand behind the servers of an engine in a folder, too.
     assert {"chroma-embedded", "faiss", "pgvector-embedded", "qdrant-edge", "milvus-lite"} <= set(EMBEDDED)
-    assert {*EMBEDDED, *SERVERS, "postgresql"} == set(NATIVE)
+    assert {*EMBEDDED, *SERVERS, "postgresql", "clickhouse"} == set(NATIVE)
 
 
 @pytest.mark.slow

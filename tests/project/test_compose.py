@@ -27,6 +27,7 @@ SCHEMES = {
     "postgresql": "postgres",
     "chroma": "chroma",
     "couchbase": "couchbase",
+    "clickhouse": "clickhouse",
 }
 PORT = re.compile(r"127\.0\.0\.1:(\d+):(\d+)")
 TAG = re.compile(r"[\w.-]*\d+[.-]\d+[\w.-]*")

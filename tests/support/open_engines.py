@@ -58,6 +58,12 @@ def vikingdb(_folder: Path, _stack: ExitStack) -> str:
     return helper("vikingdb_server", "vikingdb").server().url
 
 
+def clickhouse(folder: Path, stack: ExitStack, *, myscale: bool = False) -> str:
+    bridge = helper("clickhouse_bridge", "clickhouse").Bridge(folder, myscale=myscale)
+    stack.callback(bridge.kill)
+    return bridge.url()
+
+
 OPEN: dict[str, Callable[[Path, ExitStack], str]] = {
     **{info.scheme: in_process(info) for info in backends.engines().values() if info.library_version},
     "chroma": chroma,
@@ -67,4 +73,6 @@ OPEN: dict[str, Callable[[Path, ExitStack], str]] = {
     "milvus": milvus,
     "vikingdb": vikingdb,
     "weaviate": weaviate,
+    "clickhouse": clickhouse,
+    "myscale": lambda folder, stack: clickhouse(folder, stack, myscale=True),
 }

@@ -10,7 +10,7 @@ import pytest
 import backends
 
 #: Engines of which each process of tests has servers of its own: PostgreSQL, the embedded one too, and stand-ins.
-OF_THEIR_OWN = frozenset({"analyticdb", "pgvector-embedded", "postgresql", "vikingdb"})
+OF_THEIR_OWN = frozenset({"analyticdb", "clickhouse", "myscale", "pgvector-embedded", "postgresql", "vikingdb"})
 #: Engines with a server that a machine can run one of.
 SHARED = frozenset(info.scheme for info in backends.engines().values() if info.local_server)
 

@@ -167,6 +167,20 @@ class TestFaiss(OverEngine):
     scheme = "faiss"
 
 
+class TestChdb(OverEngine):
+    scheme = "chdb"
+
+
+@pytest.mark.server("clickhouse")
+class TestClickHouse(OverEngine):
+    scheme = "clickhouse"
+
+
+@pytest.mark.server("clickhouse")
+class TestMyScale(OverEngine):
+    scheme = "myscale"
+
+
 @pytest.mark.server
 class TestPgvectorEmbedded(OverEngine):
     scheme = "pgvector-embedded"
