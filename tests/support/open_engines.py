@@ -40,9 +40,14 @@ def weaviate(_folder: Path, _stack: ExitStack) -> str:
     return helper("weaviate_server", "weaviate").server().url
 
 
+def tidb(_folder: Path, _stack: ExitStack) -> str:
+    return helper("tidb_server", "tidb").server().url
+
+
 OPEN: dict[str, Callable[[Path, ExitStack], str]] = {
     **{info.scheme: in_process(info) for info in backends.engines().values() if info.library_version},
     "postgresql": postgres,
     "milvus": milvus,
     "weaviate": weaviate,
+    "tidb": tidb,
 }

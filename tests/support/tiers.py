@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-#: Engines whose tests start a server: Milvus, PostgreSQL (the embedded one is a server too), Weaviate.
-SERVERS = frozenset({"milvus", "pgvector-embedded", "postgresql", "weaviate"})
+#: Engines whose tests start a server: Milvus, PostgreSQL (the embedded one is a server too), TiDB, Weaviate.
+SERVERS = frozenset({"milvus", "pgvector-embedded", "postgresql", "tidb", "weaviate"})
 
 
 def tiered(engines: Iterable[str], *, slow: Collection[str] = ()) -> list[Any]:

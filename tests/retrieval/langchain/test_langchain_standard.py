@@ -207,6 +207,11 @@ class TestWeaviate(OverEngine):
     scheme = "weaviate"
 
 
+@pytest.mark.server("tidb")
+class TestTidb(OverEngine):
+    scheme = "tidb"
+
+
 def test_every_scheme_takes_part() -> None:
     assert {cls.scheme for cls in OverEngine.__subclasses__()} == set(backends.engines())
 
