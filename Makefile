@@ -49,6 +49,11 @@ test-fast: $(TESTS)
 # Weaviate's server is a Go program in no other package: about four minutes the first time.
 WEAVIATE := github.com/weaviate/weaviate/cmd/weaviate-server@v1.39.0
 
+# TiDB's server is one too, but not to be installed by its version alone: it is built as its own go.mod says, whose
+# replacements backends/tidb/server/go.mod has. Download and build take about eight minutes the first time.
+TIDB   := github.com/pingcap/tidb
+TIDB_V := v8.5.4
+
 # What answers in the place of VikingDB in tests: an engine whose licence keeps it in an environment of its own (AGPL).
 OPENVIKING := $(VENV)/openviking
 
@@ -57,6 +62,13 @@ engines: $(TESTS) $(OPENVIKING)/.ready
 	elif command -v go >/dev/null; then \
 	  echo "building Weaviate's server"; GOBIN=$(abspath $(BIN)) CGO_ENABLED=0 go install $(WEAVIATE); \
 	else echo "no go here: weaviate:// will not be tested"; fi
+	@if [ -x $(BIN)/tidb-server ]; then :; \
+	elif command -v go >/dev/null; then \
+	  echo "building TiDB's server"; mkdir -p build && rm -rf build/tidb && cp -r backends/tidb/server build/tidb && \
+	  cd build/tidb && GOFLAGS=-mod=mod go build -buildvcs=false -p 2 -o $(abspath $(BIN))/tidb-server -ldflags "-s -w \
+	    -X $(TIDB)/pkg/parser/mysql.TiDBReleaseVersion=$(TIDB_V) \
+	    -X $(TIDB)/pkg/util/versioninfo.TiDBEdition=Community" $(TIDB)/cmd/tidb-server; \
+	else echo "no go here: tidb:// will not be tested"; fi
 
 $(OPENVIKING)/.ready: tests/support/openviking.txt | $(TESTS)
 	$(PYTHON) -m venv $(OPENVIKING)

@@ -40,10 +40,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import Backend, CollectionSpec, Compare, Hit, IndexSpec
+from backends.base import Backend, CollectionSpec, Compare, Hit, IndexKind, IndexSpec
 from benchmarks.side_by_side import Cost, cost_of, in_turns, seconds_of
 from benchmarks.suite.datasets import DataSet, open_dataset, row_of
-from benchmarks.suite.engines import EngineError, Session, choose
+from benchmarks.suite.engines import EngineError, Session, capabilities, choose
 from benchmarks.suite.native import Filtering, Floats, Native, native_of
 from benchmarks.suite.selectivity import BUCKETS, Filter, mask_of
 from benchmarks.suite.tables import markdown_table
@@ -86,7 +86,9 @@ def measure_adapter(engine: str, *, records: int, dim: int, k: int, queries: int
     """
     (chosen,) = choose([engine])
     open_native = native_of(chosen)
-    spec = CollectionSpec(NAME, dim, index=IndexSpec("hnsw"))
+    # An engine without a graph compares all vectors on both sides.
+    kind: IndexKind = "hnsw" if "hnsw" in capabilities(chosen).index_kinds else "auto"
+    spec = CollectionSpec(NAME, dim, index=IndexSpec(kind))
     second = replace(spec, name=UPSERTED)
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as held:
         session = Session(chosen, spec, Path(folder))

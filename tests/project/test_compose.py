@@ -28,6 +28,7 @@ SCHEMES = {
     "chroma": "chroma",
     "couchbase": "couchbase",
     "clickhouse": "clickhouse",
+    "tidb": "tidb",
 }
 PORT = re.compile(r"127\.0\.0\.1:(\d+):(\d+)")
 TAG = re.compile(r"[\w.-]*\d+[.-]\d+[\w.-]*")

@@ -64,6 +64,10 @@ def clickhouse(folder: Path, stack: ExitStack, *, myscale: bool = False) -> str:
     return bridge.url()
 
 
+def tidb(_folder: Path, _stack: ExitStack) -> str:
+    return helper("tidb_server", "tidb").server().url
+
+
 OPEN: dict[str, Callable[[Path, ExitStack], str]] = {
     **{info.scheme: in_process(info) for info in backends.engines().values() if info.library_version},
     "chroma": chroma,
@@ -75,4 +79,5 @@ OPEN: dict[str, Callable[[Path, ExitStack], str]] = {
     "weaviate": weaviate,
     "clickhouse": clickhouse,
     "myscale": lambda folder, stack: clickhouse(folder, stack, myscale=True),
+    "tidb": tidb,
 }

@@ -244,6 +244,11 @@ class TestVikingDB(OverEngine):
     scheme = "vikingdb"
 
 
+@pytest.mark.server("tidb")
+class TestTidb(OverEngine):
+    scheme = "tidb"
+
+
 def test_every_scheme_takes_part() -> None:
     assert {cls.scheme for cls in OverEngine.__subclasses__()} == set(backends.engines())
 
