@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import itertools
 import json
 import re
 import secrets
@@ -22,7 +23,7 @@ from app.http.front_ends import asked_words, task
 from app.http.openai_errors import OpenAIRoute, WrongRequest, described, error_of, openai_error
 from app.http.problems import FAILED, log
 from app.http.routes.chat import KEEP_ALIVE_S, respond
-from app.http.schemas.chat import MAX_ANSWER_CHARS, MAX_HISTORY, MAX_QUESTION_CHARS, ToolBody, links
+from app.http.schemas.chat import MAX_ANSWER_CHARS, MAX_HISTORY, MAX_QUESTION_CHARS, links
 from app.http.schemas.common import Collection
 from app.http.schemas.openai import (
     MODEL,
@@ -45,7 +46,7 @@ from app.http.turns import ChatRequest, to_http_error
 from retrieval.turn import Turn
 
 if TYPE_CHECKING:
-    from retrieval.chat import Answer, RunningTurn, Sentence, ToolUsed
+    from retrieval.chat import Answer, RunningTurn, Sentence
 
 _PIECE = re.compile(r"\S+\s*|\s+")
 # With parameters, as in ``data:image/svg+xml;charset=utf-8;base64,``, and white space before. None needs to name its
@@ -306,7 +307,7 @@ class _Writer:
             content=answer.text,
             annotations=self.annotations(answer),
             verdicts=self.verdicts(answer),
-            lookups=[_lookup(number, used) for number, used in enumerate(answer.tools)],
+            lookups=[Lookup.at(number, used) for number, used in enumerate(answer.tools)],
         )
         choice = Choice(message=message, finish_reason=_reason(answer))
         return Completion(id=self._id, created=self._created, model=MODEL, choices=[choice], usage=_usage(answer))
@@ -342,7 +343,7 @@ class _Writer:
 async def _chunks(service: Service, turn: RunningTurn, writer: _Writer, *, with_usage: bool) -> AsyncIterator[bytes]:
     from retrieval.chat import Final, Token, ToolUsed
 
-    begun, lookups = False, 0
+    begun, count = False, itertools.count()
     # Where usage is asked for, all but the last chunk have it as null.
     more: dict[str, Any] = {"usage": None} if with_usage else {}
 
@@ -359,8 +360,7 @@ async def _chunks(service: Service, turn: RunningTurn, writer: _Writer, *, with_
                 yield delta({"content": event.text})
             if isinstance(event, ToolUsed):
                 # Under a key of our own, which clients drop: as a call of a tool it would be theirs to do.
-                yield delta({"lookups": [_lookup(lookups, event).model_dump()]})
-                lookups += 1
+                yield delta({"lookups": [Lookup.at(next(count), event).model_dump()]})
             if not isinstance(event, Final):
                 continue
             for piece in () if begun else _PIECE.findall(event.answer.text):
@@ -394,10 +394,6 @@ def _verdict(sentence: Sentence) -> SentenceVerdict:
         conflict=sentence.conflict,
         source=sentence.conflict_source,
     )
-
-
-def _lookup(number: int, used: ToolUsed) -> Lookup:
-    return Lookup(index=number, **ToolBody.of(used).model_dump())
 
 
 def _reason(answer: Answer) -> Any:

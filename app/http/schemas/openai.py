@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.http.schemas.chat import ToolBody
 from app.http.schemas.common import CheckName, Text
+
+if TYPE_CHECKING:
+    from retrieval.chat import ToolUsed
 
 MODEL = "sightline"
 
@@ -168,16 +172,15 @@ class SentenceVerdict(BaseModel):
     source: int | None = Field(description="The number of the source that conflicts.")
 
 
-class Lookup(BaseModel):
+class Lookup(ToolBody):
     """Not OpenAI's: what the model looked for itself; see docs/http.md."""
 
-    index: int
-    name: str = Field(json_schema_extra={"enum": ["search", "count", "facet", "open", "unknown"]})
-    query: str
-    filter: str
-    found: int
-    at_least: bool
-    error: str
+    index: int = Field(description="Its place among all of the answer.")
+
+    @classmethod
+    def at(cls, index: int, used: ToolUsed) -> Lookup:
+        """The body of the call at this place."""
+        return cls(index=index, **ToolBody.of(used).model_dump())
 
 
 class AnswerMessage(BaseModel):
