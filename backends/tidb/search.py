@@ -42,30 +42,34 @@ def search(
     return answers
 
 
-def _value(metric: Metric, distance: str) -> str:
-    """The column that scores are made of: the distance of unit vectors, else the vector itself.
+def _value(metric: Metric, cosine: str) -> str:
+    """The column that scores are made of: the cosine, else the vector itself.
 
     TiDB sums in float32. Of unit vectors that is right to about 1e-6; of others it may be far off, so those are
     fetched and scored here.
     """
-    return distance if metric == "cosine" else "vector"
+    return cosine if metric == "cosine" else "vector"
 
 
 def _scan(
     connection: Connection, collection: StoredCollection, query: NDArray[np.float32], k: int, clause: tuple[str, Params]
 ) -> list[Hit]:
-    """Every matching row compared. Adding 0 makes the expression one that no index can answer."""
+    """Every matching row compared. No index can answer this expression.
+
+    Rows without a vector come last, since NULL does in falling order: leaving them out there costs a third more.
+    """
     text, params = clause
     metric = collection.spec.metric
-    distance = f"{_COMPARED[metric]}(vector, %s) + 0"
-    ordered = "value" if metric == "cosine" else distance
+    closeness = f"0 - {_COMPARED[metric]}(vector, %s)"
+    ordered = "value" if metric == "cosine" else closeness
     statement = (
-        f"SELECT {COLUMNS}, {_value(metric, distance)} AS value FROM {collection.table} "  # noqa: S608
-        f"WHERE {text} AND vector IS NOT NULL ORDER BY {ordered}, id LIMIT {int(k)}"
+        f"SELECT {COLUMNS}, {_value(metric, closeness)} AS value FROM {collection.table} "  # noqa: S608
+        f"WHERE {text} ORDER BY {ordered} DESC, id LIMIT {int(k)}"
     )
     asked = vector_text(query)
     before, after = ([asked], []) if metric == "cosine" else ([], [asked])
-    return _hits(rows(connection, statement, [*before, *params, *after]), query, metric, offset=0.0, exact=True)
+    found = [row for row in rows(connection, statement, [*before, *params, *after]) if row[5] is not None]
+    return _hits(found, query, metric, exact=True)
 
 
 def _indexed(connection: Connection, collection: StoredCollection, query: NDArray[np.float32], k: int) -> list[Hit]:
@@ -73,19 +77,19 @@ def _indexed(connection: Connection, collection: StoredCollection, query: NDArra
     metric = collection.spec.metric
     distance = f"{DISTANCES[metric]}(vector, %s)"
     statement = (
-        f"SELECT {COLUMNS}, {_value(metric, 'value')} AS value FROM "  # noqa: S608
+        f"SELECT {COLUMNS}, {_value(metric, '1 - value')} AS value FROM "  # noqa: S608
         f"(SELECT {COLUMNS}, vector, {distance} AS value FROM {collection.table} ORDER BY value LIMIT {int(k)}) found "
         "WHERE value IS NOT NULL"
     )
     found = rows(connection, statement, [vector_text(query)])
-    return _hits(found, query, metric, offset=1.0, exact=False)
+    return _hits(found, query, metric, exact=False)
 
 
-def _hits(found: Sequence[Row], query: NDArray[np.float32], metric: Metric, *, offset: float, exact: bool) -> list[Hit]:
-    """Rows as hits, best first, ties by id; a cosine is `offset` less the last column, see `_value`."""
+def _hits(found: Sequence[Row], query: NDArray[np.float32], metric: Metric, *, exact: bool) -> list[Hit]:
+    """Rows as hits, best first, ties by id; the last column is what `_value` says."""
     scores: list[float] = []
     if metric == "cosine":
-        scores = [min(1.0, max(-1.0, offset - row[5])) for row in found]
+        scores = [min(1.0, max(-1.0, row[5])) for row in found]
     elif found:
         wide = np.stack([vector_of(row[5]) for row in found]).astype(np.float64)
         scores = (-np.sqrt(((wide - query) ** 2).sum(axis=1)) if metric == "l2" else wide @ query).tolist()
