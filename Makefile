@@ -45,7 +45,8 @@ test: $(TESTS) engines
 test-fast: $(TESTS)
 	$(BIN)/python -m pytest -q -m "not server and not browser and not slow"
 
-# Weaviate's server is a Go program in no other package: about four minutes the first time.
+# Weaviate's server is a Go program in no other package: about four minutes the first time. OpenSearch's and
+# Elasticsearch's are jars of Maven's central repository, 100 MB, fetched for development and tests and never shipped.
 WEAVIATE := github.com/weaviate/weaviate/cmd/weaviate-server@v1.39.0
 
 engines: $(TESTS)
@@ -53,6 +54,9 @@ engines: $(TESTS)
 	elif command -v go >/dev/null; then \
 	  echo "building Weaviate's server"; GOBIN=$(abspath $(BIN)) CGO_ENABLED=0 go install $(WEAVIATE); \
 	else echo "no go here: weaviate:// will not be tested"; fi
+	@if command -v mvn >/dev/null && command -v javac >/dev/null; then \
+	  tests/support/lucene_servers/build $(abspath $(VENV))/share/sightline; \
+	else echo "no Maven and JDK here: opensearch:// and elasticsearch:// will not be tested"; fi
 
 check: $(TESTS)
 	$(BIN)/ruff format --check .

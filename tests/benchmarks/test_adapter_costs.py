@@ -13,7 +13,7 @@ import backends
 from benchmarks import adapters
 from benchmarks.side_by_side import alternately, cost_of, in_turns
 from benchmarks.suite.engines import EngineError
-from tests.support import milvus_server, weaviate_server
+from tests.support import elasticsearch_server, milvus_server, opensearch_server, weaviate_server
 from tests.support.repository import ROOT
 from tests.support.tiers import tiered
 
@@ -22,7 +22,12 @@ EMBEDDED = [scheme for scheme, info in NATIVE.items() if info.in_folder]
 SMALL = {"records": 300, "dim": 8, "k": 5, "queries": 6, "rounds": 1, "upserted": 50}
 
 
-SERVERS = {"milvus": milvus_server.url, "weaviate": lambda: weaviate_server.server().url}
+SERVERS = {
+    "elasticsearch": lambda: elasticsearch_server.server().url,
+    "milvus": milvus_server.url,
+    "opensearch": lambda: opensearch_server.server().url,
+    "weaviate": lambda: weaviate_server.server().url,
+}
 
 
 def place_of(scheme: str, directory: Path) -> str:

@@ -20,7 +20,14 @@ yaml = pytest.importorskip("yaml", reason="compose.yaml is read with PyYAML: pip
 FILE = ROOT / "compose.yaml"
 COMPOSE: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-SCHEMES = {"qdrant": "qdrant", "milvus": "milvus", "weaviate": "weaviate", "postgresql": "postgres"}
+SCHEMES = {
+    "qdrant": "qdrant",
+    "milvus": "milvus",
+    "weaviate": "weaviate",
+    "postgresql": "postgres",
+    "opensearch": "opensearch",
+    "elasticsearch": "elasticsearch",
+}
 PORT = re.compile(r"127\.0\.0\.1:(\d+):(\d+)")
 TAG = re.compile(r"[\w.-]*\d+[.-]\d+[\w.-]*")
 VARIABLE = re.compile(r"\$\{[A-Z0-9_]+:-[^}]+\}")

@@ -40,9 +40,19 @@ def weaviate(_folder: Path, _stack: ExitStack) -> str:
     return helper("weaviate_server", "weaviate").server().url
 
 
+def opensearch(_folder: Path, _stack: ExitStack) -> str:
+    return helper("opensearch_server", "opensearch").server().url
+
+
+def elasticsearch(_folder: Path, _stack: ExitStack) -> str:
+    return helper("elasticsearch_server", "elasticsearch").server().url
+
+
 OPEN: dict[str, Callable[[Path, ExitStack], str]] = {
     **{info.scheme: in_process(info) for info in backends.engines().values() if info.library_version},
     "postgresql": postgres,
     "milvus": milvus,
     "weaviate": weaviate,
+    "opensearch": opensearch,
+    "elasticsearch": elasticsearch,
 }

@@ -7,15 +7,18 @@ from typing import Any
 
 import pytest
 
-#: Engines whose tests start a server: Milvus, PostgreSQL (the embedded one is a server too), Weaviate.
-SERVERS = frozenset({"milvus", "pgvector-embedded", "postgresql", "weaviate"})
+#: Engines whose tests start a server of fixed ports, the one of that name.
+NAMED = frozenset({"elasticsearch", "milvus", "opensearch", "weaviate"})
+#: Those and PostgreSQL, of which the embedded one is a server too.
+SERVERS = NAMED | {"pgvector-embedded", "postgresql"}
 
 
 def tiered(engines: Iterable[str], *, slow: Collection[str] = ()) -> list[Any]:
     """Schemes or URLs as parameters of a test, those of servers marked, and those that are slow in it."""
     made = []
     for engine in engines:
-        marks = [pytest.mark.server] if engine.partition(":")[0] in SERVERS else []
+        scheme = engine.partition(":")[0]
+        marks = [pytest.mark.server(scheme) if scheme in NAMED else pytest.mark.server] if scheme in SERVERS else []
         marks += [pytest.mark.slow] if engine in slow else []
         made.append(pytest.param(engine, marks=marks))
     return made
