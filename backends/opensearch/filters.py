@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from backends.base import Compare, Scalar, Where
@@ -114,7 +114,9 @@ class Translator(TokenTranslator):
         return self._matching(condition.query)
 
     def _nor(self, condition: Condition) -> Condition:
-        return _group("must_not", [condition])
+        found = _group("must_not", [condition])
+        # The servers add a clause that matches everything.
+        return replace(found, clauses=found.clauses + 1)
 
     def _number(self, where: Compare) -> Part:
         return _range(f"{where.field}=n:", where.op, number_key(where.value))

@@ -35,8 +35,8 @@ from backends.text import searched_text, tokenize
 ID, VECTOR, BYTES, WORDS, HAS = "id", "vector", "vec", "words", "has"
 #: The keyword of a record that has a vector; those of fields begin with a letter or an underscore.
 WITH_VECTOR = "="
-# Lucene's terms have at most 32,766 bytes; a character has up to four.
-CHUNK = 1000
+# Lucene takes no bound of a range over 1,000 bytes. A character has up to four, and a field's name 64 characters.
+CHUNK = 150
 
 
 def number_key(value: float) -> str:
@@ -54,9 +54,11 @@ def _hashed(text: str) -> str:
 
 def chunk_prefixes(field: str, value: str) -> Iterator[tuple[str, str]]:
     """The pieces of a string, each with what its keyword begins with: by the field, and all that stands before it."""
+    before = blake2b(digest_size=16)
     for start in range(0, len(value) or 1, CHUNK):
-        before = _hashed(value[:start]) if start else ""
-        yield f"{field}=s{before}:", value[start : start + CHUNK]
+        piece = value[start : start + CHUNK]
+        yield f"{field}=s{before.hexdigest() if start else ''}:", piece
+        before.update(piece.encode())
 
 
 def token(field: str, kind: str, value: Scalar) -> str:
