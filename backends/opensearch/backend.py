@@ -32,13 +32,14 @@ from backends.base import (
 from backends.checks import MAX_METADATA_BYTES, check_batch, check_ids, check_index, check_search, check_selection
 from backends.errors import Denied
 from backends.kit.current import on_current
+from backends.kit.json_text import encode
 from backends.kit.record_ids import storable_ids
 from backends.kit.words import Renewals, is_outdated, log_renewal
 from backends.opensearch import schema
 from backends.opensearch.connection import LuceneServer, ServerRefused
 from backends.opensearch.dialect import Dialect
 from backends.opensearch.filters import MAX_TERMS, Translator
-from backends.opensearch.records import BYTES, ID, document_of, record_of
+from backends.opensearch.records import BYTES, ID, VECTOR, document_of, record_of, vector_json
 from backends.opensearch.schema import Stored
 from backends.opensearch.search import MAX_K, Searcher
 from backends.text import WORDS_VERSION
@@ -344,9 +345,12 @@ def _page(spec: CollectionSpec, wanted: int, *, with_vectors: bool) -> int:
     return max(1, min(wanted, MAX_K, PAGE_BYTES // row_bytes))
 
 
-def _lines(action: dict[str, Any], document: dict[str, Any]) -> bytes:
-    """An action of a bulk request that stores a document."""
-    return f"{json.dumps({'index': action}, ensure_ascii=False)}\n{json.dumps(document, ensure_ascii=False)}\n".encode()
+def _lines(action: dict[str, Any], record: Record, vector: NDArray[np.float32]) -> bytes:
+    """An action of a bulk request that stores a record."""
+    document = encode(document_of(record, vector))
+    if vector.size:
+        document = f'{document[:-1]},"{VECTOR}":{vector_json(vector)}}}'
+    return f"{encode({'index': action})}\n{document}\n".encode()
 
 
 def _rewritten(hit: Any) -> bytes:
@@ -354,7 +358,7 @@ def _rewritten(hit: Any) -> bytes:
     record = record_of(hit["_source"], with_vector=True)
     assert record.vector is not None
     action = {"_id": hit["_id"], "if_seq_no": hit["_seq_no"], "if_primary_term": hit["_primary_term"]}
-    return _lines(action, document_of(record, record.vector))
+    return _lines(action, record, record.vector)
 
 
 def _requests(kept: list[Record], vectors: list[NDArray[np.float32]]) -> Iterator[list[bytes]]:
@@ -362,7 +366,7 @@ def _requests(kept: list[Record], vectors: list[NDArray[np.float32]]) -> Iterato
     batch: list[bytes] = []
     weight = 0
     for record, vector in zip(kept, vectors, strict=True):
-        batch.append(_lines({"_id": record.id}, document_of(record, vector)))
+        batch.append(_lines({"_id": record.id}, record, vector))
         weight += len(batch[-1])
         if len(batch) == BATCH or weight > BATCH_BYTES:
             yield batch

@@ -88,7 +88,7 @@ def tokens(modality: str, metadata: Mapping[str, Any], *, has_vector: bool) -> l
 
 
 def document_of(record: Record, vector: NDArray[np.float32]) -> dict[str, Any]:
-    """The document of a record."""
+    """The document of a record, but for `VECTOR`, which `vector_json` writes."""
     metadata = plain_metadata(record.metadata) if record.metadata else {}
     document: dict[str, Any] = {ID: record.id, "modality": record.modality}
     if record.text is not None:
@@ -102,8 +102,13 @@ def document_of(record: Record, vector: NDArray[np.float32]) -> dict[str, Any]:
     document[HAS] = tokens(record.modality, metadata, has_vector=bool(vector.size))
     if vector.size:
         document[BYTES] = b64encode(vector.astype("<f4", copy=False).tobytes()).decode("ascii")
-        document[VECTOR] = vector.tolist()
     return document
+
+
+def vector_json(vector: NDArray[np.float32]) -> str:
+    """The vector as JSON: nine digits tell every float32, and are written in a third of the time that all take."""
+    numbers = vector.tolist()
+    return "[" + ",".join(["%.9g"] * len(numbers)) % tuple(numbers) + "]"
 
 
 def _metadata_of(source: Mapping[str, Any]) -> dict[str, MetadataValue]:
