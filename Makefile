@@ -46,7 +46,8 @@ test: $(TESTS) engines
 test-fast: $(TESTS)
 	$(BIN)/python -m pytest -q -m "not server and not browser and not slow"
 
-# Weaviate's server is a Go program in no other package: about four minutes the first time.
+# Weaviate's server is a Go program in no other package: about four minutes the first time. OpenSearch's and
+# Elasticsearch's are jars of Maven's central repository, 100 MB, fetched for development and tests and never shipped.
 WEAVIATE := github.com/weaviate/weaviate/cmd/weaviate-server@v1.39.0
 
 # TiDB's server is one too, but not to be installed by its version alone: it is built as its own go.mod says, whose
@@ -69,6 +70,9 @@ engines: $(TESTS) $(OPENVIKING)/.ready
 	    -X $(TIDB)/pkg/parser/mysql.TiDBReleaseVersion=$(TIDB_V) \
 	    -X $(TIDB)/pkg/util/versioninfo.TiDBEdition=Community" $(TIDB)/cmd/tidb-server; \
 	else echo "no go here: tidb:// will not be tested"; fi
+	@if command -v mvn >/dev/null && command -v javac >/dev/null; then \
+	  tests/support/lucene_servers/build $(abspath $(VENV))/share/sightline; \
+	else echo "no Maven and JDK here: opensearch:// and elasticsearch:// will not be tested"; fi
 
 $(OPENVIKING)/.ready: tests/support/openviking.txt | $(TESTS)
 	$(PYTHON) -m venv $(OPENVIKING)

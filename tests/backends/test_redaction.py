@@ -203,7 +203,7 @@ def test_objects_do_not_show_the_addresses_they_hold() -> None:
     (engine,) = choose([url])
     assert CORE not in repr(engine)
     with pytest.raises(EngineError) as caught:
-        choose([f"opensearch://ann:{CORE}@db"])
+        choose([f"unheard-of://ann:{CORE}@db"])
     assert CORE not in str(caught.value)
 
 

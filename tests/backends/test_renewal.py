@@ -43,7 +43,7 @@ TEXTS = {
     "none": None,
 }
 FOUND = {"飞机": {"plane"}, "काला": {"black"}, "カラス": set(), "ガラス": {"glass"}, "horse": {"plain"}}
-ENGINES = ("faiss", "qdrant-edge", "qdrant-local", "milvus-lite", "pgvector-embedded", "weaviate")
+ENGINES = ("faiss", "qdrant-edge", "qdrant-local", "milvus-lite", "opensearch", "pgvector-embedded", "weaviate")
 
 
 def records() -> list[Record]:
@@ -126,7 +126,10 @@ def test_the_first_write_takes_words_anew(old: Old, write: str) -> None:
 
 
 def test_threads_and_handles_that_come_at_once(old: Old) -> None:
-    with old.open() as one, old.open() if "faiss" in old.url or "weaviate" in old.url else nullcontext(one) as other:
+    with (
+        old.open() as one,
+        old.open() if old.url.startswith(("faiss", "opensearch", "weaviate")) else nullcontext(one) as other,
+    ):
         found: list[set[str]] = []
         threads = [
             threading.Thread(target=lambda b=backend: found.append(ids(b, "飞机"))) for backend in (one, other) * 3

@@ -13,7 +13,14 @@ import backends
 from benchmarks import adapters
 from benchmarks.side_by_side import alternately, cost_of, in_turns
 from benchmarks.suite.engines import EngineError
-from tests.support import chroma_server, milvus_server, tidb_server, weaviate_server
+from tests.support import (
+    chroma_server,
+    elasticsearch_server,
+    milvus_server,
+    opensearch_server,
+    tidb_server,
+    weaviate_server,
+)
 from tests.support.repository import ROOT
 from tests.support.tiers import tiered
 
@@ -24,7 +31,9 @@ SMALL = {"records": 300, "dim": 8, "k": 5, "queries": 6, "rounds": 1, "upserted"
 
 SERVERS = {
     "chroma": chroma_server.url,
+    "elasticsearch": lambda: elasticsearch_server.server().url,
     "milvus": milvus_server.url,
+    "opensearch": lambda: opensearch_server.server().url,
     "tidb": lambda: tidb_server.server().url,
     "weaviate": lambda: weaviate_server.server().url,
 }

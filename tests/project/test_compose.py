@@ -29,6 +29,8 @@ SCHEMES = {
     "couchbase": "couchbase",
     "clickhouse": "clickhouse",
     "tidb": "tidb",
+    "opensearch": "opensearch",
+    "elasticsearch": "elasticsearch",
 }
 PORT = re.compile(r"127\.0\.0\.1:(\d+):(\d+)")
 TAG = re.compile(r"[\w.-]*\d+[.-]\d+[\w.-]*")

@@ -99,12 +99,32 @@ def age_weaviate(backend: Any) -> None:
         server.rest("PATCH", f"/objects/Sightline_c/{object_id(record.id)}", body)
 
 
+def age_opensearch(backend: Any) -> None:
+    """Give the collection c of an OpenSearch the words of version 1."""
+    from dataclasses import replace
+
+    from backends.opensearch import schema
+
+    server, stored = backend._server, backend._read("c")
+    for page in backend.scan("c"):
+        for record in page.records:
+            words = " ".join(old_words(searched_text(record.text, record.uri)))
+            document = {"words": words, "vector": record.vector.tolist()}
+            server.call("POST", f"/{stored.alias}/_update/{record.id}", {"doc": document})
+    server.refresh(stored.alias)
+    schema.write(server, replace(stored, words=1))
+
+
 def age(backend: Any) -> None:
     """Give the collection c of an engine the words of version 1; open it anew then."""
     engine = type(backend).__module__.split(".")[1]
     if engine == "faiss":
         age_faiss(backend.folder / "c" / "store.sqlite3")
     else:
-        {"pgvector": age_pgvector, "qdrant": age_qdrant, "milvus": age_milvus, "weaviate": age_weaviate}[engine](
-            backend
-        )
+        {
+            "milvus": age_milvus,
+            "opensearch": age_opensearch,
+            "pgvector": age_pgvector,
+            "qdrant": age_qdrant,
+            "weaviate": age_weaviate,
+        }[engine](backend)

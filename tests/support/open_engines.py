@@ -68,6 +68,14 @@ def tidb(_folder: Path, _stack: ExitStack) -> str:
     return helper("tidb_server", "tidb").server().url
 
 
+def opensearch(_folder: Path, _stack: ExitStack) -> str:
+    return helper("opensearch_server", "opensearch").server().url
+
+
+def elasticsearch(_folder: Path, _stack: ExitStack) -> str:
+    return helper("elasticsearch_server", "elasticsearch").server().url
+
+
 OPEN: dict[str, Callable[[Path, ExitStack], str]] = {
     **{info.scheme: in_process(info) for info in backends.engines().values() if info.library_version},
     "chroma": chroma,
@@ -80,4 +88,6 @@ OPEN: dict[str, Callable[[Path, ExitStack], str]] = {
     "clickhouse": clickhouse,
     "myscale": lambda folder, stack: clickhouse(folder, stack, myscale=True),
     "tidb": tidb,
+    "opensearch": opensearch,
+    "elasticsearch": elasticsearch,
 }

@@ -249,6 +249,16 @@ class TestTidb(OverEngine):
     scheme = "tidb"
 
 
+@pytest.mark.server("opensearch")
+class TestOpenSearch(OverEngine):
+    scheme = "opensearch"
+
+
+@pytest.mark.server("elasticsearch")
+class TestElasticsearch(OverEngine):
+    scheme = "elasticsearch"
+
+
 def test_every_scheme_takes_part() -> None:
     assert {cls.scheme for cls in OverEngine.__subclasses__()} == set(backends.engines())
 
