@@ -61,7 +61,7 @@ def chdb(tmp_path: Path) -> Iterator[Any]:
         yield backend
 
 
-@pytest.fixture(params=["chdb", pytest.param("clickhouse", marks=pytest.mark.server("clickhouse"))])
+@pytest.fixture(params=["chdb", pytest.param("clickhouse", marks=pytest.mark.server)])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A store of each kind without collections."""
     if request.param == "chdb":
@@ -307,7 +307,7 @@ with connect(sys.argv[1]) as backend:
 # Servers
 
 
-@pytest.mark.server("clickhouse")
+@pytest.mark.server
 def test_wrong_credentials_are_said_without_the_password(bridge: Bridge) -> None:
     with pytest.raises(Denied, match="credentials") as caught:
         connect(bridge.url(password="wr0ng-password"))
@@ -315,14 +315,14 @@ def test_wrong_credentials_are_said_without_the_password(bridge: Bridge) -> None
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.server("clickhouse")
+@pytest.mark.server
 def test_the_password_may_be_in_the_environment(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIGHTLINE_CLICKHOUSE_PASSWORD", PASSWORD)
     with connect(f"clickhouse://127.0.0.1:{bridge.port}/sightline") as backend:
         assert backend.collections() == []
 
 
-@pytest.mark.server("clickhouse")
+@pytest.mark.server
 def test_a_server_that_goes_and_comes_back(bridge: Bridge) -> None:
     with connect(bridge.url()) as backend:
         twin = filled(backend)
@@ -340,7 +340,7 @@ def test_a_server_that_goes_and_comes_back(bridge: Bridge) -> None:
         backend.drop("photos")
 
 
-@pytest.mark.server("clickhouse")
+@pytest.mark.server
 def test_what_others_drop_or_make_otherwise(bridge: Bridge) -> None:
     with connect(bridge.url()) as mine, connect(bridge.url()) as other:
         filled(mine)
@@ -360,7 +360,7 @@ def test_what_others_drop_or_make_otherwise(bridge: Bridge) -> None:
         other.drop("photos")
 
 
-@pytest.mark.server("clickhouse")
+@pytest.mark.server
 def test_two_who_write_the_same_ids_at_once_leave_one_row_each(bridge: Bridge) -> None:
     with connect(bridge.url()) as one, connect(bridge.url()) as two:
         one.create(SPEC)
@@ -464,7 +464,7 @@ def test_myscale_is_told_what_its_documentation_says() -> None:
             dialect.check_index(CollectionSpec("t", 8, index=IndexSpec("hnsw", params=params)))
 
 
-@pytest.mark.server("clickhouse")
+@pytest.mark.server
 def test_myscale_s_own_statements_are_those_and_no_others(tmp_path: Path) -> None:
     bridge = Bridge(tmp_path, myscale=True)
     try:

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pytest
 
-from backends.conformance import BackendSuite
+from backends.conformance import BackendSuite, Sizes
 from tests.support.clickhouse_bridge import Bridge
 
 
@@ -17,7 +17,7 @@ class TestChdb(BackendSuite):
     url = "chdb:///{dir}"
 
 
-@pytest.mark.server("clickhouse")
+@pytest.mark.server
 class TestClickHouse(BackendSuite):
     """Over HTTP; the process of the engine, not the writer, is killed in the middle of a write."""
 
@@ -48,6 +48,7 @@ class TestClickHouse(BackendSuite):
 
 
 class TestMyScale(TestClickHouse):
-    """Its statements on ClickHouse's engine, with functions of that name."""
+    """Its statements on ClickHouse's engine, with functions of that name; in sizes for a stand-in."""
 
     myscale = True
+    sizes = Sizes(filter_trees=100, crowd=2_000, wide=1_000, indexed=800, kills=2, write_batches=12)

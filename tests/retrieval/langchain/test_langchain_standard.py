@@ -171,12 +171,12 @@ class TestChdb(OverEngine):
     scheme = "chdb"
 
 
-@pytest.mark.server("clickhouse")
+@pytest.mark.server
 class TestClickHouse(OverEngine):
     scheme = "clickhouse"
 
 
-@pytest.mark.server("clickhouse")
+@pytest.mark.server
 class TestMyScale(OverEngine):
     scheme = "myscale"
 
