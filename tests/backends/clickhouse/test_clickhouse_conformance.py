@@ -21,6 +21,8 @@ class TestChdb(BackendSuite):
 class TestClickHouse(BackendSuite):
     """Over HTTP; the process of the engine, not the writer, is killed in the middle of a write."""
 
+    # The same engine is tested at full size in process.
+    sizes = Sizes(filter_trees=150, crowd=5_000, wide=3_000, indexed=1_000)
     myscale: ClassVar[bool] = False
     bridge: ClassVar[Bridge]
 

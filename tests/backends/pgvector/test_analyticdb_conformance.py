@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pytest
 
-from backends.conformance import BackendSuite
+from backends.conformance import BackendSuite, Sizes
 from tests.support.analyticdb import AnalyticServer, StandInBackend
 
 
@@ -18,6 +18,8 @@ class TestAnalyticdb(BackendSuite):
     engine = StandInBackend
     #: It counts as a test of the scheme.
     stands_in = True
+    # The same engine is tested at full size as pgvector.
+    sizes = Sizes(filter_trees=150, crowd=4_000, wide=3_000, indexed=1_000, kills=2)
     server: ClassVar[AnalyticServer]
     database: ClassVar[str]
 
