@@ -2,7 +2,7 @@
 
 Tests of one module or class stay together, since they share fixtures. Those that need a server of which a machine can
 run only one (its ports are fixed) say its name: ``pytest.mark.server("milvus")``. All tests of one name run in one
-process, and those of several names in one process after all others.
+process, and those of several names in one process before all others.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from xdist.scheduler import LoadScopeScheduling
 MEMORY = 5 * 2**30
 #: Group of the tests that need several servers.
 SEVERAL = "several servers"
+#: So many large groups without a server come next: they occupy the other processes until the servers are free.
+MEANWHILE = 4
 
 
 def processes() -> int:
@@ -53,15 +55,15 @@ def groups_file(run: str) -> Path:
 
 
 def arrange(config: Any, items: list[pytest.Item]) -> None:
-    """Put first what takes long, servers before large groups, and tell the first process the groups."""
+    """Put first what takes long, and tell the first process the groups."""
     groups = {item.nodeid: group_of(item) for item in items}
     sizes = Counter(groups.values())
-
-    def turn(item: pytest.Item) -> tuple[bool, bool, int, str]:
-        group = groups[item.nodeid]
-        return group == SEVERAL, not servers_of(item), -sizes[group], group
-
-    items.sort(key=turn)
+    servers = {groups[item.nodeid] for item in items if servers_of(item)} - {SEVERAL}
+    by_size = sorted(sizes, key=lambda group: (-sizes[group], group))
+    others = [group for group in by_size if group not in servers and group != SEVERAL]
+    order = [SEVERAL, *others[:MEANWHILE], *(group for group in by_size if group in servers), *others[MEANWHILE:]]
+    turns = {group: turn for turn, group in enumerate(order)}
+    items.sort(key=lambda item: turns[groups[item.nodeid]])
     file = groups_file(config.workerinput["testrunuid"])
     own = file.with_suffix(f".{os.getpid()}")
     own.write_text(json.dumps(groups), "utf-8")
