@@ -242,6 +242,31 @@ def test_a_cosine_is_never_over_1(nowhere: connection.VikingServer, monkeypatch:
     assert [(hit.id, hit.score) for hit in hits] == [("a", 1.0)]
 
 
+def test_a_vector_of_an_earlier_write_is_not_put_to_a_row(
+    nowhere: connection.VikingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index is behind at first: it has an earlier write of a row, and lacks another."""
+    earlier, later = ({"stamp": stamp, "vector": [x]} for stamp, x in (("1", 1.0), ("2", 2.0)))
+    stored = {"a": later, "b": later}
+    answers = iter([{"a": earlier}, {"a": earlier}, stored])
+    latest: dict[str, Any] = {}
+
+    def data(call: str, body: dict[str, Any]) -> Any:
+        if call == "fetch_in_collection":
+            fetched = [{"id": key, "fields": {"stamp": "2", "parts": 0, "body": key}} for key in body["ids"]]
+            return {"fetch": fetched}
+        latest.update(next(answers, {}))
+        shown = [(key, latest[key]) for key in body["ids"] if key in latest]
+        return {
+            "fetch": [{"id": k, "fields": {"stamp": row["stamp"]}, "dense_vector": row["vector"]} for k, row in shown]
+        }
+
+    monkeypatch.setattr(nowhere, "data", data)
+    rows = Rows(nowhere, "photos", "sl_photos", "i_1")
+    found = rows.with_vectors(rows.fetch(["a", "b"]))
+    assert [(row["id"], row["vector"]) for row in found] == [("a", [2.0]), ("b", [2.0])]
+
+
 @pytest.mark.server
 class TestKeys:
     @pytest.mark.parametrize("wrong", ["api", "secret"])
