@@ -60,8 +60,12 @@ class ChromaStore(Backend):
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._collections = Collections(connection)
-        with connection.calling() as client:
-            self._most = int(client.get_max_batch_size())
+        try:
+            with connection.calling() as client:
+                self._most = int(client.get_max_batch_size())
+        except BaseException:
+            connection.close()
+            raise
 
     # Collections
 
@@ -167,20 +171,22 @@ class ChromaStore(Backend):
     def delete(self, name: str, *, ids: Sequence[str] | None = None, where: Where | None = None) -> int:
         """Delete by id or by filter; returns how many records went.
 
-        On a server they are looked up just before the deletion, so what other clients write at the same moment may be
-        missing from the count.
+        On a server they are looked up just before the deletion, so the count may be wrong by what other clients write
+        at the same moment. Chroma looks at the filter again, if it takes it, so what no longer matches stays.
         """
         ids = check_selection(ids, where)
 
         def task(at: Handle) -> int:
             with at.writer:
                 if ids is None:
-                    doomed = self._matching(at, where)
+                    selection = self._select(at, where)
+                    doomed = selection.ids if selection.ids is not None else self.ids(at, selection.where)
                 else:
+                    selection = Selection()
                     doomed = [record_id for page in self._read(at, storable_ids(ids)) for record_id in page["ids"]]
                 for start in range(0, len(doomed), IDS_PER_CALL):
                     with self._connection.calling(name):
-                        at.stored.delete(ids=doomed[start : start + IDS_PER_CALL])
+                        at.stored.delete(ids=doomed[start : start + IDS_PER_CALL], where=selection.where)
             return len(doomed)
 
         return self._on(name, task)
@@ -206,10 +212,6 @@ class ChromaStore(Backend):
         with self._connection.calling(at.spec.name):
             found: list[str] = at.stored.get(where=where, limit=limit, include=IDS_ONLY)["ids"]
         return found
-
-    def _matching(self, at: Handle, where: Where | None) -> list[str]:
-        selection = self._select(at, where)
-        return selection.ids if selection.ids is not None else self.ids(at, selection.where)
 
     def _select(self, at: Handle, where: Where | None) -> Selection:
         """What a filter selects. One that is too large for Chroma is answered here, from all metadata."""

@@ -40,6 +40,8 @@ _KNOWN_S = 2.0
 _AUTO_INDEX_ROWS = 10_000
 _LEAST_INDEXED = 1_000
 _BATCH_BYTES = 8 << 20
+# Of one answer, and of one transaction that deletes.
+_PAGE, _PAGE_BYTES, _NUMBER_BYTES = 1_000, 96 << 20, 22
 _DELETED = 5_000
 DEFAULT_EFFORT = 0.5
 
@@ -151,8 +153,12 @@ class CouchbaseBackend(Backend):
 
         def read(stored: Stored) -> dict[str, Record]:
             columns = f"{COLUMNS}, d.v" if with_vectors else COLUMNS
-            rows = self._ask(stored, f"SELECT {columns} FROM KEYSPACE AS d USE KEYS $keys", {"keys": keys})  # noqa: S608
-            return {row["id"]: record_of(row, with_vector=with_vectors) for row in rows}
+            statement, found = f"SELECT {columns} FROM KEYSPACE AS d USE KEYS $keys", {}  # noqa: S608
+            for some in _parts(keys, _page(stored, with_vectors=with_vectors)):
+                for row in self._ask(stored, statement, {"keys": some}):
+                    record = record_of(row, with_vector=with_vectors)
+                    found[record.id] = record
+            return found
 
         found = self._with(name, read)
         return [found[record_id] for record_id in wanted if record_id in found]
@@ -163,11 +169,15 @@ class CouchbaseBackend(Backend):
 
         def remove(stored: Stored) -> int:
             if chosen is None:
-                statement, values = f"DELETE FROM KEYSPACE AS d WHERE {condition.text} RETURNING d.id", condition.values  # noqa: S608
-            else:
-                keys = [key_of(record_id) for record_id in storable_ids(chosen)]
-                statement, values = "DELETE FROM KEYSPACE AS d USE KEYS $keys RETURNING d.id", {"keys": keys}
-            return len(self._change(stored, statement, values))
+                statement = f"DELETE FROM KEYSPACE AS d WHERE {condition.text} LIMIT {_DELETED} RETURNING d.id"  # noqa: S608
+                total, gone = 0, _DELETED
+                while gone == _DELETED:
+                    gone = len(self._change(stored, statement, condition.values))
+                    total += gone
+                return total
+            statement = "DELETE FROM KEYSPACE AS d USE KEYS $keys RETURNING d.id"
+            keys = [key_of(record_id) for record_id in storable_ids(chosen)]
+            return sum(len(self._change(stored, statement, {"keys": some})) for some in _parts(keys, _DELETED))
 
         return self._with(name, remove)
 
@@ -208,7 +218,8 @@ class CouchbaseBackend(Backend):
             near = f'APPROX_VECTOR_DISTANCE(d.v, $q, "{stored.similarity}", {probes}, TRUE)'
             statement = f"SELECT {COLUMNS}, {measure} AS distance FROM KEYSPACE AS d ORDER BY {near} LIMIT {k}"  # noqa: S608
             rows = self._ask(stored, statement, {"q": values["q"]})
-            if len(rows) == k:
+            # Without its index, which others can drop, this is a scan in which what has no vector comes first.
+            if len(rows) == k and all(row.get("distance") is not None for row in rows):
                 return best_first((self._hit(stored, row, exact=False) for row in rows), k)
         rows = self._ask(
             stored,
@@ -222,7 +233,7 @@ class CouchbaseBackend(Backend):
     def _hit(stored: Stored, row: dict[str, Any], *, exact: bool) -> Hit:
         record = record_of(row, with_vector=False)
         distance = float(row["distance"])
-        score = min(1.0, max(-1.0, 1.0 - distance)) if stored.spec.metric == "cosine" else -distance
+        score = min(1.0, max(-1.0, 1.0 - distance)) if stored.spec.metric == "cosine" else 0.0 - distance
         return Hit(record.id, score, record.modality, record.text, record.uri, record.metadata, exact)
 
     def search_text(self, name: str, query: str, k: int, *, where: Where | None = None) -> list[Hit]:
@@ -234,11 +245,16 @@ class CouchbaseBackend(Backend):
         check_batch(batch)
         after = cursor or ""
         columns = f"{COLUMNS}, d.v" if with_vectors else COLUMNS
-        statement = (
-            f"SELECT META(d).id AS k, {columns} FROM KEYSPACE AS d WHERE META(d).id > $after "  # noqa: S608
-            f"ORDER BY META(d).id LIMIT {int(batch)}"
-        )
-        while rows := self._with(name, lambda stored, after=after: self._ask(stored, statement, {"after": after})):  # type: ignore[misc]
+
+        def read(stored: Stored) -> list[dict[str, Any]]:
+            limit = min(int(batch), _page(stored, with_vectors=with_vectors))
+            statement = (
+                f"SELECT META(d).id AS k, {columns} FROM KEYSPACE AS d WHERE META(d).id > $after "  # noqa: S608
+                f"ORDER BY META(d).id LIMIT {limit}"
+            )
+            return self._ask(stored, statement, {"after": after})
+
+        while rows := self._with(name, read):
             after = rows[-1]["k"]
             yield Page([record_of(row, with_vector=with_vectors) for row in rows], after)
 
@@ -256,6 +272,17 @@ class CouchbaseBackend(Backend):
     def close(self) -> None:
         self._server.close()
         self._known.clear()
+
+
+def _page(stored: Stored, *, with_vectors: bool) -> int:
+    """How many records are read at once: an answer of more bytes would be refused."""
+    return max(1, min(_PAGE, _PAGE_BYTES // (_NUMBER_BYTES * stored.spec.dim))) if with_vectors else _PAGE
+
+
+def _parts(keys: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    """The keys, `size` at a time; none of them once, so that the collection is asked for."""
+    for start in range(0, max(1, len(keys)), size):
+        yield keys[start : start + size]
 
 
 def _batches(records: Sequence[Record], vectors: Sequence[NDArray[np.float32]]) -> Iterator[list[dict[str, object]]]:

@@ -21,7 +21,9 @@ CONNECT_S, ANSWER_S, PATIENCE_S = 10, 600.0, 15.0
 _BUCKET = re.compile(r"[A-Za-z0-9_.%-]{1,100}")
 #: No such keyspace: bucket, scope or collection, or none that the query service knows yet.
 _MISSING = frozenset({12003, 12020, 12021})
-_EXISTS = frozenset({12009, 17012})
+DUPLICATE_KEY = 17012
+#: 12009 is any write that failed, that of a key which is there among them.
+_MAYBE_EXISTS = frozenset({12009, DUPLICATE_KEY})
 _DENIED = frozenset({13014})
 
 
@@ -38,9 +40,9 @@ class Refused(BackendError):
         return bool(self.codes & _MISSING) or self.status == 404
 
     @property
-    def exists(self) -> bool:
-        """Whether there is a document of that key already."""
-        return bool(self.codes & _EXISTS)
+    def may_exist(self) -> bool:
+        """Whether there may be a document of that key already."""
+        return bool(self.codes & _MAYBE_EXISTS)
 
 
 class CouchbaseServer:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from backends.base import NO_VECTOR, Record
 from backends.checks import plain_metadata
+from backends.errors import Corrupt
 from backends.filters import kind_of
 from backends.kit.json_text import decode_metadata, encode
 
@@ -44,13 +45,16 @@ def document_of(record: Record, vector: NDArray[np.float32]) -> dict[str, object
 
 
 def record_of(row: Mapping[str, Any], *, with_vector: bool) -> Record:
-    """The record of a row of `COLUMNS`, with ``v`` where it has a vector that is wanted."""
-    vector = np.asarray(row["v"], np.float32) if row.get("v") is not None else NO_VECTOR
-    return Record(
-        row["id"],
-        vector if with_vector else None,
-        row["modality"],
-        row.get("text"),
-        row.get("uri"),
-        decode_metadata(row["body"]),
-    )
+    """The record of a row of `COLUMNS`, with ``v`` where it has a vector that is wanted. Raises `Corrupt`."""
+    try:
+        vector = np.asarray(row["v"], np.float32) if row.get("v") is not None else NO_VECTOR
+        return Record(
+            row["id"],
+            vector if with_vector else None,
+            row["modality"],
+            row.get("text"),
+            row.get("uri"),
+            decode_metadata(row["body"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise Corrupt(f"a document in Couchbase's scope sightline is not what Sightline wrote: {error!r}") from error

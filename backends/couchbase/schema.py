@@ -11,7 +11,7 @@ import uuid
 from dataclasses import dataclass
 
 from backends.base import CollectionSpec
-from backends.couchbase.connection import SCOPE, CouchbaseServer, Refused
+from backends.couchbase.connection import DUPLICATE_KEY, SCOPE, CouchbaseServer, Refused
 from backends.couchbase.records import key_of
 from backends.errors import CollectionExists, CollectionNotFound, Unavailable, Unsupported
 
@@ -45,7 +45,10 @@ class Stored:
 
 def prepare(server: CouchbaseServer) -> None:
     """Make the scope and its catalogue where they are not yet; safe to call from any number of processes at once."""
-    scopes = {scope["name"]: scope for scope in server.manage("GET", "/scopes")["scopes"]}
+    answer = server.manage("GET", "/scopes")
+    if not isinstance(answer, dict) or "scopes" not in answer:
+        raise Unavailable(f"what answers at {server.address} is no Couchbase: check host and port")
+    scopes = {scope["name"]: scope for scope in answer["scopes"]}
     if SCOPE not in scopes:
         _make(server, "/scopes", SCOPE)
     if CATALOGUE not in {each["name"] for each in scopes.get(SCOPE, {}).get("collections", ())}:
@@ -98,10 +101,11 @@ def create(server: CouchbaseServer, spec: CollectionSpec) -> None:
         )
     except Refused as error:
         # A statement whose answer was lost was carried out twice, and finds what it wrote itself.
-        if error.exists and any(each["keyspace"] == keyspace for each in _entries(server, spec.name)):
+        there = _entries(server, spec.name) if error.may_exist else []
+        if any(each["keyspace"] == keyspace for each in there):
             return
         _remove(server, keyspace)
-        if error.exists:
+        if there or DUPLICATE_KEY in error.codes:
             raise exists from error
         raise
 
@@ -144,13 +148,15 @@ def _change(server: CouchbaseServer, stored: Stored, field: str, value: object) 
 
 def drop(server: CouchbaseServer, name: str) -> None:
     """Remove a collection; silent where there is none."""
+    # A statement whose answer was lost is carried out twice, and the second time there is nothing to tell.
+    found = {str(each["keyspace"]) for each in _entries(server, name)}
     rows = server.query(
         f"DELETE FROM {server.keyspace(CATALOGUE)} AS d USE KEYS $keys RETURNING d.keyspace",  # noqa: S608
         {"keys": [key_of(name)]},
         writes=True,
     )
-    for row in rows:
-        _remove(server, str(row["keyspace"]))
+    for keyspace in found | {str(row["keyspace"]) for row in rows}:
+        _remove(server, keyspace)
 
 
 def _remove(server: CouchbaseServer, keyspace: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain
 from typing import Any, ClassVar, Self, TypeVar
@@ -137,7 +137,12 @@ class VikingBackend(Backend):
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(AT_ONCE, "sightline-vikingdb")
             threads = self._threads
-        return list(threads.map(task, items))
+        try:
+            return list(threads.map(task, items))
+        except (RuntimeError, CancelledError):
+            # Another thread may have closed it meanwhile.
+            self._server.check_open()
+            raise
 
     def create(self, spec: CollectionSpec) -> None:
         self._server.check_open()
@@ -279,7 +284,11 @@ class VikingBackend(Backend):
         asked = [padded(query, stored.spec.dim) for query in queries]
 
         def ask(rows: list[int], limit: int) -> list[list[tuple[float, Row]]]:
-            return self._each(lambda row: stored.rows.nearest(asked[row], condition, limit), rows)
+            answers = self._each(lambda row: stored.rows.nearest(asked[row], condition, limit), rows)
+            if stored.spec.metric != "cosine":
+                return answers
+            # The sum over a unit vector may be a little more than 1.
+            return [[(min(1.0, max(-1.0, score)), row) for score, row in answer] for answer in answers]
 
         found = search_with_ties(ask, len(asked), k, lambda one, other: one[0] == other[0], most=MAX_LIMIT)
         return [best_first((_hit(score, row) for score, row in answer), k) for answer in found]

@@ -142,16 +142,14 @@ class VikingServer:
         answer = self._console.request(
             "POST", target, content, headers=headers, timeout_s=ANSWER_S, patience_s=patience_s
         )
-        if not answer.is_success or not isinstance(answer.data, dict):
+        if not answer.is_success or not isinstance(answer.data, dict) or _error_of(answer.data):
             raise self.refusal(answer)
         return answer.data.get("Result") or {}
 
     def refusal(self, answer: Answer) -> BackendError:
         """The error for an answer that is no success: `Denied`, `Unavailable` or `Refused`."""
         data = answer.data if isinstance(answer.data, dict) else {}
-        metadata = data.get("ResponseMetadata")
-        error = metadata.get("Error") if isinstance(metadata, dict) else None
-        error = error if isinstance(error, dict) else {}
+        error = _error_of(data)
         code = str(error.get("Code") or data.get("code") or f"HTTP {answer.status}")
         text = str(error.get("Message") or data.get("message") or answer.told())
         line = " ".join(redact(f"{code}: {text}", foreign=True).split())[:400]
@@ -172,6 +170,13 @@ class VikingServer:
         """Close the connections; twice is fine."""
         self._data.close()
         self._console.close()
+
+
+def _error_of(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the control plane says went wrong, whatever the status; empty where nothing did."""
+    metadata = data.get("ResponseMetadata")
+    error = metadata.get("Error") if isinstance(metadata, dict) else None
+    return error if isinstance(error, dict) else {}
 
 
 def _access_key(url: ServerUrl, region: str) -> AccessKey | None:

@@ -69,13 +69,36 @@ class Rows:
     def with_vectors(self, rows: Sequence[Row]) -> list[Row]:
         """Rows as they are, but that those without a vector have the one in the index; removed ones are left out.
 
-        Pages of the documentation differ in whether a row that is fetched has it.
+        Pages of the documentation differ in whether a row that is fetched has it. The index may be behind: a vector
+        of another write than the row's is never put to it.
         """
-        vectors: dict[str, list[float]] = {row[ID]: row[VECTOR] for row in rows if VECTOR in row}
-        for batch in batches([row[ID] for row in rows if VECTOR not in row]):
-            result = self._call("fetch_in_index", {"ids": batch, "output_fields": []})
-            vectors |= {item["id"]: item["dense_vector"] for item in result.get("fetch") or []}
-        return [{**row, VECTOR: vectors[row[ID]]} for row in rows if row[ID] in vectors]
+        found: dict[str, Row] = {row[ID]: row for row in rows if VECTOR in row}
+        lacking = [row for row in rows if VECTOR not in row]
+        for _ in range(ATTEMPTS):
+            found |= self._joined(lacking)
+            if not (late := {row[ID]: row[STAMP] for row in lacking if row[ID] not in found}):
+                break
+            self.wait_visible(late)
+            lacking = self.whole(self.fetch([*late]))
+        else:
+            if lacking:
+                raise Unavailable(
+                    f"{len(lacking):,} records of collection {self.name!r} in {self.server.address} are replaced "
+                    "faster than its index shows them: try again later"
+                )
+        return [found[row[ID]] for row in rows if row[ID] in found]
+
+    def _joined(self, rows: Sequence[Row]) -> dict[str, Row]:
+        """Those rows whose very write the index has, with their vectors, by key."""
+        found: dict[str, Row] = {}
+        for batch in batches(rows):
+            result = self._call("fetch_in_index", {"ids": [row[ID] for row in batch], "output_fields": [STAMP]})
+            shown = {item["id"]: item for item in result.get("fetch") or []}
+            for row in batch:
+                item = shown.get(row[ID])
+                if item is not None and item["fields"][STAMP] == row[STAMP]:
+                    found[row[ID]] = {**row, VECTOR: item["dense_vector"]}
+        return found
 
     def count(self, condition: Mapping[str, Any]) -> int:
         """How many rows fulfil a condition."""

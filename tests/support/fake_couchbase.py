@@ -232,7 +232,7 @@ def _delete_keys(collection: Collection, found: re.Match[str], values: Document)
 
 def _delete_where(collection: Collection, found: re.Match[str], values: Document) -> list[Any]:
     test = Expression(found["where"], values).test
-    keys = [key for key, document in collection.documents.items() if test(document)]
+    keys = [key for key, document in collection.documents.items() if test(document)][: int(found["limit"])]
     return [_columns(collection.documents.pop(key), found["columns"]) for key in keys]
 
 
@@ -259,11 +259,15 @@ def _distances(rows: Any, query: Any, measure: str) -> Any:
 
 def _nearest(collection: Collection, found: re.Match[str], values: Document) -> list[Any]:
     groups = found.groupdict()
-    if "near" in groups and (collection.index or {}).get("similarity") != groups["near"]:
-        raise AssertionError("without an index of this similarity Couchbase would scan, and say nothing")
+    bare: list[Any] = []
+    if "near" in groups and collection.index is None:
+        # A scan, of which nothing is said. What has no distance sorts before all.
+        bare = [_columns(each, groups["columns"]) for each in collection.documents.values() if "v" not in each]
+    elif "near" in groups and collection.index["similarity"] != groups["near"]:
+        raise AssertionError("with an index of another similarity Couchbase would scan, and say nothing")
     keys, rows = collection.vectors()
     if not keys:
-        return []
+        return bare[: int(groups["limit"])]
     distances = _distances(rows, np.array(values["q"], np.float64), groups["measure"])
     test = Expression(groups["where"], values).test if groups.get("where") else lambda document: True
     everything = sorted(zip(distances.tolist(), keys, strict=True))
@@ -274,10 +278,11 @@ def _nearest(collection: Collection, found: re.Match[str], values: Document) -> 
             break
         if test(collection.documents[key]):
             picked.append((distance, collection.documents[key]["id"], key))
-    return [
+    scored = [
         {**_columns(collection.documents[key], groups["columns"]), "distance": distance}
         for distance, _, key in sorted(picked)[:limit]
     ]
+    return [*bare, *scored][:limit]
 
 
 _STATEMENTS = [
@@ -295,7 +300,7 @@ _STATEMENTS = [
             _update,
         ),
         (rf"DELETE FROM {_KEYSPACE} AS d USE KEYS \$keys RETURNING {_COLUMNS}", _delete_keys),
-        (rf"DELETE FROM {_KEYSPACE} AS d WHERE (?P<where>.*) RETURNING {_COLUMNS}", _delete_where),
+        (rf"DELETE FROM {_KEYSPACE} AS d WHERE (?P<where>.*) LIMIT (?P<limit>\d+) RETURNING {_COLUMNS}", _delete_where),
         (rf"SELECT COUNT\(\*\) AS n FROM {_KEYSPACE} AS d WHERE (?P<where>.*)", _count),
         (
             rf"SELECT META\(d\)\.id AS k, {_COLUMNS} FROM {_KEYSPACE} AS d WHERE META\(d\)\.id > \$after "

@@ -90,6 +90,19 @@ def test_a_folder_belongs_to_one_store_at_a_time(backend: Backend, tmp_path: Pat
     connect(f"chroma-embedded://{tmp_path}/store").close()
 
 
+def test_a_store_that_fails_to_open_lets_go_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(self: object) -> int:
+        raise InternalError("out of luck")
+
+    monkeypatch.setattr("chromadb.api.client.Client.get_max_batch_size", failing)
+    with pytest.raises(BackendError, match="out of luck") as caught:
+        connect(f"chroma://{tmp_path}")
+    monkeypatch.undo()
+    # While the error, and with it what failed, is still held.
+    connect(f"chroma://{tmp_path}").close()
+    assert str(tmp_path) in str(caught.value)
+
+
 def test_another_client_of_the_same_process_is_named(tmp_path: Path) -> None:
     settings = chromadb.config.Settings(anonymized_telemetry=False, allow_reset=True)
     client = chromadb.PersistentClient(str(tmp_path), settings=settings)
@@ -275,6 +288,26 @@ def test_a_key_that_another_writer_s_upsert_left_does_not_count(backend: Backend
     ):
         twin.same_count(where)
         twin.same_count(Not(where))
+
+
+def test_what_another_writer_changes_before_it_is_deleted_by_a_filter_stays(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend.create(CollectionSpec("c", 8))
+    old, new = {"state": "old"}, {"state": "new"}
+    rows = vectors(2, 8)
+    backend.upsert("c", [Record("a", rows[0], metadata=old), Record("b", rows[1], metadata=old)])
+    look = backend.ids  # type: ignore[attr-defined]
+
+    def changing(*given: object, **options: object) -> list[str]:
+        found: list[str] = look(*given, **options)
+        monkeypatch.undo()
+        backend.upsert("c", [Record("b", rows[1], metadata=new)])
+        return found
+
+    monkeypatch.setattr(backend, "ids", changing)
+    backend.delete("c", where=Compare("state", "eq", "old"))
+    assert backend.get("c", ["a", "b"]) == [Record("b", None, metadata=new)]
 
 
 def test_filters_that_are_too_large_for_chroma_are_answered_from_the_metadata(

@@ -13,11 +13,13 @@ import pytest
 
 from backends import connect
 from backends.base import (
+    NO_VECTOR,
     BackendError,
     CollectionExists,
     CollectionNotFound,
     CollectionSpec,
     Compare,
+    Corrupt,
     DimensionMismatch,
     IndexSpec,
     Record,
@@ -116,6 +118,31 @@ def test_large_writes_are_sent_in_parts(fake: FakeCouchbase, backend: CouchbaseB
     assert backend.count("photos") == 60
 
 
+def test_deletions_and_reads_are_made_in_parts(
+    fake: FakeCouchbase, backend: CouchbaseBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twin = filled(backend)
+    monkeypatch.setattr("backends.couchbase.backend._PAGE_BYTES", 4 * 22 * 8)
+    fake.statements.clear()
+    assert [len(page.records) for page in backend.scan("photos")] == [4] * 7 + [2]
+    assert [len(page.records) for page in backend.scan("photos", with_vectors=False)] == [30]
+    ids = sorted(record.id for record in some(30))
+    assert [record.id for record in backend.get("photos", ids, with_vectors=True)] == ids
+    assert [len(request["$keys"]) for request in sent(fake, "SELECT") if "$keys" in request][-8:] == [4] * 7 + [2]
+    monkeypatch.setattr("backends.couchbase.backend._DELETED", 5)
+    fake.statements.clear()
+    twin.oracle.delete("photos", ids=ids[:12])
+    assert backend.delete("photos", ids=ids[:12]) == 12
+    assert [len(request["$keys"]) for request in sent(fake, "DELETE")] == [5, 5, 2]
+    twin.same_records()
+    fake.statements.clear()
+    images = Compare("modality", "eq", "image")
+    gone = twin.oracle.delete("photos", where=images)
+    assert backend.delete("photos", where=images) == gone > 5
+    assert len(sent(fake, "DELETE")) == gone // 5 + 1
+    twin.same_records()
+
+
 def test_the_fake_knows_no_other_statement(fake: FakeCouchbase) -> None:
     server = CouchbaseServer(fake.url)
     schema.prepare(server)
@@ -158,6 +185,23 @@ def test_the_vector_index_is_made_by_flush_and_searched_without_filters(
         fake.statements.clear()
 
 
+def test_an_index_that_others_have_dropped_is_not_believed(fake: FakeCouchbase, backend: CouchbaseBackend) -> None:
+    twin = Twin(backend, CollectionSpec("photos", 8, index=IndexSpec("ivf")))
+    twin.upsert([*some(1_000), *(Record(f"bare{i}", NO_VECTOR, "text", "a") for i in range(3))])
+    backend.flush("photos")
+    fake.scopes["sightline"][schema.read(backend._server, "photos").keyspace].index = None
+    (hits,) = twin.same_hits(vectors(1, 8), 5)
+    assert {hit.exact for hit in hits} == {True}
+
+
+def test_documents_of_others_are_told(fake: FakeCouchbase, backend: CouchbaseBackend) -> None:
+    filled(backend)
+    documents = fake.scopes["sightline"][schema.read(backend._server, "photos").keyspace].documents
+    documents["theirs"] = {"name": "x", "v": [1.0] * 8}
+    with pytest.raises(Corrupt, match="not what Sightline wrote"):
+        list(backend.scan("photos"))
+
+
 def test_effort_is_how_many_lists_are_looked_into(fake: FakeCouchbase, backend: CouchbaseBackend) -> None:
     twin = Twin(backend, CollectionSpec("photos", 8, index=IndexSpec("ivf")))
     twin.upsert(some(1_000))
@@ -182,6 +226,12 @@ def test_a_wrong_password_is_said_and_not_shown(fake: FakeCouchbase) -> None:
         connect(fake.url_for("Hunter2Core"))
     assert "Hunter2Core" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_couchbase_is_told(fake: FakeCouchbase, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CouchbaseServer, "manage", lambda *_: "<html>Welcome</html>")
+    with pytest.raises(Unavailable, match=f"what answers at {fake.address} is no Couchbase"):
+        connect(fake.url)
 
 
 def test_the_password_may_be_in_the_environment(fake: FakeCouchbase, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,10 +366,44 @@ def test_a_create_whose_answer_was_lost_is_the_collection_s_own(
     monkeypatch.undo()
     kept = set(fake.scopes["sightline"])
     # Another one, made meanwhile, wins, and nothing is left of ours.
-    monkeypatch.setattr(schema, "_entries", lambda server, name: [])
+    look = schema._entries
+    answers = iter([lambda server, name: []])
+    monkeypatch.setattr(schema, "_entries", lambda server, name: next(answers, look)(server, name))
     with pytest.raises(CollectionExists):
         backend.create(CollectionSpec("photos", 8))
     assert set(fake.scopes["sightline"]) == kept
+
+
+def test_a_create_that_failed_in_another_way_does_not_say_that_there_is_one(
+    fake: FakeCouchbase, backend: CouchbaseBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = backend._server.query
+
+    def impossible(statement: str, *arguments: Any, **options: Any) -> Any:
+        if statement.startswith("INSERT"):
+            raise Refused("durability impossible", frozenset({12009}))
+        return query(statement, *arguments, **options)
+
+    monkeypatch.setattr(backend._server, "query", impossible)
+    with pytest.raises(Refused, match="durability impossible"):
+        backend.create(CollectionSpec("photos", 8))
+    assert set(fake.scopes["sightline"]) == {"catalogue"}
+
+
+def test_a_drop_whose_answer_was_lost_leaves_nothing(
+    fake: FakeCouchbase, backend: CouchbaseBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(backend)
+    query = backend._server.query
+
+    def twice(statement: str, *arguments: Any, **options: Any) -> Any:
+        if statement.startswith("DELETE"):
+            query(statement, *arguments, **options)
+        return query(statement, *arguments, **options)
+
+    monkeypatch.setattr(backend._server, "query", twice)
+    backend.drop("photos")
+    assert set(fake.scopes["sightline"]) == {"catalogue"}
 
 
 def test_collections_of_others_are_neither_listed_nor_touched(fake: FakeCouchbase, backend: CouchbaseBackend) -> None:

@@ -31,7 +31,10 @@ from backends.base import (
     matches,
 )
 from backends.errors import Denied
+from backends.kit.http_json import Answer
+from backends.urls import parse_server_url
 from backends.vikingdb import connection, records, rows, schema
+from backends.vikingdb.backend import VikingBackend
 from backends.vikingdb.filters import Translator, sharing_double
 from backends.vikingdb.rows import Rows
 from backends.vikingdb.schema import given_name, stored_name
@@ -195,6 +198,73 @@ def test_a_server_that_is_away_is_told_at_once(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv(connection.API_KEY, API_KEY)
     with pytest.raises(Unavailable, match=r"VikingDB at vikingdb://127.0.0.1:1 does not answer.*check host"):
         connect("vikingdb://127.0.0.1:1?https=false")
+
+
+@pytest.fixture
+def nowhere(monkeypatch: pytest.MonkeyPatch) -> connection.VikingServer:
+    """A connection that has asked nothing yet."""
+    monkeypatch.setenv(connection.ACCESS_KEY, "AKLTexample")
+    monkeypatch.setenv(connection.SECRET_KEY, SECRET_KEY)
+    url = parse_server_url("vikingdb://127.0.0.1:1?https=false", "vikingdb", port=443, known=("https",), keyed=True)
+    return connection.VikingServer(url)
+
+
+def test_closing_in_the_midst_of_calls_is_told(nowhere: connection.VikingServer) -> None:
+    backend = VikingBackend(nowhere)
+
+    class Closing(list[int]):
+        def __iter__(self) -> Iterator[int]:
+            backend.close()
+            return super().__iter__()
+
+    with pytest.raises(BackendError, match="closed: connect again"):
+        backend._each(lambda item: item, Closing([1, 2]))
+
+
+def test_an_error_of_the_control_plane_counts_whatever_the_status(
+    nowhere: connection.VikingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = {"Code": "AlreadyExists.VikingdbCollection", "Message": "there is one"}
+    answer = Answer(200, {"ResponseMetadata": {"RequestId": "1", "Error": error}})
+    monkeypatch.setattr(nowhere._console, "request", lambda *_, **__: answer)
+    with pytest.raises(CollectionExists, match="photos"):
+        schema.create(nowhere, spec("photos"))
+
+
+def test_a_cosine_is_never_over_1(nowhere: connection.VikingServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [
+        (score, {"body": records.row_of(Record(name, AXES[0]), AXES[0], 8, records.new_stamp())[-1]["body"]})
+        for name, score in (("b", 1.0000001), ("a", 1.0), ("c", 0.5))
+    ]
+    monkeypatch.setattr(Rows, "nearest", lambda self, vector, condition, limit: found[:limit])
+    stored = schema.Stored(spec("photos"), Rows(nowhere, "photos", "sl_photos", "i_1"))
+    (hits,) = VikingBackend(nowhere)._search(stored, AXES[:1], 1, {})
+    assert [(hit.id, hit.score) for hit in hits] == [("a", 1.0)]
+
+
+def test_a_vector_of_an_earlier_write_is_not_put_to_a_row(
+    nowhere: connection.VikingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index is behind at first: it has an earlier write of a row, and lacks another."""
+    earlier, later = ({"stamp": stamp, "vector": [x]} for stamp, x in (("1", 1.0), ("2", 2.0)))
+    stored = {"a": later, "b": later}
+    answers = iter([{"a": earlier}, {"a": earlier}, stored])
+    latest: dict[str, Any] = {}
+
+    def data(call: str, body: dict[str, Any]) -> Any:
+        if call == "fetch_in_collection":
+            fetched = [{"id": key, "fields": {"stamp": "2", "parts": 0, "body": key}} for key in body["ids"]]
+            return {"fetch": fetched}
+        latest.update(next(answers, {}))
+        shown = [(key, latest[key]) for key in body["ids"] if key in latest]
+        return {
+            "fetch": [{"id": k, "fields": {"stamp": row["stamp"]}, "dense_vector": row["vector"]} for k, row in shown]
+        }
+
+    monkeypatch.setattr(nowhere, "data", data)
+    rows = Rows(nowhere, "photos", "sl_photos", "i_1")
+    found = rows.with_vectors(rows.fetch(["a", "b"]))
+    assert [(row["id"], row["vector"]) for row in found] == [("a", [2.0]), ("b", [2.0])]
 
 
 @pytest.mark.server

@@ -25,9 +25,17 @@ class TestVikingDB(BackendSuite):
 
     @classmethod
     def crash(cls, writer: subprocess.Popen[str]) -> None:
-        """Kill the server in the middle of the writing, start it again, let the writer go on, then kill that too."""
+        """Kill the server in the middle of the writing, start it again, let the writer go on, then kill that too.
+
+        And the server once more, for what the writer asked last is not to be carried out while the check counts. What
+        was stored of it comes to the index within the delay.
+        """
         server = vikingdb_server.server()
         server.kill()
         server.start()
         time.sleep(1)
         writer.kill()
+        writer.wait()
+        server.kill()
+        server.start()
+        time.sleep(2 * server.delay_s)
