@@ -178,7 +178,7 @@ class ClickHouseStore(Backend):
             f"FROM {table.sql} WHERE {params.among('id', ids)}"
         )
         ((now, newest, replaced),) = self._database.rows(statement, params.values)
-        seq = max((now & ~0xFFF) | secrets.randbits(12), newest + 1)
+        seq = max(now & ~0xFFF, newest + 1) + secrets.randbits(12)
         rows = rows_of(records, vectors, table.spec, seqs or [seq] * len(ids))
         if replaced:
             rows.append(marker_row(table.spec, seq))
@@ -191,11 +191,13 @@ class ClickHouseStore(Backend):
         params = Params()
         statement = f"SELECT id, seq FROM {table.sql} WHERE {params.among('id', ids)} ORDER BY id, seq DESC"  # noqa: S608
         older: list[str] = []
-        last = None
+        last, newest = None, 0
         for record_id, seq in self._database.rows(statement, params.values):
-            if record_id == last:
+            if record_id != last:
+                last, newest = record_id, seq
+            elif seq < newest:
+                # Of two that are equally new none goes: nothing tells them apart, so both would.
                 older.append(f"{seq} {record_id}")
-            last = record_id
         if not older and marker is None:
             return
         params = Params()

@@ -7,7 +7,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from backends.clickhouse.connection import parse_url
 from backends.clickhouse.dialects import ClickHouse, MyScale
 from backends.clickhouse.filters import MAX_BOUND, Params, scalar_key
 from backends.clickhouse.schema import comment_of, read_table
+from backends.clickhouse.words import renew_words
 from backends.conformance import Twin
 from backends.conformance.samples import clustered, some, vectors
 from backends.errors import Denied, Locked
@@ -87,15 +89,15 @@ class Killed(Exception):
     """Stands for the end of the process."""
 
 
-def kill_between(backend: Any, records: list[Record]) -> None:
-    """Upsert as far as the new rows are in, and the old ones not yet gone."""
+def kill_between(backend: Any, records: list[Record], write: Callable[[], None] | None = None) -> None:
+    """Upsert, or `write`, as far as the new rows are in, and the old ones not yet gone."""
 
     def settle(*_: object) -> None:
         raise Killed
 
     backend._settle = settle
     with pytest.raises(Killed):
-        backend.upsert("photos", records)
+        (write or partial(backend.upsert, "photos", records))()
     del backend._settle
 
 
@@ -224,6 +226,22 @@ def test_words_of_an_earlier_version_are_taken_anew(tmp_path: Path, monkeypatch:
         assert backend._find("photos", fresh=True).words == WORDS_VERSION
         assert backend.count("photos") == 2
         assert not backend.get("photos", ["b"], with_vectors=True)[0].has_vector
+
+
+def test_two_who_take_the_words_anew_at_once_lose_nothing(chdb: ClickHouseStore) -> None:
+    filled(chdb, 5)
+    table, runs = chdb._find("photos"), []
+    for _ in range(2):
+        # Both have read before either writes.
+        renew_words(chdb._database, table, lambda *given: runs.append(given))
+    kill_between(chdb, some(0), lambda: chdb._write(*runs[0]))
+    chdb._write(*runs[1])
+    assert runs[0][3] != runs[1][3]
+    assert chdb.count("photos") == 5
+    # And what is equally new, however unlikely, stays.
+    kill_between(chdb, some(0), lambda: chdb._write(*runs[1]))
+    chdb._write(*runs[1])
+    assert len(chdb.get("photos", [record.id for record in some(5)])) == 5
 
 
 # One folder in a process, one process in a folder
