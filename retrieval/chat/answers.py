@@ -15,7 +15,7 @@ from retrieval.chat.check.image_support import MIN_PERCENTILE, ImageSupport
 from retrieval.chat.check.language import language
 from retrieval.chat.check.layout import cited, without_dangling
 from retrieval.chat.check.refusals import refuses
-from retrieval.chat.check.verdicts import Marker
+from retrieval.chat.check.verdicts import Marker, is_counted
 from retrieval.chat.evidence import Evidence
 from retrieval.chat.options import ChatOptions
 from retrieval.chat.sanitize import printable, strip_links, strip_links_only
@@ -117,7 +117,8 @@ class Checker:
         text = _THOUGHT.sub("", reply).lstrip() if "</think" in reply.lower() else reply
         text = "" if _THINKING.match(text) else printable(text)
         if self.options.check == "strict":
-            return self._strict(question, text, evidence, vectors=vectors, attached=attached, asked=asked)
+            judge = self.judge(question, evidence, vectors=vectors, attached=attached, findings=findings)
+            return self._strict(question, text, evidence, judge=judge, asked=asked)
         return self._marked(question, text, evidence, asked=asked, attached=attached, findings=findings)
 
     def _marked(
@@ -161,9 +162,10 @@ class Checker:
         *,
         vectors: ImageVectors,
         attached: Attached | None,
+        findings: Sequence[str] = (),
     ) -> Judge:
         """What judges the sentences of one reply by the strict rule, each once."""
-        return Judge(self, question, evidence, vectors=vectors, attached=attached)
+        return Judge(self, question, evidence, vectors=vectors, attached=attached, findings=findings)
 
     def standing(self, question: str, reply: str, evidence: Sequence[Evidence], judge: Judge) -> str:
         """The sentences with support of the beginning of a reply, without its last one, which may go on."""
@@ -180,8 +182,7 @@ class Checker:
         text: str,
         evidence: Sequence[Evidence],
         *,
-        vectors: ImageVectors,
-        attached: Attached | None,
+        judge: Judge,
         asked: str,
     ) -> Checked:
         """Only what has support; `grounding` and `image_support` of `retrieval.chat.check` have the rules.
@@ -197,7 +198,6 @@ class Checker:
         declined = refuses(text)
         if declined and self.options.weak:
             return Checked(said, refused=True, unresolved=unresolved, links=links)
-        judge = Judge(self, question, evidence, vectors=vectors, attached=attached)
         judged = tuple(judge.sentence(sentence) for sentence in sentences(text))
         standing = [sentence for sentence in judged if sentence.verdict in ("stated", "seen")]
         if standing and self._answers(questions, standing, evidence):
@@ -258,9 +258,11 @@ class Judge:
         *,
         vectors: ImageVectors,
         attached: Attached | None,
+        findings: Sequence[str],
     ) -> None:
         self.checker = checker
         self.question = question
+        self.findings = tuple(findings)
         self.by_number = {piece.number: piece for piece in evidence}
         self.attached = attached
         self._load = vectors
@@ -284,6 +286,8 @@ class Judge:
         support = self._support(claim, cited)
         if support:
             return Sentence(text, "stated", citations=cited, support=support)
+        if is_counted(text, self.question, self.findings):
+            return Sentence(text, "stated", citations=cited, support=1.0)
         if attached is not None and (attached.seen or self.checker.texts.judge(claim, [attached.tags])):
             return Sentence(text, "seen", citations=cited, attached=True)
         other, best = self._elsewhere(claim)

@@ -142,6 +142,11 @@ class Steps:
         return self._rounds.toolbox.evidence if self._rounds is not None else self._found
 
     @property
+    def _findings(self) -> Sequence[str]:
+        """What was counted for the model so far."""
+        return self._rounds.toolbox.findings if self._rounds is not None else ()
+
+    @property
     def can_answer(self) -> bool:
         """Whether there is something to answer from, or something to find it with."""
         return bool(self._found) or self._attached is not None or self._through is not None
@@ -251,13 +256,15 @@ class Steps:
         return SettledText(lambda raw: self.chat.checker.standing(self.query, raw, self.evidence, self._judge()))
 
     def _judge(self) -> Judge:
-        """What judges sentences by all that was found so far."""
-        if self._judged is None or self._judged[0] is not self.evidence:
+        """What judges sentences by all that was found and counted so far."""
+        evidence, findings = self.evidence, self._findings
+        known = self._judged
+        if known is None or known[0] is not evidence or len(known[1].findings) != len(findings):
             judge = self.chat.checker.judge(
-                self.query, self.evidence, vectors=self._vectors, attached=self._as_source()
+                self.query, evidence, vectors=self._vectors, attached=self._as_source(), findings=findings
             )
-            self._judged = (self.evidence, judge)
-        return self._judged[1]
+            self._judged = known = (evidence, judge)
+        return known[1]
 
     def _as_source(self) -> Attached | None:
         """The picture that came with the question, as the check takes it."""
@@ -283,7 +290,7 @@ class Steps:
             vectors=self._vectors,
             attached=self._as_source(),
             asked=self.question,
-            findings=self._rounds.toolbox.findings if self._rounds is not None else (),
+            findings=self._findings,
         )
         if checked.refused and checked.text == REFUSAL:
             checked = replace(checked, text=self._translated(REFUSAL, language(self.question)))

@@ -11,7 +11,7 @@ import pytest
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 from backends.errors import Unavailable
-from retrieval.chat import REFUSAL, Answer, ChatOptions, EvidenceFound, Final, GroundedChat, Token, ToolUsed
+from retrieval.chat import REFUSAL, Answer, ChatOptions, Check, EvidenceFound, Final, GroundedChat, Token, ToolUsed
 from retrieval.chat.rounds import MAX_ROUNDS
 from retrieval.chat.toolbox import MAX_CALLS, MAX_K
 from retrieval.search.retriever import Retriever
@@ -103,6 +103,21 @@ def test_counts_are_exact_by_filter_and_at_least_by_words(tmp_path: Path) -> Non
     assert "At least 1 photo and 0 texts about “a red beach”" in relevant
     assert [(event.found, event.at_least) for event in answer.tools] == [(4, False), (1, False), (1, True)]
     assert [sentence.verdict for sentence in answer.sentences] == ["stated", "stated", "uncited"]
+
+
+@pytest.mark.parametrize("check", ["mark", "strict"])
+def test_what_was_counted_is_an_answer_by_every_check(retriever: Retriever, check: Check) -> None:
+    said = "The photos come from 1990, 1991 and 1992."
+    model = Calling(replies=[[("facet", {"field": "year"})], f"{said} They show 17 lakes."])
+    options = ChatOptions(gate=None, max_evidence=1, check=check)
+    events = list(GroundedChat(retriever, model, options).stream("Which years do the photos come from?"))
+    final = events[-1]
+    assert isinstance(final, Final)
+    answer = final.answer
+    assert not answer.refused
+    assert [s.verdict for s in answer.sentences] == ["stated", "uncited" if check == "mark" else "unsupported"]
+    assert answer.text == (said if check == "strict" else f"{said} They show 17 lakes.")
+    assert "".join(event.text for event in events if isinstance(event, Token) and event.final) == answer.text
 
 
 def test_facets_tell_values_and_fields(retriever: Retriever) -> None:
