@@ -24,6 +24,8 @@ from retrieval.chat.toolbox import MAX_CALLS, SCHEMAS, Outcome, Toolbox
 #: After so many rounds of calls the model is asked for its answer, without tools.
 MAX_ROUNDS = 4
 _MAX_ID_CHARS = 200
+#: Calls of one reply that are heard of at all; each of them is an event, and has its reply in the next prompt.
+MOST_TOLD = 4 * MAX_CALLS
 
 Told: TypeAlias = "str | Retrying | ToolUsed"
 
@@ -150,8 +152,9 @@ class Rounds:
 
     def _answer_calls(self, message: AIMessage) -> Generator[ToolUsed, None, list[BaseMessage]]:
         """Do what a reply calls for; returns the messages that tell the model."""
-        calls = [_named(call, number) for number, call in enumerate(message.tool_calls)]
-        broken = [_named(call, len(calls) + number) for number, call in enumerate(message.invalid_tool_calls)]
+        calls = [_named(call, number) for number, call in enumerate(message.tool_calls[:MOST_TOLD])]
+        others = message.invalid_tool_calls[: MOST_TOLD - len(calls)]
+        broken = [_named(call, len(calls) + number) for number, call in enumerate(others)]
         message = message.model_copy(update={"tool_calls": calls, "invalid_tool_calls": broken})
         told: list[BaseMessage] = [message]
         shown: list[Evidence] = []

@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 from backends.errors import Unavailable
 from retrieval.chat import REFUSAL, Answer, ChatOptions, Check, EvidenceFound, Final, GroundedChat, Token, ToolUsed
-from retrieval.chat.rounds import MAX_ROUNDS
+from retrieval.chat.rounds import MAX_ROUNDS, MOST_TOLD
 from retrieval.chat.toolbox import MAX_CALLS, MAX_K
 from retrieval.search.retriever import Retriever
 from tests.support.chat_models import CAPTIONS, Calling, JudgedRetriever, Scripted, collection, prompt_of
@@ -262,6 +262,37 @@ def test_calls_at_a_time_are_bounded(retriever: Retriever) -> None:
     answer = GroundedChat(retriever, model, ONE).ask(QUESTION)
     assert [bool(event.error) for event in answer.tools] == [False] * MAX_CALLS + [True, True]
     assert len(told(model.asked[1])) == MAX_CALLS + 2, "each call has its reply, which servers insist on"
+
+
+def test_calls_without_end_are_not_all_told(retriever: Retriever) -> None:
+    model = Calling(replies=[[("count", {})] * 300, "Done."])
+    answer = GroundedChat(retriever, model, ONE).ask(QUESTION)
+    assert len(answer.tools) == len(told(model.asked[1])) == MOST_TOLD
+
+
+def test_what_is_read_of_a_large_collection_is_not_told_as_all_of_it(
+    retriever: Retriever, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("counting", "facts", "toolbox"):
+        monkeypatch.setattr(f"retrieval.chat.{module}.MOST_READ", 4)
+    assert "of the first 4 records" in used(retriever, "facet", {"field": "year"})[0]
+    assert "of the first 4 records" in used(retriever, "facet", {})[0]
+    assert "no item of the first 4 records has that field" in used(retriever, "facet", {"field": "author"})[0]
+    assert "These are 1 of 3." in used(retriever, "search", {"filters": {"year": {"$gte": 1990}}, "k": 9})[0]
+    assert "1 items match, none of them" in used(retriever, "search", {"filters": {"year": 1991}})[0]
+
+
+def test_a_filter_that_is_too_large_beside_the_caller_s_is_told_in_one_line(retriever: Retriever) -> None:
+    where = {"$or": [{"year": 1990 + number} for number in range(4_000)]}
+    filters = {"$or": [{"y": number} for number in range(300)]}
+    text, event, _ = used(retriever, "count", {"filters": filters}, where=where)
+    assert "error: filters is not usable beside the request's own: where has more than" in text
+    assert event.error
+
+
+def test_filters_are_shown_without_control_characters(retriever: Retriever) -> None:
+    _, event, _ = used(retriever, "count", {"filters": {"camera": "a\u202eb\u009b31mc"}})
+    assert event.filter == '{"camera": "ab31mc"}'
 
 
 def test_a_model_that_ignores_tools_answers_as_before(retriever: Retriever) -> None:
