@@ -87,8 +87,8 @@ class ClickHouseStore(Backend):
         if table is None:
             self._known.pop(name, None)
             raise CollectionNotFound(f"no collection {name!r} in {self._database.address}")
-        if known is None or known[1].uuid != table.uuid:
-            self._repair(table)
+        # Each time, as who is killed in the middle of an upsert may be another, at any time.
+        self._repair(table)
         self._known[name] = (time.monotonic(), table)
         return table
 
@@ -330,7 +330,7 @@ class ClickHouseStore(Backend):
                 self._database.execute(self._dialect.index_ddl(table.sql, table.spec, table.vector))
             if wanted or not self._dialect.is_settled(self._database, PREFIX + name):
                 for statement in self._dialect.wait(table.sql):
-                    self._database.execute(statement)
+                    self._database.execute_long(statement)
             self._find(name, fresh=True)
 
         with self._writer(name):

@@ -31,7 +31,7 @@ from backends.base import (
 )
 from backends.clickhouse import records as stored
 from backends.clickhouse.backend import ClickHouseStore
-from backends.clickhouse.connection import parse_url
+from backends.clickhouse.connection import Server, parse_url
 from backends.clickhouse.dialects import ClickHouse, MyScale
 from backends.clickhouse.filters import MAX_BOUND, Params, scalar_key
 from backends.clickhouse.schema import comment_of, read_table
@@ -356,6 +356,49 @@ def test_a_server_that_goes_and_comes_back(bridge: Bridge) -> None:
         twin.upsert(some(9, seed=3))
         twin.same_hits(vectors(2, 8), 40)
         backend.drop("photos")
+
+
+@pytest.mark.server("clickhouse")
+def test_what_takes_too_long_is_said_once_and_what_may_take_long_is_waited_for(bridge: Bridge) -> None:
+    server = Server(parse_url(bridge.url(), "clickhouse", variable="NONE"), call_s=1)
+    try:
+        tries: list[int] = []
+
+        def sleep() -> None:
+            tries.append(1)
+            server.execute("SELECT sleep(2.5)")
+
+        with pytest.raises(Unavailable, match="did not answer in time"):
+            server.run(sleep)
+        assert len(tries) == 1, "it would take as long again"
+        server.execute_long("SELECT sleep(2.5)")
+    finally:
+        server.close()
+
+
+def test_a_flush_has_no_limit_of_time(chdb: ClickHouseStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(chdb._database, "execute_long", asked.append)
+    twin = filled(chdb)
+    twin.upsert(some(5, seed=2))
+    chdb.flush("photos")
+    assert [statement.split(" TABLE ")[0] for statement in asked] == ["OPTIMIZE"]
+
+
+@pytest.mark.server("clickhouse")
+def test_who_is_connected_finds_nothing_of_what_another_s_kill_left(
+    bridge: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backends.clickhouse.backend._TABLE_LIFE_S", 0.0)
+    with connect(bridge.url()) as mine, connect(bridge.url()) as other:
+        mine.create(SPEC)
+        mine.upsert("photos", [Record("a", np.ones(8), text="old", metadata={"n": 1})])
+        other.count("photos")
+        kill_between(other, [Record("a", np.ones(8), text="new", metadata={"n": 2})])
+        assert mine.search("photos", np.ones((1, 8)), 5, where=Compare("n", "eq", 1)) == [[]]
+        assert mine.search_text("photos", "old", 5) == []
+        assert mine.count("photos") == 1
+        mine.drop("photos")
 
 
 @pytest.mark.server("clickhouse")
