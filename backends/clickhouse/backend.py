@@ -157,9 +157,8 @@ class ClickHouseStore(Backend):
             kept, vectors = prepare_records(given, table.spec)
             if kept:
                 table = self._renew_words(table)
-            step = max(1, min(_ROWS, _BYTES // (4 * table.spec.dim)))
-            for start in range(0, len(kept), step):
-                self._write(table, kept[start : start + step], vectors[start : start + step])
+            for start, end in _parts(kept, table.spec.dim):
+                self._write(table, kept[start:end], vectors[start:end])
 
         with self._writer(name):
             self._run(name, work)
@@ -343,6 +342,20 @@ class ClickHouseStore(Backend):
 
     def close(self) -> None:
         self._database.close()
+
+
+def _parts(records: Sequence[Record], dim: int) -> Iterator[tuple[int, int]]:
+    """Where the parts that are inserted at once begin and end, by about how many bytes their rows take."""
+    start = size = 0
+    for place, record in enumerate(records):
+        # A text is there once more as words.
+        row = 4 * dim + 4 * (len(record.text or "") + len(record.uri or ""))
+        if place > start and (place - start == _ROWS or size + row > _BYTES):
+            yield start, place
+            start, size = place, 0
+        size += row
+    if start < len(records):
+        yield start, len(records)
 
 
 def _columns(table: Table, with_vectors: bool) -> str:

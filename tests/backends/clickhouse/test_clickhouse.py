@@ -33,6 +33,7 @@ from backends.clickhouse import records as stored
 from backends.clickhouse.backend import ClickHouseStore
 from backends.clickhouse.connection import Server, parse_url
 from backends.clickhouse.dialects import ClickHouse, MyScale
+from backends.clickhouse.embedded import _Engine
 from backends.clickhouse.filters import MAX_BOUND, Params, scalar_key
 from backends.clickhouse.schema import comment_of, read_table
 from backends.clickhouse.words import renew_words
@@ -267,6 +268,37 @@ def test_two_stores_of_a_process_take_turns(tmp_path: Path) -> None:
         twins[1].same_records()
         assert copy(one, "photos", two, "copied").written == 30
         assert two.count("copied") == 30
+
+
+def test_who_is_interrupted_while_it_waits_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = _Engine()
+    engine._enter(tmp_path / "one")
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._changed, "wait", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            engine._enter(tmp_path / "two")
+    assert not engine._queue
+
+
+def test_long_texts_are_inserted_in_parts(chdb: ClickHouseStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backends.clickhouse.backend._BYTES", 10_000)
+    sizes: list[int] = []
+    insert = chdb._database.insert
+
+    def measured(table: str, columns: Any, rows: bytes, settings: Any) -> None:
+        sizes.append(len(rows))
+        insert(table, columns, rows, settings)
+
+    monkeypatch.setattr(chdb._database, "insert", measured)
+    twin = Twin(chdb, SPEC)
+    twin.upsert([Record(f"r{i}", vectors(1, 8, seed=i)[0], text="word " * 100 * (i + 1)) for i in range(9)])
+    assert len(sizes) > 4
+    assert max(sizes) < 10_000
+    twin.same_records()
 
 
 def test_a_folder_is_open_once(tmp_path: Path) -> None:
