@@ -261,7 +261,12 @@ class Steps:
         known = self._judged
         if known is None or known[0] is not evidence or len(known[1].findings) != len(findings):
             judge = self.chat.checker.judge(
-                self.query, evidence, vectors=self._vectors, attached=self._as_source(), findings=findings
+                self.query,
+                evidence,
+                vectors=self._vectors,
+                attached=self._as_source(),
+                findings=findings,
+                before=known[1] if known is not None else None,
             )
             self._judged = known = (evidence, judge)
         return known[1]
@@ -291,6 +296,7 @@ class Steps:
             attached=self._as_source(),
             asked=self.question,
             findings=self._findings,
+            before=self._judged[1] if self._judged is not None else None,
         )
         if checked.refused and checked.text == REFUSAL:
             checked = replace(checked, text=self._translated(REFUSAL, language(self.question)))

@@ -120,6 +120,23 @@ def test_what_was_counted_is_an_answer_by_every_check(retriever: Retriever, chec
     assert "".join(event.text for event in events if isinstance(event, Token) and event.final) == answer.text
 
 
+def test_what_was_shown_before_a_call_stays_as_it_was(retriever: Retriever) -> None:
+    before = "A white cat sleeps on a green sofa. A brown dog runs along a red beach [1]. It is a dog. Let me look. "
+    after = "A white cat sleeps on a green sofa. A brown dog runs."
+    model = Calling(replies=[[before, ("search", {"query": "a cat on a green sofa", "k": 2})], after])
+    options = ChatOptions(gate=None, max_evidence=1, check="strict")
+    events = list(GroundedChat(retriever, model, options).stream(QUESTION))
+    final = events[-1]
+    assert isinstance(final, Final)
+    answer = final.answer
+    assert answer.text.startswith("A brown dog runs along a red beach [1]. It is a dog [1]. A white cat"), (
+        "no evidence then"
+    )
+    assert "".join(event.text for event in events if isinstance(event, Token) and event.final) == answer.text
+    for sentence in answer.sentences:
+        assert sentence.start is None or answer.text[sentence.start : sentence.end].startswith(sentence.text[:-1])
+
+
 def test_facets_tell_values_and_fields(retriever: Retriever) -> None:
     text, event, _ = used(retriever, "facet", {"field": "year"})
     assert "Values of year with how many items have each: 1990 (1), 1991 (1), 1992 (1)" in text
