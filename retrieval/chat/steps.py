@@ -146,6 +146,9 @@ class Steps:
         """What was counted for the model so far."""
         return self._rounds.toolbox.findings if self._rounds is not None else ()
 
+    def _as_known(self, text: str) -> str:
+        return self._rounds.as_known(text) if self._rounds is not None else text
+
     @property
     def can_answer(self) -> bool:
         """Whether there is something to answer from, or something to find it with."""
@@ -250,7 +253,7 @@ class Steps:
     def shown(self) -> Shown:
         """What of the reply can be shown while it is written."""
         if self.options.check != "strict":
-            return SettledText(lambda raw: self.chat.checker.settled(self.query, raw, self.evidence))
+            return SettledText(lambda raw: self.chat.checker.settled(self.query, self._as_known(raw), self.evidence))
         if self.options.weak:
             return Draft()
         return SettledText(lambda raw: self.chat.checker.standing(self.query, raw, self.evidence, self._judge()))
@@ -290,7 +293,8 @@ class Steps:
         evidence = self.evidence
         checked = self.chat.checker.check(
             self.query,
-            reply.text,
+            # The strict rule knows by itself what it judged before.
+            reply.text if self.options.check == "strict" else self._as_known(reply.text),
             evidence,
             vectors=self._vectors,
             attached=self._as_source(),

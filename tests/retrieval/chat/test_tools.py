@@ -120,6 +120,19 @@ def test_what_was_counted_is_an_answer_by_every_check(retriever: Retriever, chec
     assert "".join(event.text for event in events if isinstance(event, Token) and event.final) == answer.text
 
 
+def test_a_number_that_was_not_there_yet_stays_out(retriever: Retriever) -> None:
+    before = "A white cat sleeps [2]. A brown dog runs along a red beach [1]. Let me look. "
+    after = "A white cat sleeps [2]. A brown dog runs."
+    model = Calling(replies=[[before, ("search", {"query": "a cat on a green sofa", "k": 2})], after])
+    events = list(GroundedChat(retriever, model, ONE).stream(QUESTION))
+    final = events[-1]
+    assert isinstance(final, Final)
+    shown = "".join(event.text for event in events if isinstance(event, Token) and event.final)
+    assert shown == final.answer.text
+    assert shown.startswith("A white cat sleeps. A brown dog runs along a red beach [1]. Let me look.")
+    assert shown.endswith("A white cat sleeps [2]. A brown dog runs.")
+
+
 def test_what_was_shown_before_a_call_stays_as_it_was(retriever: Retriever) -> None:
     before = "A white cat sleeps on a green sofa. A brown dog runs along a red beach [1]. It is a dog. Let me look. "
     after = "A white cat sleeps on a green sofa. A brown dog runs."
