@@ -87,8 +87,8 @@ class ClickHouseStore(Backend):
         if table is None:
             self._known.pop(name, None)
             raise CollectionNotFound(f"no collection {name!r} in {self._database.address}")
-        if known is None or known[1].uuid != table.uuid:
-            self._repair(table)
+        # Each time, as who is killed in the middle of an upsert may be another, at any time.
+        self._repair(table)
         self._known[name] = (time.monotonic(), table)
         return table
 
@@ -157,9 +157,8 @@ class ClickHouseStore(Backend):
             kept, vectors = prepare_records(given, table.spec)
             if kept:
                 table = self._renew_words(table)
-            step = max(1, min(_ROWS, _BYTES // (4 * table.spec.dim)))
-            for start in range(0, len(kept), step):
-                self._write(table, kept[start : start + step], vectors[start : start + step])
+            for start, end in _parts(kept, table.spec.dim):
+                self._write(table, kept[start:end], vectors[start:end])
 
         with self._writer(name):
             self._run(name, work)
@@ -178,7 +177,7 @@ class ClickHouseStore(Backend):
             f"FROM {table.sql} WHERE {params.among('id', ids)}"
         )
         ((now, newest, replaced),) = self._database.rows(statement, params.values)
-        seq = max((now & ~0xFFF) | secrets.randbits(12), newest + 1)
+        seq = max(now & ~0xFFF, newest + 1) + secrets.randbits(12)
         rows = rows_of(records, vectors, table.spec, seqs or [seq] * len(ids))
         if replaced:
             rows.append(marker_row(table.spec, seq))
@@ -191,11 +190,13 @@ class ClickHouseStore(Backend):
         params = Params()
         statement = f"SELECT id, seq FROM {table.sql} WHERE {params.among('id', ids)} ORDER BY id, seq DESC"  # noqa: S608
         older: list[str] = []
-        last = None
+        last, newest = None, 0
         for record_id, seq in self._database.rows(statement, params.values):
-            if record_id == last:
+            if record_id != last:
+                last, newest = record_id, seq
+            elif seq < newest:
+                # Of two that are equally new none goes: nothing tells them apart, so both would.
                 older.append(f"{seq} {record_id}")
-            last = record_id
         if not older and marker is None:
             return
         params = Params()
@@ -328,7 +329,7 @@ class ClickHouseStore(Backend):
                 self._database.execute(self._dialect.index_ddl(table.sql, table.spec, table.vector))
             if wanted or not self._dialect.is_settled(self._database, PREFIX + name):
                 for statement in self._dialect.wait(table.sql):
-                    self._database.execute(statement)
+                    self._database.execute_long(statement)
             self._find(name, fresh=True)
 
         with self._writer(name):
@@ -341,6 +342,20 @@ class ClickHouseStore(Backend):
 
     def close(self) -> None:
         self._database.close()
+
+
+def _parts(records: Sequence[Record], dim: int) -> Iterator[tuple[int, int]]:
+    """Where the parts that are inserted at once begin and end, by about how many bytes their rows take."""
+    start = size = 0
+    for place, record in enumerate(records):
+        # A text is there once more as words.
+        row = 4 * dim + 4 * (len(record.text or "") + len(record.uri or ""))
+        if place > start and (place - start == _ROWS or size + row > _BYTES):
+            yield start, place
+            start, size = place, 0
+        size += row
+    if start < len(records):
+        yield start, len(records)
 
 
 def _columns(table: Table, with_vectors: bool) -> str:

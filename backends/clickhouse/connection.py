@@ -23,6 +23,8 @@ T = TypeVar("T")
 Row = Sequence[Any]
 
 CONNECT_S, CALL_S = 10, 300
+# Of what has no limit of its own, such as building an index.
+_PATIENT_S = 7 * 86_400
 TLS_PORTS = frozenset({443, 8443, 9440})
 _ATTEMPTS = 3
 _HOST = re.compile(r"[\w.:%-]+")
@@ -34,6 +36,7 @@ _STALE = frozenset({10, 16, 47, 469})
 _DENIED, _FORBIDDEN = frozenset({192, 193, 194, 516}), frozenset({164, 497})
 _UNSUPPORTED, _FULL = frozenset({344}), frozenset({243})
 _NO_SPACE = re.compile(r"no space left|disk quota|not enough space|cannot reserve", re.IGNORECASE)
+_TIMED_OUT = re.compile(r"read timed out", re.IGNORECASE)
 # Of a collection that is dropped while it is used.
 _DROPPED = re.compile(r"is dropped|been dropped|is being dropped|table .{0,200} doesn't exist", re.IGNORECASE)
 
@@ -44,6 +47,10 @@ class OutOfDate(BackendError):
 
 class Lost(Unavailable):
     """The server did not answer; perhaps it does when it is asked once more."""
+
+
+class _TimedOut(Unavailable):
+    """The server took too long; it would do so again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +122,9 @@ class Database(Protocol):
     def execute(self, statement: str, params: Mapping[str, object] | None = None) -> None:
         """Do what a statement says that gives nothing."""
 
+    def execute_long(self, statement: str) -> None:
+        """The same for what may take hours."""
+
     def insert(self, table: str, columns: Sequence[str], rows: bytes, settings: Mapping[str, object]) -> None:
         """Store rows of these columns, in the format RowBinary."""
 
@@ -151,6 +161,9 @@ class Connected:
             # Not as a command, whose values go into the address, where few have room.
             client.raw_query(statement, parameters=params)
 
+    def execute_long(self, statement: str) -> None:
+        self.execute(statement)
+
     def insert(self, table: str, columns: Sequence[str], rows: bytes, settings: Mapping[str, object]) -> None:
         with self.client() as client:
             client.raw_insert(table, columns, rows, settings=dict(settings), fmt="RowBinary")
@@ -169,9 +182,22 @@ class Server(Connected):
 
     @contextmanager
     def client(self) -> Iterator[Client]:
+        with self._explained():
+            yield self._connected()
+
+    def execute_long(self, statement: str) -> None:
+        with self._explained():
+            client = self._new_client(_PATIENT_S)
+            try:
+                client.raw_query(statement)
+            finally:
+                client.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
         self.check_open()
         try:
-            yield self._connected()
+            yield
         except (ClickHouseError, OSError) as error:
             self.check_open()
             raise explain(error, self.address) from error
@@ -179,21 +205,24 @@ class Server(Connected):
     def _connected(self) -> Client:
         with self._mutex:
             if self._client is None:
-                place = self._place
-                self._client = get_client(
-                    host=place.host,
-                    port=place.port,
-                    username=place.user,
-                    password=place.password,
-                    secure=place.secure,
-                    connect_timeout=self._connect_s,
-                    send_receive_timeout=self._call_s,
-                    compress=False,
-                    autogenerate_session_id=False,
-                    client_name="sightline",
-                    query_limit=0,
-                )
+                self._client = self._new_client(self._call_s)
             return self._client
+
+    def _new_client(self, call_s: int) -> Client:
+        place = self._place
+        return get_client(
+            host=place.host,
+            port=place.port,
+            username=place.user,
+            password=place.password,
+            secure=place.secure,
+            connect_timeout=self._connect_s,
+            send_receive_timeout=call_s,
+            compress=False,
+            autogenerate_session_id=False,
+            client_name="sightline",
+            query_limit=0,
+        )
 
     def run(self, work: Callable[[], T]) -> T:
         self.check_open()
@@ -245,6 +274,8 @@ def explain(error: Exception, address: str) -> BackendError:
         return Unavailable(f"the disk of {address} is full: make room and try again ({said})")
     if code in _UNSUPPORTED:
         return Unsupported(f"{address}: {said}")
+    if code is None and _TIMED_OUT.search(said):
+        return _TimedOut(f"{address} did not answer in time: is it overloaded? ({said})")
     if code is None and isinstance(error, (OperationalError, InterfaceError, OSError)):
         return Lost(f"{address} does not answer: is the server running there? ({said})")
     return BackendError(f"{address}: {said}")

@@ -82,8 +82,14 @@ class _Engine:
         ticket = object()
         with self._changed:
             self._queue.append(ticket)
-            while self._queue[0] is not ticket or (self._users and self._path != path):
-                self._changed.wait()
+            try:
+                while self._queue[0] is not ticket or (self._users and self._path != path):
+                    self._changed.wait()
+            except BaseException:
+                # Who is interrupted leaves the queue, in which nobody behind would ever come first.
+                self._queue.remove(ticket)
+                self._changed.notify_all()
+                raise
             self._queue.popleft()
             if self._path != path:
                 self._release()

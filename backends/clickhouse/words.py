@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 
 from backends.clickhouse.connection import Database
@@ -11,6 +12,9 @@ from backends.kit.words import log_renewal
 from backends.text import WORDS_VERSION
 
 _ROWS = 1_000
+# By so much at most a record becomes newer, in nanoseconds: less than two requests take. It is by chance, so that two
+# processes that do this at once do not write rows that are equally new.
+_NEWER_BITS = 16
 
 
 def renew_words(database: Database, table: Table, write: Callable[..., None]) -> None:
@@ -20,9 +24,10 @@ def renew_words(database: Database, table: Table, write: Callable[..., None]) ->
         f"SELECT {COLUMNS}, {table.vector}, seq FROM {table.sql} WHERE id > {{after:String}} "  # noqa: S608
         f"ORDER BY id, seq DESC LIMIT 1 BY id LIMIT {_ROWS}"
     )
+    newer = 1 + secrets.randbits(_NEWER_BITS)
     after = ""
     while rows := database.rows(statement, {"after": after}):
         records = [record_of(row, with_vector=True) for row in rows]
-        write(table, records, [record.vector for record in records], [int(row[-1]) + 1 for row in rows])
+        write(table, records, [record.vector for record in records], [int(row[-1]) + newer for row in rows])
         after = records[-1].id
     set_comment(database, table, table.spec, WORDS_VERSION)

@@ -46,6 +46,8 @@ def launch(folder: Path, port: int = _PORT, status_port: int = _STATUS_PORT) -> 
         "status": status_port,
         "socket": "",
         "temp-dir": folder / "tmp",
+        # Else in the folder that the server is started from.
+        "log-slow-query": folder / "slow.log",
         "initialize-sql-file": first,
         "L": "warn",
     }

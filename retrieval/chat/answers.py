@@ -15,7 +15,7 @@ from retrieval.chat.check.image_support import MIN_PERCENTILE, ImageSupport
 from retrieval.chat.check.language import language
 from retrieval.chat.check.layout import cited, without_dangling
 from retrieval.chat.check.refusals import refuses
-from retrieval.chat.check.verdicts import Marker
+from retrieval.chat.check.verdicts import Marker, is_counted
 from retrieval.chat.evidence import Evidence
 from retrieval.chat.options import ChatOptions
 from retrieval.chat.sanitize import printable, strip_links, strip_links_only
@@ -103,6 +103,7 @@ class Checker:
         attached: Attached | None = None,
         asked: str = "",
         findings: Sequence[str] = (),
+        before: Judge | None = None,
     ) -> Checked:
         """The reply as it may be shown: by the strict rule, or as it is with a verdict for each sentence.
 
@@ -113,11 +114,13 @@ class Checker:
             asked: the question before it was made to stand alone; a weak model's answer must be about the words of
                 both, and what we say ourselves is in its language.
             findings: what was counted for the model.
+            before: what judged the sentences by the strict rule while they were written.
         """
         text = _THOUGHT.sub("", reply).lstrip() if "</think" in reply.lower() else reply
         text = "" if _THINKING.match(text) else printable(text)
         if self.options.check == "strict":
-            return self._strict(question, text, evidence, vectors=vectors, attached=attached, asked=asked)
+            judge = self.judge(question, evidence, vectors=vectors, attached=attached, findings=findings, before=before)
+            return self._strict(question, text, evidence, judge=judge, asked=asked)
         return self._marked(question, text, evidence, asked=asked, attached=attached, findings=findings)
 
     def _marked(
@@ -161,9 +164,11 @@ class Checker:
         *,
         vectors: ImageVectors,
         attached: Attached | None,
+        findings: Sequence[str] = (),
+        before: Judge | None = None,
     ) -> Judge:
-        """What judges the sentences of one reply by the strict rule, each once."""
-        return Judge(self, question, evidence, vectors=vectors, attached=attached)
+        """What judges the sentences of one reply by the strict rule, each once; before: with less evidence."""
+        return Judge(self, question, evidence, vectors=vectors, attached=attached, findings=findings, before=before)
 
     def standing(self, question: str, reply: str, evidence: Sequence[Evidence], judge: Judge) -> str:
         """The sentences with support of the beginning of a reply, without its last one, which may go on."""
@@ -172,18 +177,9 @@ class Checker:
         if not told or told[-1].startswith(("[", "【", "(")):
             # Perhaps a citation of the sentence before.
             told = told[:-1]
-        return _assemble([judge.sentence(sentence) for sentence in told[:-1]])[0]
+        return _assemble(judge.sentences(told[:-1]))[0]
 
-    def _strict(
-        self,
-        question: str,
-        text: str,
-        evidence: Sequence[Evidence],
-        *,
-        vectors: ImageVectors,
-        attached: Attached | None,
-        asked: str,
-    ) -> Checked:
+    def _strict(self, question: str, text: str, evidence: Sequence[Evidence], *, judge: Judge, asked: str) -> Checked:
         """Only what has support; `grounding` and `image_support` of `retrieval.chat.check` have the rules.
 
         A citation of a number that is not there is removed. A sentence that its citations do not support is
@@ -197,8 +193,7 @@ class Checker:
         declined = refuses(text)
         if declined and self.options.weak:
             return Checked(said, refused=True, unresolved=unresolved, links=links)
-        judge = Judge(self, question, evidence, vectors=vectors, attached=attached)
-        judged = tuple(judge.sentence(sentence) for sentence in sentences(text))
+        judged = judge.sentences(sentences(text))
         standing = [sentence for sentence in judged if sentence.verdict in ("stated", "seen")]
         if standing and self._answers(questions, standing, evidence):
             final, placed = _assemble(judged)
@@ -248,7 +243,10 @@ class Checker:
 
 
 class Judge:
-    """The check of one reply's sentences, one after another; a sentence that it knows is not judged again."""
+    """The check of one reply's sentences, one after another; a sentence that it knows is not judged again.
+
+    before: what judged them when there was less evidence. Its verdicts stay: what was shown, or left out, is behind us.
+    """
 
     def __init__(
         self,
@@ -258,17 +256,27 @@ class Judge:
         *,
         vectors: ImageVectors,
         attached: Attached | None,
+        findings: Sequence[str],
+        before: Judge | None,
     ) -> None:
         self.checker = checker
         self.question = question
+        self.findings = tuple(findings)
         self.by_number = {piece.number: piece for piece in evidence}
         self.attached = attached
         self._load = vectors
         self._judged: dict[str, Sentence] = {}
+        self._placed: dict[tuple[int, str], Sentence] = before._placed if before is not None else {}
         self._vectors: Mapping[int, NDArray[np.float32]] | None = None
 
-    def sentence(self, written: str) -> Sentence:
-        """A sentence's verdict, corrected citations and support."""
+    def sentences(self, told: Sequence[str]) -> tuple[Sentence, ...]:
+        """The verdicts, corrected citations and support of the sentences of a reply from its beginning on."""
+        for place in enumerate(told):
+            if place not in self._placed:
+                self._placed[place] = self._sentence_of(place[1])
+        return tuple(self._placed[place] for place in enumerate(told))
+
+    def _sentence_of(self, written: str) -> Sentence:
         if written not in self._judged:
             self._judged[written] = self._sentence(written)
         return self._judged[written]
@@ -284,6 +292,8 @@ class Judge:
         support = self._support(claim, cited)
         if support:
             return Sentence(text, "stated", citations=cited, support=support)
+        if is_counted(text, self.question, self.findings):
+            return Sentence(text, "stated", citations=cited, support=1.0)
         if attached is not None and (attached.seen or self.checker.texts.judge(claim, [attached.tags])):
             return Sentence(text, "seen", citations=cited, attached=True)
         other, best = self._elsewhere(claim)

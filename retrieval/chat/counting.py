@@ -99,8 +99,9 @@ def as_result(record: Record) -> Result:
     )
 
 
-def matching(retriever: Retriever, where: Where | None, *, most: int = MOST_READ) -> Iterator[Record]:
-    """Of the first `most` records those that match a filter and are no photo's caption."""
+def matching(retriever: Retriever, where: Where | None, *, most: int | None = None) -> Iterator[Record]:
+    """Of the first `most` records (`MOST_READ` unless given) those that match a filter and are no photo's caption."""
+    most = MOST_READ if most is None else most
     pages = retriever.backend.scan(retriever.collection, with_vectors=False, batch=min(most, 1000))
     read = islice((record for page in pages for record in page.records), most)
     return (r for r in read if "image" not in r.metadata and matches(where, r.metadata, r.modality))

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from backends.base import Record, Where
 from backends.filters import And, Compare, Or
 from retrieval.chat.check.claims import citations
-from retrieval.chat.counting import Counted, count_items, count_relevant, list_items, matching
+from retrieval.chat.counting import MOST_READ, Counted, count_items, count_relevant, list_items, matching
 from retrieval.chat.evidence import bytes_told, find
-from retrieval.chat.facts import values_of
+from retrieval.chat.facts import reads_all, values_of
 from retrieval.chat.metadata_questions import ITEM_KINDS, Asked, Period
 from retrieval.chat.options import ChatOptions
 from retrieval.chat.sanitize import shield
@@ -131,7 +131,7 @@ class MetadataAnswers:
         names = [value for value, _ in values if isinstance(value, str)]
         return tuple(name for name in names if wanted <= set(re.findall(r"[\w-]+", name.lower())))
 
-    def _values(self, field: str) -> Told:
+    def _values(self, field: str) -> Told | None:
         if field == "year":
             years = Counter(year for r in matching(self._retriever, self._where) if (year := _year(r)))
             told = sorted(years.items(), key=lambda pair: (-pair[1], pair[0]))
@@ -139,12 +139,13 @@ class MetadataAnswers:
         else:
             values = values_of(self._retriever, field, self._where, _VALUES)
             counts, more = [(str(value), n) for value, n in values.counts], values.more
+        sample = "" if reads_all(self._retriever) else self._say("space") + self._say("sample", n=MOST_READ)
         if not counts:
-            return Told(self._say("no_values", field=field))
+            return None if sample else Told(self._say("no_values", field=field))
         forms = [self._say("value", value=shield(value).text[:60], n=n) for value, n in counts]
         if more > 0:
             forms.append(self._say("more_values", n=more))
-        return Told(self._say("values", field=field, values=self._say("comma").join(forms)))
+        return Told(self._say("values", field=field, values=self._say("comma").join(forms)) + sample)
 
     def _of_item(self, asked: Asked, history: Sequence[Turn]) -> Told | None:
         item = self._item(asked.of, history)
@@ -179,7 +180,7 @@ class MetadataAnswers:
             return next(iter(photos), None)
         # The same search gives the same numbers.
         numbers = citations(history[-1].answer)
-        cited = [found[n - 1] for n in numbers if n <= len(found) and found[n - 1].modality == "image"]
+        cited = [found[n - 1] for n in numbers if 0 < n <= len(found) and found[n - 1].modality == "image"]
         listed = cited or photos
         place = int(of[1:]) if of.startswith("#") else 1
         if place > len(listed):

@@ -14,6 +14,7 @@ from langchain_core.runnables import Runnable
 
 from retrieval.chat.answers import DraftFilter
 from retrieval.chat.budget import text_tokens
+from retrieval.chat.check.layout import without_dangling
 from retrieval.chat.errors import ToolsRefused
 from retrieval.chat.events import Retrying, ToolUsed
 from retrieval.chat.evidence import Evidence
@@ -24,6 +25,8 @@ from retrieval.chat.toolbox import MAX_CALLS, SCHEMAS, Outcome, Toolbox
 #: After so many rounds of calls the model is asked for its answer, without tools.
 MAX_ROUNDS = 4
 _MAX_ID_CHARS = 200
+#: Calls of one reply that are heard of at all; each of them is an event, and has its reply in the next prompt.
+MOST_TOLD = 4 * MAX_CALLS
 
 Told: TypeAlias = "str | Retrying | ToolUsed"
 
@@ -84,6 +87,8 @@ class Rounds:
         self._prompt, self._plain = prompt, plain
         self._has_picture = has_picture
         self._said = ""
+        # Up to where the text was said when so many pieces of evidence were there.
+        self._known: list[tuple[int, int]] = []
         self.earlier: list[Round] = []
         self.used: list[ToolUsed] = []
         self.refused = False
@@ -111,6 +116,7 @@ class Rounds:
             if reply.message is None:
                 return self._whole(reply)
             self.earlier.append(Round(reply, asked))
+            self._known.append((len(self._said), len(self.toolbox.evidence)))
             added = yield from self._answer_calls(reply.message)
             messages += added
             asked += sum(text_tokens(str(message.content)) for message in added)
@@ -118,6 +124,14 @@ class Rounds:
             return None
         self.asked = self._plain(self.toolbox.evidence, self.toolbox.findings)
         return self._whole((yield from self._ask(self.asked.messages, None)))
+
+    def as_known(self, text: str) -> str:
+        """The text, or its beginning, without citations of numbers that were given only after they were written."""
+        parts, start = [], 0
+        for end, known in self._known:
+            parts.append(without_dangling(text[start:end], range(1, known + 1))[0])
+            start = end
+        return "".join([*parts, text[start:]])
 
     def _whole(self, reply: Reply) -> Reply | None:
         if self._empty:
@@ -150,8 +164,9 @@ class Rounds:
 
     def _answer_calls(self, message: AIMessage) -> Generator[ToolUsed, None, list[BaseMessage]]:
         """Do what a reply calls for; returns the messages that tell the model."""
-        calls = [_named(call, number) for number, call in enumerate(message.tool_calls)]
-        broken = [_named(call, len(calls) + number) for number, call in enumerate(message.invalid_tool_calls)]
+        calls = [_named(call, number) for number, call in enumerate(message.tool_calls[:MOST_TOLD])]
+        others = message.invalid_tool_calls[: MOST_TOLD - len(calls)]
+        broken = [_named(call, len(calls) + number) for number, call in enumerate(others)]
         message = message.model_copy(update={"tool_calls": calls, "invalid_tool_calls": broken})
         told: list[BaseMessage] = [message]
         shown: list[Evidence] = []

@@ -142,6 +142,14 @@ class Steps:
         return self._rounds.toolbox.evidence if self._rounds is not None else self._found
 
     @property
+    def _findings(self) -> Sequence[str]:
+        """What was counted for the model so far."""
+        return self._rounds.toolbox.findings if self._rounds is not None else ()
+
+    def _as_known(self, text: str) -> str:
+        return self._rounds.as_known(text) if self._rounds is not None else text
+
+    @property
     def can_answer(self) -> bool:
         """Whether there is something to answer from, or something to find it with."""
         return bool(self._found) or self._attached is not None or self._through is not None
@@ -245,19 +253,26 @@ class Steps:
     def shown(self) -> Shown:
         """What of the reply can be shown while it is written."""
         if self.options.check != "strict":
-            return SettledText(lambda raw: self.chat.checker.settled(self.query, raw, self.evidence))
+            return SettledText(lambda raw: self.chat.checker.settled(self.query, self._as_known(raw), self.evidence))
         if self.options.weak:
             return Draft()
         return SettledText(lambda raw: self.chat.checker.standing(self.query, raw, self.evidence, self._judge()))
 
     def _judge(self) -> Judge:
-        """What judges sentences by all that was found so far."""
-        if self._judged is None or self._judged[0] is not self.evidence:
+        """What judges sentences by all that was found and counted so far."""
+        evidence, findings = self.evidence, self._findings
+        known = self._judged
+        if known is None or known[0] is not evidence or len(known[1].findings) != len(findings):
             judge = self.chat.checker.judge(
-                self.query, self.evidence, vectors=self._vectors, attached=self._as_source()
+                self.query,
+                evidence,
+                vectors=self._vectors,
+                attached=self._as_source(),
+                findings=findings,
+                before=known[1] if known is not None else None,
             )
-            self._judged = (self.evidence, judge)
-        return self._judged[1]
+            self._judged = known = (evidence, judge)
+        return known[1]
 
     def _as_source(self) -> Attached | None:
         """The picture that came with the question, as the check takes it."""
@@ -278,12 +293,14 @@ class Steps:
         evidence = self.evidence
         checked = self.chat.checker.check(
             self.query,
-            reply.text,
+            # The strict rule knows by itself what it judged before.
+            reply.text if self.options.check == "strict" else self._as_known(reply.text),
             evidence,
             vectors=self._vectors,
             attached=self._as_source(),
             asked=self.question,
-            findings=self._rounds.toolbox.findings if self._rounds is not None else (),
+            findings=self._findings,
+            before=self._judged[1] if self._judged is not None else None,
         )
         if checked.refused and checked.text == REFUSAL:
             checked = replace(checked, text=self._translated(REFUSAL, language(self.question)))

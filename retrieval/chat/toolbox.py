@@ -13,12 +13,12 @@ from typing import Any, Protocol
 
 from backends.base import MAX_ID_BYTES, Record, Where, matches
 from backends.errors import Unsupported
-from backends.filters import And, check_field_name, check_string, parse_where
+from backends.filters import And, check_field_name, check_string, check_where, parse_where
 from retrieval.chat.budget import cut, text_tokens
-from retrieval.chat.counting import Counted, as_result, count_items, count_relevant, list_items
+from retrieval.chat.counting import MOST_READ, Counted, as_result, count_items, count_relevant, list_items
 from retrieval.chat.events import ToolUsed
 from retrieval.chat.evidence import Evidence, find
-from retrieval.chat.facts import fields_in, values_of
+from retrieval.chat.facts import fields_in, reads_all, values_of
 from retrieval.chat.options import ChatOptions
 from retrieval.chat.sanitize import printable, shield
 from retrieval.relevance.captions import image_of
@@ -173,10 +173,11 @@ class Toolbox:
             found = list_items(self.retriever, where, k)
         told, new, shown = self._numbered(found, "search")
         total = len(found)
-        if not query and total == k:
+        if not query:
+            # Of more records than are read some are not found, but they are counted.
             counted = count_items(self.retriever, where)
             if counted.all > total:
-                told.append(f"These are {total} of {counted.all}.")
+                told.append(f"These are {total} of {counted.all}." if total else _unread(counted))
         event = ToolUsed("search", query=query, filter=_told(filters), found=shown, evidence=new)
         return Outcome("\n".join(told) or "nothing relevant was found", event)
 
@@ -196,10 +197,12 @@ class Toolbox:
         name = _string(arguments, "field", 256)
         filters = self._filters(arguments)
         where = self._within(filters)
+        sample = "" if reads_all(self.retriever) else f" of the first {MOST_READ:,} records"
         if not name:
             fields = fields_in(self.retriever, where)
             listed = ", ".join(f"{shield(field).text} ({count})" for field, count in fields)
-            text = f"Fields, with how many items have each: {listed}" if fields else "no item has any metadata"
+            told = f"Fields, with how many items have each{sample}: {listed}"
+            text = told if fields else f"no item{sample} has any metadata"
             return self._faceted(text, "", filters, len(fields))
         try:
             field = check_field_name(name)
@@ -208,10 +211,9 @@ class Toolbox:
         facet = values_of(self.retriever, field, where, _FACET_VALUES)
         if not facet.counts:
             known = ", ".join(shield(each).text for each, _ in fields_in(self.retriever, where))
-            raise WrongArgument(f"no item has that field; the fields are: {known or 'none'}")
+            raise WrongArgument(f"no item{sample} has that field; the fields are: {known or 'none'}")
         values = ", ".join(f"{shield(str(value)).text[:60]} ({count})" for value, count in facet.counts)
         more = f", and {facet.more} further values" if facet.more else ""
-        sample = "" if facet.whole else f" (of the first {facet.items} items)"
         text = f"Values of {shield(field).text} with how many items have each{sample}: {values}{more}"
         return self._faceted(text, field, filters, len(facet.counts) + facet.more)
 
@@ -304,7 +306,12 @@ class Toolbox:
         asked = parse_where(filters) if filters else None
         if asked is None or self.where is None:
             return asked or self.where
-        return And((self.where, asked))
+        both = And((self.where, asked))
+        try:
+            check_where(both)
+        except ValueError as error:
+            raise WrongArgument(f"filters is not usable beside the request's own: {error}") from None
+        return both
 
 
 def _query(arguments: Mapping[str, Any]) -> str:
@@ -335,7 +342,11 @@ def _k(value: object) -> int:
 
 
 def _told(filters: dict[str, Any] | None) -> str:
-    return json.dumps(filters, ensure_ascii=False) if filters else ""
+    return printable(json.dumps(filters, ensure_ascii=False)) if filters else ""
+
+
+def _unread(counted: Counted) -> str:
+    return f"{counted.all} items match, none of them among the first {MOST_READ:,} records, which are listed from"
 
 
 def _counted(counted: Counted, query: str) -> str:

@@ -51,6 +51,17 @@ _ATTACHED = 0
 _ENDED = re.compile(r"[.!?。！？…؟।][\s\"'”’)»*_」』）]*\Z")
 
 
+def is_counted(text: str, question: str, findings: Sequence[str]) -> bool:
+    """Whether a sentence tells numbers that were counted for the model (`findings`), of what was counted."""
+    claim = Claim(text)
+    if not findings or not claim.numbers:
+        return False
+    counted = Claim(" / ".join(findings))
+    if not claim.numbers <= counted.all_numbers:
+        return False
+    return claim.language != "en" or set(claim.content) <= counted.stems | Claim(question).stems
+
+
 @dataclass(frozen=True, slots=True)
 class _Placed:
     span: Span
@@ -78,7 +89,7 @@ class Marker:
         self._texts = texts
         self._question = question
         self._picture = picture
-        self._findings = Claim(" / ".join(findings)) if findings else None
+        self._findings = findings
         self._evidence = {piece.number: piece for piece in evidence}
 
     def mark(self, text: str, removed: Sequence[tuple[int, tuple[int, ...]]] = ()) -> tuple[Sentence, ...]:
@@ -133,7 +144,7 @@ class Marker:
             return ("seen" if any(piece.picture for piece in pieces) else "cited"), 0.0, "", None
         if each.removed:
             return "dangling", 0.0, "", None
-        if self._is_counted(each.text):
+        if is_counted(each.text, self._question, self._findings):
             return "stated", 1.0, "", None
         if self._needs_none(number, placed):
             return "no_claim", 0.0, "", None
@@ -149,14 +160,6 @@ class Marker:
         if any(n != _ATTACHED and self._evidence[n].picture for n in numbers):
             return "seen"
         return self._picture if self._picture and _ATTACHED in numbers else "cited"
-
-    def _is_counted(self, text: str) -> bool:
-        """Whether a sentence tells numbers that were counted for the model, of what was counted."""
-        claim = Claim(text)
-        if self._findings is None or not claim.numbers or not claim.numbers <= self._findings.all_numbers:
-            return False
-        known = self._findings.stems | Claim(self._question).stems
-        return claim.language != "en" or set(claim.content) <= known
 
     def _support(self, claim: Claim, pieces: Sequence[Evidence]) -> float:
         if not (claim.content or claim.numbers or claim.names):

@@ -7,7 +7,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,12 @@ from backends.base import (
 )
 from backends.clickhouse import records as stored
 from backends.clickhouse.backend import ClickHouseStore
-from backends.clickhouse.connection import parse_url
+from backends.clickhouse.connection import Server, parse_url
 from backends.clickhouse.dialects import ClickHouse, MyScale
+from backends.clickhouse.embedded import _Engine
 from backends.clickhouse.filters import MAX_BOUND, Params, scalar_key
 from backends.clickhouse.schema import comment_of, read_table
+from backends.clickhouse.words import renew_words
 from backends.conformance import Twin
 from backends.conformance.samples import clustered, some, vectors
 from backends.errors import Denied, Locked
@@ -87,15 +90,15 @@ class Killed(Exception):
     """Stands for the end of the process."""
 
 
-def kill_between(backend: Any, records: list[Record]) -> None:
-    """Upsert as far as the new rows are in, and the old ones not yet gone."""
+def kill_between(backend: Any, records: list[Record], write: Callable[[], None] | None = None) -> None:
+    """Upsert, or `write`, as far as the new rows are in, and the old ones not yet gone."""
 
     def settle(*_: object) -> None:
         raise Killed
 
     backend._settle = settle
     with pytest.raises(Killed):
-        backend.upsert("photos", records)
+        (write or partial(backend.upsert, "photos", records))()
     del backend._settle
 
 
@@ -226,6 +229,22 @@ def test_words_of_an_earlier_version_are_taken_anew(tmp_path: Path, monkeypatch:
         assert not backend.get("photos", ["b"], with_vectors=True)[0].has_vector
 
 
+def test_two_who_take_the_words_anew_at_once_lose_nothing(chdb: ClickHouseStore) -> None:
+    filled(chdb, 5)
+    table, runs = chdb._find("photos"), []
+    for _ in range(2):
+        # Both have read before either writes.
+        renew_words(chdb._database, table, lambda *given: runs.append(given))
+    kill_between(chdb, some(0), lambda: chdb._write(*runs[0]))
+    chdb._write(*runs[1])
+    assert runs[0][3] != runs[1][3]
+    assert chdb.count("photos") == 5
+    # And what is equally new, however unlikely, stays.
+    kill_between(chdb, some(0), lambda: chdb._write(*runs[1]))
+    chdb._write(*runs[1])
+    assert len(chdb.get("photos", [record.id for record in some(5)])) == 5
+
+
 # One folder in a process, one process in a folder
 
 
@@ -249,6 +268,37 @@ def test_two_stores_of_a_process_take_turns(tmp_path: Path) -> None:
         twins[1].same_records()
         assert copy(one, "photos", two, "copied").written == 30
         assert two.count("copied") == 30
+
+
+def test_who_is_interrupted_while_it_waits_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = _Engine()
+    engine._enter(tmp_path / "one")
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._changed, "wait", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            engine._enter(tmp_path / "two")
+    assert not engine._queue
+
+
+def test_long_texts_are_inserted_in_parts(chdb: ClickHouseStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backends.clickhouse.backend._BYTES", 10_000)
+    sizes: list[int] = []
+    insert = chdb._database.insert
+
+    def measured(table: str, columns: Any, rows: bytes, settings: Any) -> None:
+        sizes.append(len(rows))
+        insert(table, columns, rows, settings)
+
+    monkeypatch.setattr(chdb._database, "insert", measured)
+    twin = Twin(chdb, SPEC)
+    twin.upsert([Record(f"r{i}", vectors(1, 8, seed=i)[0], text="word " * 100 * (i + 1)) for i in range(9)])
+    assert len(sizes) > 4
+    assert max(sizes) < 10_000
+    twin.same_records()
 
 
 def test_a_folder_is_open_once(tmp_path: Path) -> None:
@@ -338,6 +388,49 @@ def test_a_server_that_goes_and_comes_back(bridge: Bridge) -> None:
         twin.upsert(some(9, seed=3))
         twin.same_hits(vectors(2, 8), 40)
         backend.drop("photos")
+
+
+@pytest.mark.server
+def test_what_takes_too_long_is_said_once_and_what_may_take_long_is_waited_for(bridge: Bridge) -> None:
+    server = Server(parse_url(bridge.url(), "clickhouse", variable="NONE"), call_s=1)
+    try:
+        tries: list[int] = []
+
+        def sleep() -> None:
+            tries.append(1)
+            server.execute("SELECT sleep(2.5)")
+
+        with pytest.raises(Unavailable, match="did not answer in time"):
+            server.run(sleep)
+        assert len(tries) == 1, "it would take as long again"
+        server.execute_long("SELECT sleep(2.5)")
+    finally:
+        server.close()
+
+
+def test_a_flush_has_no_limit_of_time(chdb: ClickHouseStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(chdb._database, "execute_long", asked.append)
+    twin = filled(chdb)
+    twin.upsert(some(5, seed=2))
+    chdb.flush("photos")
+    assert [statement.split(" TABLE ")[0] for statement in asked] == ["OPTIMIZE"]
+
+
+@pytest.mark.server
+def test_who_is_connected_finds_nothing_of_what_another_s_kill_left(
+    bridge: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backends.clickhouse.backend._TABLE_LIFE_S", 0.0)
+    with connect(bridge.url()) as mine, connect(bridge.url()) as other:
+        mine.create(SPEC)
+        mine.upsert("photos", [Record("a", np.ones(8), text="old", metadata={"n": 1})])
+        other.count("photos")
+        kill_between(other, [Record("a", np.ones(8), text="new", metadata={"n": 2})])
+        assert mine.search("photos", np.ones((1, 8)), 5, where=Compare("n", "eq", 1)) == [[]]
+        assert mine.search_text("photos", "old", 5) == []
+        assert mine.count("photos") == 1
+        mine.drop("photos")
 
 
 @pytest.mark.server

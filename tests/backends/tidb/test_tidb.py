@@ -96,6 +96,13 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.wait(30)
 
 
+def test_all_that_a_development_server_writes_is_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backends.tidb.local_server._binary", lambda: "tidb-server")
+    options = dict(option.split("=", 1) for option in launch(tmp_path).argv[1:])
+    for written in ("-path", "-temp-dir", "-log-slow-query"):
+        assert Path(options[written]).parent == tmp_path, written
+
+
 # URLs and credentials
 
 

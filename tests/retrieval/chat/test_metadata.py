@@ -150,6 +150,22 @@ def test_values(retriever: Retriever) -> None:
     assert asked(retriever, "which lenses were used?").text == "Nothing in this collection has “lens”."
 
 
+def test_values_of_a_large_collection_are_told_as_a_sample(
+    retriever: Retriever, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("counting", "facts", "metadata_answers"):
+        monkeypatch.setattr(f"retrieval.chat.{module}.MOST_READ", 4)
+    for question in ("which cameras were used?", "which years are there?"):
+        assert asked(retriever, question).text.endswith(" Counted over a sample of 4.")
+    # None of those that are read has the field, which says nothing of the others.
+    assert "lens" not in asked(retriever, "which lenses were used?").text
+
+
+def test_a_citation_of_nothing_points_to_no_item(retriever: Retriever) -> None:
+    talk = [Turn("which photo shows a red beach?", "A dog runs along a red beach [0].", "red beach")]
+    assert ids(asked(retriever, "how large is it?", talk)) == {"img-red"}
+
+
 def test_one_item(retriever: Retriever) -> None:
     talk = [Turn("which photo shows a red beach?", "A dog runs along a red beach [1].", "red beach")]
     assert asked(retriever, "how large is it?", talk).text == "640 x 480 pixels (123 kB) [1]."

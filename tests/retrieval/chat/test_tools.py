@@ -11,8 +11,8 @@ import pytest
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 from backends.errors import Unavailable
-from retrieval.chat import REFUSAL, Answer, ChatOptions, EvidenceFound, Final, GroundedChat, Token, ToolUsed
-from retrieval.chat.rounds import MAX_ROUNDS
+from retrieval.chat import REFUSAL, Answer, ChatOptions, Check, EvidenceFound, Final, GroundedChat, Token, ToolUsed
+from retrieval.chat.rounds import MAX_ROUNDS, MOST_TOLD
 from retrieval.chat.toolbox import MAX_CALLS, MAX_K
 from retrieval.search.retriever import Retriever
 from tests.support.chat_models import CAPTIONS, Calling, JudgedRetriever, Scripted, collection, prompt_of
@@ -103,6 +103,51 @@ def test_counts_are_exact_by_filter_and_at_least_by_words(tmp_path: Path) -> Non
     assert "At least 1 photo and 0 texts about “a red beach”" in relevant
     assert [(event.found, event.at_least) for event in answer.tools] == [(4, False), (1, False), (1, True)]
     assert [sentence.verdict for sentence in answer.sentences] == ["stated", "stated", "uncited"]
+
+
+@pytest.mark.parametrize("check", ["mark", "strict"])
+def test_what_was_counted_is_an_answer_by_every_check(retriever: Retriever, check: Check) -> None:
+    said = "The photos come from 1990, 1991 and 1992."
+    model = Calling(replies=[[("facet", {"field": "year"})], f"{said} They show 17 lakes."])
+    options = ChatOptions(gate=None, max_evidence=1, check=check)
+    events = list(GroundedChat(retriever, model, options).stream("Which years do the photos come from?"))
+    final = events[-1]
+    assert isinstance(final, Final)
+    answer = final.answer
+    assert not answer.refused
+    assert [s.verdict for s in answer.sentences] == ["stated", "uncited" if check == "mark" else "unsupported"]
+    assert answer.text == (said if check == "strict" else f"{said} They show 17 lakes.")
+    assert "".join(event.text for event in events if isinstance(event, Token) and event.final) == answer.text
+
+
+def test_a_number_that_was_not_there_yet_stays_out(retriever: Retriever) -> None:
+    before = "A white cat sleeps [2]. A brown dog runs along a red beach [1]. Let me look. "
+    after = "A white cat sleeps [2]. A brown dog runs."
+    model = Calling(replies=[[before, ("search", {"query": "a cat on a green sofa", "k": 2})], after])
+    events = list(GroundedChat(retriever, model, ONE).stream(QUESTION))
+    final = events[-1]
+    assert isinstance(final, Final)
+    shown = "".join(event.text for event in events if isinstance(event, Token) and event.final)
+    assert shown == final.answer.text
+    assert shown.startswith("A white cat sleeps. A brown dog runs along a red beach [1]. Let me look.")
+    assert shown.endswith("A white cat sleeps [2]. A brown dog runs.")
+
+
+def test_what_was_shown_before_a_call_stays_as_it_was(retriever: Retriever) -> None:
+    before = "A white cat sleeps on a green sofa. A brown dog runs along a red beach [1]. It is a dog. Let me look. "
+    after = "A white cat sleeps on a green sofa. A brown dog runs."
+    model = Calling(replies=[[before, ("search", {"query": "a cat on a green sofa", "k": 2})], after])
+    options = ChatOptions(gate=None, max_evidence=1, check="strict")
+    events = list(GroundedChat(retriever, model, options).stream(QUESTION))
+    final = events[-1]
+    assert isinstance(final, Final)
+    answer = final.answer
+    assert answer.text.startswith("A brown dog runs along a red beach [1]. It is a dog [1]. A white cat"), (
+        "no evidence then"
+    )
+    assert "".join(event.text for event in events if isinstance(event, Token) and event.final) == answer.text
+    for sentence in answer.sentences:
+        assert sentence.start is None or answer.text[sentence.start : sentence.end].startswith(sentence.text[:-1])
 
 
 def test_facets_tell_values_and_fields(retriever: Retriever) -> None:
@@ -247,6 +292,37 @@ def test_calls_at_a_time_are_bounded(retriever: Retriever) -> None:
     answer = GroundedChat(retriever, model, ONE).ask(QUESTION)
     assert [bool(event.error) for event in answer.tools] == [False] * MAX_CALLS + [True, True]
     assert len(told(model.asked[1])) == MAX_CALLS + 2, "each call has its reply, which servers insist on"
+
+
+def test_calls_without_end_are_not_all_told(retriever: Retriever) -> None:
+    model = Calling(replies=[[("count", {})] * 300, "Done."])
+    answer = GroundedChat(retriever, model, ONE).ask(QUESTION)
+    assert len(answer.tools) == len(told(model.asked[1])) == MOST_TOLD
+
+
+def test_what_is_read_of_a_large_collection_is_not_told_as_all_of_it(
+    retriever: Retriever, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("counting", "facts", "toolbox"):
+        monkeypatch.setattr(f"retrieval.chat.{module}.MOST_READ", 4)
+    assert "of the first 4 records" in used(retriever, "facet", {"field": "year"})[0]
+    assert "of the first 4 records" in used(retriever, "facet", {})[0]
+    assert "no item of the first 4 records has that field" in used(retriever, "facet", {"field": "author"})[0]
+    assert "These are 1 of 3." in used(retriever, "search", {"filters": {"year": {"$gte": 1990}}, "k": 9})[0]
+    assert "1 items match, none of them" in used(retriever, "search", {"filters": {"year": 1991}})[0]
+
+
+def test_a_filter_that_is_too_large_beside_the_caller_s_is_told_in_one_line(retriever: Retriever) -> None:
+    where = {"$or": [{"year": 1990 + number} for number in range(4_000)]}
+    filters = {"$or": [{"y": number} for number in range(300)]}
+    text, event, _ = used(retriever, "count", {"filters": filters}, where=where)
+    assert "error: filters is not usable beside the request's own: where has more than" in text
+    assert event.error
+
+
+def test_filters_are_shown_without_control_characters(retriever: Retriever) -> None:
+    _, event, _ = used(retriever, "count", {"filters": {"camera": "a\u202eb\u009b31mc"}})
+    assert event.filter == '{"camera": "ab31mc"}'
 
 
 def test_a_model_that_ignores_tools_answers_as_before(retriever: Retriever) -> None:
