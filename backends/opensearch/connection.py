@@ -10,7 +10,7 @@ import os
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from json import dumps, loads
 from typing import Any, NoReturn, Protocol
 from urllib.parse import unquote, urlencode, urlsplit
@@ -74,10 +74,13 @@ class ServerRefused(BackendError):
 
 
 def parse_url(url: str, product: Product) -> tuple[ServerUrl, str | None]:
-    """The parts of a URL, and the name of its user where one is given beside the password."""
+    """The parts of a URL, and the name of its user; alone, a name is an API key where the server takes those."""
     found = parse_server_url(url, product.scheme, port=PORT, known=OPTIONS, keyed=True)
     parts = urlsplit(url)
-    return found, unquote(parts.username) if parts.username and parts.password is not None else None
+    user = unquote(parts.username) if parts.username else None
+    if user is None or parts.password:
+        return found, user
+    return (found, None) if product.takes_api_keys else (replace(found, key=None), user)
 
 
 class LuceneServer:
@@ -88,7 +91,10 @@ class LuceneServer:
         self.timeout_s: float = url.number("timeout", CONNECT_S, highest=3600)
         self.version: tuple[int, ...] = ()
         self.version_text = ""
-        self._headers = _authorization(url.key or os.environ.get(product.variable) or None, user, product, self.address)
+        given = os.environ.get(product.variable) or None
+        if given and user is not None:
+            given = given.removeprefix(f"{user}:")
+        self._headers = _authorization(url.key or given, user, product, self.address)
         self._open_client = open_client
         self._process, self._client = os.getpid(), open_client()
         self._closed = False
@@ -307,6 +313,11 @@ def _identity(body: Any) -> tuple[str, str] | None:
 def _authorization(key: str | None, user: str | None, product: Product, address: str) -> dict[str, str]:
     """The header for a user and password, for ``user:password`` as a key, or for an API key."""
     if key is None:
+        if user is not None:
+            raise ValueError(
+                f"{address} comes with a user alone: set {product.variable}, or write "
+                f"{product.scheme}://user:password@host"
+            )
         return {}
     if user is not None or ":" in key or not product.takes_api_keys:
         pair = f"{user}:{key}" if user is not None else key

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from backends import connect
 from backends.base import Backend, CollectionExists, CollectionSpec, Record
 from backends.errors import Unavailable
 from backends.opensearch import schema
@@ -182,3 +184,38 @@ def test_a_forked_child_has_connections_of_its_own() -> None:
         os._exit(0 if ok else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert asked.call("GET", "/x") == {"told": 1}
+
+
+@pytest.mark.parametrize(
+    ("url", "variable", "pair"),
+    [
+        ("opensearch://me@h", "right:one", "me:right:one"),
+        ("opensearch://me:@h", "right:one", "me:right:one"),
+        ("opensearch://me@h", "me:right", "me:right"),
+        ("opensearch://h", "me:right", "me:right"),
+        ("opensearch://me:mine@h", "other", "me:mine"),
+        ("opensearch://:me%3Amine@h", "other", "me:mine"),
+    ],
+)
+def test_a_user_s_password_may_be_in_the_environment(
+    url: str, variable: str, pair: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIGHTLINE_OPENSEARCH_PASSWORD", variable)
+    sent: list[str] = []
+
+    class Told(Scripted):
+        def send(
+            self, method: str, target: str, body: bytes | None, headers: Mapping[str, str], timeout_s: float
+        ) -> tuple[int, str | bytes]:
+            sent.append(headers["authorization"])
+            return super().send(method, target, body, headers, timeout_s)
+
+    parsed, user = parse_url(url, OPENSEARCH.product)
+    told = LuceneServer(parsed, user, OPENSEARCH.product, lambda: Told(lambda *_: (200, {})))
+    told.call("GET", "/x")
+    assert sent == [f"Basic {b64encode(pair.encode()).decode()}"]
+
+
+def test_a_user_without_a_password_is_said() -> None:
+    with pytest.raises(ValueError, match="set SIGHTLINE_OPENSEARCH_PASSWORD"):
+        connect("opensearch://me@127.0.0.1:1")
