@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 # The names, sizes and ids of files, which stand in the message besides: searched for, they hide what was asked.
-_ATTACHED = re.compile(r"\s*<attached_files>.{0,20000}?</attached_files>\s*", re.DOTALL)
+_ATTACHED, _ATTACHED_END = "<attached_files>", "</attached_files>"
 _TASK = re.compile(r"\s*### Task:\s")
 _HISTORY = "<chat_history>"
 _CUT = "\n…\n"
@@ -14,7 +14,14 @@ _CUT = "\n…\n"
 
 def asked_words(text: str) -> str:
     """What the user wrote: the text without a front end's list of attached files."""
-    return _ATTACHED.sub(" ", text).strip() if "<attached_files>" in text else text
+    if _ATTACHED not in text:
+        return text
+    # Without a pattern, which would look at a long text again from each of its places: this one has any length.
+    *closed, last = text.split(_ATTACHED_END)
+    kept = [
+        before if begin else before + _ATTACHED_END for before, begin, _ in (c.partition(_ATTACHED) for c in closed)
+    ]
+    return " ".join(part for part in map(str.strip, [*kept, last]) if part)
 
 
 def task(messages: Sequence[str], most: int) -> str | None:

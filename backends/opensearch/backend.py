@@ -145,8 +145,11 @@ class LuceneBackend(Backend):
                 if self._server.bulk(stored.alias, [_rewritten(hit) for hit in hits]) == len(hits):
                     after = hits[-1]["sort"][0]
                 self._server.refresh(stored.alias)
-            schema.write(self._server, replace(stored, words=WORDS_VERSION))
-            self._read(stored.spec.name)
+            # As it is now: others may have set another encoder meanwhile, or made the collection anew.
+            current = self._read(stored.spec.name)
+            if current.alias == stored.alias:
+                schema.write(self._server, replace(current, words=WORDS_VERSION))
+                self._read(stored.spec.name)
 
     def _dropped(self, name: str, error: ServerRefused) -> Exception:
         if not error.gone:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import time
 from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from json import dumps, loads
 from typing import Any, NoReturn, Protocol
 from urllib.parse import unquote, urlencode, urlsplit
@@ -74,22 +74,29 @@ class ServerRefused(BackendError):
 
 
 def parse_url(url: str, product: Product) -> tuple[ServerUrl, str | None]:
-    """The parts of a URL, and the name of its user where one is given beside the password."""
+    """The parts of a URL, and the name of its user; alone, a name is an API key where the server takes those."""
     found = parse_server_url(url, product.scheme, port=PORT, known=OPTIONS, keyed=True)
     parts = urlsplit(url)
-    return found, unquote(parts.username) if parts.username and parts.password is not None else None
+    user = unquote(parts.username) if parts.username else None
+    if user is None or parts.password:
+        return found, user
+    return (found, None) if product.takes_api_keys else (replace(found, key=None), user)
 
 
 class LuceneServer:
     """One server or cluster; thread-safe. Lost connections come back by themselves."""
 
-    def __init__(self, url: ServerUrl, user: str | None, product: Product, client: Client) -> None:
+    def __init__(self, url: ServerUrl, user: str | None, product: Product, open_client: Callable[[], Client]) -> None:
         self.url, self.product, self.address = url, product, url.address
         self.timeout_s: float = url.number("timeout", CONNECT_S, highest=3600)
         self.version: tuple[int, ...] = ()
         self.version_text = ""
-        self._headers = _authorization(url.key or os.environ.get(product.variable) or None, user, product, self.address)
-        self._client = client
+        given = os.environ.get(product.variable) or None
+        if given and user is not None:
+            given = given.removeprefix(f"{user}:")
+        self._headers = _authorization(url.key or given, user, product, self.address)
+        self._open_client = open_client
+        self._process, self._client = os.getpid(), open_client()
         self._closed = False
 
     def check(self, within_s: float) -> None:
@@ -99,14 +106,15 @@ class LuceneServer:
         if status == 405:
             # A node from its jars alone, as tests start it, has no root.
             status, body = self._send("GET", "/_nodes/_local", None, None, timeout_s=within_s, wait=False)
-            body = {"version": {"number": next(iter(body["nodes"].values()))["version"]}}
         self.timeout_s = usual
         if status != 200:
             self._fail(status, body)
-        version = body.get("version", {}) if isinstance(body, dict) else {}
-        name = "OpenSearch" if version.get("distribution") == "opensearch" else "Elasticsearch"
-        self.version_text = f"{name} {version.get('number', '?')}"
-        self.version = tuple(int(part) for part in str(version.get("number", "")).split(".")[:2] if part.isdigit())
+        told = _identity(body)
+        if told is None:
+            raise Unavailable(f"{self.address} is neither OpenSearch nor Elasticsearch: check host and port")
+        name, number = told
+        self.version_text = f"{name} {number}"
+        self.version = tuple(int(part) for part in number.split(".")[:2] if part.isdigit())
         if name != self.product.name:
             raise Unavailable(f"{self.address} is {self.version_text}: write {name.lower()}://")
         if self.version < self.product.oldest:
@@ -241,7 +249,7 @@ class LuceneServer:
         while True:
             self.check_open()
             try:
-                status, data = self._client.send(method, target, body, headers, timeout_s)
+                status, data = self._own_client().send(method, target, body, headers, timeout_s)
                 return status, _decoded(data)
             except ConnectionError as error:
                 self.check_open()
@@ -249,6 +257,12 @@ class LuceneServer:
                 if not wait or time.monotonic() > deadline:
                     raise self._unavailable(redact(str(error), foreign=True)) from None
             time.sleep(POLL_S)
+
+    def _own_client(self) -> Client:
+        """The client of this process: the connections that a forked child inherits are its parent's."""
+        if self._process != os.getpid():
+            self._client, self._process = self._open_client(), os.getpid()
+        return self._client
 
     def _unavailable(self, why: str) -> Unavailable:
         return Unavailable(
@@ -280,12 +294,30 @@ class LuceneServer:
         """Close the connections; twice is fine."""
         if not self._closed:
             self._closed = True
-            self._client.close()
+            if self._process == os.getpid():
+                self._client.close()
+
+
+def _identity(body: Any) -> tuple[str, str] | None:
+    """Product and version that a server tells at its root, or of its own node; None where it is neither."""
+    if not isinstance(body, dict):
+        return None
+    nodes = body.get("nodes")
+    nodes = list(nodes.values()) if isinstance(nodes, dict) else []
+    version = {"number": nodes[0].get("version")} if nodes and isinstance(nodes[0], dict) else body.get("version")
+    if not isinstance(version, dict) or not isinstance(version.get("number"), str):
+        return None
+    return "OpenSearch" if version.get("distribution") == "opensearch" else "Elasticsearch", version["number"]
 
 
 def _authorization(key: str | None, user: str | None, product: Product, address: str) -> dict[str, str]:
     """The header for a user and password, for ``user:password`` as a key, or for an API key."""
     if key is None:
+        if user is not None:
+            raise ValueError(
+                f"{address} comes with a user alone: set {product.variable}, or write "
+                f"{product.scheme}://user:password@host"
+            )
         return {}
     if user is not None or ":" in key or not product.takes_api_keys:
         pair = f"{user}:{key}" if user is not None else key

@@ -60,7 +60,7 @@ class Dialect:
             ca_certs=parsed.options.get("ca_certs") or None,
             timeout_s=parsed.number("timeout", CONNECT_S, highest=3600),
         )
-        server = LuceneServer(parsed, user, self.product, self.client(parsed, options))
+        server = LuceneServer(parsed, user, self.product, lambda: self.client(parsed, options))
         try:
             server.check(options.timeout_s if within_s is None else min(within_s, options.timeout_s))
         except BaseException:

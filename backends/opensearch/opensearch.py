@@ -110,8 +110,8 @@ OPENSEARCH = OpenSearch()
 class OpenSearchBackend(LuceneBackend):
     """Records on an OpenSearch server or cluster.
 
-    URL: ``opensearch://[user:password@]host[:9200][?https=false&verify_certs=true&ca_certs=FILE&replicas=0&shards=1]``;
-    the password, or user:password, also from SIGHTLINE_OPENSEARCH_PASSWORD.
+    URL: ``opensearch://[user[:password]@]host[:9200][?https=false&verify_certs=true&ca_certs=FILE&replicas=0&
+    shards=1]``; the password, or user:password, also from SIGHTLINE_OPENSEARCH_PASSWORD.
     """
 
     capabilities: ClassVar[Capabilities] = CAPABILITIES

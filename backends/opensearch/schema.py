@@ -102,8 +102,18 @@ def create(server: LuceneServer, dialect: Dialect, spec: CollectionSpec) -> None
         server.call("PUT", f"/{index_name(spec.name)}", body)
     except ServerRefused as error:
         if error.kind == "resource_already_exists_exception":
+            # A call whose answer was lost is made again, and meets what it made itself.
+            if _is_there(server, stored):
+                return
             raise CollectionExists(f"collection {spec.name!r} is already in {server.address}") from None
         raise
+
+
+def _is_there(server: LuceneServer, stored: Stored) -> bool:
+    try:
+        return read(server, stored.spec.name).alias == stored.alias
+    except CollectionNotFound:
+        return False
 
 
 def _replicas(server: LuceneServer) -> int:

@@ -60,16 +60,17 @@ class Searcher:
         least = FILTERED_WIDTH if is_filtered else WIDTH
         width = least if effort is None else round(LEAST_WIDTH * EFFORT_RANGE**effort)
         found = self._near(stored, queries, k, width, allowed if is_filtered else None)
-        short = [row for row, hits in enumerate(found) if len(hits) < k]
-        if short and any(len(found[row]) < min(k, self.count(stored, allowed)) for row in short[:1]):
-            again = self._fewer(stored, queries[short], k, allowed)
+        if all(len(hits) == k for hits in found):
+            return found
+        n = self.count(stored, allowed)
+        if short := [row for row, hits in enumerate(found) if len(hits) < min(k, n)]:
+            again = self._fewer(stored, queries[short], k, allowed, n)
             for row, hits in zip(short, again, strict=True):
                 found[row] = hits
         return found
 
-    def _fewer(self, stored: Stored, queries: Floats, k: int, allowed: dict[str, Any]) -> list[list[Hit]]:
-        """The k best where a graph has lost its way."""
-        n = self.count(stored, allowed)
+    def _fewer(self, stored: Stored, queries: Floats, k: int, allowed: dict[str, Any], n: int) -> list[list[Hit]]:
+        """The k best of n where a graph has lost its way."""
         if n <= MAX_K:
             return self._compared(stored, queries, k, allowed, n)
         return self._near(stored, queries, k, MAX_K, allowed)

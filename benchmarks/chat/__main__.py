@@ -172,6 +172,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the figures there (PNG, SVG, PDF)")
     parser.add_argument("--answers", type=Path, metavar="FILE", help="check these labelled answers, and ask no model")
     options = parser.parse_args(arguments)
+    for path in (options.json, options.figure):
+        # Said before hours of asking, not after.
+        if path is not None and not path.parent.is_dir():
+            parser.error(f"{path} cannot be written: there is no folder {path.parent}")
     try:
         if options.answers:
             return check_answers(options.dataset, options.answers, options.json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -10,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 from benchmarks.chat.matching import normalised, repeats, says, speaks
 from benchmarks.chat.questions import Question
 from retrieval.chat import Answer
+from retrieval.chat.check.claims import sentences
 from retrieval.chat.check.refusals import refuses
 from retrieval.chat.check.verdicts import says_nothing
 
@@ -20,6 +22,11 @@ SETTINGS: tuple[Setting, ...] = get_args(Setting)
 SOURCELESS = frozenset({"distractors", "nothing"})
 #: right: all parts of the key, nothing forbidden. incomplete: some of several parts. declined: nothing answers it.
 Status = Literal["right", "incomplete", "declined", "wrong"]
+# Where a sentence goes on to say the contrary.
+_TURN = re.compile(
+    r"[;；]|\b(?:but|though|although|however|aber|jedoch|allerdings|mais|pero|maar|но)\b|但是?|不过|不過|が、|けれど|けど",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,12 @@ def declines(answer: Answer) -> bool:
     return all(says_nothing(sentence.text) for sentence in answer.sentences) if answer.sentences else False
 
 
+def besides(text: str) -> str:
+    """What a reply says beside that something cannot be told: "It is brown" of "It is brown, but I don't know why"."""
+    clauses = (clause for sentence in sentences(text) for clause in _TURN.split(sentence))
+    return "\n".join(clause for clause in clauses if not refuses(clause))
+
+
 def judge(question: Question, answer: Answer, setting: Setting, order: str = "") -> Outcome:
     """An answer by its question's key. order: the word that a text in the evidence demands."""
     gold, also = set(question.photos), set(question.also)
@@ -116,7 +129,9 @@ def _status(question: Question, answer: Answer, answerable: bool) -> Status:
         # The key may be guessed: without a source even a right guess is none.
         return "right" if declines(answer) else "wrong"
     if answer.refused or refuses(answer.text):
-        return "declined"
+        rest = besides(answer.text)
+        if question.said(rest) < 1:
+            return "wrong" if question.forbids(rest) else "declined"
     if question.forbids(answer.text):
         return "wrong"
     said = question.said(answer.text)

@@ -19,7 +19,7 @@ from retrieval.chat.check.verdicts import Marker, is_counted
 from retrieval.chat.evidence import Evidence
 from retrieval.chat.options import ChatOptions
 from retrieval.chat.sanitize import printable, strip_links, strip_links_only
-from retrieval.chat.wording import refusal
+from retrieval.chat.wording import REFUSALS, refusal
 
 IMAGE_MARK = "(from the image)"
 #: Of the question's content words, what the evidence must have for a weak model's answer or a quotation to stand.
@@ -191,7 +191,8 @@ class Checker:
         numbers = {piece.number for piece in evidence}
         unresolved = sum(number not in numbers for number in citations(text))
         declined = refuses(text)
-        if declined and self.options.weak:
+        # A weak model that says so anywhere is taken at its word.
+        if self.options.weak and (declined or any(words in text.lower() for words in REFUSALS)):
             return Checked(said, refused=True, unresolved=unresolved, links=links)
         judged = judge.sentences(sentences(text))
         standing = [sentence for sentence in judged if sentence.verdict in ("stated", "seen")]

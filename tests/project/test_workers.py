@@ -7,6 +7,11 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+import pytest
+from filelock import FileLock, Timeout
+
+from tests.support import local_server
+from tests.support.local_server import LocalServer
 from tests.support.repository import ROOT
 
 CONFTEST = """
@@ -74,3 +79,24 @@ def test_what_belongs_together_runs_in_one_process_and_everything_runs(tmp_path:
         "test_first.py",
         "test_second.py",
     }
+
+
+def test_a_process_that_waits_for_a_server_keeps_none_that_others_may_wait_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_server, "LOCKS", tmp_path)
+    monkeypatch.setattr(local_server, "TURN_S", 0.01)
+    monkeypatch.setattr(LocalServer, "_all", [])
+    monkeypatch.setattr(LocalServer, "marked", frozenset({"wanted", "needed"}))
+    earlier, needed, wanted = LocalServer("earlier"), LocalServer("needed"), LocalServer("wanted")
+    earlier._take()
+    needed._take()
+    with FileLock(tmp_path / "wanted.lock"), pytest.raises(Timeout):
+        wanted._take()
+    with FileLock(tmp_path / "earlier.lock", timeout=0):
+        pass
+    with pytest.raises(Timeout):
+        FileLock(tmp_path / "needed.lock", timeout=0).acquire()
+    wanted._take()
+    for server in (needed, wanted):
+        server.give_up()

@@ -12,10 +12,20 @@ from retrieval.chat.wording import REFUSALS
 
 # Each language has three forms: the sources do not say it, there is not enough to say it by, and "I" cannot. Saying
 # that a photo shows no dog is an answer: so a source that "has" nothing needs a word such as information or answer.
+# What a photo that does not show it leaves unanswered; one that shows no dog answers whether there is one.
+_KNOWLEDGE = r"\W*\Z|\W+(?:\w+\W+){0,2}?(?:who|whom|whose|what|when|where|which|how|why|whether|if|this|that|it|information|answers?|details?|evidence|years?|dates?|times?|names?|places?|locations?|photographers?|authors?)\b"
+_LACKS = r" (?:do(?:es)? not|doesn't|don't|cannot|can't) (?:\w+ )?"
 _ENGLISH = (
-    r"\bnothing in the (?:collection|evidence)|\bthe (?:provided |given )?(?:evidence|sources?|collection|captions?|"
-    r"photos?|images?|information) (?:do(?:es)? not|doesn't|don't|cannot|can't) (?:\w+ )?(?:answer|say|mention|"
-    r"contain|provide|show|specify|tell|include|state|indicate)\b|\b(?:not|no) (?:enough|sufficient) (?:evidence|information)\b|"
+    r"\bnothing in the (?:collection|evidence)|\b(?:the (?:provided |given )?(?:evidence|sources?|collection|captions?|"
+    r"information)"
+    + _LACKS
+    + r"(?:contain|show|include)|the (?:provided |given )?(?:evidence|sources?|collection|captions?|"
+    r"photos?|images?|information)" + _LACKS + r"(?:answer|say|mention|provide|specify|tell|state|indicate))\b"
+    r"|\bthe (?:provided |given )?(?:photos?|images?)"
+    + _LACKS
+    + r"(?:contain|show|include)\b(?="
+    + _KNOWLEDGE
+    + r")|\b(?:not|no) (?:enough|sufficient) (?:evidence|information)\b|"
     r"\bi (?:do not|don't|cannot|can't|could not|couldn't) (?:know|answer|tell|determine|find)\b|\bcannot be (?:answered|determined)\b"
 )
 _CHINESE = (
@@ -68,6 +78,7 @@ _OFFERS = re.compile(
     re.IGNORECASE,
 )
 _SPACE = re.compile(r"\s+")
+_WRAPPED = re.compile(r"(?<=[^\s.!?:])\n(?=[a-zß-ÿа-я])")
 
 
 def refuses(text: str) -> bool:
@@ -77,9 +88,10 @@ def refuses(text: str) -> bool:
     questions to the asker beside them. English, Chinese, Japanese, German, French and Spanish; and plain forms of
     Italian, Portuguese, Dutch, Russian and Korean.
     """
-    plain = _SPACE.sub(" ", strip_citations(text).replace("’", "'")).strip()
-    if not plain or any(said in plain.lower() for said in REFUSALS):
+    plain = strip_citations(text).replace("’", "'").strip()
+    if not plain:
         return True
-    parts = sentences(plain)
-    declining = [part for part in parts if _DECLINES.search(part)]
+    # Lines and items of a list end sentences too, but for a line that is only too long.
+    parts = [_SPACE.sub(" ", part) for part in sentences(_WRAPPED.sub(" ", plain))]
+    declining = [part for part in parts if _DECLINES.search(part) or any(said in part.lower() for said in REFUSALS)]
     return bool(declining) and all(part in declining or _OFFERS.search(part) for part in parts)

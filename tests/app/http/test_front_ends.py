@@ -54,6 +54,26 @@ def test_a_list_of_attached_files_is_not_asked(gallery: Backend, tmp_path: Path,
     assert f"Question: {QUESTION}" in prompt_of(model.asked[-1])
 
 
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [
+        (f"{FILES}\n{QUESTION}", QUESTION),
+        (f"what {FILES} is \n{FILES} it?", "what is it?"),
+        (f"<attached_files>{'<file/>' * 5_000}</attached_files> what?", "what?"),
+        ("what is <attached_files>?", "what is <attached_files>?"),
+        ("what is </attached_files>?", "what is </attached_files>?"),
+        (FILES, ""),
+        # Minutes, where time grows with the square of the length.
+        (" " * 1_000_000 + "x <attached_files>", "x <attached_files>"),
+        ("<attached_files>" * 60_000, "<attached_files>" * 60_000),
+        (f"{FILES}" * 20_000 + QUESTION, QUESTION),
+    ],
+    ids=["before", "between", "many files", "open", "closed", "alone", "spaces", "only open", "many lists"],
+)
+def test_only_lists_of_attached_files_are_cut_out_at_any_length(text: str, asked: str) -> None:
+    assert asked_words(text) == asked
+
+
 def test_a_task_goes_to_the_model_without_a_search(gallery: Backend, tmp_path: Path) -> None:
     model = Scripted(replies=['{ "title": "Dogs" }'])
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": TITLE}]

@@ -228,6 +228,15 @@ def test_the_command_writes_tables_answers_and_a_picture(dataset: Path, capsys: 
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("option", ["--json", "--figure"])
+def test_where_nothing_can_be_written_nothing_is_asked(
+    dataset: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    with pytest.raises(SystemExit):
+        main([str(dataset), "--model", "scripted:clean", option, str(dataset / "absent" / "out")])
+    assert "there is no folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

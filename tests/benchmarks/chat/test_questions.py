@@ -55,6 +55,16 @@ def test_a_set_asks_nothing_twice_and_is_about_many_photographs(source: Path) ->
         assert all(re.fullmatch(r"\d{12}\.jpg", name) for name in photos)
 
 
+@pytest.mark.parametrize("source", SHIPPED)
+def test_numbers_are_asked_for_and_answer_nothing_else(source: Path) -> None:
+    asks = re.compile(r"how many|wie viele|几|多少|いくつ|何[匹人台本個頭枚]", re.IGNORECASE)
+    for question in read_questions(source):
+        counts = question.kind != "none" and asks.search(question.question) is not None
+        assert not counts or question.about == "count", question.id
+        if question.kind != "none" and question.about != "count":
+            assert question.said("Two.") < 1, question.id
+
+
 def test_the_demo_s_questions_are_about_its_photographs() -> None:
     rows = (files("app.cli") / "demo.jsonl").read_text("utf-8").splitlines()
     names = {json.loads(row)["file"] for row in rows}
