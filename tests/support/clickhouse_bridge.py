@@ -48,6 +48,8 @@ OF_HTTP = {
 }
 INSERT = re.compile(rb"\s*INSERT INTO (.{1,2000}?) FORMAT (\w+)\n", re.DOTALL)
 CODE = re.compile(r"Code: (\d+)")
+#: ClickHouse's http_max_uri_size, with the rest of the line.
+MAX_ADDRESS = 2**20 + 64
 DISTANCE = re.compile(r"\bdistance\('([^']*)'\)\((cosine|l2|dot)_")
 ADD_INDEX = re.compile(r"ALTER TABLE `([^`]*)`\.`([^`]*)` ADD VECTOR INDEX (\w+) ")
 FUNCTIONS = {"cosine": "cosineDistance", "l2": "L2Distance", "dot": "dotProduct"}
@@ -135,6 +137,18 @@ class Handler(BaseHTTPRequestHandler):
     engine: Engine
     myscale: MyScale | None
     password: str
+
+    def handle_one_request(self) -> None:
+        """One request; its address may be as long as ClickHouse takes it, where Python's own class takes 64 KiB."""
+        self.raw_requestline = self.rfile.readline(MAX_ADDRESS + 1)
+        if not self.raw_requestline:
+            self.close_connection = True
+        elif len(self.raw_requestline) > MAX_ADDRESS:
+            self.requestline, self.request_version, self.command = "", "", ""
+            self.send_error(414)
+        elif self.parse_request():
+            getattr(self, f"do_{self.command}")()
+            self.wfile.flush()
 
     def do_GET(self) -> None:
         self._answer(200, b"Ok.\n")
