@@ -15,6 +15,7 @@ from clickhouse_connect import get_client
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, InterfaceError, OperationalError
 
+from backends.clickhouse.literals import MAX_TEXT, is_long, written_out
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Denied, Unavailable, Unsupported
 from backends.redaction import redact, remember
 from backends.urls import FALSE, TRUE
@@ -184,6 +185,21 @@ class Server(Connected):
     def client(self) -> Iterator[Client]:
         with self._explained():
             yield self._connected()
+
+    def rows(self, statement: str, params: Mapping[str, object] | None = None) -> Sequence[Row]:
+        if params is None or not is_long(params):
+            return super().rows(statement, params)
+        with self.client() as client:
+            text = written_out(statement, params)
+            found: Sequence[Row] = client.query(text, settings={"max_query_size": MAX_TEXT}).result_rows
+            return found
+
+    def execute(self, statement: str, params: Mapping[str, object] | None = None) -> None:
+        if params is None or not is_long(params):
+            return super().execute(statement, params)
+        with self.client() as client:
+            client.raw_query(written_out(statement, params), settings={"max_query_size": MAX_TEXT})
+        return None
 
     def execute_long(self, statement: str) -> None:
         with self._explained():

@@ -19,7 +19,7 @@ class TestAnalyticdb(BackendSuite):
     #: It counts as a test of the scheme.
     stands_in = True
     # The same engine is tested at full size as pgvector.
-    sizes = Sizes(filter_trees=150, crowd=4_000, wide=3_000, indexed=1_000, kills=2)
+    sizes = Sizes(crowd=4_000, wide=3_000, indexed=1_000, kills=2)
     server: ClassVar[AnalyticServer]
     database: ClassVar[str]
 
