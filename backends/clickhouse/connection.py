@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import threading
@@ -18,6 +19,9 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, InterfaceError
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Denied, Unavailable, Unsupported
 from backends.redaction import redact, remember
 from backends.urls import FALSE, TRUE
+
+# What it logs of errors it raises too.
+logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
 
 T = TypeVar("T")
 Row = Sequence[Any]

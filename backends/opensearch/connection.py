@@ -104,6 +104,8 @@ class LuceneServer:
         if status != 200:
             self._fail(status, body)
         version = body.get("version", {}) if isinstance(body, dict) else {}
+        if not (isinstance(version, dict) and version.get("number")):
+            raise Unavailable(f"what answers at {self.address} is no {self.product.name}: check host and port")
         name = "OpenSearch" if version.get("distribution") == "opensearch" else "Elasticsearch"
         self.version_text = f"{name} {version.get('number', '?')}"
         self.version = tuple(int(part) for part in str(version.get("number", "")).split(".")[:2] if part.isdigit())
