@@ -15,10 +15,14 @@ from backends.errors import Unavailable
 from tests.support.repository import ROOT
 
 QUIET = """
+import logging
+logging.basicConfig(level=logging.WARNING)
+# Its retries are warnings of its own.
+logging.getLogger("urllib3.connectionpool").disabled = True
 from backends import connect
 from backends.errors import Unavailable
 try:
-    connect("clickhouse://127.0.0.1:1/d")
+    connect("URL")
 except Unavailable as error:
     print("does not answer" in str(error))
 """
@@ -65,6 +69,8 @@ def test_what_is_another_server_is_said_to_be_one(url: str, product: str, strang
         connect(url.format(port=stranger))
 
 
-def test_a_clickhouse_that_is_not_there_is_told_once() -> None:
-    done = subprocess.run([sys.executable, "-c", QUIET], cwd=ROOT, capture_output=True, text=True, check=True)
+@pytest.mark.parametrize("url", ["clickhouse://127.0.0.1:1/d", "opensearch://127.0.0.1:1"])
+def test_a_server_that_is_not_there_is_told_once(url: str) -> None:
+    program = QUIET.replace("URL", url)
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("True\n", "")
