@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -11,9 +11,6 @@ from app.cli.output import note, print_json, print_table, write
 from app.core.engine_status import look
 from app.core.errors import CommandError
 from app.core.settings import Settings
-
-if TYPE_CHECKING:
-    pass
 
 engines = typer.Typer(
     name="engines",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import threading
@@ -19,6 +20,9 @@ from backends.clickhouse.literals import MAX_TEXT, is_long, written_out
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Denied, Unavailable, Unsupported
 from backends.redaction import redact, remember
 from backends.urls import FALSE, TRUE
+
+# What it logs of errors it raises too.
+logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
 
 T = TypeVar("T")
 Row = Sequence[Any]

@@ -46,8 +46,8 @@ class Stored:
 def prepare(server: CouchbaseServer) -> None:
     """Make the scope and its catalogue where they are not yet; safe to call from any number of processes at once."""
     answer = server.manage("GET", "/scopes")
-    if not isinstance(answer, dict) or "scopes" not in answer:
-        raise Unavailable(f"what answers at {server.address} is no Couchbase: check host and port")
+    if not (isinstance(answer, dict) and isinstance(answer.get("scopes"), list)):
+        raise Unavailable(f"what answers at {server.address} is no Couchbase Server: check host and port")
     scopes = {scope["name"]: scope for scope in answer["scopes"]}
     if SCOPE not in scopes:
         _make(server, "/scopes", SCOPE)

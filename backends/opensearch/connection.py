@@ -111,7 +111,7 @@ class LuceneServer:
             self._fail(status, body)
         told = _identity(body)
         if told is None:
-            raise Unavailable(f"{self.address} is neither OpenSearch nor Elasticsearch: check host and port")
+            raise Unavailable(f"what answers at {self.address} is no {self.product.name}: check host and port")
         name, number = told
         self.version_text = f"{name} {number}"
         self.version = tuple(int(part) for part in number.split(".")[:2] if part.isdigit())

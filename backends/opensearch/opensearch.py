@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -13,6 +14,9 @@ from backends.opensearch.connection import Product
 from backends.opensearch.dialect import EF_CONSTRUCTION, Dialect, M, Options
 from backends.opensearch.records import VECTOR
 from backends.urls import ServerUrl
+
+# What it logs of errors, with their traces, is raised too.
+logging.getLogger("opensearch").setLevel(logging.CRITICAL)
 
 _SPACES = {"cosine": "cosinesimil", "dot": "innerproduct", "l2": "l2"}
 
