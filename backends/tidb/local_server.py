@@ -49,8 +49,6 @@ def launch(folder: Path, port: int = _PORT, status_port: int = _STATUS_PORT) -> 
         # Else in the folder that the server is started from.
         "log-slow-query": folder / "slow.log",
         "initialize-sql-file": first,
-        # It goes into the working directory otherwise.
-        "log-slow-query": folder / "slow.log",
         "L": "warn",
     }
     return Launch([binary, *(f"-{name}={value}" for name, value in options.items())], {"GOMEMLIMIT": "700MiB"})

@@ -113,7 +113,7 @@ def test_what_is_another_kind_of_server_is_said(told: Any, root: int) -> None:
     def answer(method: str, path: str, body: str) -> Answer:
         return (root, "no") if path == "/" and root == 405 else (200, told)
 
-    with pytest.raises(Unavailable, match="is no (OpenSearch|Elasticsearch)"):
+    with pytest.raises(Unavailable, match=r"is no (OpenSearch|Elasticsearch)"):
         server(answer).check(1.0)
 
 
