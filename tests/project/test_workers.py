@@ -25,6 +25,10 @@ def pytest_collection_modifyitems(config, items):
     if workers.is_worker(config):
         workers.arrange(config, items)
 
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable():
+    return workers.sendable((yield))
+
 @pytest.fixture(autouse=True)
 def told(request):
     group = workers.group_of(request.node)
@@ -33,7 +37,10 @@ def told(request):
         stream.write(line)
 """
 SUITE = """
-import pytest
+import logging, pytest
+
+def test_what_is_no_unicode_is_reported():
+    logging.warning("a name with \\ud800 in it")
 
 @pytest.mark.server("one")
 @pytest.mark.parametrize("n", range(5))
@@ -63,9 +70,9 @@ def test_what_belongs_together_runs_in_one_process_and_everything_runs(tmp_path:
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "24 passed" in done.stdout
+    assert "26 passed" in done.stdout
     ran = [line.split("\t") for line in (tmp_path / "told").read_text().splitlines()]
-    assert len({test for _, _, test in ran}) == len(ran) == 24
+    assert len({test for _, _, test in ran}) == len(ran) == 26
     places = defaultdict(set)
     for worker, group, _ in ran:
         places[group].add(worker)

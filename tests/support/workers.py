@@ -70,6 +70,17 @@ def arrange(config: Any, items: list[pytest.Item]) -> None:
     own.replace(file)
 
 
+def sendable(data: Any) -> Any:
+    """What a process reports of a test, with backslashes for what is no Unicode, which cannot be sent to another."""
+    if isinstance(data, str):
+        return data.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(data, dict):
+        return {sendable(name): sendable(value) for name, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return type(data)(map(sendable, data))
+    return data
+
+
 class Scheduling(LoadScopeScheduling):
     """Groups are handed out in the order of `arrange`."""
 
