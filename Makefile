@@ -51,7 +51,7 @@ test-fast: $(TESTS)
 WEAVIATE := github.com/weaviate/weaviate/cmd/weaviate-server@v1.39.0
 
 # TiDB's server is one too, but not to be installed by its version alone: it is built as its own go.mod says, whose
-# replacements backends/tidb/server/go.mod has. Download and build take about eight minutes the first time.
+# replacements tests/support/tidb_build/go.mod has. Download and build take about eight minutes the first time.
 TIDB   := github.com/pingcap/tidb
 TIDB_V := v8.5.4
 
@@ -65,7 +65,7 @@ engines: $(TESTS) $(OPENVIKING)/.ready
 	else echo "no go here: weaviate:// will not be tested"; fi
 	@if [ -x $(BIN)/tidb-server ]; then :; \
 	elif command -v go >/dev/null; then \
-	  echo "building TiDB's server"; mkdir -p build && rm -rf build/tidb && cp -r backends/tidb/server build/tidb && \
+	  echo "building TiDB's server"; mkdir -p build && rm -rf build/tidb && cp -r tests/support/tidb_build build/tidb && \
 	  cd build/tidb && GOFLAGS=-mod=mod go build -buildvcs=false -p 2 -o $(abspath $(BIN))/tidb-server -ldflags "-s -w \
 	    -X $(TIDB)/pkg/parser/mysql.TiDBReleaseVersion=$(TIDB_V) \
 	    -X $(TIDB)/pkg/util/versioninfo.TiDBEdition=Community" $(TIDB)/cmd/tidb-server; \

@@ -301,7 +301,8 @@ def test_every_configuration_is_complete() -> None:
     assert {"faiss", "qdrant-edge", "milvus-lite", "milvus", "pgvector", "weaviate"} <= set(known)
     assert len(known) == len({info.bench for info in backends.engines().values() if info.bench})
     for config in known.values():
-        assert len(config.builds) >= 2
+        # Where nothing is built there is one way.
+        assert len(config.builds) >= 2 or [build.index.kind for build in config.builds] == ["flat"]
         assert config.efforts[0] is None
         assert config.native is not None
 
