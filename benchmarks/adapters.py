@@ -40,7 +40,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import Backend, CollectionSpec, Compare, Hit, IndexKind, IndexSpec
+from backends.base import Backend, BackendError, CollectionSpec, Compare, Hit, IndexKind, IndexSpec
 from benchmarks.side_by_side import Cost, cost_of, in_turns, seconds_of
 from benchmarks.suite.datasets import DataSet, open_dataset, row_of
 from benchmarks.suite.engines import EngineError, Session, capabilities, choose
@@ -237,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     file: Path | None = options.pop("json")
     try:
         report = measure_adapter(**options)
-    except EngineError as error:
+    except (EngineError, BackendError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     sys.stdout.write(markdown(report))

@@ -79,6 +79,10 @@ def test_an_engine_without_a_native_client_is_named() -> None:
 def test_the_command_says_in_one_line_what_cannot_be_measured(capsys: pytest.CaptureFixture[str]) -> None:
     assert adapters.main(["no-such-engine"]) == 1
     assert capsys.readouterr().err.startswith("error: no engine is called 'no-such-engine'; there are ")
+    assert adapters.main(["opensearch://127.0.0.1:1"]) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1
+    assert "does not answer" in told[0]
 
 
 def test_filters_are_compared_where_the_native_client_has_them(tmp_path: Path) -> None:
