@@ -28,6 +28,7 @@ from backends.checks import plain_metadata
 from backends.errors import Corrupt
 from backends.kit.json_text import decode, encode
 from backends.kit.number_keys import number_parts
+from backends.kit.parts import in_parts
 
 HAS, RECORD = "has", "record"
 #: The keyword of a record without a vector. No field is called so.
@@ -116,18 +117,10 @@ def is_bare(row: Mapping[str, Any]) -> bool:
 
 def batches(rows: Iterable[Row], most: int) -> Iterator[list[Row]]:
     """Rows in lists of up to `most`, and of no more than about `BATCH_BYTES`."""
-    batch: list[Row] = []
-    size_bytes = 0
-    for row in rows:
-        # Base64 makes four bytes of three; the keywords are about as long as the record.
-        row_bytes = row[1].nbytes * 4 // 3 + 3 * len(row[2][RECORD])
-        if batch and (len(batch) >= most or size_bytes + row_bytes > BATCH_BYTES):
-            yield batch
-            batch, size_bytes = [], 0
-        batch.append(row)
-        size_bytes += row_bytes
-    if batch:
-        yield batch
+    # Base64 makes four bytes of three; the keywords are about as long as the record.
+    return in_parts(
+        rows, lambda row: row[1].nbytes * 4 // 3 + 3 * len(row[2][RECORD]), most=most, most_bytes=BATCH_BYTES
+    )
 
 
 def _content(row: Mapping[str, Any]) -> list[Any]:

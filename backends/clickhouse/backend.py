@@ -43,6 +43,7 @@ from backends.clickhouse.search import search, search_text, settings_sql
 from backends.clickhouse.words import renew_words
 from backends.errors import Denied
 from backends.kit.current import on_current
+from backends.kit.parts import in_parts
 from backends.kit.record_ids import storable_ids
 from backends.kit.words import Renewals, is_outdated
 
@@ -157,8 +158,13 @@ class ClickHouseStore(Backend):
             kept, vectors = prepare_records(given, table.spec)
             if kept:
                 table = self._renew_words(table)
-            for start, end in _parts(kept, table.spec.dim):
-                self._write(table, kept[start:end], vectors[start:end])
+
+            def bytes_of(row: tuple[Record, NDArray[np.float32]]) -> int:
+                # A text is there once more as words.
+                return 4 * table.spec.dim + 4 * (len(row[0].text or "") + len(row[0].uri or ""))
+
+            for part in in_parts(zip(kept, vectors, strict=True), bytes_of, most=_ROWS, most_bytes=_BYTES):
+                self._write(table, [record for record, _ in part], [vector for _, vector in part])
 
         with self._writer(name):
             self._run(name, work)
@@ -342,20 +348,6 @@ class ClickHouseStore(Backend):
 
     def close(self) -> None:
         self._database.close()
-
-
-def _parts(records: Sequence[Record], dim: int) -> Iterator[tuple[int, int]]:
-    """Where the parts that are inserted at once begin and end, by about how many bytes their rows take."""
-    start = size = 0
-    for place, record in enumerate(records):
-        # A text is there once more as words.
-        row = 4 * dim + 4 * (len(record.text or "") + len(record.uri or ""))
-        if place > start and (place - start == _ROWS or size + row > _BYTES):
-            yield start, place
-            start, size = place, 0
-        size += row
-    if start < len(records):
-        yield start, len(records)
 
 
 def _columns(table: Table, with_vectors: bool) -> str:

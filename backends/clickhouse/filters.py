@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from backends.filters import MODALITIES, ORDERINGS, And, Compare, MetadataValue, Not, Scalar, Where, kind_of, matches
 from backends.fold import folded
 from backends.kit.number_keys import number_parts
+from backends.kit.parts import in_parts
 
 # A server takes 128 KiB in a bound value, and escapes may double what is bound.
 MAX_BOUND = 50_000
@@ -36,17 +37,8 @@ class Params:
 
     def arrays(self, values: Sequence[str]) -> list[str]:
         """Placeholders of arrays of strings that hold these together, none larger than a server takes."""
-        found: list[str] = []
-        some: list[str] = []
-        size = 0
-        for value in values:
-            length = len(value.encode()) + 4
-            if some and size + length > MAX_BOUND:
-                found.append(self.add(some, "Array(String)"))
-                some, size = [], 0
-            some.append(value)
-            size += length
-        return [*found, self.add(some, "Array(String)")] if some else found
+        parts = in_parts(values, lambda value: len(value.encode()) + 4, most_bytes=MAX_BOUND)
+        return [self.add(part, "Array(String)") for part in parts]
 
     def among(self, expression: str, values: Sequence[str]) -> str:
         """A condition: the expression is one of these strings."""

@@ -23,6 +23,7 @@ from backends.checks import plain_metadata
 from backends.errors import Corrupt, Unsupported
 from backends.filters import MetadataValue
 from backends.kit.json_text import decode_metadata, encode
+from backends.kit.parts import in_parts
 from backends.milvus.filters import BARE, Dialect
 from backends.text import WORDS_VERSION, searched_text, tokenize
 
@@ -136,18 +137,12 @@ def with_words_anew(row: dict[str, Any]) -> dict[str, Any]:
 
 def batches(rows: list[dict[str, Any]], dim: int) -> Iterator[list[dict[str, Any]]]:
     """Rows in batches that one request takes."""
-    batch: list[dict[str, Any]] = []
-    size_bytes = 0
-    for row in rows:
+
+    def bytes_of(row: dict[str, Any]) -> int:
         # Text counts up to three bytes a character; the dynamic fields are about as long as the payload.
-        row_bytes = 4 * dim + 3 * (2 * len(row["text"]) + len(row["uri"]) + 3 * len(row["payload"])) + 600
-        if batch and (len(batch) >= BATCH_ROWS or size_bytes + row_bytes > BATCH_BYTES):
-            yield batch
-            batch, size_bytes = [], 0
-        batch.append(row)
-        size_bytes += row_bytes
-    if batch:
-        yield batch
+        return 4 * dim + 3 * (2 * len(row["text"]) + len(row["uri"]) + 3 * len(row["payload"])) + 600
+
+    return in_parts(rows, bytes_of, most=BATCH_ROWS, most_bytes=BATCH_BYTES)
 
 
 def _parts(row: Mapping[str, Any]) -> tuple[str | None, str | None, dict[str, MetadataValue]]:

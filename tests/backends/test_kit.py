@@ -17,6 +17,7 @@ from backends.base import Hit, Record
 from backends.kit.field_names import ascii_name
 from backends.kit.json_text import decode, decode_metadata, encode
 from backends.kit.number_keys import double_below, number_parts, ordered_bits
+from backends.kit.parts import in_parts
 from backends.kit.record_ids import check_uuid_cursor, id_uuid, storable_ids
 from backends.kit.scores import best_first, best_rows
 
@@ -181,3 +182,10 @@ class TestJson:
         decode(text)
         with pytest.raises(ValueError, match="not a JSON object"):
             decode_metadata(text)
+
+
+def test_parts_keep_order_and_bounds_and_a_large_item_stands_alone() -> None:
+    sizes = [3, 3, 9, 1, 1, 1, 1, 50, 2]
+    parts = list(in_parts(sizes, lambda size: size, most=3, most_bytes=10))
+    assert parts == [[3, 3], [9, 1], [1, 1, 1], [50], [2]]
+    assert list(in_parts([], len, most_bytes=1)) == []
