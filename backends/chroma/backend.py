@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
@@ -328,15 +328,7 @@ class ChromaBackend(ChromaStore):
 class ChromaEmbeddedBackend(ChromaStore):
     """Chroma's engine in process, its files in a folder that one process at a time has open."""
 
-    capabilities: ClassVar[Capabilities] = Capabilities(
-        keyword=False,
-        persistent=True,
-        server=False,
-        concurrent_writers=False,
-        effort=False,
-        string_order=False,
-        index_kinds=frozenset({"auto", "hnsw"}),
-    )
+    capabilities: ClassVar[Capabilities] = replace(ChromaBackend.capabilities, server=False, concurrent_writers=False)
 
     @classmethod
     def connect(cls, url: str) -> Self:

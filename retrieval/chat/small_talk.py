@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 from backends.base import Modality, Record, matches
 from backends.errors import Unsupported
 from backends.filters import And, Compare, Where
+from retrieval.chat.counting import as_result
 from retrieval.chat.evidence import INTERNAL_FIELDS
 from retrieval.chat.sanitize import shield
 from retrieval.chat.wording import counted, words
@@ -129,7 +130,7 @@ def overview(retriever: Retriever, where: Filter, language: str) -> Overview:
             for n, record in enumerate(shown, start=1)
         ]
         told.append(words("examples", language).format(examples=words("comma", language).join(forms)))
-    return Overview(words("space", language).join(told), tuple(map(_result, shown)))
+    return Overview(words("space", language).join(told), tuple(map(as_result, shown)))
 
 
 def _count(retriever: Retriever, clause: Where | None, modality: Modality) -> int:
@@ -176,15 +177,3 @@ def _examples(records: Sequence[Record]) -> list[Record]:
     photos = [record for record in with_words if record.modality == "image"] or with_words
     step = max(1, len(photos) // EXAMPLES)
     return photos[::step][:EXAMPLES]
-
-
-def _result(record: Record) -> Result:
-    return Result(
-        id=record.id,
-        score=0.0,
-        modality=record.modality,
-        text=record.text,
-        uri=record.uri,
-        metadata=record.metadata,
-        exact=True,
-    )
