@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -42,6 +41,7 @@ from backends.pgvector.schema import prepare
 from backends.pgvector.search import Searcher
 from tests.support.old_words import age
 from tests.support.postgres import PASSWORD, QUOTED, Server
+from tests.support.postgres_suite import ServerSuite
 
 
 @pytest.fixture(scope="module")
@@ -65,34 +65,8 @@ class TestEmbedded(BackendSuite):
 
 
 @pytest.mark.server
-class TestServer(BackendSuite):
-    """A server over TCP with a password; the server, not the writer, is killed in the middle of a write."""
-
-    server: ClassVar[Server]
-    database: ClassVar[str]
-
-    @classmethod
-    def setup_class(cls) -> None:
-        cls._folder = tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True)
-        cls.server = Server(Path(cls._folder.name))
-        cls.database = cls.server.database()
-        super().setup_class()
-
-    @classmethod
-    def teardown_class(cls) -> None:
-        super().teardown_class()
-        cls.server.stop("immediate")
-        cls._folder.cleanup()
-
-    @classmethod
-    def place(cls, directory: Path) -> str:
-        return cls.server.url(cls.database)
-
-    @classmethod
-    def crash(cls, writer: subprocess.Popen[str]) -> None:
-        cls.server.kill()
-        writer.kill()
-        cls.server.start()
+class TestServer(ServerSuite):
+    """PostgreSQL itself."""
 
 
 def filled(backend: PostgresBackend, n: int = 30) -> Twin:
