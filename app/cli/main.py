@@ -72,6 +72,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Index two dozen photographs that packages carry, search them five ways, and write the results page.",
     ),
     "engines": ("app.cli.engines:engines", "Show the vector databases, and start and stop local servers."),
+    "doctor": ("app.cli.doctor:doctor", "Say what is installed, what answers, and what to do about the rest."),
     "encoders": ("app.cli.encoders:encoders", "List the encoders to choose from, and export them as ONNX."),
     "models": ("app.cli.encoders:models", ""),
     "keys": ("app.cli.keys:keyring", "Show the API keys of the service, and add and remove them."),
