@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from backends import connect
+import backends
+from backends.wrappers.aliases import Aliased, with_aliases
 from indexers import index
 from retrieval import Retriever, load_encoder
 
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
     from retrieval.chat.asking import ask
 
 __all__ = ["Retriever", "ask", "connect", "index", "load_encoder"]
+
+
+def connect(url: str) -> Aliased:
+    """Open the vector database that `url` names, e.g. ``faiss://./my-index``, with the aliases that are in it.
+
+    Raises ValueError for a malformed URL, `Unavailable` with the address and what to start.
+    """
+    return with_aliases(backends.connect(url))
 
 
 def __getattr__(name: str) -> Any:

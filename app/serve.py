@@ -14,7 +14,7 @@ import typer
 
 from app.cli import options
 from app.cli.ask import model_loader
-from app.cli.context import encoder_for, open_backend, samples_folder
+from app.cli.context import encoder_by, encoder_for, open_backend, samples_folder
 from app.cli.keys import open_keys
 from app.cli.output import note
 from app.core.errors import CommandError, UsageError
@@ -112,6 +112,7 @@ def serve(
             settings=settings,
             fetch_hosts=HostList.parse(settings.fetch_hosts),
             proxies=TrustedProxies.parse(settings.trusted_proxy),
+            load_encoder=lambda fingerprint: encoder_by(fingerprint, settings),
         )
         if settings.collection not in store.collections():
             note(f"note: there is no collection {settings.collection!r} yet; index a folder, or add items")

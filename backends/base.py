@@ -369,6 +369,13 @@ class Backend:
         """
         raise NotImplementedError
 
+    def resolved(self, name: str) -> str:
+        """The name of the collection that `name` stands for: itself, except where there are aliases.
+
+        See `backends.wrappers.aliases`. Whoever asks for that name is not touched when the alias is pointed elsewhere.
+        """
+        return name
+
     def create(self, spec: CollectionSpec) -> None:
         """Make an empty collection; of several who make one name at once, one succeeds.
 

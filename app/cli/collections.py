@@ -61,7 +61,7 @@ def drop(
         if name not in names:
             there = f"there are: {', '.join(names)}" if names else "there is none"
             raise CommandError(f"no collection {name!r} in {shown(settings.backend)}; {there}")
-        count = store.count(name)
+        count, stored = store.count(name), store.resolved(name)
         if not yes:
             if not sys.stdin.isatty():
                 raise CommandError(f"dropping {name!r} ({count:,} items) needs a yes: add --yes")
@@ -73,7 +73,7 @@ def drop(
             UploadedFiles(settings.home / "uploads", store).forget(name)
     from retrieval.relevance.sample import forget_sample
 
-    forget_sample(samples_folder(settings), name)
+    forget_sample(samples_folder(settings), stored)
     if as_json:
         print_json({"dropped": name, "items": count})
     else:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from app.core.settings import Settings
     from backends.base import Backend
+    from backends.wrappers.aliases import Aliased
     from retrieval.encoders import Encoder
     from retrieval.search.retriever import Retriever
 
@@ -31,10 +33,14 @@ MAX_NAMES = 8
 
 
 @contextlib.contextmanager
-def open_backend(settings: Settings) -> Iterator[Backend]:
-    """The store of `settings`, closed at the end. Raises UsageError for a malformed URL, `Unavailable`."""
+def open_backend(settings: Settings) -> Iterator[Aliased]:
+    """The store of `settings`, with keyword search and aliases, closed at the end.
+
+    Raises UsageError for a malformed URL, `Unavailable`.
+    """
     import backends
     from app.core.settings import default_backend
+    from backends.wrappers.aliases import with_aliases
 
     if settings.backend.startswith("exact://"):
         note("note: exact:// keeps everything in memory and forgets it when this command ends")
@@ -55,8 +61,8 @@ def open_backend(settings: Settings) -> Iterator[Backend]:
                 # What words there are is then read from the engine anew, for this command.
                 folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="sightline-")))
             backend = with_keywords(backend, folder)
-        with backend:
-            yield backend
+        with with_aliases(backend) as aliased:
+            yield aliased
 
 
 def why_not_kept(home: Path) -> str | None:
@@ -103,6 +109,12 @@ def encoder_for(settings: Settings, backend: Backend, chosen: str | None) -> Enc
         with contextlib.suppress(CollectionNotFound):
             name = encoder_name(backend.describe(settings.collection).encoder, settings.home)
     return load_named(name or settings.encoder, settings)
+
+
+def encoder_by(fingerprint: str, settings: Settings) -> Callable[[], Encoder] | None:
+    """How the encoder of this fingerprint is loaded, which raises `EncoderError`; None where it was never used here."""
+    name = encoder_name(fingerprint, settings.home)
+    return None if name is None else functools.partial(load_named, name, settings)
 
 
 def load_named(name: str, settings: Settings) -> Encoder:

@@ -133,7 +133,7 @@ def prepare_relevance(store: Backend, model: Encoder, settings: Settings) -> Non
 
     # The first search takes it otherwise; and there is none of a collection that nothing made.
     with contextlib.suppress(BackendError):
-        Calibrator(store, model, settings.collection, samples_folder(settings)).sample()
+        Calibrator(store, model, store.resolved(settings.collection), samples_folder(settings)).sample()
 
 
 @contextlib.contextmanager

@@ -47,6 +47,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "app.cli.collections:drop",
         "Remove a collection and all it holds; the pictures themselves stay where they are.",
     ),
+    "reindex": ("app.cli.reindex:reindex", "Give a collection another encoder, --encoder NAME, while it is searched."),
     "copy": (
         "app.cli.transfer:copy",
         "Copy a collection from any engine to any other, and check the copy record by record.",

@@ -27,6 +27,7 @@ from app.core.settings import Settings
 from app.http import openai_errors
 from app.http.access import Access
 from app.http.context import NO_HOSTS, Service
+from app.http.encoders import LoadEncoder
 from app.http.limits import Limits
 from app.http.middleware import RequestGuard, SecurityHeaders
 from app.http.observing import RequestMetricsMiddleware
@@ -65,6 +66,7 @@ def create_app(
     settings: Settings | None = None,
     fetch_hosts: HostList = NO_HOSTS,
     proxies: TrustedProxies = NO_PROXIES,
+    load_encoder: LoadEncoder | None = None,
 ) -> FastAPI:
     """The service over `backend`, searching with `encoder`, `collection` being the default one.
 
@@ -88,6 +90,9 @@ def create_app(
     fetch_hosts: where images are fetched from when a request gives an address instead; nowhere at first.
 
     proxies: whose word about where a request comes from is taken; nobody's at first.
+
+    load_encoder: gives the encoder of a collection that was filled by another one; without it, such a collection is not
+    searched.
 
     tracer: an OpenTelemetry tracer that gets a span for each request and each of its stages.
 
@@ -114,6 +119,7 @@ def create_app(
         tracer=tracer,
         load_model=load_model,
         fetch_hosts=fetch_hosts,
+        load_encoder=load_encoder,
     )
 
     @contextlib.asynccontextmanager

@@ -20,6 +20,7 @@ from app.core.llm import LoadModel
 from app.core.roots import Roots, RootsError
 from app.core.uploaded import UploadedFiles
 from app.http.access import Access
+from app.http.encoders import Encoders, LoadEncoder
 from app.http.limits import FairSemaphore, Limits, Place, Places
 from app.http.observing import Metrics, TimedProxy
 from app.http.problems import Refused
@@ -65,6 +66,7 @@ class Service:
         load_model: LoadModel | None = None,
         jobs: Path | None = None,
         fetch_hosts: HostList = NO_HOSTS,
+        load_encoder: LoadEncoder | None = None,
     ) -> None:
         # What only this process can open is never away, only locked for writing, which must not stop reading.
         guarded = Breaker(backend) if backend.capabilities.server else backend
@@ -77,11 +79,9 @@ class Service:
         self._ledger = home / "ledger.sqlite"
         self.thumbnails = Thumbnails(home / "thumbnails", limits.thumbnails_bytes)
         self.metrics = Metrics(tracer)
-        self.batched = BatchedEncoder(
-            encoder, max_waiting=limits.max_waiting_texts, observe=self.metrics.batches.observe
-        )
+        self.encoders = Encoders(encoder, self._batching, load_encoder)
         self.metrics.gauge(
-            "sightline_encoder_waiting_texts", "Texts that wait to be encoded.", lambda: self.batched.waiting
+            "sightline_encoder_waiting_texts", "Texts that wait to be encoded.", lambda: self.encoders.waiting
         )
         #: Set when the service is told to end: streams close, nothing new is begun.
         self.stopping = threading.Event()
@@ -128,22 +128,37 @@ class Service:
             log.info("not prepared for the first search: %s: %s", type(error).__name__, error)
         self.uploads.sweep()
 
+    def _batching(self, encoder: Encoder) -> BatchedEncoder:
+        return BatchedEncoder(encoder, max_waiting=self.limits.max_waiting_texts, observe=self.metrics.batches.observe)
+
     def retriever(self, name: str | None) -> Retriever:
-        """Search over a collection, the default one for None. Raises `CollectionNotFound`, `EncoderMismatch`."""
+        """Search over a collection, the default one for None. Raises `CollectionNotFound`, `EncoderMismatch`.
+
+        Where the name stands for another collection since, with an encoder that is not loaded, the earlier one is
+        searched until it is.
+        """
         wanted = name or self.collection
         kept = self._retrievers.get(wanted)
-        if kept is not None:
+        if kept is not None and not (kept.outdated and self._may_replace(kept)):
             return kept
         check_name(wanted)
         forgotten = self._forgotten
         staged = TimedBackend(self.backend, _STORE_STAGES, self.metrics.stage)
-        encoder = TimedProxy(self.batched, self.metrics, _ENCODER_STAGES)
+        encoder = TimedProxy(self.encoders.of(self.backend.describe(wanted).encoder), self.metrics, _ENCODER_STAGES)
         made = Retriever(staged, cast(Encoder, encoder), wanted, samples=self._samples)
+        if kept is not None:
+            with self._lock:
+                self._retrievers.pop(wanted, None)
         for notice in made.notices:
             log.warning("%s", notice)
         with self._lock:
             # One that was dropped while this looked at it is not kept.
             return self._retrievers.setdefault(wanted, made) if forgotten == self._forgotten else made
+
+    def _may_replace(self, kept: Retriever) -> bool:
+        """Whether what the name stands for now can be searched at once; if not, that is seen to."""
+        stored = self.backend.describe(kept.name).encoder
+        return self.encoders.kept(stored) is not None or not self.encoders.begin(stored)
 
     def stream_place(self) -> Place:
         """A place for a stream, to be left at its end. Raises `Refused` with 503 where there is none."""
@@ -183,10 +198,9 @@ class Service:
         except DecodingBusy as error:
             raise Overloaded(str(error)) from None
 
-    @property
-    def picture_size(self) -> Wanted:
-        """What the encoder can make use of: images are decoded as they are when they are indexed."""
-        return Wanted(getattr(self.encoder, "decode_size", None))
+    def encoder_of(self, name: str) -> BatchedEncoder:
+        """The encoder of a collection. Raises `CollectionNotFound`."""
+        return self.encoders.of(self.backend.describe(name).encoder)
 
     @contextlib.contextmanager
     def fetched(self, address: Address) -> Iterator[bytes]:
@@ -216,7 +230,7 @@ class Service:
         self.jobs.close()
         if self._preparing is not None:
             self._preparing.join(PREPARED_WITHIN_S)
-        self.batched.close()
+        self.encoders.close()
         self._held.close()
 
     def _index(self, job: Job, tell: Callable[[Progress], None], stop: threading.Event) -> IndexReport:
@@ -225,10 +239,14 @@ class Service:
             folder = self.roots.folder(job.source)
         except RootsError as error:
             raise IndexingError(str(error)) from None
+        encoder: Encoder = self.encoder
+        # A new one is filled by the service's own.
+        with contextlib.suppress(CollectionNotFound):
+            encoder = self.encoder_of(job.collection).encoder
         return indexers.index(
             folder,
             self._unguarded,
-            self.encoder,
+            encoder,
             job.collection,
             ledger=self._ledger,
             prune=job.prune,
@@ -236,6 +254,11 @@ class Service:
             progress=tell,
             stop=stop,
         )
+
+
+def picture_size(encoder: Encoder) -> Wanted:
+    """What an encoder can make use of: images are decoded as they are when they are indexed."""
+    return Wanted(getattr(encoder, "decode_size", None))
 
 
 def check_name(name: str) -> None:

@@ -29,6 +29,7 @@ except ModuleNotFoundError as error:
 
 CHECKS = (
     "adversarial",
+    "aliases",
     "collections",
     "field_names",
     "filtered_recall",
@@ -49,6 +50,7 @@ CHECKS = (
 pytest.register_assert_rewrite("backends.conformance.oracle", *(f"backends.conformance.{name}" for name in CHECKS))
 
 from backends.conformance.adversarial import HostileChecks  # noqa: E402
+from backends.conformance.aliases import AliasChecks  # noqa: E402
 from backends.conformance.collections import CollectionChecks  # noqa: E402
 from backends.conformance.field_names import FieldNameChecks  # noqa: E402
 from backends.conformance.filtered_recall import PromiseChecks  # noqa: E402
@@ -87,6 +89,7 @@ class BackendSuite(
     RaceChecks,
     LifetimeChecks,
     ForkChecks,
+    AliasChecks,
     Suite,
 ):
     """Every check there is, over the engine that `url` names. Subclass it as ``class TestMine(BackendSuite)``."""

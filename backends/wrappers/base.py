@@ -36,6 +36,9 @@ class Wrapper(Backend):
     def describe(self, name: str) -> CollectionSpec:
         return self._call(self.inner.describe, name)
 
+    def resolved(self, name: str) -> str:
+        return self._call(self.inner.resolved, name)
+
     def create(self, spec: CollectionSpec) -> None:
         self._call(self.inner.create, spec)
 

@@ -60,6 +60,11 @@ class BatchedEncoder:
         self._thread.start()
 
     @property
+    def encoder(self) -> Encoder:
+        """The wrapped one."""
+        return self._encoder
+
+    @property
     def name(self) -> str:
         """The wrapped encoder's."""
         return self._encoder.name

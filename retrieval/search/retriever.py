@@ -119,8 +119,9 @@ class Retriever:
     ) -> None:
         self.backend = backend
         self.encoder = encoder
-        self.collection = collection
-        self.calibrator = Calibrator(backend, encoder, collection, samples) if calibrate else None
+        #: What was asked for, and the collection that it stood for then, which is searched while it is there.
+        self.name, self.collection = collection, backend.resolved(collection)
+        self.calibrator = Calibrator(backend, encoder, self.collection, samples) if calibrate else None
         self._checked_at = -DESCRIBE_EVERY_S
         #: What people should know of the collection; as of the last use.
         self.notices: tuple[str, ...] = ()
@@ -135,6 +136,11 @@ class Retriever:
         if self.calibrator is not None:
             self.calibrator.prepare()
 
+    @property
+    def outdated(self) -> bool:
+        """Whether the name stands for another collection by now, which only a new retriever searches."""
+        return self.backend.resolved(self.name) != self.collection
+
     def _check(self) -> None:
         now = time.monotonic()
         if now - self._checked_at < DESCRIBE_EVERY_S:
@@ -143,13 +149,13 @@ class Retriever:
         earlier = has_earlier_texts(stored, self.encoder)
         if stored != self.encoder.fingerprint and not earlier:
             raise EncoderMismatch(
-                f"collection {self.collection!r} was indexed with encoder {stored!r}, but the search would use "
+                f"collection {self.name!r} was indexed with encoder {stored!r}, but the search would use "
                 f"{self.encoder.fingerprint!r}: choose that encoder, or index into another collection"
             )
         if earlier and not self.notices:
             # At this level, as whoever made the retriever tells its notices.
-            log.info("%s", earlier_texts_notice(self.collection, self.encoder))
-        self.notices = (earlier_texts_notice(self.collection, self.encoder),) if earlier else ()
+            log.info("%s", earlier_texts_notice(self.name, self.encoder))
+        self.notices = (earlier_texts_notice(self.name, self.encoder),) if earlier else ()
         self._checked_at = now
 
     def search(
@@ -287,7 +293,7 @@ class Retriever:
         """The stored item of this id. Raises `ItemNotFound`."""
         found = self.backend.get(self.collection, [item_id], with_vectors=with_vector)
         if not found:
-            raise ItemNotFound(f"no item {item_id!r} in collection {self.collection!r}")
+            raise ItemNotFound(f"no item {item_id!r} in collection {self.name!r}")
         return found[0]
 
     def stored(self, ids: Sequence[str]) -> dict[str, Stored]:
@@ -301,7 +307,7 @@ class Retriever:
         found = self.backend.get(self.collection, ids, with_vectors=True)
         missing = set(ids) - {record.id for record in found}
         if missing:
-            raise ItemNotFound(f"no item {min(missing)!r} in collection {self.collection!r}")
+            raise ItemNotFound(f"no item {min(missing)!r} in collection {self.name!r}")
         without = [record.id for record in found if not record.has_vector]
         if without:
             raise ItemWithoutVector(

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 
-import backends
 import indexers
 import retrieval
 import sightline as sl
+from backends.wrappers.aliases import Aliased
 from tests.support.cli import paint
 from tests.support.toy import ColourEncoder
 
 
 def test_it_names_what_the_packages_have() -> None:
-    assert sl.connect is backends.connect
+    assert isinstance(sl.connect("exact://"), Aliased)
     assert sl.index is indexers.index
     assert sl.Retriever is retrieval.Retriever
     assert sl.load_encoder is retrieval.load_encoder

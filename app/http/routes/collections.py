@@ -11,7 +11,6 @@ from app.http.problems import Refused
 from app.http.routes.base import operation
 from app.http.schemas.common import CollectionBody, NewCollection
 from backends.base import CollectionNotFound, CollectionSpec, IndexSpec
-from retrieval.encoders.text_side import has_earlier_texts
 
 Name = Annotated[str, Path(max_length=63, description="The collection's name.")]
 
@@ -78,6 +77,6 @@ def described(service: Service, name: str) -> CollectionBody:
         metric=spec.metric,
         encoder=spec.encoder,
         index=spec.index.kind,
-        searchable=spec.encoder == service.encoder.fingerprint or has_earlier_texts(spec.encoder, service.encoder),
+        searchable=service.encoders.may_have(spec.encoder),
         default=spec.name == service.collection,
     )

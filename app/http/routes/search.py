@@ -14,7 +14,7 @@ from fastapi import FastAPI, File, Form, UploadFile
 from numpy.typing import NDArray
 from PIL import Image
 
-from app.http.context import Service
+from app.http.context import Service, picture_size
 from app.http.routes.base import operation
 from app.http.schemas.common import Collection, FacetBody, HitBody, HitsBody, K, Offset, SearchBody, SearchHitsBody
 from app.http.turns import Picture
@@ -70,7 +70,7 @@ def searched(service: Service, body: SearchBody, collection: str | None) -> Sear
         if has_image:
             held.enter_context(service.decoding())
         stored = retriever.stored([term.item for term in body.terms or [] if term.item is not None])
-        query = _query(service, body, image=data, stored=stored)
+        query = _query(service, retriever, body, image=data, stored=stored)
         vector = None
         if body.facets and body.mode != "keyword":
             # Once for hits and facets; what cannot be read is the search's to refuse, or to look for by its words.
@@ -98,7 +98,7 @@ def looked_up(service: Service, image: bytes, *, k: int, offset: int, collection
     with service.decoding():
         # First, as it is quick: a collection that is not there needs no picture decoded.
         retriever = service.retriever(collection)
-        picture = service.load(image, service.picture_size)
+        picture = service.load(image, picture_size(retriever.encoder))
         hits = retriever.lookup(picture, k, offset=offset)
     nothing = None if hits else why_nothing(retriever, modality="text", offset=offset)
     return HitsBody(hits=[HitBody.of(hit) for hit in hits], nothing=nothing, notices=list(retriever.notices))
@@ -135,11 +135,13 @@ def _facets(
     return {name: FacetBody.of(facet) for name, facet in counted.items()}
 
 
-def _query(service: Service, body: SearchBody, *, image: bytes | None, stored: Mapping[str, Stored]) -> Query:
+def _query(
+    service: Service, retriever: Retriever, body: SearchBody, *, image: bytes | None, stored: Mapping[str, Stored]
+) -> Query:
     if body.text is not None:
         return [Term(body.text)]
     if image is not None:
-        return service.load(image, service.picture_size)
+        return service.load(image, picture_size(retriever.encoder))
     terms = []
     left_pixels = service.limits.max_pixels
     for number, term in enumerate(body.terms or []):
@@ -153,7 +155,7 @@ def _query(service: Service, body: SearchBody, *, image: bytes | None, stored: M
             data = decoded(term.image)
             with open_image(data, max_pixels=left_pixels) as header:
                 pixels = header.width * header.height
-            value = service.load(data, service.picture_size, max_pixels=left_pixels)
+            value = service.load(data, picture_size(retriever.encoder), max_pixels=left_pixels)
             left_pixels -= pixels
         terms.append(Term(value, term.weight))
     return terms

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from app.core.references import ReferencesError
 from app.core.uploaded import Hold
-from app.http.context import Service
+from app.http.context import Service, picture_size
 from app.http.problems import Refused
 from app.http.routes.base import operation
 from app.http.schemas.common import AddedBody, AddedItem, Collection, NewItem
@@ -22,6 +22,7 @@ from backends.checks import check_metadata
 from indexers.items import EntryRefused, Item, Planned, Reader, caption_id, digest_of, image_reason
 from indexers.planner import RGB_BYTES
 from indexers.sources import Entry, Source
+from retrieval.encoders.batching import BatchedEncoder
 from retrieval.encoders.text_side import to_store
 from retrieval.images.decode import ImageError, open_image
 from retrieval.images.plan import result_pixels
@@ -89,15 +90,16 @@ def _add(service: Service, name: str, hold: Hold, pending: Sequence[_Pending]) -
     """Read, embed and store, some at a time; what is not taken has an error then."""
     batch: list[_Pending] = []
     seen: dict[str, _Pending] = {}
+    encoder = service.encoder_of(name)
     for one in pending:
         _read(service, name, hold, one, seen)
-        if batch and (len(batch) == ENCODED_TOGETHER or _decoded_bytes(service, [*batch, one]) > DECODED_BYTES):
+        if batch and (len(batch) == ENCODED_TOGETHER or _decoded_bytes(encoder, [*batch, one]) > DECODED_BYTES):
             with service.decoding():
-                _store(service, name, hold, batch)
+                _store(service, encoder, name, hold, batch)
             batch = []
         batch.append(one)
     with service.decoding():
-        _store(service, name, hold, batch)
+        _store(service, encoder, name, hold, batch)
 
 
 def _described(text: str) -> list[NewItem]:
@@ -223,22 +225,22 @@ def _entry(service: Service, name: str, hold: Hold, one: _Pending) -> Entry:
     return Entry(file, "image", captions=(about.text,) if about.text else (), metadata=about.metadata, id=about.id)
 
 
-def _store(service: Service, name: str, hold: Hold, batch: list[_Pending]) -> None:
+def _store(service: Service, encoder: BatchedEncoder, name: str, hold: Hold, batch: list[_Pending]) -> None:
     """Embed and store what was read; a picture that turns out broken is refused by itself."""
     pictures, images, texts = [], [], []
     for one in batch:
         try:
             for planned in _planned(one):
                 if planned.embed is None:
-                    pictures.append(service.load(one.data or b"", service.picture_size))
+                    pictures.append(service.load(one.data or b"", picture_size(encoder)))
                     images.append(planned.record)
                     one.data = None
         except ImageError as error:
             one.error = image_reason(error)
     texts = [(planned.record, planned.embed) for one in batch for planned in _planned(one) if planned.embed is not None]
-    rows = _with_vectors(images, service.encoder.encode_images(pictures)) if pictures else []
+    rows = _with_vectors(images, encoder.encode_images(pictures)) if pictures else []
     if texts:
-        vectors = service.batched.encode_texts([text for _, text in texts])
+        vectors = encoder.encode_texts([text for _, text in texts])
         rows += _with_vectors([record for record, _ in texts], to_store(vectors))
     unread = {record.id for record in rows if not record.has_vector}
     for one in batch:
@@ -267,11 +269,12 @@ def _caption(record: Record) -> str | None:
     return record.text if record.modality == "image" and record.metadata.get("source") == "uploads" else None
 
 
-def _decoded_bytes(service: Service, batch: Sequence[_Pending]) -> int:
+def _decoded_bytes(encoder: BatchedEncoder, batch: Sequence[_Pending]) -> int:
     """Memory of the batch's pictures as they are decoded for the encoder."""
     facts = [one.item.records[0].record.metadata for one in batch if one.item is not None and one.data is not None]
     return sum(
-        RGB_BYTES * result_pixels((int(str(f["width"])), int(str(f["height"]))), str(f["format"]), service.picture_size)
+        RGB_BYTES
+        * result_pixels((int(str(f["width"])), int(str(f["height"]))), str(f["format"]), picture_size(encoder))
         for f in facts
     )
 
