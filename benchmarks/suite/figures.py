@@ -34,10 +34,14 @@ Draw = Callable[[Any, Results, str, Looks], bool]
 
 
 def _looks(engines: Sequence[str]) -> Looks:
-    return {
-        engine: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
-        for i, engine in enumerate(engines)
-    }
+    return {engine: _look(number) for number, engine in enumerate(engines)}
+
+
+def _look(number: int) -> dict[str, str]:
+    """Where there are more engines than colours, the second of a colour has another marker, which is hollow."""
+    turn, place = divmod(number, len(COLOURS))
+    colour, marker = COLOURS[place], MARKERS[(place + 3 * turn) % len(MARKERS)]
+    return {"color": colour, "marker": marker, "markerfacecolor": "white" if turn % 2 else colour}
 
 
 def _svg(draw: Callable[[Any], bool]) -> str:
