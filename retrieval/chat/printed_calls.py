@@ -47,7 +47,7 @@ _SEPARATED = re.compile(r"<｜tool▁sep｜>\s*(?P<name>[\w.-]{1,64})|functions?
 _ARGUMENTS = ("arguments", "parameters", "args", "input", "tool_input")
 _NAMES = ("name", "tool", "tool_name", "function", "action")
 #: JSON that is longer is no call.
-_MOST_HELD = 8_000
+_MOST_HELD = 5_000
 _MOST_CALLS = 64
 
 

@@ -63,11 +63,11 @@ _STATES = re.compile(
     r"|\s*(?:(?:und|also|dann)\s+)?(?:es|er|sie|das|dies|der \w+|die \w+)\s+(?:\w+\s+)?(?:ist|sind|war|waren|hat|haben|trägt|zeigt|heißt)\s+\w"
     r"|\s*(?:(?:et|donc)\s+)?(?:c['’]est|ce sont|(?:il|elle|le \w+|la \w+) (?:est|a|porte)|(?:ils|elles|les \w+) (?:sont|ont|portent)|il y a|on voit)\s+\w"
     r"|\s*(?:(?:y|e)\s+)?(?:(?:el|la|los|las) \w+ )?(?:es|está|son|están|hay|tiene|lleva|se ve|se ven)\s+\w"
-    r"|[^？?]*(?:是|有|为|為|穿|戴|叫|呈)(?!谁|誰|什|哪|几|幾|否|多少)[^？?]*\Z"
     r"|.*(?:です|ます|でした|ました|である|ている)\s*\Z",
     re.IGNORECASE,
 )
-_ASKS = re.compile(r"谁|誰|什么|甚麼|哪|几|幾|多少|是否|何|どこ|いつ|だれ")
+_ZH_STATES = re.compile(r"(?:是|有|为|為|穿|戴|叫|呈)(?!谁|誰|什|哪|几|幾|否|多少)")
+_ASKS = re.compile(r"谁|誰|什么|甚麼|哪|几|幾|多少|是否|何|どこ|いつ|だれ|[?？]")
 _END = " \t\n.!?。！？…[]0123456789"
 
 
@@ -84,7 +84,8 @@ def affirms(clause: str) -> bool:
     if any(not _DENIES.search(plain[: match.start()]) for match in _SHOWS.finditer(plain)):
         return True
     parts = [part.strip(_END) for part in _PART.split(plain)]
-    return any(_STATES.match(part) and not _DENIES.search(part) and not _ASKS.search(part) for part in parts)
+    stating = (part for part in parts if _STATES.match(part) or _ZH_STATES.search(part))
+    return any(not _DENIES.search(part) and not _ASKS.search(part) for part in stating)
 
 
 def says_nothing(text: str) -> bool:

@@ -15,7 +15,7 @@ _MEASURE = (
 # "The first", "each" and the like count nothing; nor does "one" of "one of them", "the other one", "this one".
 _NO_COUNT = re.compile(r"[第每某]\Z")
 _NO_ONE = re.compile(r"(?:其中的?|[另这這那同唯])\Z")
-_UNIT = re.compile(rf"(?P<number>{_NUMBER})\s*(?P<measure>{_MEASURE})(?P<rest>の?[{_HAN}]*)")
+_UNIT = re.compile(rf"(?P<number>{_NUMBER})\s*(?P<measure>{_MEASURE})(?=(?P<rest>の?[{_HAN}]{{0,12}}))")
 #: A number that counts no things: dates, times, measures.
 _OTHER = re.compile(
     r"(?P<number>\d+|[一二三四五六七八九十百]+)\s*(?:年|月|日|号|號|点|點|时|時|分|秒|岁|歲|歳|米|公里|厘米|度|%|元|円)"
@@ -43,7 +43,7 @@ def han_quantities(text: str) -> list[tuple[float, str, bool]]:
         return [(_value(bare["number"]), "", False)]
     found = [(_value(match["number"]), "", True) for match in _OTHER.finditer(plain)]
     for match in _UNIT.finditer(plain):
-        before, value = plain[: match.start()], _value(match["number"])
+        before, value = plain[max(0, match.start() - _MOST) : match.start()], _value(match["number"])
         pointed = value == 1 and (_NO_ONE.search(before) or match["rest"].startswith("之一"))
         if not pointed and not _NO_COUNT.search(before):
             found.append((value, thing_of(match["rest"]) or _thing_before(before), False))
@@ -53,7 +53,11 @@ def han_quantities(text: str) -> list[tuple[float, str, bool]]:
 def han_asked(question: str) -> str | None:
     """What a question asks the number of, "" where it does not say; None where it asks for none, or in other words."""
     match = _ASKED.search(unicodedata.normalize("NFKC", question))
-    return None if match is None else thing_of(match["rest"]) or _thing_before(question[: match.start()])
+    return (
+        None
+        if match is None
+        else thing_of(match["rest"]) or _thing_before(question[max(0, match.start() - _MOST) : match.start()])
+    )
 
 
 def thing_of(rest: str) -> str:

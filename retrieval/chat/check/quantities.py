@@ -62,6 +62,7 @@ _YEAR = re.compile(r"(?:1[5-9]|20)\d\d\Z")
 _DIGITS = re.compile(r"\d+")
 _MOST_WORDS = 6
 _FEW = 3
+_FAR = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +97,10 @@ def counted_alike(claim: Claim, texts: Sequence[str]) -> bool:
     if not stated:
         return True
     spoken = {Claim(" / ".join(texts)).language, *_languages(claim)}
+    parts = {part: Claim(part).stems for text in texts for part in text.split(" / ")}
     places = [
-        _Place(quantity, Claim(part).stems)
-        for text in texts
-        for part in text.split(" / ")
+        _Place(quantity, words)
+        for part, words in parts.items()
         for code in spoken
         for quantity in quantities(part, code)
     ]
@@ -263,7 +264,7 @@ def _within(token: str) -> Iterable[Quantity]:
 def _run(tokens: Sequence[str], place: int, stops: frozenset[str]) -> tuple[str, ...]:
     """The words behind a number up to one that carries no meaning; those of "640 x 480 pixels" are both numbers'."""
     words: list[str] = []
-    for token in tokens[place:]:
+    for token in tokens[place : place + _FAR]:
         before, _, behind = token.replace("’", "'").partition("'")
         word = behind if len(before) <= 2 and behind else token
         if not words and (word in _JOINING or word == "x" or word[:1].isdigit()):
