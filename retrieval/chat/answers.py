@@ -14,7 +14,7 @@ from retrieval.chat.check.grounding import Sentence, TextSupport, Verdict
 from retrieval.chat.check.image_support import MIN_PERCENTILE, ImageSupport
 from retrieval.chat.check.language import language
 from retrieval.chat.check.layout import cited, without_dangling
-from retrieval.chat.check.quantities import states_numbers
+from retrieval.chat.check.quantities import states_numbers, things_asked
 from retrieval.chat.check.refusals import refuses
 from retrieval.chat.check.verdicts import Marker, is_counted
 from retrieval.chat.evidence import Evidence
@@ -224,7 +224,10 @@ class Checker:
         return self._related(questions, " / ".join(facts)) >= LEAST_RELATED
 
     def _related(self, questions: Sequence[str], text: str) -> float:
-        """The least of the questions' shares in a text; one without content words asks for nothing of its own."""
+        """The least of the questions' shares in a text; 0 where it has nothing of what one asks the number of."""
+        counted = [Claim(" ".join(things)) for each in questions if (things := things_asked(each))]
+        if any(claim.content and not self.texts.relates(claim, text) for claim in counted):
+            return 0.0
         claims = [claim for claim in map(Claim, questions) if claim.content]
         return min((self.texts.relates(claim, text) for claim in claims), default=1.0)
 

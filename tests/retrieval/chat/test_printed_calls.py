@@ -14,6 +14,7 @@ from retrieval.chat.rounds import MAX_ROUNDS
 from retrieval.chat.toolbox import NAMES
 from retrieval.search.retriever import Retriever
 from tests.support.chat_models import Calling, collection, prompt_of
+from tests.support.fake_openai import Behaviour, FakeOpenAI, over_http
 
 QUESTION = "what does the dog on the red beach do?"
 ARGUMENTS = {"query": "a cat on a green sofa", "k": 1}
@@ -112,6 +113,16 @@ def test_a_printed_call_is_done_and_its_result_told_in_a_plain_message(retriever
     assert not any(isinstance(message, ToolMessage) for message in model.asked[1])
     assert isinstance(model.asked[1][-1], HumanMessage)
     assert "[2] photo | caption: a white cat sleeps on a green sofa" in prompt_of(model.asked[1][-1:])
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_printed_calls_over_http(retriever: Retriever, server: FakeOpenAI, streaming: bool) -> None:
+    said = "A white cat sleeps on a green sofa [2]."
+    server.behaviour = Behaviour(script=lambda prompt: said if "Results of the calls" in prompt else FORMS[0])
+    chat = GroundedChat(retriever, over_http(server, disable_streaming=not streaming), ONE)
+    answer = chat.ask(QUESTION)
+    assert (answer.text, [event.name for event in answer.tools]) == (said, ["search"])
+    assert [message["role"] for message in server.received[1].body["messages"]][-2:] == ["assistant", "user"]
 
 
 def test_what_a_model_says_behind_its_printed_call_rests_on_nothing(retriever: Retriever) -> None:

@@ -138,6 +138,14 @@ def test_a_right_number_stands(tmp_path: Path) -> None:
         assert (answer.text, answer.refused) == (said, False)
 
 
+def test_a_weak_model_is_not_helped_out_by_a_caption_of_other_things(tmp_path: Path) -> None:
+    captions = {"red": "a brown dog walks over the dry grass of a red beach"}
+    options = ChatOptions(gate=None, check="strict", fallback="quote", rewrite="rules")
+    chat = GroundedChat(collection(tmp_path, captions), Scripted(replies=["Seven."]), options)
+    assert chat.ask("How many birds walk over the dry grass of the red beach?").refused
+    assert chat.ask("How many dogs walk over the dry grass of the red beach?").quoted
+
+
 def test_what_an_image_is_near_to_says_nothing_of_a_bare_number(tmp_path: Path) -> None:
     options = ChatOptions(gate=None, check="strict", vision=True)
     chat = GroundedChat(collection(tmp_path), Scripted(replies=["The answer is 7 [1]."]), options)
