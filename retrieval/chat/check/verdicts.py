@@ -14,7 +14,7 @@ from retrieval.chat.check.conflicts import Told, conflict
 from retrieval.chat.check.denials import says_nothing
 from retrieval.chat.check.grounding import Sentence, TextSupport, Verdict
 from retrieval.chat.check.layout import Span, cited, sentence_spans
-from retrieval.chat.check.quantities import states_numbers
+from retrieval.chat.check.quantities import quantities, states_numbers
 from retrieval.chat.evidence import Evidence, fields_of, sizes_of
 from retrieval.chat.sanitize import shield
 
@@ -25,6 +25,9 @@ _TALK = re.compile(
     r"|让我|我来|希望|如果您|如果你|不客气|抱歉|对不起|以下是|如下|申し訳|お役に立て|以下(?:の|は)|gern geschehen|leider|hoffe|"
     r"lassen sie|n'hésitez|désolé|lo siento|espero que",
     re.IGNORECASE,
+)
+_PHOTO = re.compile(
+    r"\A(?:photos?|images?|fotos?|bild(?:er)?|im[aá]gen(?:es)?|textos?|textes?|texte?)\Z|照片|图|圖|相片|文字|写真|画像"
 )
 _OF_ATTACHED = re.compile(
     r"\b(?:your|the attached|the uploaded) (?:image|picture|photo(?:graph)?)\b|\b(?:image|picture|photo) (?:that )?you "
@@ -44,7 +47,11 @@ def is_counted(text: str, question: str, findings: Sequence[str]) -> bool:
     counted = Claim(" / ".join(findings))
     if not claim.numbers <= counted.numbers | ({1.0} & counted.all_numbers):
         return False
-    return claim.language != "en" or set(claim.content) <= counted.stems | Claim(question).stems
+    if claim.language == "en":
+        return set(claim.content) <= counted.stems | Claim(question).stems
+    told = f"{question} / {counted.text}".lower()
+    numbers = [each for each in quantities(claim.text, claim.language) if each.written]
+    return all(not each.things or any(_PHOTO.search(t) or t in told for t in each.things) for each in numbers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from retrieval.chat import ChatOptions, GroundedChat
 from retrieval.chat.check.claims import Claim
 from retrieval.chat.check.denials import says_nothing
 from retrieval.chat.check.quantities import counted_alike, things_asked
+from retrieval.chat.check.verdicts import is_counted
 from tests.support.chat_models import Scripted, collection
 
 #: What is said, to which question, over which captions, and whether its numbers are in them.
@@ -144,6 +145,25 @@ def test_a_weak_model_is_not_helped_out_by_a_caption_of_other_things(tmp_path: P
     chat = GroundedChat(collection(tmp_path, captions), Scripted(replies=["Seven."]), options)
     assert chat.ask("How many birds walk over the dry grass of the red beach?").refused
     assert chat.ask("How many dogs walk over the dry grass of the red beach?").quoted
+
+
+@pytest.mark.parametrize(
+    ("said", "question", "counted"),
+    [
+        ("有2张狗的照片。", "有多少张照片有狗？", True),
+        ("2013年有2张。", "2013年拍了多少张？", False),
+        ("有2只猫。", "有多少张照片有狗？", False),
+        ("有2只狗。", "有多少张照片有狗？", True),
+        ("Il y a 2 photos.", "Combien de photos ?", True),
+        ("Il y a 2 chats.", "Combien de photos ?", False),
+        ("There are 2 photos of dogs.", "how many photos show dogs?", True),
+        ("There is 1 photo of dogs.", "how many photos show dogs?", False),
+        ("There are 2 cats.", "how many photos show dogs?", False),
+    ],
+)
+def test_what_was_counted_is_of_what_was_counted(said: str, question: str, counted: bool) -> None:
+    finding = "At least 2 photos and 0 texts about “a dog / 狗”: an estimate by relevance."
+    assert is_counted(said, question, [finding]) is counted
 
 
 def test_what_an_image_is_near_to_says_nothing_of_a_bare_number(tmp_path: Path) -> None:
