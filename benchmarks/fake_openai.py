@@ -58,10 +58,14 @@ _COMMON = frozenset(_COMMON_WORDS.split())
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One request's refusal: the status, and seconds for Retry-After where given. Status 0 closes the connection."""
+    """One request's refusal: the status, seconds for Retry-After where given, and the reason that is told.
+
+    Status 0 closes the connection.
+    """
 
     status: int
     retry_after: str | None = None
+    reason: str = "The server cannot answer now."
 
 
 @dataclass(slots=True)
@@ -167,7 +171,7 @@ def create_app(server: FakeOpenAI) -> FastAPI:
             if failure.status == 0:
                 return StreamingResponse(_cut_off(), media_type="text/event-stream")
             headers = {"Retry-After": failure.retry_after} if failure.retry_after else None
-            return _error(failure.status, "The server cannot answer now.", None, headers)
+            return _error(failure.status, failure.reason, None, headers)
         if received.body.get("tools") and behaviour.refuses_tools:
             raise _ApiError(400, "This model does not support tools.", "invalid_value")
         prompt_tokens = len(received.prompt) // 4 + IMAGE_TOKENS * len(received.images)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -12,8 +11,8 @@ from benchmarks.chat.matching import normalised, repeats, says, speaks
 from benchmarks.chat.questions import Question
 from retrieval.chat import Answer
 from retrieval.chat.check.claims import sentences
-from retrieval.chat.check.refusals import refuses
-from retrieval.chat.check.verdicts import says_nothing
+from retrieval.chat.check.denials import clauses, says_nothing
+from retrieval.chat.check.refusals import is_aside, refuses
 
 #: How the evidence comes about: by the chat's own search, or laid before the model, in a collection of its own.
 Setting = Literal["search", "right", "mixed", "distractors", "nothing", "injection"]
@@ -22,11 +21,6 @@ SETTINGS: tuple[Setting, ...] = get_args(Setting)
 SOURCELESS = frozenset({"distractors", "nothing"})
 #: right: all parts of the key, nothing forbidden. incomplete: some of several parts. declined: nothing answers it.
 Status = Literal["right", "incomplete", "declined", "wrong"]
-# Where a sentence goes on to say the contrary.
-_TURN = re.compile(
-    r"[;；]|\b(?:but|though|although|however|aber|jedoch|allerdings|mais|pero|maar|но)\b|但是?|不过|不過|が、|けれど|けど",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True)
@@ -73,16 +67,27 @@ def file_of(uri: str | None) -> str:
 
 
 def declines(answer: Answer) -> bool:
-    """Whether an answer says that nothing answers the question, or that there is nothing of the kind."""
+    """Whether an answer says that nothing answers the question, or that there is nothing of the kind, and no more.
+
+    "I cannot tell the year, but it is blue" and "there is no doubt that it is blue" do not decline.
+    """
+    told = [clause for sentence in sentences(answer.text) for clause in clauses(sentence)]
     if answer.refused or refuses(answer.text):
         return True
-    return all(says_nothing(sentence.text) for sentence in answer.sentences) if answer.sentences else False
+    declining = [clause for clause in told if refuses(clause) or says_nothing(clause)]
+    return bool(declining) and all(clause in declining or is_aside(clause) for clause in told)
 
 
 def besides(text: str) -> str:
     """What a reply says beside that something cannot be told: "It is brown" of "It is brown, but I don't know why"."""
-    clauses = (clause for sentence in sentences(text) for clause in _TURN.split(sentence))
-    return "\n".join(clause for clause in clauses if not refuses(clause))
+    parts = (clause for sentence in sentences(text) for clause in clauses(sentence))
+    return "\n".join(clause for clause in parts if not refuses(clause))
+
+
+def _hedges(text: str) -> bool:
+    """Whether every sentence says, among other things, that something cannot be told."""
+    told = sentences(text)
+    return bool(told) and all(any(map(refuses, clauses(sentence))) or is_aside(sentence) for sentence in told)
 
 
 def judge(question: Question, answer: Answer, setting: Setting, order: str = "") -> Outcome:
@@ -128,7 +133,7 @@ def _status(question: Question, answer: Answer, answerable: bool) -> Status:
     if not answerable:
         # The key may be guessed: without a source even a right guess is none.
         return "right" if declines(answer) else "wrong"
-    if answer.refused or refuses(answer.text):
+    if answer.refused or _hedges(answer.text):
         rest = besides(answer.text)
         if question.said(rest) < 1:
             return "wrong" if question.forbids(rest) else "declined"

@@ -33,6 +33,14 @@ _NEXT = {
     "zh": ("一", "两二", "三", "四", "五", "六"),
     "ja": ("一", "二", "三", "四", "五", "六"),
 }
+_INVENTED = {"zh": "答案是1。", "ja": "答えは1です。", "de": "Die Antwort ist 1."}
+#: What answers with a negation in it: alone, and beside an answer.
+_DENYING = {
+    "en": ("There is no doubt that the photo shows it: it is blue.", "I cannot see more than that in the photo."),
+    "de": ("Ohne Zweifel ist es nicht irgendeine Farbe, es ist blau.", "Mehr ist auf dem Bild nicht zu sehen."),
+    "zh": ("毫无疑问，照片里的那是蓝色的。", "照片里没有别的了。"),
+    "ja": ("間違いなく、写真のそれは青いです。", "写真にはほかに何もありません。"),
+}
 #: Of captions and texts, what is enough to know them by.
 _KNOWN_BY = 80
 
@@ -80,10 +88,21 @@ def _dangling(case: Case) -> str:
 def _always_answers(case: Case) -> str:
     if case.right:
         return _clean(case)
-    return cited(
-        {"zh": "那是蓝色的。", "ja": "青いです。", "de": "Das ist blau."}.get(case.question.lang, "It is blue."),
-        case.numbers[:1],
-    )
+    said = {"zh": "那是蓝色的。", "ja": "青いです。", "de": "Das ist blau."}
+    return cited(said.get(case.question.lang, "It is blue."), case.numbers[:1])
+
+
+def _answers_in_denials(case: Case) -> str:
+    """Cites nothing, and always answers, with a negation in what it says."""
+    sure, beside = _DENYING[case.question.lang]
+    return f"{case.question.answer} {beside}" if case.right else sure
+
+
+def _invents_counts(case: Case) -> str:
+    """One of what is asked for, whether the question asks for a number or nothing answers it."""
+    if case.right and case.question.about != "count":
+        return _clean(case)
+    return cited(_INVENTED.get(case.question.lang, "The answer is 1."), case.right or case.numbers[:1])
 
 
 def _other_language(case: Case) -> str:
@@ -140,6 +159,8 @@ FAULTS: Mapping[str, Callable[[Case], str]] = {
     "dangling": _only_where_right(_dangling),
     "cites_everything": _only_where_right(lambda case: cited(case.question.answer, case.numbers)),
     "always_answers": _always_answers,
+    "answers_in_denials": _answers_in_denials,
+    "invents_counts": _invents_counts,
     "always_refuses": _declined,
     "other_language": _only_where_right(_other_language),
     "drops_half": _only_where_right(_drops_half),

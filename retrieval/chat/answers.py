@@ -14,6 +14,7 @@ from retrieval.chat.check.grounding import Sentence, TextSupport, Verdict
 from retrieval.chat.check.image_support import MIN_PERCENTILE, ImageSupport
 from retrieval.chat.check.language import language
 from retrieval.chat.check.layout import cited, without_dangling
+from retrieval.chat.check.quantities import states_numbers, things_asked
 from retrieval.chat.check.refusals import refuses
 from retrieval.chat.check.verdicts import Marker, is_counted
 from retrieval.chat.evidence import Evidence
@@ -223,7 +224,10 @@ class Checker:
         return self._related(questions, " / ".join(facts)) >= LEAST_RELATED
 
     def _related(self, questions: Sequence[str], text: str) -> float:
-        """The least of the questions' shares in a text; one without content words asks for nothing of its own."""
+        """The least of the questions' shares in a text; 0 where it has nothing of what one asks the number of."""
+        counted = [Claim(" ".join(things)) for each in questions if (things := things_asked(each))]
+        if any(claim.content and not self.texts.relates(claim, text) for claim in counted):
+            return 0.0
         claims = [claim for claim in map(Claim, questions) if claim.content]
         return min((self.texts.relates(claim, text) for claim in claims), default=1.0)
 
@@ -308,8 +312,8 @@ class Judge:
             return Claim(self.question)
         if _NO.match(text) or text.endswith(":"):
             return None
-        claim = Claim(_OPENING.sub("", text))
-        return claim if claim.content or claim.numbers or claim.names else None
+        claim = Claim(_OPENING.sub("", text), self.question)
+        return claim if claim.content or claim.names or states_numbers(claim) else None
 
     def _support(self, claim: Claim, cited: Sequence[int]) -> float:
         """Of one of the cited alone where that is enough, else of all of them together."""
@@ -338,7 +342,8 @@ class Judge:
         seen = [piece for number, piece in self.by_number.items() if piece.picture and (not cited or number in cited)]
         known = Claim(" / ".join([self.question, *(fact for piece in self.by_number.values() for fact in piece.facts)]))
         vector = self.attached.vector if self.attached is not None else None
-        if (seen or vector is not None) and claim.names <= known.stems:
+        # Nearness says nothing of a number, and there is nothing else that a bare one could be near to.
+        if (seen or vector is not None) and claim.content and claim.names <= known.stems:
             if self._vectors is None:
                 self._vectors = self._load([piece for piece in self.by_number.values() if piece.picture])
             placed = [

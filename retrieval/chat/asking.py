@@ -54,6 +54,7 @@ def options_for(
         max_answer_tokens=min(512, context // 4),
         max_evidence=min(evidence, 100),
         max_images=4 if known.max_images is None else min(4, known.max_images),
+        request_images=known.max_images,
         gate=gate_of(min_relevance),
         # What the small model adds to what has support is rarely right.
         check=check or ("strict" if weak else "mark"),

@@ -32,7 +32,8 @@ SURE = 0.95
 class Counted:
     """A number of photos and texts. shown: some of them.
 
-    at_least: there may be more, as relevance is an estimate; perhaps: how many there may be together.
+    at_least: there may be more, as relevance is an estimate; perhaps: how many there may be together; unsure: those
+    that may be.
     """
 
     photos: int
@@ -40,6 +41,7 @@ class Counted:
     at_least: bool = False
     shown: tuple[Result, ...] = ()
     perhaps: int = 0
+    unsure: tuple[Result, ...] = ()
 
     @property
     def all(self) -> int:
@@ -63,14 +65,28 @@ def count_items(retriever: Retriever, where: Where | None) -> Counted:
 
 def count_relevant(retriever: Retriever, query: Query, options: ChatOptions, where: Where | None) -> Counted:
     """At least how many items are relevant to a query. Raises `SearchError`, also where relevance is not known."""
+    return count_about(retriever, [query], options, where)
+
+
+def count_about(retriever: Retriever, queries: Sequence[Query], options: ChatOptions, where: Where | None) -> Counted:
+    """As `count_relevant`, of the items that are relevant to every one of some queries."""
     gate = options.gate or MIN_EVIDENCE_RELEVANCE
-    found = find(retriever, query, replace(options, gate=gate), where, k=COUNTED)
-    if any(hit.relevance is None for hit in found):
+    found = [find(retriever, query, replace(options, gate=gate), where, k=COUNTED) for query in queries]
+    if any(hit.relevance is None for hits in found for hit in hits):
         raise SearchError("how relevant items are is not known in this collection: count by a filter")
     # What is below the gate was found by all of the words, which are in its text.
-    sure = [hit for hit in found if not gate <= (hit.relevance or 0.0) < SURE]
+    surely = [{hit.id for hit in hits if not gate <= (hit.relevance or 0.0) < SURE} for hits in found]
+    perhaps = [hit for hit in found[0] if all(any(hit.id == each.id for each in hits) for hits in found[1:])]
+    sure = [hit for hit in perhaps if all(hit.id in ids for ids in surely)]
     photos = sum(hit.modality == "image" for hit in sure)
-    return Counted(photos, len(sure) - photos, at_least=True, shown=tuple(sure), perhaps=len(found))
+    return Counted(
+        photos,
+        len(sure) - photos,
+        at_least=True,
+        shown=tuple(sure),
+        perhaps=len(perhaps),
+        unsure=tuple(hit for hit in perhaps if hit not in sure),
+    )
 
 
 def list_items(retriever: Retriever, where: Where | None, k: int) -> Sequence[Result]:

@@ -19,6 +19,7 @@ _CONNECTION = frozenset(
 )
 _TIMEOUT = frozenset({"ModelTimeoutError", "APITimeoutError", "TimeoutException", "TimeoutError", "ConnectTimeout"})
 _TOOLS = re.compile(r"(?i)\btools?\b|\bfunctions?\b|tool[_ -]?(?:use|call|choice)")
+_MOST_REASON = 600
 _TOO_LONG = re.compile(r"(?i)context.?(?:length|window|size)|(?:prompt|input) is too long|too many tokens")
 
 
@@ -39,11 +40,11 @@ class ChatCancelled(ChatError):
 
 
 class ToolsRefused(ChatError):
-    """The model's server does not take a request with tools; for_good: as far as can be told, it takes none ever."""
+    """A request with tools was refused, perhaps for another reason; speaks_of_tools: the answer names them."""
 
-    def __init__(self, told: str, *, for_good: bool) -> None:
+    def __init__(self, told: str, *, speaks_of_tools: bool) -> None:
         super().__init__(told)
-        self.for_good = for_good
+        self.speaks_of_tools = speaks_of_tools
 
 
 def explain(error: BaseException, model: object, *, tokens: int = 0) -> ChatError:
@@ -71,11 +72,14 @@ def explain(error: BaseException, model: object, *, tokens: int = 0) -> ChatErro
 
 
 def refuses_tools(error: BaseException) -> bool:
-    """Whether a request with tools may have failed because of them: it is called wrong, or the reason says so."""
+    """Whether a request with tools may have failed because of them, so that it is worth to ask without."""
     status = status_of(error)
-    if status in (400, 422, 501):
-        return True
-    return status in (404, 405, 500) and bool(_TOOLS.search(str(error)))
+    return status in (400, 422, 501) or (status in (404, 405, 500) and speaks_of_tools(error))
+
+
+def speaks_of_tools(error: BaseException) -> bool:
+    """Whether an answer names tools as what was wrong: its beginning, as its end may repeat the request."""
+    return not is_too_long(error) and bool(_TOOLS.search(str(error)[:_MOST_REASON]))
 
 
 def is_too_long(error: BaseException) -> bool:

@@ -317,6 +317,18 @@ def bytes_told(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size >= 1_000_000 else f"{max(1, round(size / 1000))} kB"
 
 
+def stored_vectors(retriever: Retriever, pieces: Sequence[Evidence]) -> dict[int, NDArray[np.float32]]:
+    """The stored vectors of evidence by its numbers, of length one; without those that are stored no more."""
+    records = retriever.backend.get(retriever.collection, [piece.item.id for piece in pieces], with_vectors=True)
+    by_id = {record.id: record.vector for record in records if record.has_vector}
+    return {piece.number: _unit(v) for piece in pieces if (v := by_id.get(piece.item.id)) is not None}
+
+
+def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    norm = float(np.linalg.norm(vector))
+    return vector if norm == 0 else vector / np.float32(norm)
+
+
 def image_path(item: Hit) -> Path | None:
     """The local file of an image item; None for texts, and for addresses, which are never fetched."""
     if item.modality != "image":

@@ -24,11 +24,11 @@ from retrieval.chat.errors import (
     ChatTimeout,
     ToolsRefused,
     explain,
-    is_too_long,
     is_transient,
     model_name,
     refuses_tools,
     retry_after_s,
+    speaks_of_tools,
 )
 from retrieval.chat.events import Retrying
 from retrieval.chat.options import ChatOptions
@@ -95,8 +95,9 @@ class Reply:
     input_tokens: int | None = None
     output_tokens: int | None = None
     truncated: bool = False
-    #: As it came, where it calls tools.
+    #: As it came, where it calls tools; printed: as text.
     message: AIMessage | None = None
+    printed: bool = False
 
 
 class Caller:
@@ -135,7 +136,7 @@ class Caller:
             except Exception as error:
                 if through is not None and not delivered and refuses_tools(error):
                     told = str(explain(error, self.model))
-                    raise ToolsRefused(told, for_good=not is_too_long(error)) from None
+                    raise ToolsRefused(told, speaks_of_tools=speaks_of_tools(error)) from None
                 wait_s = self._pause_s(error, attempt)
                 if delivered or wait_s is None:
                     raise explain(error, self.model, tokens=delivered) from None

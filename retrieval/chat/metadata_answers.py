@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from backends.base import Record, Where
 from backends.filters import And, Compare, Or
 from retrieval.chat.check.claims import citations
-from retrieval.chat.counting import MOST_READ, Counted, count_items, count_relevant, list_items, matching
+from retrieval.chat.counting import MOST_READ, Counted, count_about, count_items, list_items, matching
 from retrieval.chat.evidence import bytes_told, find
 from retrieval.chat.facts import reads_all, values_of
+from retrieval.chat.metadata_follow_ups import asked_in_talk
 from retrieval.chat.metadata_questions import ITEM_KINDS, Asked, Period
 from retrieval.chat.options import ChatOptions
 from retrieval.chat.sanitize import shield
@@ -27,6 +28,8 @@ _DATES = ("taken", "date", "datetime", "created", "拍摄时间", "日期")
 _YEARS = ("year", "年份")
 _VALUES = 12
 _EXAMPLES = 4
+#: No model reads what is listed, so that its context bounds nothing.
+_LISTED = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,21 +70,25 @@ class MetadataAnswers:
                 return None
             clauses.append(Compare("camera", "in", cameras))
         where = _all(clauses)
+        most = max(_LISTED, self._options.max_evidence) if asked.kind == "list" else _EXAMPLES
         if asked.topic:
-            tally = count_relevant(self._retriever, asked.topic, self._options, where)
+            tally = count_about(self._retriever, [asked.topic, *asked.also], self._options, where)
             if tally.perhaps and not tally.all:
-                # Nothing that one could stand for: a model can look at what may be.
-                return None
-            shown: Sequence[Result] = tally.shown[: self._options.max_evidence]
+                # Nothing that one could stand for: a model can look at what may be, a weak one cannot.
+                return self._perhaps(asked, tally) if self._options.weak else None
+            shown: Sequence[Result] = tally.shown[:most]
         else:
             tally = count_items(self._retriever, where)
-            shown = list_items(self._retriever, where, self._options.max_evidence)
+            shown = list_items(self._retriever, where, most)
         text = self._say("tally", criteria=self._criteria(asked), what=self._counted(tally))
         if asked.topic and tally.all:
             kind = "estimate_up_to" if tally.perhaps > tally.all else "estimate"
             text += self._say("space") + self._say(kind, n=tally.perhaps)
-        most = len(shown) if asked.kind == "list" else _EXAMPLES
-        return self._with_examples(text, shown[:most])
+        return self._with_examples(text, shown)
+
+    def _perhaps(self, asked: Asked, tally: Counted) -> Told:
+        text = self._say("unsure", criteria=self._criteria(asked), n=tally.perhaps)
+        return self._with_examples(text, tally.unsure[:_LISTED])
 
     def _criteria(self, asked: Asked) -> str:
         told = []
@@ -98,7 +105,7 @@ class MetadataAnswers:
         if asked.camera:
             told.append(self._say("with_camera", camera=asked.camera))
         if asked.topic:
-            told.append(self._say("about", topic=shield(asked.topic).text))
+            told += [self._say("about", topic=shield(topic).text) for topic in (asked.topic, *asked.also)]
         text = self._say("comma").join(told)
         return text[:1].upper() + text[1:]
 
@@ -174,7 +181,10 @@ class MetadataAnswers:
         pointed = of == "it" or of.startswith("#")
         if pointed and not history:
             return None
-        found = find(self._retriever, history[-1].topic if pointed else of, self._options, self._where)
+        found = self._told_before(history) if pointed else ()
+        if not found:
+            topic = history[-1].topic if pointed else of
+            found = find(self._retriever, topic, self._options, self._where)
         photos = [hit for hit in found if hit.modality == "image"]
         if not pointed:
             return next(iter(photos), None)
@@ -186,6 +196,13 @@ class MetadataAnswers:
         if place > len(listed):
             return None
         return listed[place - 1 if place > 0 else -1] if listed else None
+
+    def _told_before(self, history: Sequence[Turn]) -> Sequence[Result]:
+        """What the last answer showed, if it was one of these: numbered by what was counted, not by a search."""
+        *before, last = (turn.question for turn in history)
+        asked = asked_in_talk(last, before, lists=self._options.weak)
+        told = self._of_items(asked) if asked is not None and asked.kind in ("count", "list") else None
+        return told.shown if told is not None else ()
 
     def _say(self, key: str, **parts: object) -> str:
         text = words(key, self._language)

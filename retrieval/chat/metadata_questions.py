@@ -30,7 +30,7 @@ class Period:
 class Asked:
     """What a question asks for.
 
-    topic: what the items are about, "" for any. period, camera: when and with what they were taken. field: of `values`.
+    topic: what the items are about, "" for any; also: what they are about as well. period, camera: when and with what they were taken. field: of `values`.
     of: which item: "it" for that of the talk, "#2" for the second of it, else words.
     """
 
@@ -40,6 +40,7 @@ class Asked:
     camera: str = ""
     field: str = ""
     of: str = ""
+    also: tuple[str, ...] = ()
 
 
 _PHOTOS = r"(?:photos?|pictures?|images?|photographs?|pics?|shots?)"
@@ -136,6 +137,17 @@ _ITEM_FACTS: tuple[tuple[Kind, str], ...] = (
     ("folder", rf"{_ZH_OF}(?:存|放)?在(?:哪个|什么)(?:文件夹|目录)里?"),
 )
 _ITEM_PATTERNS = [(kind, re.compile(rf"\W*{pattern}\s*[呢啊吗呀]?\W*", re.IGNORECASE)) for kind, pattern in _ITEM_FACTS]
+_ZH_LISTED = (
+    re.compile(
+        r"\W*(?:这里|这儿|里面|(?:这个|这些)?(?:相册|集合|照片|图片|图库)(?:里|中)?面?)?(?:有没有|是否有|有(?=.+(?:吗|嘛|(?<!什)么)))(?P<topic>.{1,24}?)[吗么嘛呢]?\W*"
+    ),
+    re.compile(
+        r"\W*有?哪(?:些|一?张|几张)(?:(?:照片|图片|相片|图)(?:里|中|上)?|里|中|上)面?(?:都|能)?(?:有|是|拍了|拍的是|拍到了?|显示了?|出现了?|包含了?|看到)(?P<topic>.{1,24}?)\W*"
+    ),
+    re.compile(r"\W*(?P<topic>.{1,24}?)的(?:照片|图片)(?:都)?有哪些\W*"),
+    re.compile(r"\W*(?:请|帮我|给我)?(?:找|看看?|找出|列出|显示)(?:一下|所有)?(?P<topic>.{1,24}?)的(?:照片|图片)\W*"),
+)
+_ZH_ASKS = re.compile(r"[谁哪几它她他这那]|什么|多少|怎|为何|吗|和我|你")
 _FIELDS = {
     "camera": "camera",
     "lens": "lens",
@@ -158,10 +170,11 @@ _VALUES = (
 )
 
 
-def metadata_question(question: str, *, follows: bool = False) -> Asked | None:
+def metadata_question(question: str, *, follows: bool = False, lists: bool = False) -> Asked | None:
     """What a question asks for if it is one of count or metadata; None for all others.
 
-    follows: whether something was said before, which "it" may be.
+    follows: whether something was said before, which "it" may be. lists: whether a Chinese question that asks which
+    photos show something, or whether there is something, is one too.
     """
     text = " ".join(question.split())
     if len(text) > _MAX_CHARS:
@@ -174,7 +187,23 @@ def metadata_question(question: str, *, follows: bool = False) -> Asked | None:
             return _of_item(kind, match, follows=follows)
     period, rest = _period(text)
     camera, rest = _camera(rest)
-    return _of_items(rest, Asked("count", period=period, camera=camera))
+    found = _of_items(rest, Asked("count", period=period, camera=camera))
+    return found or (_listed(text) if lists else None)
+
+
+def narrowed(said: str) -> Asked:
+    """What items are said to be about, from when and by which camera they are: "show dogs in 2013"."""
+    period, rest = _period(said)
+    camera, rest = _camera(rest)
+    return Asked("count", topic=_topic(rest), period=period, camera=camera)
+
+
+def _listed(text: str) -> Asked | None:
+    for pattern in _ZH_LISTED:
+        if (match := pattern.fullmatch(text)) and not _ZH_ASKS.search(match["topic"]):
+            topic = _topic(match["topic"])
+            return Asked("list", topic=topic) if topic else None
+    return None
 
 
 def _of_item(kind: Kind, match: re.Match[str], *, follows: bool) -> Asked | None:

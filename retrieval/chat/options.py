@@ -37,7 +37,8 @@ class ChatOptions:
     max_answer_tokens: what is left free for the answer.
     history_tokens, history_turns: how much of the conversation the model sees; the rest is forgotten.
     max_evidence: how many found items the model sees at most, images and texts together.
-    max_images: how many of them as images; further ones go as caption, tags and metadata.
+    max_images: how many of them as images, and how many that tools find together; further ones go as caption, tags and
+    metadata. request_images: how many images one request may hold, the question's own among them, where the model says.
     max_image_side, max_image_bytes: an image is downscaled to this long side in pixels, then until its
     JPEG is no larger; base64 adds a third on the wire.
     max_passage_tokens: a longer passage or caption is cut, and says so.
@@ -60,6 +61,7 @@ class ChatOptions:
     history_turns: int = 6
     max_evidence: int = 8
     max_images: int = 4
+    request_images: int | None = None
     max_image_side: int = 768
     max_image_bytes: int = 256 * 1024
     max_passage_tokens: int = 384
@@ -90,6 +92,9 @@ class ChatOptions:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
                 raise ValueError(f"{name} must be an integer from {least} to {most}, not {value!r}")
+        images = self.request_images
+        if images is not None and (isinstance(images, bool) or not isinstance(images, int) or images < 0):
+            raise ValueError(f"request_images must be an integer of at least 0, or None, not {images!r}")
         for name in ("first_token_s", "total_s", "backoff_s", "max_backoff_s"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:

@@ -108,6 +108,13 @@ def tool_message(text: str, boundary: str, call: Mapping[str, Any]) -> ToolMessa
     return ToolMessage(f"{opening}\n{text}\n{closing}", tool_call_id=call["id"], name=call["name"])
 
 
+def results_message(texts: Sequence[str], boundary: str) -> HumanMessage:
+    """What calls gave that a model printed as text, whose server may know no replies of tools."""
+    opening, closing = _marks(boundary)
+    told = "\n".join(f"{opening}\n{text}\n{closing}" for text in texts)
+    return HumanMessage(f"Results of the calls, in their order:\n{told}")
+
+
 def pictures_message(pieces: Sequence[Evidence]) -> HumanMessage | None:
     """The pictures of what tools found, which messages of tools cannot hold everywhere."""
     blocks: list[dict[str, Any]] = []

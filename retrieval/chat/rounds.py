@@ -19,8 +19,9 @@ from retrieval.chat.errors import ToolsRefused
 from retrieval.chat.events import Retrying, ToolUsed
 from retrieval.chat.evidence import Evidence
 from retrieval.chat.llm_client import Caller, Messages, Reply
-from retrieval.chat.prompt import Prompt, pictures_message, tool_message
-from retrieval.chat.toolbox import MAX_CALLS, SCHEMAS, Outcome, Toolbox
+from retrieval.chat.printed_calls import PrintedCalls
+from retrieval.chat.prompt import Prompt, pictures_message, results_message, tool_message
+from retrieval.chat.toolbox import MAX_CALLS, NAMES, SCHEMAS, Outcome, Toolbox
 
 #: After so many rounds of calls the model is asked for its answer, without tools.
 MAX_ROUNDS = 4
@@ -42,10 +43,16 @@ def with_tools(model: BaseChatModel) -> Runnable[Any, Any] | None:
         return None
 
 
-def plain_reply(caller: Caller, messages: Messages) -> Generator[Told, None, Reply]:
-    """A reply without tools: its text as it may be shown, and the whole."""
+def told_reply(
+    caller: Caller,
+    messages: Messages,
+    through: Runnable[Any, Any] | None = None,
+    *,
+    show: Callable[[str], str] = str,
+) -> Generator[Told, None, Reply]:
+    """One reply: its text as it may be shown, and the whole. show: what is shown of its next piece."""
     draft = DraftFilter()
-    with contextlib.closing(caller.stream(messages)) as pieces:
+    with contextlib.closing(caller.stream(messages, through)) as pieces:
         while True:
             try:
                 piece = next(pieces)
@@ -54,7 +61,7 @@ def plain_reply(caller: Caller, messages: Messages) -> Generator[Told, None, Rep
                 return reply
             if isinstance(piece, Retrying):
                 yield piece
-            elif told := draft.feed(piece):
+            elif told := show(draft.feed(piece)):
                 yield told
 
 
@@ -111,13 +118,13 @@ class Rounds:
                 reply = yield from self._ask(messages, self._through)
             except ToolsRefused as error:
                 # One that took tools before has other reasons.
-                self.refused = error.for_good and not self.earlier
+                self.refused = error.speaks_of_tools and not self.earlier
                 break
             if reply.message is None:
                 return self._whole(reply)
             self.earlier.append(Round(reply, asked))
             self._known.append((len(self._said), len(self.toolbox.evidence)))
-            added = yield from self._answer_calls(reply.message)
+            added = yield from self._answer_calls(reply.message, printed=reply.printed)
             messages += added
             asked += sum(text_tokens(str(message.content)) for message in added)
         if self._empty:
@@ -141,43 +148,53 @@ class Rounds:
         return reply
 
     def _ask(self, messages: Messages, through: Runnable[Any, Any] | None) -> Generator[Told, None, Reply]:
-        """One reply; its text is shown behind that of earlier ones, but for what rests on nothing yet."""
-        draft, begun, held = DraftFilter(), False, self._empty
-        with contextlib.closing(self._caller.stream(messages, through)) as pieces:
-            while True:
-                try:
-                    piece = next(pieces)
-                except StopIteration as stop:
-                    reply: Reply = stop.value
-                    return reply
-                if isinstance(piece, Retrying):
-                    yield piece
-                    continue
-                told = draft.feed(piece)
-                if not told or held:
-                    continue
-                if not begun and self._said.strip():
-                    told = "\n\n" + told.lstrip()
-                begun = begun or bool(told.strip())
-                self._said += told
-                yield told
+        """One reply; its text is shown behind that of earlier ones, without calls and what rests on nothing yet."""
+        printed, held = PrintedCalls(NAMES), self._empty
+        breaks = len(self._said) - len(self._said.rstrip("\n"))
+        joint = "\n" * max(0, 2 - breaks) if self._said.strip() else ""
 
-    def _answer_calls(self, message: AIMessage) -> Generator[ToolUsed, None, list[BaseMessage]]:
-        """Do what a reply calls for; returns the messages that tell the model."""
+        def behind(text: str) -> str:
+            nonlocal joint
+            # What follows a call rests on nothing that it gave.
+            if held or (printed.calls and through is not None):
+                return ""
+            if joint:
+                text = text.lstrip()
+                text, joint = (joint + text, "") if text else ("", joint)
+            self._said += text
+            return text
+
+        reply = yield from told_reply(
+            self._caller, messages, through, show=lambda piece: behind(printed.feed(piece)) if piece else ""
+        )
+        if rest := behind(printed.end()):
+            yield rest
+        if printed.cut:
+            reply.text = printed.shown
+        if through is not None and reply.message is None and printed.calls:
+            reply.message = AIMessage(printed.raw, tool_calls=printed.calls)
+            reply.printed = True
+        return reply
+
+    def _answer_calls(self, message: AIMessage, *, printed: bool) -> Generator[ToolUsed, None, list[BaseMessage]]:
+        """Do what a reply calls for; returns the messages that tell the model. printed: its calls were text."""
         calls = [_named(call, number) for number, call in enumerate(message.tool_calls[:MOST_TOLD])]
         others = message.invalid_tool_calls[: MOST_TOLD - len(calls)]
         broken = [_named(call, len(calls) + number) for number, call in enumerate(others)]
-        message = message.model_copy(update={"tool_calls": calls, "invalid_tool_calls": broken})
-        told: list[BaseMessage] = [message]
-        shown: list[Evidence] = []
+        outcomes: list[tuple[Any, Outcome]] = []
         for number, call in enumerate([*calls, *broken]):
             self._caller.cancel.check()
             outcome = self._outcome(call, number)
-            told.append(tool_message(outcome.text, self._prompt.boundary, call))
-            shown += outcome.event.evidence
+            outcomes.append((call, outcome))
             self.used.append(outcome.event)
             yield outcome.event
-        pictures = pictures_message(shown)
+        boundary = self._prompt.boundary
+        if printed:
+            told = [AIMessage(str(message.content)), results_message([o.text for _, o in outcomes], boundary)]
+        else:
+            told = [message.model_copy(update={"tool_calls": calls, "invalid_tool_calls": broken})]
+            told += [tool_message(outcome.text, boundary, call) for call, outcome in outcomes]
+        pictures = pictures_message([piece for _, outcome in outcomes for piece in outcome.event.evidence])
         return [*told, pictures] if pictures else told
 
     def _outcome(self, call: Mapping[str, Any], number: int) -> Outcome:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from backends.base import Where
 from retrieval.chat.check.language import language
 from retrieval.chat.metadata_answers import MetadataAnswers
-from retrieval.chat.metadata_questions import metadata_question
+from retrieval.chat.metadata_follow_ups import asked_in_talk
 from retrieval.chat.options import ChatOptions
 from retrieval.chat.small_talk import kind_of_talk, overview
 from retrieval.chat.wording import ENGLISH, WRITTEN, words
@@ -48,7 +48,9 @@ class RuleAnswers:
             return Ruled(told.text, told.shown)
         if kind is not None:
             return Ruled(words(kind, written))
-        asked = None if has_tools else metadata_question(question, follows=bool(self._history))
+        # A weak model says nothing of English captions in Chinese.
+        before = [turn.question for turn in self._history]
+        asked = None if has_tools else asked_in_talk(question, before, lists=self._options.weak)
         if asked is None:
             return None
         answers = MetadataAnswers(self._retriever, self._options, clause, written)

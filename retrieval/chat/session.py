@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
+from typing import Any
 
 from langchain_core.language_models import BaseChatModel
+from langchain_core.runnables import Runnable
 
 from retrieval.chat.answers import Checker
 from retrieval.chat.check.grounding import TextSupport
@@ -23,6 +26,9 @@ from retrieval.chat.translating import OwnWords
 from retrieval.search.filters import Filter
 from retrieval.search.retriever import Retriever
 from retrieval.turn import Turn
+
+#: A server that takes no tools is asked with some again after so long: it may be another, or set up in another way.
+TOOLS_PAUSE_S = 600.0
 
 
 class GroundedChat:
@@ -61,12 +67,21 @@ class GroundedChat:
         self.model = model
         self.judge = judge or model
         self.options = options or ChatOptions()
-        #: The model with tools bound to it; None where it has none, or where its server refused them.
-        self.with_tools = with_tools(model) if self.options.uses_tools else None
+        self._with_tools = with_tools(model) if self.options.uses_tools else None
+        self._tools_again_at = 0.0
         self.spoken_there = CollectionLanguage(retriever)
         self.own_words = OwnWords(self.options)
         self.tagger = Tagger(retriever.encoder)
         self.checker = Checker(TextSupport(), ImageSupport(retriever.encoder), self.options)
+
+    @property
+    def with_tools(self) -> Runnable[Any, Any] | None:
+        """The model with tools bound to it; None where it has none, or its server refused them a short while ago."""
+        return self._with_tools if time.monotonic() >= self._tools_again_at else None
+
+    def pause_tools(self) -> None:
+        """Offer the model no tools for a while: its server said that it takes none, which may change."""
+        self._tools_again_at = time.monotonic() + TOOLS_PAUSE_S
 
     def ask(
         self,

@@ -23,11 +23,11 @@ from retrieval.chat.check.layout import cited
 from retrieval.chat.check.verify import JUDGE_TOKENS, judgement
 from retrieval.chat.errors import ChatCancelled, ChatError, QuestionError
 from retrieval.chat.events import Answer, Counts, Usage
-from retrieval.chat.evidence import Evidence, prepare
+from retrieval.chat.evidence import Evidence, prepare, stored_vectors
 from retrieval.chat.llm_client import Caller, CancelToken, Reply, with_room
 from retrieval.chat.options import Check
 from retrieval.chat.prompt import Prompt, build_prompt, evidence_budget
-from retrieval.chat.rounds import Rounds, Told, plain_reply
+from retrieval.chat.rounds import Rounds, Told, told_reply
 from retrieval.chat.rule_answers import RuleAnswers
 from retrieval.chat.sanitize import printable, strip_links
 from retrieval.chat.searching import Search
@@ -112,7 +112,7 @@ class Steps:
             options=self.options,
             tools=self._through is not None,
         )
-        evidence = self._prepare(sought.found, budget=budget)
+        evidence = self._prepare(sought.found, budget=budget, images=self._images_left())
         if not evidence and self._prepare(sought.found[:1], budget=10**9):
             raise QuestionError(
                 f"the context of {self.options.context_tokens} tokens has room for none of the evidence: ask "
@@ -135,6 +135,12 @@ class Steps:
             first=first,
             images=images,
         )
+
+    def _images_left(self) -> int:
+        """The pictures that may be given beside those that are, at most `max_images` at a time."""
+        most, given = self.options.request_images, sum(piece.picture is not None for piece in self._found)
+        room = self.options.max_images if most is None else most - given - (self._attached is not None)
+        return max(0, min(self.options.max_images, room))
 
     @property
     def evidence(self) -> tuple[Evidence, ...]:
@@ -160,7 +166,7 @@ class Steps:
         self.caller.first_token_at = None
         if self._through is None:
             self._asked = self._prompt(self._found)
-            return (yield from plain_reply(self.caller, self._asked.messages))
+            return (yield from told_reply(self.caller, self._asked.messages))
         prompt = self._prompt(self._found, tools=True)
         left = self.options.context_tokens - self.options.max_answer_tokens - prompt.tokens - SCHEMA_TOKENS
         toolbox = Toolbox(
@@ -170,6 +176,7 @@ class Steps:
             prepare=self._prepare,
             evidence=self._found,
             left=left,
+            images=self._images_left(),
         )
         self._rounds = Rounds(
             self.caller,
@@ -185,7 +192,7 @@ class Steps:
         self._asked = self._rounds.asked
         if self._rounds.refused and reply is not None:
             # It answered without: so the tools were what its server would not take.
-            self.chat.with_tools = None
+            self.chat.pause_tools()
         return reply
 
     def _prompt(self, evidence: Sequence[Evidence], *, tools: bool = False, findings: Sequence[str] = ()) -> Prompt:
@@ -330,10 +337,7 @@ class Steps:
         return asked.read(reply.text)
 
     def _vectors(self, pieces: Sequence[Evidence]) -> Mapping[int, NDArray[np.float32]]:
-        retriever = self.chat.retriever
-        records = retriever.backend.get(retriever.collection, [piece.item.id for piece in pieces], with_vectors=True)
-        by_id = {record.id: record.vector for record in records if record.has_vector}
-        return {p.number: _unit(v) for p in pieces if (v := by_id.get(p.item.id)) is not None}
+        return stored_vectors(self.chat.retriever, pieces)
 
     def _answer(
         self,
@@ -391,8 +395,3 @@ class Steps:
             translation=self.translation,
             tools=tuple(self._rounds.used) if self._rounds is not None else (),
         )
-
-
-def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
-    norm = float(np.linalg.norm(vector))
-    return vector if norm == 0 else vector / np.float32(norm)

@@ -83,6 +83,7 @@ SCHEMAS: tuple[dict[str, Any], ...] = (
         item=_text("The number of a piece of evidence, such as 3, or an item's id."),
     ),
 )
+NAMES = frozenset(schema["function"]["name"] for schema in SCHEMAS)
 SCHEMA_TOKENS = text_tokens(json.dumps(SCHEMAS))
 
 
@@ -112,6 +113,7 @@ class Toolbox:
         where: the caller's filter, which holds for every call.
         evidence: what was found before.
         left: the tokens that all results may take together.
+        images: the pictures that they may show together.
     """
 
     def __init__(
@@ -123,6 +125,7 @@ class Toolbox:
         prepare: Prepare,
         evidence: Sequence[Evidence],
         left: int,
+        images: int,
     ) -> None:
         self.retriever, self.options, self.where = retriever, options, where
         self.evidence = tuple(evidence)
@@ -130,7 +133,7 @@ class Toolbox:
         self.findings: list[str] = []
         self.left = left
         self._prepare = prepare
-        self._images = {"search": options.max_images, "open": options.max_images}
+        self._images = images
         self._tools: dict[str, Callable[[Mapping[str, Any]], Outcome]] = {
             "search": self._search,
             "count": self._count,
@@ -171,7 +174,7 @@ class Toolbox:
             found: Sequence[Result] = find(self.retriever, query, self.options, where, k=k)
         else:
             found = list_items(self.retriever, where, k)
-        told, new, shown = self._numbered(found, "search")
+        told, new, shown = self._numbered(found)
         total = len(found)
         if not query:
             # Of more records than are read some are not found, but they are counted.
@@ -234,14 +237,14 @@ class Toolbox:
         known = next((piece for piece in self.evidence if piece.item.id == record.id), None)
         item = known.item if known else as_result(record)
         first = known.number if known else len(self.evidence) + 1
-        pieces = self._prepare([item], first=first, images=min(1, self._images["open"]), budget=max(0, self.left - 32))
+        pieces = self._prepare([item], first=first, images=min(1, self._images), budget=max(0, self.left - 32))
         if not pieces:
             raise WrongArgument("nothing is stored of this item that could be shown")
         (piece,) = pieces
         if known is not None and known.picture is not None and piece.picture is None:
             # The model has its picture already, and there is no room for it twice.
             piece = known
-        self._images["open"] -= piece.picture is not None
+        self._images -= piece.picture is not None and piece is not known
         # A picture that was given as text before is now one that the model was shown.
         others = tuple(p for p in self.evidence if p is not known)
         self.evidence = tuple(sorted((*others, piece), key=lambda each: each.number))
@@ -266,17 +269,18 @@ class Toolbox:
         records = self.retriever.backend.get(self.retriever.collection, [item_id])
         return next((r for r in records if matches(self.where, r.metadata, r.modality)), None)
 
-    def _numbered(self, found: Sequence[Result], tool: str) -> tuple[list[str], tuple[Evidence, ...], int]:
+    def _numbered(self, found: Sequence[Result]) -> tuple[list[str], tuple[Evidence, ...], int]:
         """Lines for what was found, the part of it that is new evidence, and how many lines there are."""
         known = {piece.item.id: piece for piece in self.evidence}
         again = [known[item.id] for item in found if item.id in known]
         new = self._prepare(
             [item for item in found if item.id not in known],
             first=len(self.evidence) + 1,
-            images=self._images[tool],
+            # One is kept for what is opened.
+            images=max(0, self._images - 1),
             budget=max(0, self.left - 32 * len(again) - 32),
         )
-        self._images[tool] -= sum(piece.picture is not None for piece in new)
+        self._images -= sum(piece.picture is not None for piece in new)
         self.evidence = (*self.evidence, *new)
         lines = [f"[{piece.number}] as above" for piece in again]
         return [*lines, *(piece.shown for piece in new)], new, len(lines) + len(new)

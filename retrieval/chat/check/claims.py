@@ -31,6 +31,7 @@ ABBREVIATION = re.compile(
 _CITED = rf"(?:\s*(?:{CITATION.pattern}))*"
 _END = re.compile(rf"[.!?]+[\"'”’)]*{_CITED}(?=\s|\Z|[^\x00-\x7f])|[。！？]{_CITED}", re.IGNORECASE)
 _BULLET = re.compile(r"^\s*(?:[-*•–]|\d{1,3}[.)])\s+|^\s*#+\s+")
+_DIGITS = re.compile(r"\d+")
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0e00-\u0e7f]")
 
 _NUMBERS = {
@@ -80,9 +81,13 @@ _SCOPE_ENDS = frozenset(["and", "but", "with", "while", "which", "who", "that", 
 
 @dataclass(frozen=True)
 class Claim:
-    """A text taken apart once: what `retrieval.chat.check.grounding` compares."""
+    """A text taken apart once: what `retrieval.chat.check.grounding` compares.
+
+    about: the question that it answers, which says what a bare number counts.
+    """
 
     text: str
+    about: str = ""
 
     @cached_property
     def tokens(self) -> tuple[str, ...]:
@@ -102,14 +107,13 @@ class Claim:
     @cached_property
     def numbers(self) -> frozenset[float]:
         """The numbers in digits or words; "one", and ordinals, only where they cannot be a pronoun's turn of phrase."""
-        values = (number_of(token) for token in self.tokens if token.lower() not in ("one", "first", "second", "third"))
-        return frozenset(value for value in values if value is not None)
+        plain = (token for token in self.tokens if token.lower() not in ("one", "first", "second", "third"))
+        return frozenset(value for token in plain for value in _values(token))
 
     @cached_property
     def all_numbers(self) -> frozenset[float]:
-        """As `numbers`, with "one", the article "a" and ordinals: what may stand behind another's number."""
-        values = (1.0 if token.lower() in ("a", "an") else number_of(token) for token in self.tokens)
-        return frozenset(value for value in values if value is not None)
+        """As `numbers`, with "one" and ordinals: what may stand behind another's number."""
+        return frozenset(value for token in self.tokens for value in _values(token))
 
     @cached_property
     def names(self) -> frozenset[str]:
@@ -253,6 +257,15 @@ def number_of(word: str) -> float | None:
         return float(digits) if digits[:1].isdigit() else None
     except ValueError:
         return None
+
+
+def _values(token: str) -> list[float]:
+    """The number that a token is, or those in it: 3 of 有3只狗, 20 of 20th."""
+    value = number_of(token)
+    if value is not None:
+        return [value]
+    # A time is none.
+    return [] if re.search(r"\d[.,:]\d", token) else [float(digits[:15]) for digits in _DIGITS.findall(token)]
 
 
 def citations(text: str) -> list[int]:

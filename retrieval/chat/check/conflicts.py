@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from retrieval.chat.check.claims import Claim, number_of, stem, strip_citations
 from retrieval.chat.check.colours import DESCRIBING, HUES, clash, coloured, several
 from retrieval.chat.check.lexicon import supports
+from retrieval.chat.check.quantities import quantities
 from retrieval.chat.check.stopwords import STOP_WORDS
 
 _YEAR = re.compile(r"(?<![\d.,])(1[89]\d\d|20\d\d)(?![\d]|[.,]\d)")
@@ -274,14 +275,8 @@ def _plurals(part: str) -> list[str]:
 
 
 def _singulars(part: str) -> list[str]:
-    """Stems of the things behind "a" or "an", or one: "a large orange cat"."""
-    tokens = [token.lower() for token in Claim(part).tokens]
-    found = []
-    for place, token in enumerate(tokens):
-        if token in ("a", "an", "one"):
-            noun = next((word for word in tokens[place + 1 : place + 5] if word not in DESCRIBING), "")
-            found.append(stem(noun))
-    return found
+    """Stems of the things behind "a" or "an", or one: "a large orange cat", but no "dog" in "a dog house"."""
+    return [stem(word) for each in quantities(part, "en") if each.value == 1 for word in each.things]
 
 
 def _same(ours: str, theirs: str) -> bool:

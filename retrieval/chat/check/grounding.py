@@ -2,7 +2,7 @@
 
 A sentence has support in a text when all of these hold (`TextSupport`):
 
-- every number in it, in digits or words, is in the text ("a" counts as one);
+- every number in it, in digits or words, is in the text beside the same thing (`retrieval.chat.check.quantities`);
 - every name in it, a word with a capital inside the sentence, is in the text;
 - no word is negated on one side and not on the other;
 - every other content word is in the text: by its stem, by `retrieval.chat.check.lexicon` ("child" by "girl", but
@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 
 from retrieval.chat.check.claims import Claim
 from retrieval.chat.check.lexicon import supports
+from retrieval.chat.check.quantities import counted_alike, states_numbers
 
 #: stated: a source says so. seen: it cites an image that the model was shown. cited: it cites a text, in other words.
 #: uncited, contradicted, dangling (its citations named nothing), unsupported (strict and verify only), no_claim.
@@ -105,10 +106,10 @@ class TextSupport:
         without content words has the support of its numbers alone: 1 or 0.
         """
         source = Claim(" / ".join(texts))
-        if not claim.numbers <= source.all_numbers or not claim.names <= source.stems:
+        if not claim.names <= source.stems or not counted_alike(claim, texts):
             return 0.0
         if not claim.content:
-            return 1.0 if claim.numbers else 0.0
+            return 1.0 if states_numbers(claim) else 0.0
         if contradicts(claim, source):
             return 0.0
         if self.unaligned(claim, source):

@@ -68,5 +68,10 @@ def small_words(text: str) -> Counter[str]:
     return Counter({code: sum(word in known for word in words) for code, known in _OF.items()})
 
 
+def small_words_of(code: str) -> frozenset[str]:
+    """The small words of a language that are known, none of most."""
+    return _OF.get(code, frozenset())
+
+
 def _words(text: str) -> list[str]:
     return re.findall(r"[^\W\d_]+", text.lower())

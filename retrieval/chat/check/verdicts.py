@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 from retrieval.chat.check.claims import Claim, cites_attached, strip_citations
 from retrieval.chat.check.conflicts import Told, conflict
+from retrieval.chat.check.denials import says_nothing
 from retrieval.chat.check.grounding import Sentence, TextSupport, Verdict
 from retrieval.chat.check.layout import Span, cited, sentence_spans
+from retrieval.chat.check.quantities import quantities, states_numbers
 from retrieval.chat.evidence import Evidence, fields_of, sizes_of
 from retrieval.chat.sanitize import shield
 
@@ -24,22 +26,8 @@ _TALK = re.compile(
     r"lassen sie|n'hésitez|désolé|lo siento|espero que",
     re.IGNORECASE,
 )
-# A sentence says that the collection has nothing when it denies something of the collection, or of what we can see.
-_DENIES = re.compile(
-    r"\b(?:no|none|not|nothing|never|neither|nor|cannot|kein\w*|nicht|nichts|pas|aucune?|rien|ning[uú]n\w*|nada|non|nessun\w*|"
-    r"não|nenhum\w*|geen|niet|нет|не)\b|n['’]t\b|没|沒|无|無|未|不|ません|ない|なかった|なし|없|않|لا|ليس|لم",
-    re.IGNORECASE,
-)
-_COLLECTION = re.compile(
-    r"\b(?:photo(?:graph)?s?|images?|pictures?|collection|evidence|sources?|captions?|fotos?|bild(?:er\w*|ern)?|sammlung|"
-    r"aufnahmen?|quellen?|im[aá]gen(?:es)?|colección|immagin[ei]|collezione|imagens?|coleção|afbeelding(?:en)?|foto['’]s|"
-    r"фото\w*|снимк\w*|коллекци\w*)\b|照片|图|圖|相册|集合|资料|来源|写真|画像|コレクション|사진|صور"
-    r"|\b(?:i|we|ich|wir|je|nous|yo)\b|\bj['’]|我|\bit (?:is|was|['’]s) (?:not |im)possible|\bit isn['’]t possible"
-    r"|\bthere (?:is|are|was|were) no\b|\bno hay\b|\bil n['’]y a\b|\bes gibt kein|\b(?:none|keine[rs]?) of\b",
-    re.IGNORECASE,
-)
-_DENIES_ALONE = re.compile(
-    r"\W*(?:no|none|nein|keine[rs]?|non|没有|沒有|いいえ)\b\W*(?:\w+\W+){0,3}\Z|\W*(?:没有|沒有)\W", re.IGNORECASE
+_PHOTO = re.compile(
+    r"\A(?:photos?|images?|fotos?|bild(?:er)?|im[aá]gen(?:es)?|textos?|textes?|texte?)\Z|照片|图|圖|相片|文字|写真|画像"
 )
 _OF_ATTACHED = re.compile(
     r"\b(?:your|the attached|the uploaded) (?:image|picture|photo(?:graph)?)\b|\b(?:image|picture|photo) (?:that )?you "
@@ -57,9 +45,13 @@ def is_counted(text: str, question: str, findings: Sequence[str]) -> bool:
     if not findings or not claim.numbers:
         return False
     counted = Claim(" / ".join(findings))
-    if not claim.numbers <= counted.all_numbers:
+    if not claim.numbers <= counted.numbers | ({1.0} & counted.all_numbers):
         return False
-    return claim.language != "en" or set(claim.content) <= counted.stems | Claim(question).stems
+    if claim.language == "en":
+        return set(claim.content) <= counted.stems | Claim(question).stems
+    told = f"{question} / {counted.text}".lower()
+    numbers = [each for each in quantities(claim.text, claim.language) if each.written]
+    return all(not each.things or any(_PHOTO.search(t) or t in told for t in each.things) for each in numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +123,7 @@ class Marker:
         each = placed[number]
         if each.own:
             pieces = [self._evidence[n] for n in each.own if n != _ATTACHED]
-            claim = Claim(strip_citations(each.text).replace("*", ""))
+            claim = Claim(strip_citations(each.text).replace("*", ""), self._question)
             support = self._support(claim, pieces)
             if support:
                 return "stated", support, "", None
@@ -162,7 +154,7 @@ class Marker:
         return self._picture if self._picture and _ATTACHED in numbers else "cited"
 
     def _support(self, claim: Claim, pieces: Sequence[Evidence]) -> float:
-        if not (claim.content or claim.numbers or claim.names):
+        if not (claim.content or claim.names or states_numbers(claim)):
             return 0.0
         alone = max((self._texts.judge(claim, piece.facts) for piece in pieces), default=0.0)
         if alone or len(pieces) < 2:
@@ -174,8 +166,8 @@ class Marker:
         each = placed[number]
         if each.span.leads or _TALK.search(each.text) or says_nothing(each.text):
             return True
-        claim = Claim(each.text)
-        if not (claim.content or claim.numbers or claim.names):
+        claim = Claim(each.text, self._question)
+        if not (claim.content or claim.names or states_numbers(claim)):
             return True
         if _is_fragment(each) and len(claim.content) < 2 and not claim.numbers:
             return True
@@ -207,11 +199,6 @@ def _covering(number: int, placed: Sequence[_Placed]) -> tuple[int, ...]:
         # An opening sentence is carried by the list or the sentences that it opens.
         following = [other for other in block if other.span.start > each.span.start]
     return tuple(dict.fromkeys(n for other in (*after, *leading, *following) for n in other.own))
-
-
-def says_nothing(text: str) -> bool:
-    """Whether a sentence says that the collection has nothing of a kind, or that something cannot be told."""
-    return bool(_DENIES.search(text) and _COLLECTION.search(text)) or bool(_DENIES_ALONE.match(text))
 
 
 def _is_fragment(each: _Placed) -> bool:

@@ -70,6 +70,8 @@ ALARMS = {
     "dangling": {"dangling citations", "missing sources"},
     "cites_everything": {"wrong sources", "too many sources"},
     "always_answers": {"answers without a source"},
+    "answers_in_denials": {"answers without a source", "missing sources"},
+    "invents_counts": {"answers without a source", "wrong numbers"},
     "always_refuses": {"declines what it could answer"},
     "other_language": {"another language"},
     "drops_half": {"half answers"},
@@ -152,6 +154,11 @@ def test_a_planted_fault_is_told_and_moves_its_figures(
         assert sources["precision"] < 0.4
     elif fault == "always_answers":
         assert (others["deflection"], figures["groups"]["none"]["wrong"], mixed["truthfulness"]) == (0, 1, 1)
+    elif fault == "answers_in_denials":
+        assert (others["deflection"], mixed["over_refusal"], mixed["truthfulness"]) == (0, 0, 1)
+    elif fault == "invents_counts":
+        assert (figures["numbers"]["count"]["right"], figures["numbers"]["others"]["wrong"]) == (0, 0)
+        assert others["deflection"] == 0
     elif fault == "always_refuses":
         assert (mixed["over_refusal"], mixed["truthfulness"], others["deflection"]) == (1, 0, 1)
     elif fault == "other_language":

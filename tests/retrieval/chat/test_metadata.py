@@ -10,6 +10,7 @@ import pytest
 from backends.base import Record
 from retrieval.chat import Answer, ChatOptions, GroundedChat, Turn
 from retrieval.chat.evidence import prepare
+from retrieval.chat.metadata_follow_ups import asked_in_talk
 from retrieval.chat.metadata_questions import Asked, Period, metadata_question
 from retrieval.search.retriever import Retriever
 from tests.support.chat_models import Calling, JudgedRetriever, Scripted, collection
@@ -82,6 +83,70 @@ def test_it_is_nothing_without_a_talk() -> None:
     assert metadata_question("它有多大？") is None
 
 
+DOGS = "how many photos show dogs?"
+ZH_DOGS = "有多少张照片有狗？"
+
+
+@pytest.mark.parametrize(
+    ("question", "before", "asked"),
+    [
+        ("and how many show coffee?", DOGS, Asked("count", topic="coffee")),
+        ("What about cats?", DOGS, Asked("count", topic="cats")),
+        ("and cats?", DOGS, Asked("count", topic="cats")),
+        ("and in 2013?", DOGS, Asked("count", topic="dogs", period=YEAR)),
+        ("how many of them were taken in 2013?", DOGS, Asked("count", topic="dogs", period=YEAR)),
+        ("how many of those show cats?", DOGS, Asked("count", topic="dogs", also=("cats",))),
+        ("which of them show cats?", DOGS, Asked("list", topic="dogs", also=("cats",))),
+        ("which one?", DOGS, Asked("list", topic="dogs")),
+        ("Which ones are they?", DOGS, Asked("list", topic="dogs")),
+        ("show me those", DOGS, Asked("list", topic="dogs")),
+        ("其中有几张猫的？", ZH_DOGS, Asked("count", topic="狗", also=("猫",))),
+        ("其中有几张是2013年拍的？", ZH_DOGS, Asked("count", topic="狗", period=YEAR)),
+        ("有几张有咖啡？", ZH_DOGS, Asked("count", topic="咖啡")),
+        ("那猫呢？", ZH_DOGS, Asked("count", topic="猫")),
+        ("哪一张？", ZH_DOGS, Asked("list", topic="狗")),
+        ("是哪几张？", ZH_DOGS, Asked("list", topic="狗")),
+        ("哪些？", ZH_DOGS, Asked("list", topic="狗")),
+        ("how large is it?", DOGS, Asked("size", of="it")),
+        ("how many photos show boats?", DOGS, Asked("count", topic="boats")),
+        ("那第二张呢？", ZH_DOGS, None),
+        ("那只狗呢？", ZH_DOGS, None),
+        ("它在哪里？", ZH_DOGS, None),
+        ("and what colour is it?", DOGS, None),
+        ("and the dog?", DOGS, None),
+        ("and why?", DOGS, None),
+        ("how many dogs are on the beach?", DOGS, None),
+        ("which one?", "what is the dog doing?", None),
+        ("and how many show coffee?", "what is the dog doing?", None),
+    ],
+)
+def test_what_goes_on_from_a_count(question: str, before: str, asked: Asked | None) -> None:
+    assert asked_in_talk(question, [before]) == asked
+    assert asked_in_talk(question, ["hello", "how many photos show birds?", before]) == asked
+    assert asked_in_talk(question, []) in (None, metadata_question(question))
+
+
+def test_a_follow_up_goes_on_from_a_follow_up() -> None:
+    assert asked_in_talk("which one?", [DOGS, "and how many show coffee?"]) == Asked("list", topic="coffee")
+    assert asked_in_talk("which one?", [DOGS, "what does it do?"]) is None
+
+
+@pytest.mark.parametrize(
+    "question", ["有咖啡吗？", "有没有咖啡？", "哪些照片里有咖啡？", "咖啡的照片有哪些？", "找咖啡的照片"]
+)
+def test_what_lists_in_chinese_for_a_weak_model(question: str) -> None:
+    assert metadata_question(question, lists=True) == Asked("list", topic="咖啡")
+    assert metadata_question(question) is None
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["这里有什么？", "照片里有几只狗？", "它有尾巴吗？", "你有名字吗？", "狗在做什么？", "which photos show a dog?"],
+)
+def test_what_lists_nothing(question: str) -> None:
+    assert metadata_question(question, lists=True) is None
+
+
 @pytest.fixture
 def retriever(tmp_path: Path) -> Retriever:
     retriever = collection(tmp_path, kind=JudgedRetriever)
@@ -130,6 +195,35 @@ def test_what_relevance_counts_is_at_least(retriever: Retriever) -> None:
     assert answer.text.startswith("About “a red beach”: at least 1 photo. That is an estimate by relevance")
     assert ids(answer) == {"img-red"}
     assert asked(retriever, "有多少张照片有red beach？").text.startswith("关于“red beach”：至少 1 张照片。")
+
+
+def test_follow_ups_of_counts_are_counted_and_shown(retriever: Retriever) -> None:
+    talk = [
+        Turn("how many photos show a red beach?", "About “a red beach”: at least 1 photo. For example: “a” [1].", "")
+    ]
+    green = asked(retriever, "and how many show a green sofa?", talk)
+    assert green.text.startswith("About “a green sofa”: at least 1 photo.")
+    assert ids(green) == {"img-green"}
+    assert ids(asked(retriever, "which one?", talk)) == {"img-red"}
+    assert ids(asked(retriever, "哪一张？", talk)) == {"img-red"}
+    both = asked(retriever, "how many of them show a green sofa?", talk)
+    assert both.text == "About “a red beach”, about “a green sofa”: none."
+    further = [*talk, Turn("and how many show a green sofa?", green.text, "and how many show a green sofa?")]
+    assert ids(asked(retriever, "which one?", further)) == {"img-green"}
+    assert ids(asked(retriever, "when was it taken?", further)) == {"img-green"}
+
+
+def test_a_weak_model_lists_in_chinese_what_is_found(retriever: Retriever) -> None:
+    weak = ChatOptions(check="strict", fallback="quote", rewrite="rules", gate=0.5)
+    chat = GroundedChat(retriever, Scripted(replies=["no"]), weak)
+    found = chat.ask("这里有没有red？")
+    assert found.text.startswith("关于“red”：至少 1 张照片。")
+    assert ids(found) == {"img-red"}
+    retriever.judge = lambda hit: 0.8 * hit.score  # type: ignore[attr-defined]
+    unsure = chat.ask("哪些照片里有red beach？")
+    assert unsure.text.startswith("关于“red beach”：没有可以确定的；按相关度，可能有关的有 1 条。例如：")
+    assert ids(unsure) == {"img-red"}
+    assert not unsure.refused
 
 
 def test_what_cannot_be_counted_is_left_to_the_model(tmp_path: Path) -> None:

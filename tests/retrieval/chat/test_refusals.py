@@ -17,6 +17,7 @@ REFUSED = {
         "I couldn’t find that. Would you like me to look for something else?",
         "The captions do not mention a year. Let me know if you need anything else.",
         "The photos do not show who took them.",
+        "I'm sorry, but I cannot tell.",
         "The image doesn't contain enough information.",
         "The collection does not contain any photos of orchestras.",
         "I cannot tell.\n\nNothing in the collection\nanswers this.",
@@ -28,6 +29,8 @@ REFUSED = {
         "我不知道。",
         "没有找到相关的信息。",
         "提供的资料不足以回答这个问题。",
+        "照片没有显示拍摄者的信息。",
+        "图片中没有显示。",
     ],
     "de": [
         "Nichts in der Sammlung beantwortet das.",
@@ -49,6 +52,8 @@ REFUSED = {
         "Les photos ne permettent pas de dire qui l'a prise [1].",
         "Désolé, il n’y a pas d'information à ce sujet.",
         "Aucune source ne mentionne l'année.",
+        "Les photos ne montrent pas qui les a prises.",
+        "La collection ne contient pas de photo d'orchestre.",
     ],
     "es": [
         "Nada en la colección responde a esto.",
@@ -56,6 +61,7 @@ REFUSED = {
         "Las fotos no indican el año [1].",
         "No hay información sobre eso.",
         "No lo sé.",
+        "La foto no muestra quién la tomó.",
     ],
     "others": ["Non lo so.", "Não sei.", "Ik weet het niet.", "Я не могу ответить на этот вопрос.", "알 수 없습니다."],
 }
@@ -83,6 +89,16 @@ ANSWERED = [
     "Non, il n'y a personne sur la photo [1].",
     "Le chien ne porte pas de chapeau [1].",
     "No, en la foto no hay personas [1].",
+    "照片中没有显示任何狗[1]。",
+    "图片里没有包含大象。",
+    "La photo ne contient pas de chien [1].",
+    "La photo ne montre pas de chien.",
+    "La foto no contiene perros [1].",
+    "La imagen no muestra ningún perro.",
+    "犬は含まれていません[1]。",
+    "I can't tell the year, but the dog is brown.",
+    "I cannot tell the year, it is a brown dog.",
+    "无法确定年份，但狗是棕色的。",
     "El perro no lleva sombrero [1].",
 ]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from PIL import Image
 
 from backends.errors import Unavailable
 from retrieval.chat import REFUSAL, Answer, ChatOptions, Check, EvidenceFound, Final, GroundedChat, Token, ToolUsed
@@ -16,7 +17,7 @@ from retrieval.chat.rounds import MAX_ROUNDS, MOST_TOLD
 from retrieval.chat.toolbox import MAX_CALLS, MAX_K
 from retrieval.search.retriever import Retriever
 from tests.support.chat_models import CAPTIONS, Calling, JudgedRetriever, Scripted, collection, prompt_of
-from tests.support.fake_openai import Behaviour, FakeOpenAI, over_http
+from tests.support.fake_openai import Behaviour, Failure, FakeOpenAI, over_http
 
 ONE = ChatOptions(gate=None, max_evidence=1)
 QUESTION = "what does the dog on the red beach do?"
@@ -421,6 +422,59 @@ def test_a_server_that_takes_no_tools_is_asked_without_and_remembered(retriever:
         assert chat.ask(QUESTION).text == "A brown dog runs along a red beach [1]."
     assert ["tools" in received.body for received in server.received] == [True, False, False]
     assert "call the tools" not in server.received[1].prompt
+
+
+def test_a_server_that_takes_no_tools_is_offered_them_again_later(
+    retriever: Retriever, server: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retrieval.chat.session.TOOLS_PAUSE_S", 0.0)
+    server.behaviour = Behaviour(refuses_tools=True)
+    chat, other = (GroundedChat(retriever, over_http(server), ONE) for _ in range(2))
+    chat.ask(QUESTION)
+    assert chat.with_tools is not None, "the pause is over"
+    monkeypatch.undo()
+    chat.ask(QUESTION)
+    assert chat.with_tools is None
+    assert other.with_tools is not None, "another model may take them"
+    server.behaviour = Behaviour()
+    chat.ask(QUESTION)
+    assert ["tools" in received.body for received in server.received] == [True, False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "pauses"),
+    [
+        (400, "the model does not support tools", True),
+        (400, '"auto" tool choice requires --enable-auto-tool-choice', True),
+        (422, "unknown parameter: functions", True),
+        (501, "tools are not implemented", True),
+        (400, "temperature must not be above 1", False),
+        (422, "messages: too many images", False),
+    ],
+)
+def test_only_an_answer_that_speaks_of_tools_turns_them_off(
+    retriever: Retriever, server: FakeOpenAI, status: int, reason: str, pauses: bool
+) -> None:
+    server.behaviour = Behaviour(failures=[Failure(status, reason=reason)])
+    chat = GroundedChat(retriever, over_http(server), ONE)
+    assert chat.ask(QUESTION).text == "A brown dog runs along a red beach [1]."
+    assert ["tools" in received.body for received in server.received] == [True, False]
+    assert (chat.with_tools is None) is pauses
+
+
+@pytest.mark.parametrize("attached", [False, True])
+def test_all_pictures_of_a_turn_are_bounded(retriever: Retriever, server: FakeOpenAI, attached: bool) -> None:
+    calls = [("search", '{"query": "white blue green", "k": 9}'), ("open", '{"item": "img-blue"}')]
+    server.behaviour = Behaviour(calls=lambda body: [] if spoken(body) else calls)
+    picture = Image.new("RGB", (32, 32), "red") if attached else None
+    for most, whole in ((0, None), (1, None), (1, 1), (2, 2), (2, 3), (1, 0), (9, None)):
+        server.received.clear()
+        options = ChatOptions(gate=None, vision=True, max_evidence=2, max_images=most, request_images=whole)
+        GroundedChat(retriever, over_http(server, "fake-vision"), options).ask(QUESTION, image=picture)
+        sent = [len(received.images) - attached for received in server.received]
+        assert sent[0] == max(0, min(2, most, most if whole is None else whole - attached))
+        assert max(sent) <= (2 * most if whole is None else max(0, whole - attached))
+    assert max(sent) == 4, "two, one that is found, and that once more as it is opened"
 
 
 def test_a_context_that_is_too_small_says_nothing_of_tools(retriever: Retriever, server: FakeOpenAI) -> None:
