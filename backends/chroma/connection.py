@@ -5,22 +5,25 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 import chromadb
 import httpx
 from chromadb.api.shared_system_client import SharedSystemClient
 from chromadb.config import DEFAULT_DATABASE, DEFAULT_TENANT, Settings
-from chromadb.errors import ChromaError, NotFoundError
+from chromadb.errors import ChromaError, InternalError, NotFoundError
 
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Corrupt, Denied, Locked, Unavailable
+from backends.kit.again import until_it_passes
 from backends.locks import FolderLock, require_writable
 from backends.redaction import redact
 from backends.urls import ServerUrl, parse_server_url
+
+T = TypeVar("T")
 
 KEY_VARIABLE = "SIGHTLINE_CHROMA_TOKEN"
 OPTIONS = ("database", "https", "tenant", "timeout_s")
@@ -148,6 +151,15 @@ class Connection:
             self.check_open()
             raise as_backend_error(error, self.place, name=name) from error
 
+    def read(self, call: Callable[[Any], T], name: str | None = None) -> T:
+        """What a call returns that changes nothing, given the client; made again where Chroma fails in passing."""
+
+        def attempt() -> T:
+            with self.calling(name) as client:
+                return call(client)
+
+        return until_it_passes(attempt, _is_passing)
+
     def close(self) -> None:
         """Release files, lock and connections."""
         if self._closed:
@@ -163,6 +175,15 @@ class Connection:
         finally:
             if self._lock is not None:
                 self._lock.release()
+
+
+def _is_passing(error: Exception) -> bool:
+    """Whether Chroma failed inside, as it does where what a query found first is gone when its parts are put together.
+
+    Such as "Error executing plan: Internal error: Error finding id", of a record that is written or deleted meanwhile.
+    What is wrong for longer, as damage or a disk without room, is of another kind.
+    """
+    return type(error) is BackendError and isinstance(error.__cause__, InternalError)
 
 
 def _is_panic(error: BaseException) -> bool:

@@ -18,6 +18,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, InterfaceError
 
 from backends.clickhouse.literals import MAX_TEXT, is_long, written_out
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Denied, Unavailable, Unsupported
+from backends.kit.again import until_it_passes
 from backends.redaction import redact, remember
 from backends.urls import FALSE, TRUE
 
@@ -40,6 +41,8 @@ _NOT_FOUND, _EXISTS = frozenset({60, 81, 218}), frozenset({57})
 _STALE = frozenset({10, 16, 47, 469})
 _DENIED, _FORBIDDEN = frozenset({192, 193, 194, 516}), frozenset({164, 497})
 _UNSUPPORTED, _FULL = frozenset({344}), frozenset({243})
+# Too many queries at once, one cut short by a merge or a restart, a lock not given, replicas or Keeper out of reach.
+_BUSY = frozenset({202, 210, 225, 236, 279, 473, 745, 999})
 _NO_SPACE = re.compile(r"no space left|disk quota|not enough space|cannot reserve", re.IGNORECASE)
 _TIMED_OUT = re.compile(r"read timed out", re.IGNORECASE)
 # Of a collection that is dropped while it is used.
@@ -52,6 +55,10 @@ class OutOfDate(BackendError):
 
 class Lost(Unavailable):
     """The server did not answer; perhaps it does when it is asked once more."""
+
+
+class Busy(Unavailable):
+    """The server answered that it cannot do it now."""
 
 
 class _TimedOut(Unavailable):
@@ -246,12 +253,16 @@ class Server(Connected):
 
     def run(self, work: Callable[[], T]) -> T:
         self.check_open()
-        for _ in range(_ATTEMPTS - 1):
-            try:
-                return work()
-            except Lost:
-                continue
-        return work()
+
+        def attempt() -> T:
+            for _ in range(_ATTEMPTS - 1):
+                try:
+                    return work()
+                except Lost:
+                    continue
+            return work()
+
+        return until_it_passes(attempt, is_busy)
 
     def close(self) -> None:
         with self._mutex:
@@ -277,6 +288,11 @@ def first_line(error: BaseException) -> str:
     return text if len(text) <= 300 else f"{text[:200]} ... {text[-90:]}"
 
 
+def is_busy(error: Exception) -> bool:
+    """Whether it may do what it was asked in a moment."""
+    return isinstance(error, Busy)
+
+
 def explain(error: Exception, address: str) -> BackendError:
     """The error of ours, one line with address and remedy, that stands for a client's or server's error."""
     code, said = getattr(error, "code", None), first_line(error)
@@ -292,6 +308,8 @@ def explain(error: Exception, address: str) -> BackendError:
         return Denied(f"{address} refuses this user what it needs; ask its administrator to grant the right ({said})")
     if code in _FULL or _NO_SPACE.search(said):
         return Unavailable(f"the disk of {address} is full: make room and try again ({said})")
+    if code in _BUSY:
+        return Busy(f"{address} cannot do this now; try again later, and look at its load and replicas ({said})")
     if code in _UNSUPPORTED:
         return Unsupported(f"{address}: {said}")
     if code is None and _TIMED_OUT.search(said):

@@ -24,9 +24,10 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from backends.base import Capabilities
 from backends.clickhouse.backend import ClickHouseStore
-from backends.clickhouse.connection import Connected, explain, first_line, quoted
+from backends.clickhouse.connection import Connected, explain, first_line, is_busy, quoted
 from backends.clickhouse.dialects import ClickHouse
 from backends.errors import Unavailable
+from backends.kit.again import until_it_passes
 from backends.locks import FolderLock, require_writable
 from backends.urls import parse_folder_url
 
@@ -178,7 +179,7 @@ class Folder(Connected):
 
     def run(self, work: Callable[[], T]) -> T:
         self.check_open()
-        return work()
+        return until_it_passes(work, is_busy)
 
     def close(self) -> None:
         if not self._closed:

@@ -15,6 +15,7 @@ import pymysql
 from pymysql.constants import CR, ER
 
 from backends.errors import BackendError, CollectionNotFound, Denied, Unavailable, Unsupported
+from backends.kit.again import until_it_passes
 from backends.redaction import redact, remember
 from backends.urls import parse_server_url
 
@@ -151,6 +152,9 @@ class Database:
 
     def run(self, work: Callable[[Connection], T]) -> T:
         """What `work(connection)` returns. It must be safe to repeat: it is, after a lost connection or a conflict."""
+        return until_it_passes(lambda: self._attempt(work), _is_of_the_moment)
+
+    def _attempt(self, work: Callable[[Connection], T]) -> T:
         with self._free:
             for attempt in range(1, ATTEMPTS + 1):
                 connection = self._take()
@@ -159,7 +163,7 @@ class Database:
                 except pymysql.Error as error:
                     if is_lost(error):
                         self._forget_idle()
-                    if attempt == ATTEMPTS or not is_passing(error):
+                    if attempt == ATTEMPTS or not is_lost(error) or _timed_out(error):
                         raise explain(error, self.address) from error
                 except BackendError:
                     raise
@@ -258,10 +262,10 @@ def _timed_out(error: BaseException) -> bool:
     return isinstance(error.__cause__ or error.__context__, TimeoutError)
 
 
-def is_passing(error: BaseException) -> bool:
-    """Whether another attempt may succeed at once. A statement that took too long would do so again."""
-    number = number_of(error)
-    return number in _CONFLICT | _CLUSTER_AWAY or (is_lost(error) and not _timed_out(error))
+def _is_of_the_moment(error: Exception) -> bool:
+    """Whether TiDB could not do it now, by what others do or what its cluster is about."""
+    cause = error.__cause__
+    return isinstance(cause, pymysql.Error) and number_of(cause) in _CONFLICT | _CLUSTER_AWAY
 
 
 def explain(error: BaseException, address: str) -> BackendError:

@@ -10,10 +10,12 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from clickhouse_connect.driver.exceptions import DatabaseError
 
 from backends import connect
 from backends.base import (
@@ -40,11 +42,13 @@ from backends.clickhouse.words import renew_words
 from backends.conformance import Twin
 from backends.conformance.samples import clustered, some, vectors
 from backends.errors import Denied, Locked
+from backends.kit import again
 from backends.text import WORDS_VERSION
 from indexers.transfer import copy
 from tests.support.clickhouse_bridge import Bridge
 from tests.support.old_words import old_words
 from tests.support.repository import ROOT
+from tests.support.stopped_clock import StoppedClock
 
 SPEC = CollectionSpec("photos", 8)
 PASSWORD = "a s3cret pass@word"
@@ -588,3 +592,34 @@ def test_an_error_is_one_line(chdb: ClickHouseStore) -> None:
         chdb._database.rows("SELECT\nnonsense(1)")
     assert "\n" not in str(caught.value)
     assert "(version" not in str(caught.value)
+
+
+class FailsFirst:
+    """A client that answers only after these errors."""
+
+    def __init__(self, *codes: int) -> None:
+        self._codes = list(codes)
+
+    def query(self, *_: object, **__: object) -> Any:
+        if self._codes:
+            raise DatabaseError("out of luck", code=self._codes.pop(0))
+        return SimpleNamespace(result_rows=[(5,)])
+
+    def close(self) -> None:
+        pass
+
+
+def test_what_a_server_cannot_do_at_the_moment_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(again, "time", StoppedClock())
+    place = parse_url("clickhouse://h/d", "clickhouse", variable="NONE")
+    for codes in ((202, 236), (999,)):
+        monkeypatch.setattr(Server, "_new_client", lambda *_, codes=codes: FailsFirst(*codes))
+        server = Server(place)
+        assert server.run(lambda server=server: server.rows("SELECT 5")) == [(5,)]
+        server.close()
+    monkeypatch.setattr(Server, "_new_client", lambda *_: FailsFirst(*[202] * 1_000))
+    always = Server(place)
+    with pytest.raises(Unavailable, match="cannot do this now; try again later"):
+        always.run(lambda: always.rows("SELECT 5"))
+    assert 3 < again.time.monotonic() < 10  # type: ignore[attr-defined]
+    always.close()
