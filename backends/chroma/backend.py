@@ -331,7 +331,7 @@ class ChromaEmbeddedBackend(ChromaStore):
     def connect(cls, url: str) -> Self:
         """Open the folder of ``chroma:///abs/dir``, ``chroma-embedded:///abs/dir`` or ``chroma://./relative/dir``.
 
-        It is made if need be. ValueError for a URL of another form, `Unavailable` when another store has the folder
+        It is made if need be. ValueError for a URL of another form, `Unavailable` when another process has the folder
         open or it cannot be written.
         """
         return cls(Connection.to_folder(parse_folder_url(canonical(url), "chroma-embedded")))

@@ -19,6 +19,7 @@ from chromadb.errors import ChromaError, InternalError, NotFoundError
 
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Corrupt, Denied, Locked, Unavailable
 from backends.kit.again import until_it_passes
+from backends.kit.open_folders import OpenFolders, Shared
 from backends.locks import FolderLock, require_writable
 from backends.redaction import redact
 from backends.urls import ServerUrl, parse_server_url
@@ -38,6 +39,16 @@ LEAST_FREE_BYTES = 1 << 20
 # Where the disk is full while Chroma writes, its engine may leave a transaction open, and then every later write waits
 # for that one for ever. So writes stop while there is room left for what it writes by itself.
 RESERVE_BYTES = 64 << 20
+
+
+def _locked(folder: Path) -> FolderLock:
+    lock = FolderLock(folder, SINGLE_PROCESS_HINT)
+    lock.acquire()
+    return lock
+
+
+# The locks that this process has. Chroma itself has one engine for all clients of a path.
+_folders = OpenFolders(_locked, FolderLock.release)
 
 # The engines in process that are open, by the ids of their connections.
 _engines: dict[int, Any] = {}
@@ -61,7 +72,7 @@ def _settings() -> Settings:
 class Connection:
     """A client of Chroma; `place` is its address or folder, fit for messages."""
 
-    def __init__(self, client: Any, place: str, lock: FolderLock | None = None) -> None:
+    def __init__(self, client: Any, place: str, lock: Shared[FolderLock] | None = None) -> None:
         self.client, self.place = client, place
         self._lock = lock
         self._closed = False
@@ -69,16 +80,14 @@ class Connection:
     @classmethod
     def to_folder(cls, folder: Path) -> Self:
         """Open a folder, which is made if need be. Raises `Unavailable` where that cannot be."""
-        lock = FolderLock(folder, SINGLE_PROCESS_HINT)
         require_writable(folder, "Chroma locks it, and writes to it when it is opened")
-        lock.acquire()
-        path = str(folder.resolve())
-        # Chroma has one engine for all clients of a path.
+        lock = _folders.acquire(folder)
+        path = str(lock.place)
         was_open = path in SharedSystemClient._identifier_to_system
         try:
             client = chromadb.PersistentClient(path, settings=_settings())
         except BaseException as error:
-            lock.release()
+            _folders.release(lock)
             if was_open:
                 raise Locked(f"another client of Chroma has {folder} open in this process: close that one") from error
             # Chroma keeps what it failed to open, and would never try again.
@@ -174,7 +183,7 @@ class Connection:
             self.client.close()
         finally:
             if self._lock is not None:
-                self._lock.release()
+                _folders.release(self._lock)
 
 
 def _is_passing(error: Exception) -> bool:

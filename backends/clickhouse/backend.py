@@ -62,8 +62,6 @@ class ClickHouseStore(Backend):
     def __init__(self, database: Database, dialect: Dialect) -> None:
         self._database, self._dialect = database, dialect
         self._known: dict[str, tuple[float, Table]] = {}
-        self._writers: dict[str, threading.RLock] = {}
-        self._mutex = threading.Lock()
         self._renewals = Renewals(dialect.name, (Denied,))
 
     @staticmethod
@@ -107,9 +105,9 @@ class ClickHouseStore(Backend):
         return self._database.run(attempt)
 
     def _writer(self, name: str) -> threading.RLock:
-        """The lock of those who write to a collection by this store: what they count and replace stays as it is."""
-        with self._mutex:
-            return self._writers.setdefault(name, threading.RLock())
+        """The lock of those who write to a collection by this database: what they count and replace stays as it is."""
+        # One step, whoever does it at once.
+        return self._database.writers.setdefault(name, threading.RLock())
 
     def collections(self) -> list[str]:
         statement = "SELECT name FROM system.tables WHERE database = {d:String} AND startsWith(name, {p:String})"

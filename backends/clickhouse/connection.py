@@ -127,6 +127,8 @@ class Database(Protocol):
     address: str
     #: Its name, as it is.
     name: str
+    #: The locks of those who write to its collections, by the collection's name.
+    writers: dict[str, threading.RLock]
 
     def rows(self, statement: str, params: Mapping[str, object] | None = None) -> Sequence[Row]:
         """What a query gives."""
@@ -188,6 +190,7 @@ class Server(Connected):
         self._connect_s, self._call_s = connect_s, call_s
         self.address = place.address
         self.name = place.database
+        self.writers: dict[str, threading.RLock] = {}
         self._place = place
         self._mutex = threading.Lock()
         self._client: Client | None = None

@@ -85,11 +85,29 @@ def test_urls_name_a_folder_or_a_server(bad: str) -> None:
         connect(bad)
 
 
-def test_a_folder_belongs_to_one_store_at_a_time(backend: Backend, tmp_path: Path) -> None:
-    with pytest.raises(Locked, match="run a Chroma server"):
-        connect(f"chroma-embedded://{tmp_path}/store")
+OTHER_PROCESS = """
+import sys
+from backends import connect
+from backends.errors import Locked
+
+try:
+    connect(sys.argv[1]).close()
+except Locked as error:
+    print(error)
+"""
+
+
+def test_a_folder_belongs_to_one_process_until_its_last_store_there_is_closed(backend: Backend, tmp_path: Path) -> None:
+    def said() -> str:
+        command = [sys.executable, "-c", OTHER_PROCESS, f"chroma-embedded://{tmp_path}/store"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+
+    other = connect(f"chroma-embedded://{tmp_path}/store")
+    other.close()
+    other.close()
+    assert f"process {os.getpid()}" in said()
     backend.close()
-    connect(f"chroma-embedded://{tmp_path}/store").close()
+    assert said() == ""
 
 
 def test_a_store_that_fails_to_open_lets_go_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,8 @@ from backends.clickhouse.schema import comment_of, read_table
 from backends.clickhouse.words import renew_words
 from backends.conformance import Twin
 from backends.conformance.samples import clustered, some, vectors
-from backends.errors import Denied, Locked
+from backends.conformance.threads import together
+from backends.errors import Denied
 from backends.kit import again
 from backends.text import WORDS_VERSION
 from indexers.transfer import copy
@@ -305,11 +306,13 @@ def test_long_texts_are_inserted_in_parts(chdb: ClickHouseStore, monkeypatch: py
     twin.same_records()
 
 
-def test_a_folder_is_open_once(tmp_path: Path) -> None:
-    with connect(f"chdb://{tmp_path}/store"), pytest.raises(Locked, match="one process a folder"):
-        connect(f"chdb://{tmp_path}/store")
-    with connect(f"chdb://{tmp_path}/store") as backend:
-        assert backend.collections() == []
+def test_stores_of_one_folder_write_one_after_another(tmp_path: Path) -> None:
+    with connect(f"chdb://{tmp_path}/store") as one, connect(f"chdb://{tmp_path}/store") as other:
+        one.create(SPEC)
+        writes = [partial(store.upsert, "photos", some(40, seed=seed)) for seed, store in enumerate((one, other) * 3)]
+        together(writes)
+        assert one.count("photos") == other.count("photos") == 40
+        assert len([record for page in other.scan("photos") for record in page.records]) == 40
 
 
 def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
