@@ -16,6 +16,7 @@ from pymysql.constants import CR, ER
 
 from backends.errors import BackendError, CollectionNotFound, Denied, Unavailable, Unsupported
 from backends.kit.again import until_it_passes
+from backends.kit.tls import trusted
 from backends.redaction import redact, remember
 from backends.urls import parse_server_url
 
@@ -89,19 +90,10 @@ def parse_url(url: str) -> Place:
     }
     authority = server.options.get("ssl_ca")
     if server.flag("ssl", default=authority is not None):
-        arguments["ssl"] = _tls(authority, server.address)
+        arguments["ssl"] = trusted(authority, option="ssl_ca", address=server.address)
     elif authority is not None:
         raise ValueError(f"{server.address}: ssl_ca belongs to ssl=true")
     return Place(f"{server.address}/{database}", arguments, server.number("timeout", TIMEOUT_S, highest=86_400))
-
-
-def _tls(authority: str | None, address: str) -> ssl.SSLContext:
-    """TLS that checks the server's name and certificate, by this authority's or the system's."""
-    try:
-        return ssl.create_default_context(cafile=authority)
-    except (OSError, ssl.SSLError) as error:
-        reason = error.strerror or "it holds no certificate in PEM form"
-        raise ValueError(f"{address}: the file that ssl_ca names cannot be read: {reason}") from None
 
 
 def rows(connection: Connection, statement: str, params: Sequence[object] = ()) -> list[Row]:
