@@ -20,7 +20,7 @@ from backends.clickhouse.literals import MAX_TEXT, is_long, written_out
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Denied, Unavailable, Unsupported
 from backends.kit.again import until_it_passes
 from backends.redaction import redact, remember
-from backends.urls import FALSE, TRUE
+from backends.urls import FALSE, TRUE, check_options
 
 # What it logs of errors it raises too.
 logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
@@ -31,6 +31,8 @@ Row = Sequence[Any]
 CONNECT_S, CALL_S = 10, 300
 # Of what has no limit of its own, such as building an index.
 _PATIENT_S = 7 * 86_400
+_PORT, _TLS_PORT = 8123, 8443
+_OPTIONS = frozenset({"secure"})
 TLS_PORTS = frozenset({443, 8443, 9440})
 _ATTEMPTS = 3
 _HOST = re.compile(r"[\w.:%-]+")
@@ -87,13 +89,14 @@ class Place:
         return f"Place({self.address})"
 
 
-def parse_url(url: str, scheme: str, *, variable: str) -> Place:
+def parse_url(url: str, scheme: str, *, variable: str, secure: bool = False) -> Place:
     """The parts of ``scheme://user:password@host:port/database?secure=true``; all but the host may be left out.
 
-    The password may be in the environment's `variable` instead. Raises ValueError for another form, without
-    repeating the URL: it may hold a password.
+    The password may be in the environment's `variable` instead, and `secure` says whether TLS is used where neither
+    port nor option do. Raises ValueError for another form, without repeating the URL: it may hold a password.
     """
-    form = f"{scheme}://user:password@host:8123/database?secure=true, special characters %-encoded"
+    usual = _TLS_PORT if secure else _PORT
+    form = f"{scheme}://user:password@host:{usual}/database?secure=true, special characters %-encoded"
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -103,21 +106,24 @@ def parse_url(url: str, scheme: str, *, variable: str) -> Place:
     if parts.scheme != scheme or not _HOST.fullmatch(parts.hostname or ""):
         raise ValueError(f"this URL names no {scheme} server: write {form}")
     database = unquote(parts.path.strip("/"))
-    if "/" in database or "@" in database or "@" in parts.query or parts.fragment or options.keys() - {"secure"}:
+    if "/" in database or "@" in database or "@" in parts.query or parts.fragment:
         raise ValueError(f"this {scheme}:// URL has parts that it does not take: write {form}")
-    secure = options.get("secure", "").lower()
-    if secure and secure not in TRUE + FALSE:
+    check_options(options, scheme, _OPTIONS)
+    told = options.get("secure", "").lower()
+    if told and told not in TRUE + FALSE:
         raise ValueError(f"the option secure of this {scheme}:// URL must be true or false")
+    if told or port:
+        secure = told in TRUE if told else port in TLS_PORTS
     password = unquote(parts.password or "") or os.environ.get(variable, "")
     remember(password)
     return Place(
         scheme,
         parts.hostname or "",
-        port or (8443 if secure in TRUE else 8123),
+        port or (_TLS_PORT if secure else _PORT),
         database or "default",
         unquote(parts.username or "") or "default",
         password,
-        secure in TRUE if secure else port in TLS_PORTS,
+        secure,
     )
 
 

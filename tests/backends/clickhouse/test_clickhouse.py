@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -482,11 +483,70 @@ def test_two_who_write_the_same_ids_at_once_leave_one_row_each(bridge: Bridge) -
         one.drop("photos")
 
 
-@pytest.mark.parametrize("url", ["clickhouse://me:s3cret@[::1/x", "clickhouse://me:s3cret@h/db?nonsense=1"])
-def test_an_unreadable_url_is_refused_without_repeating_it(url: str) -> None:
-    with pytest.raises(ValueError, match="URL") as caught:
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("clickhouse://me:s3cret@[::1/x", "cannot be read"),
+        ("clickhouse://me:s3cret@h/db?nonsense=1", "option 1 of the URL is none of clickhouse://; it has secure"),
+        ("myscale://me:s3cret@h/db?secure=true&s3cret=1", "option 2 of the URL is none of myscale://; it has secure"),
+        ("clickhouse://me:s3cret@h/db?secure=maybe", "true or false"),
+    ],
+)
+def test_an_unreadable_url_is_refused_without_repeating_it(url: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told) as caught:
         connect(url)
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rest", "port", "secure"),
+    [
+        ("db", 8443, True),
+        ("db?secure=true", 8443, True),
+        ("db?secure=false", 8123, False),
+        ("db:443", 443, True),
+        ("db:8123", 8123, False),
+        ("db:9000?secure=true", 9000, True),
+    ],
+)
+def test_myscale_is_reached_by_tls_unless_the_url_says_otherwise(rest: str, port: int, secure: bool) -> None:
+    place = parse_url(f"myscale://ann@{rest}", "myscale", variable="NONE", secure=MyScale.secure)
+    assert (place.port, place.secure) == (port, secure)
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("state", ["old", "new"])
+def test_a_deletion_by_a_filter_beside_another_s_upsert_brings_nothing_back(bridge: Bridge, state: str) -> None:
+    with connect(bridge.url()) as one, connect(bridge.url()) as two:
+        one.create(SPEC)
+        rows = vectors(3, 8)
+        one.upsert("photos", [Record(name, rows[i], metadata={"state": "old"}) for i, name in enumerate("abc")])
+        changed = [Record("a", rows[0], metadata={"state": "new"}), Record("b", rows[1], metadata={"state": "new"})]
+        # The new rows are in, and what they replace has not gone yet.
+        kill_between(two, changed)
+        left = {"old": ["a", "b"], "new": ["c"]}[state]
+        assert one.delete("photos", where=Compare("state", "eq", state)) == 3 - len(left)
+        two.upsert("photos", [])
+        with connect(bridge.url()) as three:
+            assert [record.id for page in three.scan("photos") for record in page.records] == left
+            assert three.count("photos") == len(left)
+            three.drop("photos")
+
+
+def test_a_flush_keeps_no_writer_waiting(chdb: ClickHouseStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    twin = filled(chdb)
+    execute = chdb._database.execute_long
+
+    def merging(statement: str) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(twin.upsert, some(40, seed=3)).result()
+        execute(statement)
+
+    monkeypatch.setattr(chdb._database, "execute_long", merging)
+    chdb.upsert("photos", twin.oracle.get("photos", ["r00001"], with_vectors=True))
+    chdb.flush("photos")
+    twin.same_records()
+    twin.same_hits(vectors(2, 8), 50)
 
 
 def test_a_url_says_where_and_as_whom() -> None:
