@@ -6,6 +6,7 @@ connected.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlsplit
 
@@ -13,12 +14,13 @@ from backends.base import Backend
 from backends.errors import BackendError, Unavailable
 from backends.redaction import redact, remember_url, scheme_of, shown
 from backends.registry import EngineInfo, canonical, engines, load
-from backends.urls import place_of
+from backends.urls import parse_folder_url, place_of
+from backends.wrappers.unmade import UnmadeStore
 
 __all__ = ["Backend", "BackendError", "EngineInfo", "Unavailable", "connect", "engines", "load"]
 
 
-def connect(url: str) -> Backend:
+def connect(url: str, *, make: bool = True) -> Backend:
     """Open the vector database that `url` names.
 
         with connect("faiss:///home/me/index") as backend:
@@ -26,6 +28,8 @@ def connect(url: str) -> Backend:
 
     Args:
         url: a scheme that `sightline engines` lists, and the folder or the server.
+        make: whether a folder that is not there is made at once. Without it `create` makes it, and until then the
+            store has no collections.
 
     Raises:
         ValueError: an unknown scheme or a malformed URL.
@@ -41,6 +45,8 @@ def connect(url: str) -> Backend:
         raise ValueError(f"this {scheme}:// URL cannot be read: is an address in [ ] complete?") from None
     url = canonical(url)
     engine = load(url.partition("://")[0])
+    if not make and (folder := _missing_folder(url)) is not None:
+        return UnmadeStore(lambda: connect(url), folder, place_of(url), engine.capabilities)
     try:
         backend = engine.connect(url)
     except BackendError:
@@ -49,6 +55,19 @@ def connect(url: str) -> Backend:
         return _raise_redacted(error, url)
     backend.place = place_of(url)
     return backend
+
+
+def _missing_folder(url: str) -> Path | None:
+    """The folder, or the file, that a URL names, if nothing is there."""
+    scheme = url.partition("://")[0]
+    if not engines()[scheme].in_folder:
+        return None
+    try:
+        folder = parse_folder_url(url, scheme)
+        return None if folder.exists() else folder
+    except (OSError, ValueError):
+        # The engine says what is wrong.
+        return None
 
 
 def _raise_redacted(error: Exception, url: str) -> NoReturn:

@@ -49,5 +49,9 @@ class Denied(Unavailable):
     """The engine answers, and refuses the key or the password."""
 
 
+class KeyMissing(Denied):
+    """The engine needs a key or a password and none was given; the message names the variable that takes it."""
+
+
 class Corrupt(BackendError):
     """What is stored is damaged or of an unknown format; the message names the file or table."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, unquote_to_bytes, urlsplit
@@ -104,6 +104,13 @@ def place_of(url: str) -> str:
         return shown(url)
 
 
+def check_options(options: Iterable[str], scheme: str, known: Collection[str]) -> None:
+    """Raise ValueError for an option that is not `known`, by its place: its name may be a part of a password."""
+    for number, option in enumerate(options, 1):
+        if option not in known:
+            raise ValueError(f"option {number} of the URL is none of {scheme}://; it has {', '.join(sorted(known))}")
+
+
 def parse_server_url(url: str, scheme: str, *, port: int, known: Collection[str], keyed: bool = False) -> ServerUrl:
     """The parts of ``scheme://host[:port][?option=value&...]``; `port` where the URL names none.
 
@@ -126,9 +133,7 @@ def parse_server_url(url: str, scheme: str, *, port: int, known: Collection[str]
         raise ValueError(f"{scheme}:// takes no user and password in the URL: write {form}")
     if parts.path.strip("/") or parts.fragment:
         raise ValueError(f"{scheme}:// takes nothing between the port and the options: write {form}")
-    for number, option in enumerate(options, 1):
-        if option not in known:
-            raise ValueError(f"option {number} of the URL is none of {scheme}://; it has {', '.join(sorted(known))}")
+    check_options(options, scheme, known)
     if not _HOST.fullmatch(parts.hostname):
         raise ValueError(f"this {scheme}:// URL names a host that none can be called: write {form}")
     return ServerUrl(scheme, parts.hostname, port if found_port is None else found_port, options, key)

@@ -19,7 +19,7 @@ from backends.conformance import BackendSuite
 from benchmarks.fake_openai import Behaviour, FakeOpenAI
 from tests.support import workers
 from tests.support.cli import Outcome, Run, paint
-from tests.support.local_server import LocalServer, give_up_all_but, required
+from tests.support.local_server import LocalServer, give_up_all_but, required, untested
 from tests.support.toy import ColourEncoder, KeptBackend
 
 #: What the conformance suite came to, by scheme; and why an engine's checks were skipped, by class.
@@ -200,7 +200,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.line(f"{scheme}: not tested in this run")
     for suite, reason in sorted(SKIPPED.items()):
         terminalreporter.line(f"{suite}: {reason}")
-    for scheme in sorted(required() - PROGRAMS - set(OUTCOMES)):
+    for scheme in sorted(untested(required() - PROGRAMS, OUTCOMES)):
         terminalreporter.line(f"{scheme}: REQUIRED, but not tested")
 
 
@@ -212,5 +212,5 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     chosen = (
         session.config.option.keyword or session.config.option.markexpr or session.config.args_source.name == "ARGS"
     )
-    if required() - PROGRAMS - set(OUTCOMES) and not chosen and session.exitstatus == 0:
+    if untested(required() - PROGRAMS, OUTCOMES) and not chosen and session.exitstatus == 0:
         session.exitstatus = 1

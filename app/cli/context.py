@@ -47,7 +47,8 @@ def open_backend(settings: Settings) -> Iterator[Aliased]:
     if settings.backend == default_backend(settings.home):
         require_folder(settings.home)
     try:
-        backend = backends.connect(settings.backend)
+        # What only reads leaves no folder where there was none.
+        backend = backends.connect(settings.backend, make=False)
     except ValueError as error:
         raise UsageError(f"backend: {error}") from None
     with contextlib.ExitStack() as held:

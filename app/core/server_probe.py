@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from app.core.local_servers import Running
 
 ANSWERS, SILENT, REFUSED = "answers", "does not answer", "refused: wrong key"
+NO_KEY = "needs a key"
 WITHIN_S = 2.0
 # Connecting takes several steps; whoever has not finished them by then does not answer.
 PATIENCE_S = 2 * WITHIN_S
@@ -24,7 +25,7 @@ PATIENCE_S = 2 * WITHIN_S
 class Answer:
     """What one server said. `url` is for asking only and may hold a key; `shown` is for people.
 
-    `state` is ANSWERS, SILENT, REFUSED or ``failed``; `version` is its own words, `error` one line.
+    `state` is ANSWERS, SILENT, REFUSED, NO_KEY or ``failed``; `version` is its own words, `error` one line.
     """
 
     url: str = field(repr=False)
@@ -85,12 +86,14 @@ def ask(answers: Sequence[Answer], *, within_s: float = PATIENCE_S) -> None:
 
 def _ask(answer: Answer) -> None:
     from backends import versions
-    from backends.errors import Denied, Unavailable
+    from backends.errors import Denied, KeyMissing, Unavailable
     from backends.redaction import redact
 
     try:
         answer.version = versions.of_server(answer.url, within_s=WITHIN_S)
         answer.state = ANSWERS
+    except KeyMissing as error:
+        answer.state, answer.error = NO_KEY, str(error)
     except Denied as error:
         answer.state, answer.error = REFUSED, str(error)
     except Unavailable as error:

@@ -244,10 +244,10 @@ class _Claiming(Wrapper):
 
 def store_name(backend: Backend) -> str:
     """What a store is called in `References`: the hash of its place; of one in memory, a name for as long as it is."""
-    while isinstance(backend, Wrapper):
-        backend = backend.inner
     if backend.place is not None and backend.capabilities.persistent:
         return hashlib.sha256(backend.place.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    while isinstance(backend, Wrapper):
+        backend = backend.inner
     with _NAMING:
         return _IN_MEMORY.setdefault(backend, memory_store())
 

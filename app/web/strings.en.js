@@ -319,6 +319,7 @@ export default {
   "stage.waiting_for_the_database": "waiting for the database",
   "state.answers": "answers",
   "state.does_not_answer": "does not answer",
+  "state.needs_a_key": "needs a key",
   "state.refused_wrong_key": "refused: wrong key",
   "steer.less": "Less like this",
   "steer.more": "More like this",

@@ -319,6 +319,7 @@ export default {
   "stage.waiting_for_the_database": "正在等待数据库",
   "state.answers": "正常",
   "state.does_not_answer": "无响应",
+  "state.needs_a_key": "需要密钥",
   "state.refused_wrong_key": "密钥错误，已拒绝",
   "steer.less": "减少类似内容",
   "steer.more": "更多类似内容",

@@ -61,8 +61,7 @@ class ChromaStore(Backend):
         self._connection = connection
         self._collections = Collections(connection)
         try:
-            with connection.calling() as client:
-                self._most = int(client.get_max_batch_size())
+            self._most = int(connection.read(lambda client: client.get_max_batch_size()))
         except BaseException:
             connection.close()
             raise
@@ -114,18 +113,20 @@ class ChromaStore(Backend):
         # Once for the log, once for the graph, and as much again for metadata and what is written anew.
         self._connection.check_room(4 * sum(vector.nbytes + 3 * len(row[RECORD]) for _, vector, row in batch))
         ids = [record_id for record_id, _, _ in batch]
+        there = self._get(at, ids=ids, include=["metadatas"])
+        old = dict(zip(there["ids"], there["metadatas"], strict=True))
+        metadatas = [dict.fromkeys(old.get(i) or ()) | row if i in old else row for i, _, row in batch]
         with self._connection.calling(at.spec.name):
-            there = at.stored.get(ids=ids, include=["metadatas"])
-            old = dict(zip(there["ids"], there["metadatas"], strict=True))
-            metadatas = [dict.fromkeys(old.get(i) or ()) | row if i in old else row for i, _, row in batch]
             at.stored.upsert(ids=ids, embeddings=[vector for _, vector, _ in batch], metadatas=metadatas)
+
+    def _get(self, at: Handle, **asked: Any) -> Any:
+        return self._connection.read(lambda _: at.stored.get(**asked), at.spec.name)
 
     def _read(self, at: Handle, ids: Sequence[str], *include: str, batch: int = IDS_PER_CALL) -> Iterator[Any]:
         """What Chroma stores of these ids, in pages; missing ones are skipped."""
         step = self._page(at, batch) if "embeddings" in include else batch
         for start in range(0, len(ids), step):
-            with self._connection.calling(at.spec.name):
-                answer = at.stored.get(ids=list(ids[start : start + step]), include=list(include))
+            answer = self._get(at, ids=list(ids[start : start + step]), include=list(include))
             if answer["ids"]:
                 yield answer
 
@@ -202,15 +203,13 @@ class ChromaStore(Backend):
 
     def count_all(self, at: Handle) -> int:
         """How many records there are."""
-        with self._connection.calling(at.spec.name):
-            return int(at.stored.count())
+        return int(self._connection.read(lambda _: at.stored.count(), at.spec.name))
 
     # Filters
 
     def ids(self, at: Handle, where: Condition | None, limit: int | None = None) -> list[str]:
         """The ids of all that match Chroma's filter, or of `limit` of them."""
-        with self._connection.calling(at.spec.name):
-            found: list[str] = at.stored.get(where=where, limit=limit, include=IDS_ONLY)["ids"]
+        found: list[str] = self._get(at, where=where, limit=limit, include=IDS_ONLY)["ids"]
         return found
 
     def _select(self, at: Handle, where: Where | None) -> Selection:
@@ -273,18 +272,16 @@ class ChromaStore(Backend):
 
         return self._on(name, task)
 
+    def _query(self, at: Handle, **asked: Any) -> Any:
+        return self._connection.read(lambda _: at.stored.query(**asked), at.spec.name)
+
     def query(self, at: Handle, queries: Floats, limit: int, where: Condition | None) -> list[list[Any]]:
         """For each query the nearest `limit` that match, as (id, distance, metadata)."""
         answers: list[list[Any]] = []
         step = max(1, HITS_PER_CALL // limit)
         for start in range(0, len(queries), step):
-            with self._connection.calling(at.spec.name):
-                found = at.stored.query(
-                    query_embeddings=queries[start : start + step],
-                    n_results=limit,
-                    where=where,
-                    include=["metadatas", "distances"],
-                )
+            asked = {"query_embeddings": queries[start : start + step], "n_results": limit, "where": where}
+            found = self._query(at, include=["metadatas", "distances"], **asked)
             columns = zip(found["ids"], found["distances"], found["metadatas"], strict=True)
             answers += [list(zip(*one, strict=True)) for one in columns]
         return answers
@@ -334,7 +331,7 @@ class ChromaEmbeddedBackend(ChromaStore):
     def connect(cls, url: str) -> Self:
         """Open the folder of ``chroma:///abs/dir``, ``chroma-embedded:///abs/dir`` or ``chroma://./relative/dir``.
 
-        It is made if need be. ValueError for a URL of another form, `Unavailable` when another store has the folder
+        It is made if need be. ValueError for a URL of another form, `Unavailable` when another process has the folder
         open or it cannot be written.
         """
         return cls(Connection.to_folder(parse_folder_url(canonical(url), "chroma-embedded")))

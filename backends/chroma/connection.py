@@ -5,22 +5,26 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 import chromadb
 import httpx
 from chromadb.api.shared_system_client import SharedSystemClient
 from chromadb.config import DEFAULT_DATABASE, DEFAULT_TENANT, Settings
-from chromadb.errors import ChromaError, NotFoundError
+from chromadb.errors import ChromaError, InternalError, NotFoundError
 
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Corrupt, Denied, Locked, Unavailable
+from backends.kit.again import until_it_passes
+from backends.kit.open_folders import OpenFolders, Shared
 from backends.locks import FolderLock, require_writable
 from backends.redaction import redact
 from backends.urls import ServerUrl, parse_server_url
+
+T = TypeVar("T")
 
 KEY_VARIABLE = "SIGHTLINE_CHROMA_TOKEN"
 OPTIONS = ("database", "https", "tenant", "timeout_s")
@@ -35,6 +39,16 @@ LEAST_FREE_BYTES = 1 << 20
 # Where the disk is full while Chroma writes, its engine may leave a transaction open, and then every later write waits
 # for that one for ever. So writes stop while there is room left for what it writes by itself.
 RESERVE_BYTES = 64 << 20
+
+
+def _locked(folder: Path) -> FolderLock:
+    lock = FolderLock(folder, SINGLE_PROCESS_HINT)
+    lock.acquire()
+    return lock
+
+
+# The locks that this process has. Chroma itself has one engine for all clients of a path.
+_folders = OpenFolders(_locked, FolderLock.release)
 
 # The engines in process that are open, by the ids of their connections.
 _engines: dict[int, Any] = {}
@@ -58,7 +72,7 @@ def _settings() -> Settings:
 class Connection:
     """A client of Chroma; `place` is its address or folder, fit for messages."""
 
-    def __init__(self, client: Any, place: str, lock: FolderLock | None = None) -> None:
+    def __init__(self, client: Any, place: str, lock: Shared[FolderLock] | None = None) -> None:
         self.client, self.place = client, place
         self._lock = lock
         self._closed = False
@@ -66,16 +80,14 @@ class Connection:
     @classmethod
     def to_folder(cls, folder: Path) -> Self:
         """Open a folder, which is made if need be. Raises `Unavailable` where that cannot be."""
-        lock = FolderLock(folder, SINGLE_PROCESS_HINT)
         require_writable(folder, "Chroma locks it, and writes to it when it is opened")
-        lock.acquire()
-        path = str(folder.resolve())
-        # Chroma has one engine for all clients of a path.
+        lock = _folders.acquire(folder)
+        path = str(lock.place)
         was_open = path in SharedSystemClient._identifier_to_system
         try:
             client = chromadb.PersistentClient(path, settings=_settings())
         except BaseException as error:
-            lock.release()
+            _folders.release(lock)
             if was_open:
                 raise Locked(f"another client of Chroma has {folder} open in this process: close that one") from error
             # Chroma keeps what it failed to open, and would never try again.
@@ -148,6 +160,15 @@ class Connection:
             self.check_open()
             raise as_backend_error(error, self.place, name=name) from error
 
+    def read(self, call: Callable[[Any], T], name: str | None = None) -> T:
+        """What a call returns that changes nothing, given the client; made again where Chroma fails in passing."""
+
+        def attempt() -> T:
+            with self.calling(name) as client:
+                return call(client)
+
+        return until_it_passes(attempt, _is_passing)
+
     def close(self) -> None:
         """Release files, lock and connections."""
         if self._closed:
@@ -162,7 +183,16 @@ class Connection:
             self.client.close()
         finally:
             if self._lock is not None:
-                self._lock.release()
+                _folders.release(self._lock)
+
+
+def _is_passing(error: Exception) -> bool:
+    """Whether Chroma failed inside, as it does where what a query found first is gone when its parts are put together.
+
+    Such as "Error executing plan: Internal error: Error finding id", of a record that is written or deleted meanwhile.
+    What is wrong for longer, as damage or a disk without room, is of another kind.
+    """
+    return type(error) is BackendError and isinstance(error.__cause__, InternalError)
 
 
 def _is_panic(error: BaseException) -> bool:

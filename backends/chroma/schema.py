@@ -44,10 +44,8 @@ class Collections:
 
     def names(self) -> list[str]:
         """Their names, sorted."""
-        with self._connection.calling() as client:
-            return sorted(
-                stored.name[len(PREFIX) : -len(SUFFIX)] for stored in client.list_collections() if _is_ours(stored)
-            )
+        found = self._connection.read(lambda client: client.list_collections())
+        return sorted(stored.name[len(PREFIX) : -len(SUFFIX)] for stored in found if _is_ours(stored))
 
     def find(self, name: str) -> Handle:
         """The collection as it is remembered, or as it is now. Raises `CollectionNotFound`."""
@@ -60,8 +58,9 @@ class Collections:
         if not isinstance(name, str) or not COLLECTION_NAME.match(name):
             raise CollectionNotFound(f"no collection {name!r} in {self._connection.place}")
         self.forget(name)
-        with self._connection.calling(name) as client:
-            stored = client.get_collection(PREFIX + name + SUFFIX, embedding_function=None)
+        stored = self._connection.read(
+            lambda client: client.get_collection(PREFIX + name + SUFFIX, embedding_function=None), name
+        )
         if not _is_ours(stored):
             raise CollectionNotFound(f"no collection {name!r} in {self._connection.place}")
         with self._mutex:

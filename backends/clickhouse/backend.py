@@ -62,8 +62,6 @@ class ClickHouseStore(Backend):
     def __init__(self, database: Database, dialect: Dialect) -> None:
         self._database, self._dialect = database, dialect
         self._known: dict[str, tuple[float, Table]] = {}
-        self._writers: dict[str, threading.RLock] = {}
-        self._mutex = threading.Lock()
         self._renewals = Renewals(dialect.name, (Denied,))
 
     @staticmethod
@@ -107,9 +105,9 @@ class ClickHouseStore(Backend):
         return self._database.run(attempt)
 
     def _writer(self, name: str) -> threading.RLock:
-        """The lock of those who write to a collection by this store: what they count and replace stays as it is."""
-        with self._mutex:
-            return self._writers.setdefault(name, threading.RLock())
+        """The lock of those who write to a collection by this database: what they count and replace stays as it is."""
+        # One step, whoever does it at once.
+        return self._database.writers.setdefault(name, threading.RLock())
 
     def collections(self) -> list[str]:
         statement = "SELECT name FROM system.tables WHERE database = {d:String} AND startsWith(name, {p:String})"
@@ -249,7 +247,10 @@ class ClickHouseStore(Backend):
         def work(table: Table) -> int:
             number = self._count(table, condition, params)
             if number:
-                self._database.execute(self._dialect.delete(table.sql, f"id != '' AND {condition}"), params.values)
+                doomed = f"id != '' AND {condition}"
+                if ids is None and self.capabilities.concurrent_writers:
+                    doomed = _versions(table, condition)
+                self._database.execute(self._dialect.delete(table.sql, doomed), params.values)
             return number
 
         with self._writer(name):
@@ -338,7 +339,8 @@ class ClickHouseStore(Backend):
                     self._database.execute_long(statement)
             self._find(name, fresh=True)
 
-        with self._writer(name):
+        # Not beside another flush, but beside writers, for whom a merge may take too long to wait for.
+        with self._writer(f"{name} flush"):
             self._run(name, work)
 
     def _wants_index(self, spec: CollectionSpec, rows: int) -> bool:
@@ -348,6 +350,16 @@ class ClickHouseStore(Backend):
 
     def close(self) -> None:
         self._database.close()
+
+
+def _versions(table: Table, condition: str) -> str:
+    """Those rows, of all that are there now, whose record matches: the newest row of its id does.
+
+    While another client's upsert replaces a row both are there: without the newer the older one would come back.
+    """
+    some = f"SELECT id FROM {table.sql} WHERE id != '' AND {condition}"  # noqa: S608
+    newest = f"SELECT id FROM {table.sql} WHERE id IN ({some}) GROUP BY id HAVING argMax({condition}, seq)"  # noqa: S608
+    return f"(id, seq) IN (SELECT id, seq FROM {table.sql} WHERE id IN ({newest}))"  # noqa: S608
 
 
 def _columns(table: Table, with_vectors: bool) -> str:
@@ -365,7 +377,8 @@ class ClickHouseBackend(ClickHouseStore):
     def connect(cls, url: str) -> Self:
         """Open the database that the URL names; see `backends.clickhouse.connection.parse_url`."""
         variable = f"SIGHTLINE_{cls.scheme.upper()}_PASSWORD"
-        database, dialect = Server(parse_url(url, cls.scheme, variable=variable)), cls.dialect()
+        place = parse_url(url, cls.scheme, variable=variable, secure=cls.dialect.secure)
+        database, dialect = Server(place), cls.dialect()
         try:
             dialect.check(database)
         except BaseException:

@@ -18,8 +18,9 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, InterfaceError
 
 from backends.clickhouse.literals import MAX_TEXT, is_long, written_out
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Denied, Unavailable, Unsupported
+from backends.kit.again import until_it_passes
 from backends.redaction import redact, remember
-from backends.urls import FALSE, TRUE
+from backends.urls import FALSE, TRUE, check_options
 
 # What it logs of errors it raises too.
 logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
@@ -30,6 +31,8 @@ Row = Sequence[Any]
 CONNECT_S, CALL_S = 10, 300
 # Of what has no limit of its own, such as building an index.
 _PATIENT_S = 7 * 86_400
+_PORT, _TLS_PORT = 8123, 8443
+_OPTIONS = frozenset({"secure"})
 TLS_PORTS = frozenset({443, 8443, 9440})
 _ATTEMPTS = 3
 _HOST = re.compile(r"[\w.:%-]+")
@@ -40,6 +43,8 @@ _NOT_FOUND, _EXISTS = frozenset({60, 81, 218}), frozenset({57})
 _STALE = frozenset({10, 16, 47, 469})
 _DENIED, _FORBIDDEN = frozenset({192, 193, 194, 516}), frozenset({164, 497})
 _UNSUPPORTED, _FULL = frozenset({344}), frozenset({243})
+# Too many queries at once, one cut short by a merge or a restart, a lock not given, replicas or Keeper out of reach.
+_BUSY = frozenset({202, 210, 225, 236, 279, 473, 745, 999})
 _NO_SPACE = re.compile(r"no space left|disk quota|not enough space|cannot reserve", re.IGNORECASE)
 _TIMED_OUT = re.compile(r"read timed out", re.IGNORECASE)
 # Of a collection that is dropped while it is used.
@@ -52,6 +57,10 @@ class OutOfDate(BackendError):
 
 class Lost(Unavailable):
     """The server did not answer; perhaps it does when it is asked once more."""
+
+
+class Busy(Unavailable):
+    """The server answered that it cannot do it now."""
 
 
 class _TimedOut(Unavailable):
@@ -80,13 +89,14 @@ class Place:
         return f"Place({self.address})"
 
 
-def parse_url(url: str, scheme: str, *, variable: str) -> Place:
+def parse_url(url: str, scheme: str, *, variable: str, secure: bool = False) -> Place:
     """The parts of ``scheme://user:password@host:port/database?secure=true``; all but the host may be left out.
 
-    The password may be in the environment's `variable` instead. Raises ValueError for another form, without
-    repeating the URL: it may hold a password.
+    The password may be in the environment's `variable` instead, and `secure` says whether TLS is used where neither
+    port nor option do. Raises ValueError for another form, without repeating the URL: it may hold a password.
     """
-    form = f"{scheme}://user:password@host:8123/database?secure=true, special characters %-encoded"
+    usual = _TLS_PORT if secure else _PORT
+    form = f"{scheme}://user:password@host:{usual}/database?secure=true, special characters %-encoded"
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -96,21 +106,24 @@ def parse_url(url: str, scheme: str, *, variable: str) -> Place:
     if parts.scheme != scheme or not _HOST.fullmatch(parts.hostname or ""):
         raise ValueError(f"this URL names no {scheme} server: write {form}")
     database = unquote(parts.path.strip("/"))
-    if "/" in database or "@" in database or "@" in parts.query or parts.fragment or options.keys() - {"secure"}:
+    if "/" in database or "@" in database or "@" in parts.query or parts.fragment:
         raise ValueError(f"this {scheme}:// URL has parts that it does not take: write {form}")
-    secure = options.get("secure", "").lower()
-    if secure and secure not in TRUE + FALSE:
+    check_options(options, scheme, _OPTIONS)
+    told = options.get("secure", "").lower()
+    if told and told not in TRUE + FALSE:
         raise ValueError(f"the option secure of this {scheme}:// URL must be true or false")
+    if told or port:
+        secure = told in TRUE if told else port in TLS_PORTS
     password = unquote(parts.password or "") or os.environ.get(variable, "")
     remember(password)
     return Place(
         scheme,
         parts.hostname or "",
-        port or (8443 if secure in TRUE else 8123),
+        port or (_TLS_PORT if secure else _PORT),
         database or "default",
         unquote(parts.username or "") or "default",
         password,
-        secure in TRUE if secure else port in TLS_PORTS,
+        secure,
     )
 
 
@@ -120,6 +133,8 @@ class Database(Protocol):
     address: str
     #: Its name, as it is.
     name: str
+    #: The locks of those who write to its collections, by the collection's name.
+    writers: dict[str, threading.RLock]
 
     def rows(self, statement: str, params: Mapping[str, object] | None = None) -> Sequence[Row]:
         """What a query gives."""
@@ -181,6 +196,7 @@ class Server(Connected):
         self._connect_s, self._call_s = connect_s, call_s
         self.address = place.address
         self.name = place.database
+        self.writers: dict[str, threading.RLock] = {}
         self._place = place
         self._mutex = threading.Lock()
         self._client: Client | None = None
@@ -246,12 +262,16 @@ class Server(Connected):
 
     def run(self, work: Callable[[], T]) -> T:
         self.check_open()
-        for _ in range(_ATTEMPTS - 1):
-            try:
-                return work()
-            except Lost:
-                continue
-        return work()
+
+        def attempt() -> T:
+            for _ in range(_ATTEMPTS - 1):
+                try:
+                    return work()
+                except Lost:
+                    continue
+            return work()
+
+        return until_it_passes(attempt, is_busy)
 
     def close(self) -> None:
         with self._mutex:
@@ -277,6 +297,11 @@ def first_line(error: BaseException) -> str:
     return text if len(text) <= 300 else f"{text[:200]} ... {text[-90:]}"
 
 
+def is_busy(error: Exception) -> bool:
+    """Whether it may do what it was asked in a moment."""
+    return isinstance(error, Busy)
+
+
 def explain(error: Exception, address: str) -> BackendError:
     """The error of ours, one line with address and remedy, that stands for a client's or server's error."""
     code, said = getattr(error, "code", None), first_line(error)
@@ -292,6 +317,8 @@ def explain(error: Exception, address: str) -> BackendError:
         return Denied(f"{address} refuses this user what it needs; ask its administrator to grant the right ({said})")
     if code in _FULL or _NO_SPACE.search(said):
         return Unavailable(f"the disk of {address} is full: make room and try again ({said})")
+    if code in _BUSY:
+        return Busy(f"{address} cannot do this now; try again later, and look at its load and replicas ({said})")
     if code in _UNSUPPORTED:
         return Unsupported(f"{address}: {said}")
     if code is None and _TIMED_OUT.search(said):

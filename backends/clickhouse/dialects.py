@@ -35,6 +35,8 @@ class Dialect:
     kinds: ClassVar[frozenset[IndexKind]]
     quantizations: ClassVar[frozenset[Quantization]]
     table_settings: ClassVar[str]
+    #: Whether its servers are usually reached by TLS.
+    secure: ClassVar[bool] = False
     insert_settings: ClassVar[Mapping[str, object]] = {}
     #: The most candidates of a search by the index; who asks for more is answered by a scan.
     most: ClassVar[int]
@@ -168,6 +170,7 @@ class MyScale(Dialect):
     metrics = frozenset({"cosine", "l2", "dot"})
     kinds = frozenset({"auto", "flat", "hnsw"})
     quantizations = frozenset({"none"})
+    secure = True
     most = 1_000
     table_settings = _FSYNC
     _metrics: ClassVar[Mapping[Metric, str]] = {"cosine": "Cosine", "l2": "L2", "dot": "IP"}

@@ -24,9 +24,11 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from backends.base import Capabilities
 from backends.clickhouse.backend import ClickHouseStore
-from backends.clickhouse.connection import Connected, explain, first_line, quoted
+from backends.clickhouse.connection import Connected, explain, first_line, is_busy, quoted
 from backends.clickhouse.dialects import ClickHouse
 from backends.errors import Unavailable
+from backends.kit.again import until_it_passes
+from backends.kit.open_folders import OpenFolders
 from backends.locks import FolderLock, require_writable
 from backends.urls import parse_folder_url
 
@@ -148,16 +150,35 @@ class _Engine:
 _engine = _Engine()
 
 
+class _ChdbFolder:
+    """What this process has of a folder: its lock, and who writes to which collection, by whatever store of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.writers: dict[str, threading.RLock] = {}
+        require_writable(folder, "chDB locks it, and writes to it when it is opened")
+        self._path = folder.resolve() / _DATA
+        self._lock = FolderLock(folder, RULE)
+        self._lock.acquire()
+
+    def close(self) -> None:
+        """Let go of the files, then free the folder."""
+        try:
+            _engine.let_go(self._path)
+        finally:
+            self._lock.release()
+
+
+_folders = OpenFolders(_ChdbFolder, _ChdbFolder.close)
+
+
 class Folder(Connected):
     """The database of a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.address = f"chdb://{folder}"
         self.name = DATABASE
-        require_writable(folder, "chDB locks it, and writes to it when it is opened")
-        self._path = folder / _DATA
-        self._lock = FolderLock(folder, RULE)
-        self._lock.acquire()
+        self._shared = _folders.acquire(folder)
+        self._path, self.writers = self._shared.place / _DATA, self._shared.value.writers
         try:
             self.execute(f"CREATE DATABASE IF NOT EXISTS {quoted(self.name)}")
         except BaseException:
@@ -178,13 +199,12 @@ class Folder(Connected):
 
     def run(self, work: Callable[[], T]) -> T:
         self.check_open()
-        return work()
+        return until_it_passes(work, is_busy)
 
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            _engine.let_go(self._path)
-            self._lock.release()
+            _folders.release(self._shared)
 
 
 class ChdbBackend(ClickHouseStore):

@@ -25,7 +25,8 @@ from backends.text import BM25_B, BM25_K1, wanted_words
 
 DEFAULT_EFFORT = 2 / 3
 # How many are asked of the index for each hit: 0.99 of the neighbours with a fifth of the rows deleted, where as many
-# as hits gave 0.81.
+# as hits gave 0.81, and 12 for 10 gave 0.93. Each costs the reading of a record: of 12,000 records a search for 10 took
+# 7.3 ms of processor time with these, 5.9 ms without, and chDB's own, which reads 10, 5.1 ms.
 _SPARE = 3
 _PLAIN_COLUMNS = 6
 

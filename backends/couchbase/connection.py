@@ -11,13 +11,14 @@ from urllib.parse import unquote, urlsplit
 
 from backends.errors import BackendError, Denied, Unavailable
 from backends.kit.http_json import Answer, JsonHttp
+from backends.kit.tls import trusted
 from backends.redaction import redact, remember
 from backends.urls import ServerUrl, parse_server_url
 
 PASSWORD = "SIGHTLINE_COUCHBASE_PASSWORD"  # noqa: S105
-OPTIONS = ("https", "query_port", "timeout")
+OPTIONS = ("ca_certs", "https", "query_port", "timeout")
 SCOPE = "sightline"
-CONNECT_S, ANSWER_S, PATIENCE_S = 10, 600.0, 15.0
+CONNECT_S, ANSWER_S, PATIENCE_S = 10, 600.0, 8.0
 _BUCKET = re.compile(r"[A-Za-z0-9_.%-]{1,100}")
 #: No such keyspace: bucket, scope or collection, or none that the query service knows yet.
 _MISSING = frozenset({12003, 12020, 12021})
@@ -57,6 +58,10 @@ class CouchbaseServer:
         credentials = base64.b64encode(f"{user}:{password}".encode()).decode()
         remember(password)
         query_port = server.number("query_port", 18093 if secure else 8093)
+        authority = server.options.get("ca_certs")
+        if authority is not None and not secure:
+            raise ValueError(f"{server.address}: ca_certs belongs to https=true")
+        tls = trusted(authority, option="ca_certs", address=server.address) if authority is not None else None
         host = f"[{server.host}]" if ":" in server.host else server.host
 
         def http(port: int) -> JsonHttp:
@@ -65,6 +70,7 @@ class CouchbaseServer:
                 what=f"Couchbase at {self.address}",
                 remedy="is it running there, with the query service on?",
                 connect_s=connect_s,
+                tls=tls,
                 headers={"Authorization": f"Basic {credentials}"},
             )
 
@@ -105,12 +111,16 @@ class CouchbaseServer:
         if not (isinstance(answer.data, dict) and answer.data.get("status") == "success"):
             raise self._refusal(answer)
 
-    def manage(self, method: str, path: str, form: str | None = None) -> Any:
-        """What the management answers; path is under the bucket."""
+    def manage(self, method: str, path: str, form: str | None = None, *, wait: bool = True) -> Any:
+        """What the management answers; path is under the bucket.
+
+        Without `wait` a server that is away is told at once.
+        """
         headers = {"Content-Type": "application/x-www-form-urlencoded"} if form is not None else {}
         target = f"/pools/default/buckets/{self.bucket}{path}"
         content = form.encode() if form is not None else None
-        answer = self._manager.request(method, target, content, headers=headers, patience_s=PATIENCE_S)
+        patience_s = PATIENCE_S if wait else 0.0
+        answer = self._manager.request(method, target, content, headers=headers, patience_s=patience_s)
         if not answer.is_success:
             raise self._refusal(answer)
         return answer.data

@@ -6,20 +6,25 @@ several who make one name one succeeds.
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 
 from backends.base import CollectionSpec
 from backends.couchbase.connection import DUPLICATE_KEY, SCOPE, CouchbaseServer, Refused
 from backends.couchbase.records import key_of
-from backends.errors import CollectionExists, CollectionNotFound, Unavailable, Unsupported
+from backends.errors import BackendError, CollectionExists, CollectionNotFound, Denied, Unavailable, Unsupported
 
 CATALOGUE = "catalogue"
 #: Dimensions that a vector index takes.
 MAX_DIM = 4_096
 # How long a new collection may take to be known to every service.
 _APPEARS_S = 60.0
+# No create takes so long, and no clocks differ by so much.
+_ABANDONED_S = 86_400.0
+_KEYSPACE = re.compile(r"m([0-9a-f]{8})[0-9a-f]{32}")
 _POLL_S = 0.05
 _SIMILARITY = {"cosine": "COSINE", "dot": "DOT", "l2": "L2"}
 
@@ -45,14 +50,37 @@ class Stored:
 
 def prepare(server: CouchbaseServer) -> None:
     """Make the scope and its catalogue where they are not yet; safe to call from any number of processes at once."""
-    answer = server.manage("GET", "/scopes")
+    answer = server.manage("GET", "/scopes", wait=False)
     if not (isinstance(answer, dict) and isinstance(answer.get("scopes"), list)):
         raise Unavailable(f"what answers at {server.address} is no Couchbase Server: check host and port")
     scopes = {scope["name"]: scope for scope in answer["scopes"]}
     if SCOPE not in scopes:
         _make(server, "/scopes", SCOPE)
-    if CATALOGUE not in {each["name"] for each in scopes.get(SCOPE, {}).get("collections", ())}:
+    there = {each["name"] for each in scopes.get(SCOPE, {}).get("collections", ())}
+    if CATALOGUE not in there:
         _make_collection(server, CATALOGUE)
+    _remove_abandoned(server, there)
+
+
+def _remove_abandoned(server: CouchbaseServer, there: set[str]) -> None:
+    """Remove collections that a create has left which ended half-way, a day ago or earlier."""
+    old = {name for name in there if (made := _KEYSPACE.fullmatch(name)) and _is_abandoned(int(made[1], 16))}
+    if not old:
+        return
+    rows = server.query(f"SELECT d.keyspace FROM {server.keyspace(CATALOGUE)} AS d")  # noqa: S608
+    for keyspace in old - {row["keyspace"] for row in rows}:
+        # Who may not remove any may still search.
+        with suppress(Denied, Refused):
+            _remove(server, keyspace)
+
+
+def _is_abandoned(made_s: int) -> bool:
+    return time.time() - made_s > _ABANDONED_S
+
+
+def _new_keyspace() -> str:
+    """A name that no other has, and that says when it was made."""
+    return f"m{int(time.time()):08x}{uuid.uuid4().hex}"
 
 
 def _make(server: CouchbaseServer, path: str, name: str) -> None:
@@ -90,23 +118,25 @@ def create(server: CouchbaseServer, spec: CollectionSpec) -> None:
     exists = CollectionExists(f"collection {spec.name!r} is already in {server.address}")
     if _entries(server, spec.name):
         raise exists
-    keyspace = f"c{uuid.uuid4().hex}"
-    _make_collection(server, keyspace)
+    keyspace = _new_keyspace()
     try:
+        _make_collection(server, keyspace)
         entry = {"name": spec.name, "spec": spec.to_json(), "keyspace": keyspace, "indexed": False}
         server.query(
             f"INSERT INTO {server.keyspace(CATALOGUE)} (KEY, VALUE) VALUES ($key, $entry)",  # noqa: S608
             {"key": key_of(spec.name), "entry": entry},
             writes=True,
         )
-    except Refused as error:
-        # A statement whose answer was lost was carried out twice, and finds what it wrote itself.
-        there = _entries(server, spec.name) if error.may_exist else []
-        if any(each["keyspace"] == keyspace for each in there):
-            return
-        _remove(server, keyspace)
-        if there or DUPLICATE_KEY in error.codes:
-            raise exists from error
+    except BackendError as error:
+        # Of one that has lost the server what is left goes a day later.
+        with suppress(Unavailable):
+            there = _entries(server, spec.name)
+            # A statement whose answer was lost was carried out twice, and finds what it wrote itself.
+            if any(each["keyspace"] == keyspace for each in there):
+                return
+            _remove(server, keyspace)
+            if isinstance(error, Refused) and error.may_exist and (there or DUPLICATE_KEY in error.codes):
+                raise exists from error
         raise
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from backends.errors import CollectionNotFound
 
@@ -41,3 +41,33 @@ def on_current(
                 raise
             cause = error
     raise CollectionNotFound(f"collection {name!r} in {place} was dropped meanwhile") from cause
+
+
+class Remembered(Generic[H]):
+    """What is known of each collection of a store, so that not every call has to ask for it.
+
+    `read` gives it as it is now, and raises `CollectionNotFound`.
+    """
+
+    def __init__(self, read: Callable[[str], H]) -> None:
+        self._read = read
+        self._known: dict[str, H] = {}
+
+    def find(self, name: str) -> H:
+        """What is remembered, or what is there now."""
+        known = self._known.get(name)
+        return self.now(name) if known is None else known
+
+    def now(self, name: str) -> H:
+        """What is there now."""
+        self.forget(name)
+        return self.put(name, self._read(name))
+
+    def put(self, name: str, handle: H) -> H:
+        """Remember this of a collection."""
+        self._known[name] = handle
+        return handle
+
+    def forget(self, name: str) -> None:
+        """Ask for the collection when it is used next."""
+        self._known.pop(name, None)

@@ -115,14 +115,13 @@ class JsonHttp:
         """
         deadline, wait_s = time.monotonic() + patience_s, _POLL_S[0]
         while True:
-            is_last = time.monotonic() + wait_s > deadline
             try:
                 answer = self._ask(method, target, body, headers or {}, timeout_s)
-                if answer.status not in BUSY or is_last:
+                if answer.status not in BUSY or time.monotonic() + wait_s > deadline:
                     return answer
             except (httpcore.ConnectTimeout, *_LOST) as error:
                 self.check_open()
-                if is_last:
+                if time.monotonic() + wait_s > deadline:
                     raise self.unavailable(str(error) or type(error).__name__) from None
             time.sleep(wait_s)
             wait_s = min(2 * wait_s, _POLL_S[1])

@@ -114,7 +114,7 @@ class LiteServer:
         from milvus_lite.adapter.grpc.server import start_server_in_thread
         from milvus_lite.exceptions import DataDirLockedError, MilvusLiteError
 
-        folder = folder.absolute()
+        folder = folder.resolve()
         with cls.mutex:
             server = cls.open_servers.get(folder)
             if server is None:

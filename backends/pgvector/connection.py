@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -14,12 +15,13 @@ from psycopg import errors
 from psycopg.abc import Buffer
 from psycopg.adapt import Dumper, Loader
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.pq import Format
+from psycopg.pq import Conninfo, Format
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from backends.errors import BackendError, CollectionNotFound, Denied, Unavailable, Unsupported
 from backends.kit.json_text import decode
 from backends.redaction import redact
+from backends.urls import check_options
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 T = TypeVar("T")
@@ -79,6 +81,7 @@ def parse_url(url: str, scheme: str = "postgresql") -> tuple[str, str]:
     try:
         given = conninfo_to_dict(url)
     except psycopg.ProgrammingError:
+        _check_options(url, scheme)
         raise ValueError(unreadable) from None
     given.setdefault("connect_timeout", CONNECT_TIMEOUT_S)
     given.setdefault("application_name", "sightline")
@@ -88,6 +91,14 @@ def parse_url(url: str, scheme: str = "postgresql") -> tuple[str, str]:
         raise ValueError(unreadable)
     address = f"{scheme}://{host}:{port}/{given.get('dbname') or ''}"
     return make_conninfo(**{key: str(value) for key, value in given.items() if value is not None}), address
+
+
+def _check_options(url: str, scheme: str) -> None:
+    """Raise ValueError for an option that libpq does not know, by its place."""
+    with suppress(UnicodeDecodeError):
+        named = [part.partition("=")[0] for part in url.partition("?")[2].split("&")]
+        known = {option.keyword.decode() for option in Conninfo.get_defaults()}
+        check_options([name for name in named if name], scheme, known)
 
 
 class Database:

@@ -6,14 +6,13 @@ use one folder at a time; the last to close it stops the server.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar, Self
-from urllib.parse import unquote, urlsplit
 
 from backends.base import Capabilities
 from backends.pgvector import postmaster as pgvector_server
 from backends.pgvector.backend import PostgresBackend
 from backends.pgvector.connection import Database
+from backends.urls import parse_folder_url
 
 
 class EmbeddedPostgresBackend(PostgresBackend):
@@ -32,12 +31,11 @@ class EmbeddedPostgresBackend(PostgresBackend):
 
     @classmethod
     def connect(cls, url: str) -> Self:
-        """Open or make the folder of ``pgvector-embedded:///dir`` and start its server if nobody has."""
-        parts = urlsplit(url)
-        path = unquote(parts.path)
-        if parts.netloc or parts.query or parts.fragment or not path.strip("/"):
-            raise ValueError("pgvector-embedded takes one folder and no options: write pgvector-embedded:///dir")
-        return cls(pgvector_server.acquire(Path(path)))
+        """Open or make the folder of ``pgvector-embedded:///dir`` and start its server if nobody has.
+
+        ValueError for a URL of another form.
+        """
+        return cls(pgvector_server.acquire(parse_folder_url(url, "pgvector-embedded")))
 
     def close(self) -> None:
         try:

@@ -25,6 +25,7 @@ from backends.base import Capabilities, CollectionSpec
 from backends.checks import COLLECTION_NAME
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Corrupt, Locked, Unavailable
 from backends.kit.folders import put_aside, remove, remove_leftovers, replace_file, sync, whole_folder, write_through
+from backends.kit.open_folders import OpenFolders
 from backends.kit.words import read_version
 from backends.locks import FolderLock, require_writable
 from backends.qdrant.driver import Floats, Found, Plan, Point, Row
@@ -73,29 +74,57 @@ class _EdgeHandle:
         self.shard.flush()
         self.logged_bytes = 0
 
+    def release(self) -> None:
+        """Close the shard, by who holds `writer`; who still has the collection is told that it is gone."""
+        self.gone = True
+        with suppress(Exception):
+            self.shard.close()
+
+
+class _EdgeFolder:
+    """What this process has open of a folder: its lock, and the collections that any store of it has used."""
+
+    def __init__(self, folder: Path) -> None:
+        self.mutex = threading.RLock()
+        self.collections: dict[str, _EdgeHandle] = {}
+        self._lock = FolderLock(folder, SINGLE_PROCESS_HINT)
+        require_writable(folder, "Qdrant Edge locks it, and writes to it when it is opened")
+        self._lock.acquire()
+        remove_leftovers(folder)
+
+    def close(self) -> None:
+        """Close the collections, each when what writes to it has ended, and free the folder."""
+        with self.mutex:
+            opened = list(self.collections.values())
+            self.collections.clear()
+        for collection in opened:
+            with collection.writer:
+                collection.release()
+        self._lock.release()
+
+
+_folders = OpenFolders(_EdgeFolder, _EdgeFolder.close)
+
 
 class EdgeDriver:
     """The shards of one folder. A shard takes calls from any thread; writes to one are made one after another.
 
-    Locks are taken in one order: a collection's `writer` first, then the store's `_mutex`, which nobody holds while
-    waiting for a writer.
+    Locks are taken in one order: a collection's `writer` first, then the folder's `_mutex`, which nobody holds while
+    waiting for a writer. All drivers of a folder share its collections.
     """
 
     dialect = EdgeDialect()
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._lock = FolderLock(folder, SINGLE_PROCESS_HINT)
-        self._mutex = threading.RLock()
-        self._open: dict[str, _EdgeHandle] = {}
+        self._shared = _folders.acquire(folder)
+        self._mutex, self._open = self._shared.value.mutex, self._shared.value.collections
         self._closed = False
-        require_writable(folder, "Qdrant Edge locks it, and writes to it when it is opened")
-        self._lock.acquire()
-        remove_leftovers(folder)
 
     @contextmanager
     def _using(self, at: _EdgeHandle, doing: str) -> Iterator[Any]:
         """The shard of a collection; whatever it raises once that was dropped says just that."""
+        self._check_open()
         try:
             with self._translate_errors(f"{doing} {at.spec.name!r}"):
                 yield at.shard
@@ -139,6 +168,7 @@ class EdgeDriver:
             raise BackendError(f"the store qdrant-edge://{self.folder} is closed: connect again")
 
     def find(self, name: str) -> _EdgeHandle:
+        self._check_open()
         found = self._open.get(name)
         if found is not None:
             return found
@@ -236,19 +266,12 @@ class EdgeDriver:
                 self._check_open()
                 if self._open.get(name) is not opened:
                     return False
-                self._release(opened)
+                opened.release()
                 del self._open[name]
                 aside = put_aside(folder)
         if aside is not None:
             remove(aside)
         return True
-
-    @staticmethod
-    def _release(opened: _EdgeHandle) -> None:
-        """Close a shard whose writer we are; who still has the collection is told that it is gone."""
-        opened.gone = True
-        with suppress(Exception):
-            opened.shard.close()
 
     @contextmanager
     def writing(self, at: _EdgeHandle) -> Iterator[None]:
@@ -370,13 +393,10 @@ class EdgeDriver:
 
     def close(self) -> None:
         with self._mutex:
+            if self._closed:
+                return
             self._closed = True
-            opened = list(self._open.values())
-            self._open.clear()
-        for collection in opened:
-            with collection.writer:
-                self._release(collection)
-        self._lock.release()
+        _folders.release(self._shared)
 
 
 class QdrantEdgeBackend(QdrantStore[_EdgeHandle]):
@@ -397,7 +417,7 @@ class QdrantEdgeBackend(QdrantStore[_EdgeHandle]):
         """Open the folder that the URL names, ``qdrant-edge:///abs/dir`` or ``qdrant-edge://./relative/dir``.
 
         The folder is made if need be. ValueError for a URL of another form, `Unavailable` when another
-        store has the folder open or it cannot be written.
+        process has the folder open or it cannot be written.
         """
         return cls(EdgeDriver(parse_folder_url(url, "qdrant-edge")))
 

@@ -15,6 +15,8 @@ import pymysql
 from pymysql.constants import CR, ER
 
 from backends.errors import BackendError, CollectionNotFound, Denied, Unavailable, Unsupported
+from backends.kit.again import until_it_passes
+from backends.kit.tls import trusted
 from backends.redaction import redact, remember
 from backends.urls import parse_server_url
 
@@ -88,19 +90,10 @@ def parse_url(url: str) -> Place:
     }
     authority = server.options.get("ssl_ca")
     if server.flag("ssl", default=authority is not None):
-        arguments["ssl"] = _tls(authority, server.address)
+        arguments["ssl"] = trusted(authority, option="ssl_ca", address=server.address)
     elif authority is not None:
         raise ValueError(f"{server.address}: ssl_ca belongs to ssl=true")
     return Place(f"{server.address}/{database}", arguments, server.number("timeout", TIMEOUT_S, highest=86_400))
-
-
-def _tls(authority: str | None, address: str) -> ssl.SSLContext:
-    """TLS that checks the server's name and certificate, by this authority's or the system's."""
-    try:
-        return ssl.create_default_context(cafile=authority)
-    except (OSError, ssl.SSLError) as error:
-        reason = error.strerror or "it holds no certificate in PEM form"
-        raise ValueError(f"{address}: the file that ssl_ca names cannot be read: {reason}") from None
 
 
 def rows(connection: Connection, statement: str, params: Sequence[object] = ()) -> list[Row]:
@@ -151,6 +144,9 @@ class Database:
 
     def run(self, work: Callable[[Connection], T]) -> T:
         """What `work(connection)` returns. It must be safe to repeat: it is, after a lost connection or a conflict."""
+        return until_it_passes(lambda: self._attempt(work), _is_of_the_moment)
+
+    def _attempt(self, work: Callable[[Connection], T]) -> T:
         with self._free:
             for attempt in range(1, ATTEMPTS + 1):
                 connection = self._take()
@@ -159,7 +155,7 @@ class Database:
                 except pymysql.Error as error:
                     if is_lost(error):
                         self._forget_idle()
-                    if attempt == ATTEMPTS or not is_passing(error):
+                    if attempt == ATTEMPTS or not is_lost(error) or _timed_out(error):
                         raise explain(error, self.address) from error
                 except BackendError:
                     raise
@@ -258,10 +254,10 @@ def _timed_out(error: BaseException) -> bool:
     return isinstance(error.__cause__ or error.__context__, TimeoutError)
 
 
-def is_passing(error: BaseException) -> bool:
-    """Whether another attempt may succeed at once. A statement that took too long would do so again."""
-    number = number_of(error)
-    return number in _CONFLICT | _CLUSTER_AWAY or (is_lost(error) and not _timed_out(error))
+def _is_of_the_moment(error: Exception) -> bool:
+    """Whether TiDB could not do it now, by what others do or what its cluster is about."""
+    cause = error.__cause__
+    return isinstance(cause, pymysql.Error) and number_of(cause) in _CONFLICT | _CLUSTER_AWAY
 
 
 def explain(error: BaseException, address: str) -> BackendError:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -26,8 +27,8 @@ from backends.base import (
     prepare_records,
 )
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection
-from backends.errors import DimensionMismatch
-from backends.kit.current import on_current
+from backends.errors import BackendError, DimensionMismatch
+from backends.kit.current import Remembered, on_current
 from backends.kit.record_ids import storable_ids
 from backends.kit.scores import best_first
 from backends.kit.ties import search_with_ties
@@ -65,6 +66,10 @@ ABANDONED_NS = 3600 * 10**9
 STALE_S = 0.02
 
 
+class _MadeAnew(BackendError):
+    """Another collection has the name by now; what was written for the earlier one says nothing of it."""
+
+
 class VikingBackend(Backend):
     """Records in VikingDB, searched by its flat index.
 
@@ -88,7 +93,7 @@ class VikingBackend(Backend):
 
     def __init__(self, server: VikingServer) -> None:
         self._server = server
-        self._stored: dict[str, Stored] = {}
+        self._stored = Remembered(partial(schema.read, server))
         self._names = NameLocks()
         self._threads: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
@@ -107,19 +112,22 @@ class VikingBackend(Backend):
     def _read(self, name: str) -> Stored:
         """The collection as VikingDB has it now."""
         self._server.check_open()
-        self._stored.pop(name, None)
-        self._stored[name] = stored = schema.read(self._server, name)
-        return stored
+        return self._stored.now(name)
 
     def _with(self, name: str, task: Callable[[Stored], T]) -> T:
         """Do `task` with what is known of the collection; if that is out of date, again with the truth."""
         with self._names.of(name).shared():
             self._server.check_open()
-            return on_current(
-                name, self._server.address, lambda: self._stored.get(name) or self._read(name), task, self._is_stale
-            )
+            return on_current(name, self._server.address, lambda: self._stored.find(name), task, self._is_stale)
+
+    def _on_current(self, name: str, task: Callable[[Stored], T]) -> T:
+        """The same for what writes: the collection is asked for anew, as one of another length may have its name."""
+        with self._names.of(name).shared():
+            return on_current(name, self._server.address, lambda: self._read(name), task, self._is_stale)
 
     def _is_stale(self, known: Stored, error: Exception) -> bool:
+        if isinstance(error, _MadeAnew):
+            return True
         if not isinstance(error, (Refused, DimensionMismatch)):
             return False
         if self._read(known.spec.name) != known:
@@ -151,40 +159,34 @@ class VikingBackend(Backend):
             schema.create(self._server, spec)
 
     def set_encoder(self, name: str, fingerprint: str) -> None:
-        with self._names.of(name).shared():
-            stored = self._read(name)
-            schema.describe(self._server, replace(stored.spec, encoder=fingerprint), stored.rows.index)
-            self._stored.pop(name, None)
+        def change(stored: Stored) -> None:
+            # What no spec could have is refused before it is stored.
+            spec = replace(stored.spec, encoder=fingerprint)
+            schema.set_encoder(stored, spec.encoder)
+            if self._read(name).rows != stored.rows:
+                raise _MadeAnew(f"collection {name!r} in {self._server.address} was made anew")
+
+        self._on_current(name, change)
 
     def drop(self, name: str) -> None:
         self._server.check_open()
         with self._names.of(name).alone():
-            self._stored.pop(name, None)
+            self._stored.forget(name)
             schema.drop(self._server, name)
 
     def upsert(self, name: str, records: Iterable[Record]) -> None:
         given = list(records)
-        with self._names.of(name).shared():
-            # Always asked for anew: another collection of that name may have been made.
-            stored = self._read(name)
-            kept, vectors = prepare_records(given, stored.spec)
-            stamp, dim = new_stamp(), stored.spec.dim
-            made = [row_of(record, vector, dim, stamp) for record, vector in zip(kept, vectors, strict=True)]
-            try:
-                for rows in ([part for each in made for part in each[:-1]], [each[-1] for each in made]):
-                    self._each(stored.rows.upsert, [*batches(rows)])
-                written = [each[-1][ID] for each in made]
-                self._each(stored.rows.wait_visible, [dict.fromkeys(part, stamp) for part in batches(written)])
-            except Refused as error:
-                self._raise_dropped(stored, error)
+        self._on_current(name, lambda stored: self._write(stored, given))
 
-    def _raise_dropped(self, stored: Stored, error: Refused) -> None:
-        """Raise `CollectionNotFound` if the collection was dropped or made anew, else the error."""
-        name = stored.spec.name
-        if error.missing or self._read(name) != stored:
-            self._stored.pop(name, None)
-            raise self._server.not_found(name) from error
-        raise error
+    def _write(self, stored: Stored, given: Sequence[Record]) -> None:
+        kept, vectors = prepare_records(given, stored.spec)
+        stamp, dim = new_stamp(), stored.spec.dim
+        made = [row_of(record, vector, dim, stamp) for record, vector in zip(kept, vectors, strict=True)]
+        for rows in ([part for each in made for part in each[:-1]], [each[-1] for each in made]):
+            self._each(stored.rows.upsert, [*batches(rows)])
+        written = [each[-1][ID] for each in made]
+        # Where another collection of this name was made meanwhile, it has no index of that name.
+        self._each(stored.rows.wait_visible, [dict.fromkeys(part, stamp) for part in batches(written)])
 
     def get(self, name: str, ids: Sequence[str], *, with_vectors: bool = False) -> list[Record]:
         wanted = check_ids(ids)
@@ -339,7 +341,6 @@ class VikingBackend(Backend):
 
     def close(self) -> None:
         self._server.close()
-        self._stored.clear()
         with self._lock:
             if self._threads is not None:
                 self._threads.shutdown(cancel_futures=True)

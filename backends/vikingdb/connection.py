@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from backends.errors import BackendError, CollectionNotFound, Denied, Unavailable
+from backends.errors import BackendError, CollectionNotFound, Denied, KeyMissing, Unavailable
 from backends.kit.http_json import Answer, JsonHttp
 from backends.kit.json_text import encode
 from backends.redaction import redact
@@ -23,7 +23,7 @@ ACCESS_KEY, SECRET_KEY = "SIGHTLINE_VIKINGDB_ACCESS_KEY", "SIGHTLINE_VIKINGDB_SE
 OPTIONS = ("console", "https", "project", "region", "timeout")
 VERSION = "2025-06-09"
 DATA = "/api/vikingdb/data/"
-CONNECT_S, ANSWER_S, PATIENCE_S = 10, 120.0, 15.0
+CONNECT_S, ANSWER_S, PATIENCE_S = 10, 120.0, 8.0
 _REGION = re.compile(r"\.((?:cn|ap)-[a-z]+(?:-\d+)?)\.")
 _KEY = re.compile(r"[\x21-\x7e]+")
 _PROJECT = re.compile(r"[A-Za-z0-9_.-]{1,128}")
@@ -61,7 +61,7 @@ class VikingServer:
         self._access = _access_key(url, region)
         api_key = url.key or os.environ.get(API_KEY) or None
         if api_key is None and self._access is None:
-            raise Unavailable(
+            raise KeyMissing(
                 f"{self.address} needs a key: set {API_KEY}, or {ACCESS_KEY} and {SECRET_KEY}, which also make and "
                 "drop collections"
             )

@@ -37,7 +37,7 @@ SLOTS, CHOICES, UNPLACED = 32, 4, -1
 #: Keywords of one letter: a record, a record that has a vector, a part of one, and what is known of the collection.
 RECORD, HAS_VECTOR, PART, META = "r", "v", "p", "m"
 ROW_BYTES = 65_000
-META_KEY = "m"
+META_KEY, ENCODER_KEY = "m", "e"
 SCALARS = [BODY, STAMP, PARTS]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from backends.base import NO_VECTOR, CollectionExists, CollectionSpec
@@ -19,6 +19,7 @@ from backends.kit.json_text import decode, encode
 from backends.vikingdb.connection import Refused, VikingServer
 from backends.vikingdb.records import (
     BODY,
+    ENCODER_KEY,
     HAS,
     HIGH,
     ID,
@@ -84,17 +85,21 @@ def list_all(server: VikingServer) -> list[str]:
 def read(server: VikingServer, name: str) -> Stored:
     """The collection as it is now. Raises `CollectionNotFound`."""
     rows = Rows(server, name, stored_name(name), "")
-    found = next(iter(rows.whole(rows.fetch([META_KEY]))), None)
-    if found is None:
+    found = {row[ID]: row[BODY] for row in rows.whole(rows.fetch([META_KEY, ENCODER_KEY]))}
+    if META_KEY not in found:
         raise server.not_found(name)
-    return parse(server, name, found[BODY])
+    return parse(server, name, found[META_KEY], found.get(ENCODER_KEY))
 
 
-def parse(server: VikingServer, name: str, body: str) -> Stored:
-    """What the row about a collection says."""
+def parse(server: VikingServer, name: str, body: str, encoder: str | None = None) -> Stored:
+    """What the row about a collection says, and the one about its encoder."""
     try:
-        data = decode(body)
-        return Stored(CollectionSpec.from_json(data["spec"]), Rows(server, name, stored_name(name), data["index"]))
+        data, changed = decode(body), decode(encoder) if encoder is not None else {}
+        spec = CollectionSpec.from_json(data["spec"])
+        # One that was written for an earlier collection of this name says nothing of this one.
+        if changed.get("index") == data["index"]:
+            spec = replace(spec, encoder=changed["encoder"])
+        return Stored(spec, Rows(server, name, stored_name(name), data["index"]))
     except (ValueError, TypeError, KeyError) as error:
         raise Corrupt(f"collection {name!r} in {server.address} is not described as ours are: {error}") from error
 
@@ -123,7 +128,7 @@ def create(server: VikingServer, spec: CollectionSpec) -> None:
                 "ScalarIndex": [HAS, POSITION, *_columns()],
             },
         )
-        _wait_ready(Rows(server, spec.name, name, index), describe(server, spec, index))
+        _wait_ready(Rows(server, spec.name, name, index), _describe(server, spec, index))
     except Refused as error:
         if error.missing:
             raise server.not_found(spec.name) from error
@@ -133,12 +138,21 @@ def create(server: VikingServer, spec: CollectionSpec) -> None:
         raise
 
 
-def describe(server: VikingServer, spec: CollectionSpec, index: str) -> str:
+def _describe(server: VikingServer, spec: CollectionSpec, index: str) -> str:
     """Store the row about a collection; the stamp of the write."""
-    body, stamp = encode({"spec": spec.to_json(), "index": index}), new_stamp()
-    rows = Rows(server, spec.name, stored_name(spec.name), index)
-    made = rows_of(META_KEY, body, [META], {}, NO_VECTOR, spec.dim, stamp, "the encoder's fingerprint")
-    for row in made:
+    body = encode({"spec": spec.to_json(), "index": index})
+    return _write(Rows(server, spec.name, stored_name(spec.name), index), META_KEY, body, spec.dim)
+
+
+def set_encoder(stored: Stored, fingerprint: str) -> None:
+    """Say which encoder it is of now, in a row that counts for no other collection, whatever others make meanwhile."""
+    body = encode({"index": stored.rows.index, "encoder": fingerprint})
+    _write(stored.rows, ENCODER_KEY, body, stored.spec.dim)
+
+
+def _write(rows: Rows, key: str, body: str, dim: int) -> str:
+    stamp = new_stamp()
+    for row in rows_of(key, body, [META], {}, NO_VECTOR, dim, stamp, "the encoder's fingerprint"):
         rows.upsert([row])
     return stamp
 

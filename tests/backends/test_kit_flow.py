@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 
 from backends.errors import BackendError, CollectionNotFound, Unavailable
+from backends.kit import again
 from backends.kit.current import ATTEMPTS, on_current
 from backends.kit.folders import put_aside, remove, remove_leftovers, sync, whole_folder, write_through
 from backends.kit.ties import search_with_ties
+from tests.support.stopped_clock import StoppedClock
 
 
 class Ranked:
@@ -31,6 +34,46 @@ class Ranked:
 
 def ranked(*scores):
     return [(score, f"{i:03}") for i, score in enumerate(scores)]
+
+
+class TestAgain:
+    @pytest.fixture
+    def clock(self, monkeypatch):
+        clock = StoppedClock()
+        monkeypatch.setattr(again, "time", clock)
+        return clock
+
+    @staticmethod
+    def failing(times, kind=Unavailable):
+        left = [kind("no")] * times
+
+        def call():
+            if left:
+                raise left.pop()
+            return "done"
+
+        return call
+
+    def test_what_fails_in_passing_is_done_again_after_growing_pauses(self, clock):
+        def is_passing(error):
+            seen.append(clock.now)
+            return isinstance(error, Unavailable)
+
+        seen = []
+        assert again.until_it_passes(self.failing(7), is_passing) == "done"
+        pauses = [after - before for before, after in pairwise(seen)]
+        assert pauses == sorted(pauses)
+        assert pauses[0] < pauses[-1] <= again.LONGEST_PAUSE_S
+
+    def test_another_error_is_raised_at_once(self, clock):
+        with pytest.raises(BackendError):
+            again.until_it_passes(self.failing(1, BackendError), lambda error: isinstance(error, Unavailable))
+        assert clock.now == 0
+
+    def test_what_does_not_pass_is_raised_in_time(self, clock):
+        with pytest.raises(Unavailable):
+            again.until_it_passes(self.failing(10_000), lambda error: True)
+        assert again.WITHIN_S - again.LONGEST_PAUSE_S <= clock.now <= again.WITHIN_S
 
 
 class TestTies:

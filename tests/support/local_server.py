@@ -6,6 +6,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,6 +24,14 @@ TURN_S = 3600
 def required() -> set[str]:
     """The engines that must have been tested: ``SIGHTLINE_TEST_REQUIRE=faiss,milvus``."""
     return {name.strip() for name in os.environ.get("SIGHTLINE_TEST_REQUIRE", "").split(",") if name.strip()}
+
+
+def untested(wanted: Iterable[str], outcomes: Mapping[str, Mapping[str, int]]) -> set[str]:
+    """Those engines of which no check passed; `outcomes` is how many checks came to what, by engine.
+
+    One whose checks were all skipped, or failed, has not been tested.
+    """
+    return {scheme for scheme in wanted if not outcomes.get(scheme, {}).get("passed")}
 
 
 class LocalServer:

@@ -339,7 +339,7 @@ class ServerBody(BaseModel):
     """What a server said; its address is not told."""
 
     origin: str = Field(description="Why it was asked: engines up, default address, or setting backend.")
-    state: str = Field(description="answers, does not answer, refused: wrong key, or failed.")
+    state: str = Field(description="answers, does not answer, refused: wrong key, needs a key, or failed.")
     version: str | None
     used: bool = Field(description="Whether this service works with it.")
 

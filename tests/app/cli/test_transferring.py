@@ -53,6 +53,22 @@ def test_what_names_no_collection_is_refused(text, store, capsys):
     assert "URL/COLLECTION" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("scheme", ["faiss", "qdrant-edge", "chroma-embedded"])
+def test_copy_within_one_folder_that_is_named_in_two_ways(store, scheme, tmp_path, capsys):
+    there, again = f"{scheme}://{tmp_path}/there", f"{scheme}://{tmp_path}/../{tmp_path.name}/there"
+    assert main(["copy", f"{store}/photos", f"{there}/photos"]) == 0
+    assert main(["copy", f"{there}/photos", f"{again}/copied"]) == 0, capsys.readouterr().err
+    assert count(there, "photos") == count(there, "copied") == 50
+
+
+@pytest.mark.parametrize("scheme", ["faiss", "qdrant-edge", "chroma-embedded"])
+@pytest.mark.parametrize("command", [("search", "a dog"), ("collections",), ("drop", "--yes", "photos")])
+def test_a_command_that_only_reads_makes_no_store(scheme, command, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SIGHTLINE_BACKEND", f"{scheme}://{tmp_path}/typo")
+    assert main(list(command)) in (0, 1)
+    assert not (tmp_path / "typo").exists(), capsys.readouterr()
+
+
 def test_copy_between_stores_and_within_one(store, tmp_path, capsys):
     for target in (f"faiss://{tmp_path / 'two'}", store):
         assert main(["copy", f"{store}/photos", f"{target}/copied"]) == 0

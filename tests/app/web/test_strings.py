@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from app.core.jobs import WAITING, State
-from app.core.server_probe import ANSWERS, REFUSED, SILENT
+from app.core.server_probe import ANSWERS, NO_KEY, REFUSED, SILENT
 from app.http.problems import KINDS, MEANINGS
 from backends.base import Capabilities, IndexKind, Quantization
 from backends.filters import OPERATORS
@@ -117,7 +117,7 @@ ASKED_FOR = {
     | {"again", "away", "away.hint", "broken", "other"}
     | {slug(kind.name) for _, kind in KINDS},
     "stage": STAGES | {slug(WAITING), slug(STAGE)},
-    "state": {slug(each) for each in (ANSWERS, SILENT, REFUSED)},
+    "state": {slug(each) for each in (ANSWERS, SILENT, REFUSED, NO_KEY)},
 }
 
 

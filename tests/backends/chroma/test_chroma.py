@@ -39,8 +39,10 @@ from backends.chroma.records import BARE, HAS, number_key
 from backends.conformance.oracle import Twin
 from backends.conformance.samples import some, vectors
 from backends.errors import Locked
+from backends.kit import again
 from backends.redaction import shown
 from tests.support.repository import ROOT
+from tests.support.stopped_clock import StoppedClock
 
 NUMBERS = (0, -0.0, 1, 1.5, -1.5, 2, 2**53 - 1, 2**53, 2**53 + 1, float(2**53), -(2**53) - 1, 2**63 - 1, -(2**63))
 NUMBERS += (9.3e18, 1e308, -1e308, 5e-324, 0.1 + 0.2, 0.3, float(2**63), 2**63 - 512)
@@ -83,11 +85,29 @@ def test_urls_name_a_folder_or_a_server(bad: str) -> None:
         connect(bad)
 
 
-def test_a_folder_belongs_to_one_store_at_a_time(backend: Backend, tmp_path: Path) -> None:
-    with pytest.raises(Locked, match="run a Chroma server"):
-        connect(f"chroma-embedded://{tmp_path}/store")
+OTHER_PROCESS = """
+import sys
+from backends import connect
+from backends.errors import Locked
+
+try:
+    connect(sys.argv[1]).close()
+except Locked as error:
+    print(error)
+"""
+
+
+def test_a_folder_belongs_to_one_process_until_its_last_store_there_is_closed(backend: Backend, tmp_path: Path) -> None:
+    def said() -> str:
+        command = [sys.executable, "-c", OTHER_PROCESS, f"chroma-embedded://{tmp_path}/store"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+
+    other = connect(f"chroma-embedded://{tmp_path}/store")
+    other.close()
+    other.close()
+    assert f"process {os.getpid()}" in said()
     backend.close()
-    connect(f"chroma-embedded://{tmp_path}/store").close()
+    assert said() == ""
 
 
 def test_a_store_that_fails_to_open_lets_go_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,6 +376,54 @@ def test_a_filter_s_opposite_is_its_complement() -> None:
     assert filters.opposite(filters.opposite(condition)) == condition  # type: ignore[arg-type]
     assert lists.translate(Not(where)) == filters.opposite(condition)  # type: ignore[arg-type]
     assert not matches(where, {}, "image")
+
+
+# Errors in passing
+
+
+@pytest.mark.parametrize("call", ["get", "query", "count"])
+def test_a_read_that_fails_in_passing_is_made_again(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    twin = Twin(backend, CollectionSpec("c", 8))
+    twin.upsert(some(20))
+    stored = raw(backend, "c")
+    answer = getattr(stored, call)
+    failures = 0
+
+    def failing_first(**asked: object) -> object:
+        nonlocal failures
+        if not failures:
+            failures += 1
+            raise InternalError("Error executing plan: Internal error: Error finding id")
+        return answer(**asked)
+
+    monkeypatch.setattr(stored, call, failing_first)
+    for read in (
+        twin.same_count,
+        twin.same_records,
+        lambda: twin.same_hits(vectors(2, 8), 5, Compare("lang", "eq", "en")),
+        lambda: twin.upsert(some(20, seed=5)),
+        lambda: twin.delete(ids=["r00003"]),
+    ):
+        failures = 0
+        read()
+    twin.same_records()
+
+
+def test_a_read_that_always_fails_says_so_in_seconds(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend.create(CollectionSpec("c", 8))
+    clock = StoppedClock()
+    monkeypatch.setattr(again, "time", clock)
+    monkeypatch.setattr("backends.chroma.schema.time", clock)
+
+    def failing(**asked: object) -> None:
+        raise InternalError("Error executing plan: Internal error: Error finding id")
+
+    monkeypatch.setattr(raw(backend, "c"), "query", failing)
+    with pytest.raises(BackendError, match="Error finding id"):
+        backend.search("c", vectors(1, 8), 3)
+    assert 3 < clock.now < 10
 
 
 # Search

@@ -8,12 +8,15 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from clickhouse_connect.driver.exceptions import DatabaseError
 
 from backends import connect
 from backends.base import (
@@ -39,12 +42,15 @@ from backends.clickhouse.schema import comment_of, read_table
 from backends.clickhouse.words import renew_words
 from backends.conformance import Twin
 from backends.conformance.samples import clustered, some, vectors
-from backends.errors import Denied, Locked
+from backends.conformance.threads import together
+from backends.errors import Denied
+from backends.kit import again
 from backends.text import WORDS_VERSION
 from indexers.transfer import copy
 from tests.support.clickhouse_bridge import Bridge
 from tests.support.old_words import old_words
 from tests.support.repository import ROOT
+from tests.support.stopped_clock import StoppedClock
 
 SPEC = CollectionSpec("photos", 8)
 PASSWORD = "a s3cret pass@word"
@@ -301,11 +307,13 @@ def test_long_texts_are_inserted_in_parts(chdb: ClickHouseStore, monkeypatch: py
     twin.same_records()
 
 
-def test_a_folder_is_open_once(tmp_path: Path) -> None:
-    with connect(f"chdb://{tmp_path}/store"), pytest.raises(Locked, match="one process a folder"):
-        connect(f"chdb://{tmp_path}/store")
-    with connect(f"chdb://{tmp_path}/store") as backend:
-        assert backend.collections() == []
+def test_stores_of_one_folder_write_one_after_another(tmp_path: Path) -> None:
+    with connect(f"chdb://{tmp_path}/store") as one, connect(f"chdb://{tmp_path}/store") as other:
+        one.create(SPEC)
+        writes = [partial(store.upsert, "photos", some(40, seed=seed)) for seed, store in enumerate((one, other) * 3)]
+        together(writes)
+        assert one.count("photos") == other.count("photos") == 40
+        assert len([record for page in other.scan("photos") for record in page.records]) == 40
 
 
 def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
@@ -475,11 +483,70 @@ def test_two_who_write_the_same_ids_at_once_leave_one_row_each(bridge: Bridge) -
         one.drop("photos")
 
 
-@pytest.mark.parametrize("url", ["clickhouse://me:s3cret@[::1/x", "clickhouse://me:s3cret@h/db?nonsense=1"])
-def test_an_unreadable_url_is_refused_without_repeating_it(url: str) -> None:
-    with pytest.raises(ValueError, match="URL") as caught:
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("clickhouse://me:s3cret@[::1/x", "cannot be read"),
+        ("clickhouse://me:s3cret@h/db?nonsense=1", "option 1 of the URL is none of clickhouse://; it has secure"),
+        ("myscale://me:s3cret@h/db?secure=true&s3cret=1", "option 2 of the URL is none of myscale://; it has secure"),
+        ("clickhouse://me:s3cret@h/db?secure=maybe", "true or false"),
+    ],
+)
+def test_an_unreadable_url_is_refused_without_repeating_it(url: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told) as caught:
         connect(url)
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rest", "port", "secure"),
+    [
+        ("db", 8443, True),
+        ("db?secure=true", 8443, True),
+        ("db?secure=false", 8123, False),
+        ("db:443", 443, True),
+        ("db:8123", 8123, False),
+        ("db:9000?secure=true", 9000, True),
+    ],
+)
+def test_myscale_is_reached_by_tls_unless_the_url_says_otherwise(rest: str, port: int, secure: bool) -> None:
+    place = parse_url(f"myscale://ann@{rest}", "myscale", variable="NONE", secure=MyScale.secure)
+    assert (place.port, place.secure) == (port, secure)
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("state", ["old", "new"])
+def test_a_deletion_by_a_filter_beside_another_s_upsert_brings_nothing_back(bridge: Bridge, state: str) -> None:
+    with connect(bridge.url()) as one, connect(bridge.url()) as two:
+        one.create(SPEC)
+        rows = vectors(3, 8)
+        one.upsert("photos", [Record(name, rows[i], metadata={"state": "old"}) for i, name in enumerate("abc")])
+        changed = [Record("a", rows[0], metadata={"state": "new"}), Record("b", rows[1], metadata={"state": "new"})]
+        # The new rows are in, and what they replace has not gone yet.
+        kill_between(two, changed)
+        left = {"old": ["a", "b"], "new": ["c"]}[state]
+        assert one.delete("photos", where=Compare("state", "eq", state)) == 3 - len(left)
+        two.upsert("photos", [])
+        with connect(bridge.url()) as three:
+            assert [record.id for page in three.scan("photos") for record in page.records] == left
+            assert three.count("photos") == len(left)
+            three.drop("photos")
+
+
+def test_a_flush_keeps_no_writer_waiting(chdb: ClickHouseStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    twin = filled(chdb)
+    execute = chdb._database.execute_long
+
+    def merging(statement: str) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(twin.upsert, some(40, seed=3)).result()
+        execute(statement)
+
+    monkeypatch.setattr(chdb._database, "execute_long", merging)
+    chdb.upsert("photos", twin.oracle.get("photos", ["r00001"], with_vectors=True))
+    chdb.flush("photos")
+    twin.same_records()
+    twin.same_hits(vectors(2, 8), 50)
 
 
 def test_a_url_says_where_and_as_whom() -> None:
@@ -588,3 +655,34 @@ def test_an_error_is_one_line(chdb: ClickHouseStore) -> None:
         chdb._database.rows("SELECT\nnonsense(1)")
     assert "\n" not in str(caught.value)
     assert "(version" not in str(caught.value)
+
+
+class FailsFirst:
+    """A client that answers only after these errors."""
+
+    def __init__(self, *codes: int) -> None:
+        self._codes = list(codes)
+
+    def query(self, *_: object, **__: object) -> Any:
+        if self._codes:
+            raise DatabaseError("out of luck", code=self._codes.pop(0))
+        return SimpleNamespace(result_rows=[(5,)])
+
+    def close(self) -> None:
+        pass
+
+
+def test_what_a_server_cannot_do_at_the_moment_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(again, "time", StoppedClock())
+    place = parse_url("clickhouse://h/d", "clickhouse", variable="NONE")
+    for codes in ((202, 236), (999,)):
+        monkeypatch.setattr(Server, "_new_client", lambda *_, codes=codes: FailsFirst(*codes))
+        server = Server(place)
+        assert server.run(lambda server=server: server.rows("SELECT 5")) == [(5,)]
+        server.close()
+    monkeypatch.setattr(Server, "_new_client", lambda *_: FailsFirst(*[202] * 1_000))
+    always = Server(place)
+    with pytest.raises(Unavailable, match="cannot do this now; try again later"):
+        always.run(lambda: always.rows("SELECT 5"))
+    assert 3 < again.time.monotonic() < 10  # type: ignore[attr-defined]
+    always.close()

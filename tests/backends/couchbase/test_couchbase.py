@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
+import trustme
 
 from backends import connect
 from backends.base import (
@@ -35,6 +38,7 @@ from backends.couchbase.version import of_server
 from backends.errors import Denied
 from backends.redaction import shown
 from tests.support.fake_couchbase import BUCKET, PASSWORD, FakeCouchbase
+from tests.support.stopped_clock import StoppedClock
 
 
 @pytest.fixture
@@ -229,7 +233,7 @@ def test_a_wrong_password_is_said_and_not_shown(fake: FakeCouchbase) -> None:
 
 
 def test_what_is_no_couchbase_is_told(fake: FakeCouchbase, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CouchbaseServer, "manage", lambda *_: "<html>Welcome</html>")
+    monkeypatch.setattr(CouchbaseServer, "manage", lambda *_, **__: "<html>Welcome</html>")
     with pytest.raises(Unavailable, match=f"what answers at {fake.address} is no Couchbase"):
         connect(fake.url)
 
@@ -271,6 +275,23 @@ def test_with_tls_the_ports_are_others() -> None:
     assert shown("couchbase://ann:x@db/photos?https=true") == "couchbase://db/photos?https=true"
 
 
+def test_whom_to_trust_may_be_said(tmp_path: Path) -> None:
+    authority = trustme.CA(organization_name="ours")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    address = f"couchbase://ann:x@db/photos?https=true&ca_certs={tmp_path}"
+    for http in (CouchbaseServer(f"{address}/ca.pem")._manager, CouchbaseServer(f"{address}/ca.pem")._query):
+        assert http._tls is not None
+        assert "ours" in str(http._tls.get_ca_certs())
+    (tmp_path / "none.pem").write_text("nothing")
+    for url, told in (
+        (f"{address}/gone.pem", "ca_certs names cannot be read: No such file"),
+        (f"{address}/none.pem", "no certificate in PEM form"),
+        (f"couchbase://ann:x@db/photos?ca_certs={tmp_path}/ca.pem", "belongs to https=true"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            CouchbaseServer(url)
+
+
 def test_its_version_is_what_the_cluster_says(fake: FakeCouchbase) -> None:
     assert of_server(fake.url, 5) == "Couchbase 8.0.0-1000-fake"
 
@@ -292,6 +313,20 @@ def test_a_server_that_goes_away_and_comes_back(
     twin.same_records()
     twin.upsert(some(40, seed=2))
     twin.same_hits(vectors(2, 8), 20)
+
+
+def test_a_server_that_stays_away_is_told_in_time(
+    fake: FakeCouchbase, backend: CouchbaseBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.stop()
+    clock = StoppedClock()
+    monkeypatch.setattr("backends.kit.http_json.time", clock)
+    with pytest.raises(Unavailable, match="does not answer"):
+        connect(fake.url)
+    assert clock.now == 0
+    with pytest.raises(Unavailable, match="does not answer"):
+        backend.count("photos")
+    assert 5 < clock.now <= 10
 
 
 def test_a_short_absence_is_waited_for(fake: FakeCouchbase, backend: CouchbaseBackend) -> None:
@@ -388,6 +423,42 @@ def test_a_create_that_failed_in_another_way_does_not_say_that_there_is_one(
     with pytest.raises(Refused, match="durability impossible"):
         backend.create(CollectionSpec("photos", 8))
     assert set(fake.scopes["sightline"]) == {"catalogue"}
+
+
+@pytest.mark.parametrize("begins", ["CREATE PRIMARY", "INSERT"])
+def test_a_create_that_ends_half_way_leaves_nothing(
+    backend: CouchbaseBackend, fake: FakeCouchbase, monkeypatch: pytest.MonkeyPatch, begins: str
+) -> None:
+    for method in ("query", "define"):
+        carried_out = getattr(backend._server, method)
+
+        def lost(statement: str, *arguments: Any, _do: Any = carried_out, **options: Any) -> Any:
+            if statement.startswith(begins):
+                raise Unavailable("the server went away")
+            return _do(statement, *arguments, **options)
+
+        monkeypatch.setattr(backend._server, method, lost)
+    with pytest.raises(Unavailable, match="went away"):
+        backend.create(CollectionSpec("photos", 8))
+    assert set(fake.scopes["sightline"]) == {"catalogue"}
+    monkeypatch.undo()
+    filled(backend).same_records()
+
+
+def test_what_a_killed_create_has_left_is_removed_a_day_later(
+    fake: FakeCouchbase, backend: CouchbaseBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twin = filled(backend)
+    kept = set(fake.scopes["sightline"])
+    left = schema._new_keyspace()
+    schema._make_collection(backend._server, left)
+    connect(fake.url).close()
+    assert set(fake.scopes["sightline"]) == kept | {left}
+    now = time.time()
+    monkeypatch.setattr(schema.time, "time", lambda: now + schema._ABANDONED_S + 1)
+    connect(fake.url).close()
+    assert set(fake.scopes["sightline"]) == kept
+    twin.same_records()
 
 
 def test_a_drop_whose_answer_was_lost_leaves_nothing(

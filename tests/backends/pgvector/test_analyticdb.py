@@ -297,7 +297,9 @@ def test_an_instance_without_its_vector_engine_says_what_to_switch_on() -> None:
 
 @pytest.mark.parametrize("url", ["analyticdb://me:s3cret@[::1/x", "analyticdb://me:s3cret@h/db?nonsense=1"])
 def test_an_unreadable_url_is_refused_without_repeating_it(url: str) -> None:
-    with pytest.raises(ValueError, match="this analyticdb:// URL") as caught:
+    with pytest.raises(
+        ValueError, match=r"this analyticdb:// URL|option 1 of the URL is none of analyticdb://"
+    ) as caught:
         connect(url)
     assert "s3cret" not in str(caught.value)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import struct
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,7 +29,8 @@ from backends.base import (
 )
 from backends.conformance import BackendSuite, Sizes, Twin
 from backends.conformance.races import at_once
-from backends.conformance.samples import clustered, vectors
+from backends.conformance.samples import clustered, some, vectors
+from backends.conformance.threads import together
 from backends.qdrant import store as qdrant_store
 from backends.qdrant.edge_payload import unpacked
 from backends.qdrant.payload import (
@@ -167,10 +169,20 @@ def test_on_a_real_graph_effort_moves_recall_and_filters_keep_their_promise(
             assert share < 0.01 or not found[0][0].exact
 
 
-def test_a_folder_belongs_to_one_store_at_a_time(tmp_path: Path) -> None:
-    with connect(url_of(tmp_path)), pytest.raises(Unavailable, match=r"locked by another store.*one process at a time"):
-        connect(url_of(tmp_path))
-    connect(url_of(tmp_path)).close()
+def test_stores_of_one_folder_share_its_collections(tmp_path: Path) -> None:
+    one, other = connect(url_of(tmp_path)), connect(url_of(tmp_path))
+    one.create(CollectionSpec("c", 8))
+    together([partial(store.upsert, "c", some(40, seed=seed)) for seed, store in enumerate((one, other) * 3)])
+    assert one.count("c") == other.count("c") == 40
+    other.drop("c")
+    with pytest.raises(CollectionNotFound):
+        one.count("c")
+    one.create(CollectionSpec("c", 4))
+    assert other.describe("c").dim == 4
+    one.close()
+    one.close()
+    assert other.collections() == ["c"]
+    other.close()
 
 
 def test_damage_is_named(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from backends.base import (
 from backends.conformance.oracle import Twin
 from backends.conformance.samples import some, vectors
 from backends.errors import Denied
+from backends.kit import again
 from backends.tidb import connection as tidb_connection
 from backends.tidb import index
 from backends.tidb.backend import TidbBackend
@@ -43,6 +44,7 @@ from backends.tidb.local_server import launch, ready
 from backends.tidb.records import MAX_ROWS, _parts, key_bytes, vector_of, vector_text
 from backends.tidb.schema import StoredCollection, read_collection
 from tests.support import tidb_server
+from tests.support.stopped_clock import StoppedClock
 
 server = pytest.mark.server("tidb")
 PORT, STATUS_PORT = 14001, 14081
@@ -453,24 +455,59 @@ def test_a_statement_that_takes_too_long_is_given_up_once(url: str) -> None:
         database.close()
 
 
-@server
-def test_a_conflict_is_tried_again_and_a_refusal_is_not(url: str) -> None:
-    database = Database(parse_url(url))
+class NoConnection:
+    """A connection that is open, and of which nothing is asked."""
+
+    open = True
+
+    def close(self) -> None:
+        self.open = False
+
+
+@pytest.fixture
+def unconnected(monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    monkeypatch.setattr(tidb_connection, "open_connection", lambda *_, **__: NoConnection())
+    database = Database(parse_url("tidb://root@127.0.0.1/test"))
+    yield database
+    database.close()
+
+
+@pytest.mark.parametrize("number", [9007, 8028, 8022, 8027, 1213])
+def test_what_fails_by_what_others_do_is_done_again(unconnected: Database, number: int) -> None:
+    answers: list[Exception | int] = [
+        pymysql.OperationalError(number, "no"),
+        pymysql.err.InternalError(number, "no"),
+        5,
+    ]
+
+    def work(_: Connection) -> int:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert unconnected.run(work) == 5
+    assert not answers
+
+
+def test_a_conflict_that_stays_is_told_in_seconds_and_a_refusal_at_once(
+    unconnected: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = StoppedClock()
+    monkeypatch.setattr(again, "time", clock)
     asked: list[int] = []
 
     def fail(number: int) -> None:
         asked.append(number)
         raise pymysql.OperationalError(number, "no")
 
-    try:
-        for number, times in ((9007, tidb_connection.ATTEMPTS), (8028, tidb_connection.ATTEMPTS), (1105, 1)):
-            asked.clear()
-            with pytest.raises(BackendError) as caught:
-                database.run(lambda _, number=number: fail(number))
-            assert not isinstance(caught.value, Unavailable)
-            assert len(asked) == times
-    finally:
-        database.close()
+    for number, least, most in ((9007, 5, 100), (8028, 5, 100), (1105, 1, 1)):
+        asked.clear()
+        with pytest.raises(BackendError) as caught:
+            unconnected.run(lambda _, number=number: fail(number))
+        assert not isinstance(caught.value, Unavailable)
+        assert least <= len(asked) <= most
+    assert 6 < clock.now < 20
 
 
 # TiFlash, by contract

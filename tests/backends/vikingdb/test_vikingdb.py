@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.core import server_probe
 from backends import connect
 from backends.base import (
     NO_VECTOR,
@@ -30,7 +31,7 @@ from backends.base import (
     Where,
     matches,
 )
-from backends.errors import Denied
+from backends.errors import Denied, KeyMissing
 from backends.kit.http_json import Answer
 from backends.urls import parse_server_url
 from backends.vikingdb import connection, records, rows, schema
@@ -187,8 +188,12 @@ def test_urls_that_are_none(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_key_it_says_which_variable_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (connection.API_KEY, connection.ACCESS_KEY, connection.SECRET_KEY):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(Unavailable, match=f"{connection.API_KEY}.*{connection.SECRET_KEY}"):
+    with pytest.raises(KeyMissing, match=f"{connection.API_KEY}.*{connection.SECRET_KEY}"):
         connect("vikingdb://127.0.0.1:1?https=false")
+    asked = server_probe.Answer("vikingdb://127.0.0.1:1", "vikingdb://127.0.0.1:1", "setting backend")
+    server_probe.ask([asked])
+    assert asked.state == server_probe.NO_KEY
+    assert connection.API_KEY in str(asked.error)
     monkeypatch.setenv(connection.ACCESS_KEY, "AKLTonly")
     with pytest.raises(ValueError, match="set both"):
         connect("vikingdb://127.0.0.1:1?https=false")
@@ -368,6 +373,39 @@ class TestFaults:
                 backend.search("gone", AXES[:1], 1)
             with pytest.raises(CollectionExists):
                 backend.create(spec("gone"))
+
+    def test_what_others_make_anew_meanwhile_is_what_is_written_to(
+        self, shim: Shim, backend: Backend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        backend.create(spec("anew"))
+        stale = backend._read("anew")  # type: ignore[attr-defined]
+        change, upsert = schema.set_encoder, Rows.upsert
+
+        def make_anew(dim: int) -> None:
+            monkeypatch.undo()
+            with connect(shim.url) as other:
+                other.drop("anew")
+                other.create(CollectionSpec("anew", dim, encoder="first"))
+
+        def late_change(stored: schema.Stored, fingerprint: str) -> None:
+            make_anew(7)
+            change(stored, fingerprint)
+
+        def late_upsert(rows: Rows, given: Any) -> None:
+            make_anew(8)
+            upsert(rows, given)
+
+        monkeypatch.setattr(schema, "set_encoder", late_change)
+        backend.set_encoder("anew", "second")
+        assert (backend.describe("anew").dim, backend.describe("anew").encoder) == (7, "second")
+        backend.drop("anew")
+        backend.create(spec("anew"))
+        monkeypatch.setattr(Rows, "upsert", late_upsert)
+        backend.upsert("anew", [Record("a", AXES[0])])
+        assert backend.count("anew") == len(backend.search("anew", AXES[:1], 3)[0]) == 1
+        # What belongs to a collection of long ago says nothing of this one.
+        schema.set_encoder(stale, "stale")
+        assert backend.describe("anew").encoder == "first"
 
     def test_two_writers_at_once_wait_for_what_is_theirs(self, shim: Shim, backend: Backend) -> None:
         backend.create(spec("both"))
