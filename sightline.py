@@ -15,14 +15,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from backends import connect
+from backends import connect, explain
 from indexers import index
 from retrieval import Retriever, load_encoder
 
 if TYPE_CHECKING:
     from retrieval.chat.asking import ask
 
-__all__ = ["Retriever", "ask", "connect", "index", "load_encoder"]
+__all__ = ["Retriever", "ask", "connect", "explain", "index", "load_encoder"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,11 +11,12 @@ from urllib.parse import urlsplit
 
 from backends.base import Backend
 from backends.errors import BackendError, Unavailable
+from backends.plans import Plan, explain
 from backends.redaction import redact, remember_url, scheme_of, shown
 from backends.registry import EngineInfo, canonical, engines, load
 from backends.urls import place_of
 
-__all__ = ["Backend", "BackendError", "EngineInfo", "Unavailable", "connect", "engines", "load"]
+__all__ = ["Backend", "BackendError", "EngineInfo", "Plan", "Unavailable", "connect", "engines", "explain", "load"]
 
 
 def connect(url: str) -> Backend:

@@ -30,6 +30,7 @@ except ModuleNotFoundError as error:
 CHECKS = (
     "adversarial",
     "collections",
+    "explaining",
     "field_names",
     "filtered_recall",
     "filters",
@@ -50,6 +51,7 @@ pytest.register_assert_rewrite("backends.conformance.oracle", *(f"backends.confo
 
 from backends.conformance.adversarial import HostileChecks  # noqa: E402
 from backends.conformance.collections import CollectionChecks  # noqa: E402
+from backends.conformance.explaining import ExplainChecks  # noqa: E402
 from backends.conformance.field_names import FieldNameChecks  # noqa: E402
 from backends.conformance.filtered_recall import PromiseChecks  # noqa: E402
 from backends.conformance.filters import FilterChecks  # noqa: E402
@@ -75,6 +77,7 @@ class BackendSuite(
     RecordChecks,
     VectorlessChecks,
     SearchChecks,
+    ExplainChecks,
     FilterChecks,
     FieldNameChecks,
     KeywordChecks,

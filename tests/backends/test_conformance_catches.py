@@ -41,6 +41,8 @@ CAUGHT = [
     (engines.WorstFirst, "test_every_metric_agrees_with_the_oracle", ()),
     (engines.ClaimsToBeExact, "test_every_metric_agrees_with_the_oracle", ()),
     (engines.ClaimsToBeExact, "test_filtered_search_keeps_its_promise", ()),
+    (engines.BoastsOfItsPlan, "test_a_search_says_how_it_was_answered", ()),
+    (engines.TellsOnePlanForAll, "test_a_search_says_how_it_was_answered", ()),
     (engines.LosesAWrite, "test_what_is_stored_comes_back", ()),
     (engines.LosesAWrite, "test_one_call_stores_more_than_an_engine_s_batch", ()),
     (engines.StoresTheGoodOnes, "test_bad_vectors_are_refused_and_nothing_is_stored", ("NaN",)),

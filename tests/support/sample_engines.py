@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from backends.base import NO_VECTOR, And, Capabilities, Compare, Not, Or, Record, Unavailable, Unsupported, Where
 from backends.exact.backend import ExactBackend
 from backends.filters import ORDERINGS, fields_of
+from backends.plans import note_plan
 
 
 class DurableBackend(ExactBackend):
@@ -275,6 +276,18 @@ class ClaimsToBeExact(ExactBackend):
             hits if len(hits) <= k else hits[: k - 1] + hits[k:]
             for hits in super().search(name, vectors, k + 1, where=where, effort=effort)
         ]
+
+
+class BoastsOfItsPlan(ExactBackend):
+    def search(self, name, vectors, k, *, where=None, effort=None):
+        note_plan("index", queries=len(vectors), width=k)
+        return super().search(name, vectors, k, where=where, effort=effort)
+
+
+class TellsOnePlanForAll(ExactBackend):
+    def search(self, name, vectors, k, *, where=None, effort=None):
+        note_plan("scan")
+        return super().search(name, vectors, k, where=where, effort=effort)
 
 
 class LosesAWrite(ExactBackend):
