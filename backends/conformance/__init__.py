@@ -35,6 +35,7 @@ CHECKS = (
     "filtered_recall",
     "filters",
     "forks",
+    "hard_data",
     "indexes",
     "keyword",
     "lifetime",
@@ -56,6 +57,7 @@ from backends.conformance.field_names import FieldNameChecks  # noqa: E402
 from backends.conformance.filtered_recall import PromiseChecks  # noqa: E402
 from backends.conformance.filters import FilterChecks  # noqa: E402
 from backends.conformance.forks import ForkChecks  # noqa: E402
+from backends.conformance.hard_data import HardDataChecks  # noqa: E402
 from backends.conformance.indexes import IndexChecks  # noqa: E402
 from backends.conformance.keyword import KeywordChecks  # noqa: E402
 from backends.conformance.lifetime import LifetimeChecks  # noqa: E402
@@ -86,6 +88,7 @@ class BackendSuite(
     ScanChecks,
     IndexChecks,
     PromiseChecks,
+    HardDataChecks,
     ThreadChecks,
     RaceChecks,
     LifetimeChecks,

@@ -238,6 +238,21 @@ class NeedsNoEffort(LimitedBackend):
     capabilities = replace(LimitedBackend.capabilities, effort=False)
 
 
+class LooksNarrowly(ExactBackend):
+    """Takes the best by half of each vector for candidates: enough where clusters lie apart, not where they crowd."""
+
+    def search(self, name, vectors, k, *, where=None, effort=None):
+        whole = super().search(name, vectors, 1_000_000, where=where, effort=effort)
+        halves = np.array(vectors, np.float32)
+        halves[:, halves.shape[1] // 2 :] = 0
+        found = super().search(name, halves, 12 * k, where=where, effort=effort)
+        kept = [{hit.id for hit in hits} for hits in found]
+        return [
+            [replace(hit, exact=False) for hit in hits if hit.id in ids][:k]
+            for hits, ids in zip(whole, kept, strict=True)
+        ]
+
+
 class DropsFilters(ExactBackend):
     def search(self, name, vectors, k, *, where=None, effort=None):
         return super().search(name, vectors, k, effort=effort)
