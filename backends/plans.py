@@ -13,7 +13,7 @@ with `note_plan`, once for each query; of one that says nothing, the protocol te
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -97,6 +97,18 @@ def note_plan(
         plans += [plan] * queries
 
 
+def note_answers(
+    answers: Sequence[Sequence[Any]], *, width: int | None, share: float | None = None, note: str = ""
+) -> None:
+    """The same of answers some of which an index gave, as wide as this, and some a scan, as their hits say."""
+    if explaining():
+        for hits in answers:
+            if hits and all(hit.exact for hit in hits):
+                note_plan("scan")
+            else:
+                note_plan("index", width=width, share=share, note=note)
+
+
 def explained(search: F) -> F:
     """`Backend.search` whose plans are complete: one for each query, with what was asked for and how much matches."""
 
@@ -114,24 +126,26 @@ def explained(search: F) -> F:
             _told.reset(token)
         # What was begun anew, since something had changed meanwhile, has been told twice.
         told = plans[before:][-len(answers) :] if answers else []
-        plans[before:] = told or [_evident(self, name, hits, where) for hits in answers]
+        plans[before:] = told or [_evident(hits) for hits in answers]
         for i in range(before, len(plans)):
             if not plans[i].k:
-                share = _share(self, name, where) if plans[i].share is None else plans[i].share
-                plans[i] = replace(plans[i], k=int(k), where=where, share=share)
+                plans[i] = _completed(replace(plans[i], k=int(k), where=where), self, name)
         return answers
 
     return guarded  # type: ignore[return-value]
 
 
-def _share(backend: Any, name: str, where: Where | None) -> float:
-    """The share that matches, counted: for one who asked, time matters less."""
-    total = backend.count(name) if where is not None else 0
-    return backend.count(name, where) / total if total else 1.0
+def _completed(plan: Plan, backend: Any, name: str) -> Plan:
+    """The plan with what the engine left out, counted: for one who asked, time matters less."""
+    share, candidates = plan.share, plan.candidates
+    if share is None:
+        total = backend.count(name) if plan.where is not None else 0
+        share = backend.count(name, plan.where) / total if total else 1.0
+    if candidates is None and plan.kind == "scan":
+        candidates = backend.count(name, plan.where)
+    return replace(plan, share=share, candidates=candidates)
 
 
-def _evident(backend: Any, name: str, hits: list[Any], where: Where | None) -> Plan:
+def _evident(hits: list[Any]) -> Plan:
     """What can be said of an engine that told nothing."""
-    if all(hit.exact for hit in hits):
-        return Plan(kind="scan", candidates=backend.count(name, where))
-    return Plan(kind="index")
+    return Plan(kind="scan" if all(hit.exact for hit in hits) else "index")
