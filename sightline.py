@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import backends
+from backends import explain
 from backends.wrappers.aliases import Aliased, with_aliases
 from indexers import index
 from retrieval import Retriever, load_encoder
@@ -23,7 +24,7 @@ from retrieval import Retriever, load_encoder
 if TYPE_CHECKING:
     from retrieval.chat.asking import ask
 
-__all__ = ["Retriever", "ask", "connect", "index", "load_encoder"]
+__all__ = ["Retriever", "ask", "connect", "explain", "index", "load_encoder"]
 
 
 def connect(url: str) -> Aliased:

@@ -12,12 +12,13 @@ from urllib.parse import urlsplit
 
 from backends.base import Backend
 from backends.errors import BackendError, Unavailable
+from backends.plans import Plan, explain
 from backends.redaction import redact, remember_url, scheme_of, shown
 from backends.registry import EngineInfo, canonical, engines, load
 from backends.urls import parse_folder_url, place_of
 from backends.wrappers.unmade import UnmadeStore
 
-__all__ = ["Backend", "BackendError", "EngineInfo", "Unavailable", "connect", "engines", "load"]
+__all__ = ["Backend", "BackendError", "EngineInfo", "Plan", "Unavailable", "connect", "engines", "explain", "load"]
 
 
 def connect(url: str, *, make: bool = True) -> Backend:

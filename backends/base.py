@@ -53,6 +53,7 @@ from backends.filters import (
     plain,
 )
 from backends.kit.scores import similarity
+from backends.plans import Plan, explain, explained
 from backends.processes import refused_after_fork, refused_page_by_page, silent_after_fork
 
 __all__ = [
@@ -76,12 +77,14 @@ __all__ = [
     "Operator",
     "Or",
     "Page",
+    "Plan",
     "Record",
     "Scalar",
     "Unavailable",
     "Unsupported",
     "Where",
     "check_where",
+    "explain",
     "format_where",
     "matches",
     "parse_where",
@@ -301,12 +304,12 @@ _REFUSED = (
     "get",
     "delete",
     "count",
-    "search",
     "search_text",
     "flush",
 )
 _GUARDS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(_REFUSED, refused_after_fork),
+    "search": lambda search: refused_after_fork(explained(search)),
     "scan": refused_page_by_page,
     "close": silent_after_fork,
 }
@@ -460,7 +463,7 @@ class Backend:
 
         Returns:
             q lists of min(k, matching) hits with recall@k >= 0.95 under any filter; where the index cannot
-            keep that promise the scan is exact and the hits say so.
+            keep that promise the scan is exact and the hits say so. `backends.plans.explain` tells how each was found.
 
         Raises:
             DimensionMismatch: the vectors are of another length than the collection's.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import webbrowser
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,6 +28,7 @@ from app.cli.output import (
     note,
     one_line,
     place,
+    plan_object,
     print_facets,
     print_hits,
     print_json,
@@ -40,7 +42,7 @@ from app.core.settings import Settings
 
 if TYPE_CHECKING:
     from app.cli.results_page import Section
-    from backends.base import Backend, Hit, Modality
+    from backends.base import Backend, Hit, Modality, Plan
     from retrieval.search.facets import Facet
     from retrieval.search.query import Term
     from retrieval.search.results import Found, Result
@@ -84,6 +86,9 @@ def search(
     misses: Annotated[
         bool, typer.Option("--misses", help="Where nothing is relevant, show the nearest misses.")
     ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say how the engine found them: index or scan, how wide, of how many.")
+    ] = False,
     chosen: options.SearchFlags,
     output: options.OutputFlags,
 ) -> None:
@@ -96,6 +101,7 @@ def search(
     is the share of unrelated queries that find nothing as good. --min-relevance 0 shows everything. Where
     nothing is relevant enough but something nearly is, up to three near misses are shown, each marked with ~.
     """
+    from backends.plans import explain as explain_search
     from retrieval.search.query import query_words
 
     query = read_query(words, image, term, terms)
@@ -129,7 +135,8 @@ def search(
                     reranker=reranker,
                 )
 
-            hits = searched(gate)
+            with explain_search() if explain else nullcontext() as plans:
+                hits = searched(gate)
             nearest = searched(None) if gate is not None and not hits else None
             tell((*retriever.notices, *hits.notices))
             nothing = NOTHING_FOUND
@@ -153,7 +160,7 @@ def search(
         missed = nearest if misses else near_misses(nearest, gate) if not output.as_json else ()
         section = nothing_relevant(section, nearest, gate, missed)
     asked_words = query_words(query) if mode != "vector" else ""
-    deliver(section, settings, output, are_misses=bool(missed), facets=counted, asked_words=asked_words)
+    deliver(section, settings, output, are_misses=bool(missed), facets=counted, plans=plans, asked_words=asked_words)
 
 
 @options.grouped
@@ -345,6 +352,7 @@ def deliver(
     *,
     are_misses: bool = False,
     facets: Mapping[str, Facet] | None = None,
+    plans: Sequence[Plan] | None = None,
     asked_words: str = "",
 ) -> None:
     """Give out results: to stdout as table or JSON, and to the page that was asked for.
@@ -367,8 +375,13 @@ def deliver(
         answer: dict[str, Any] = {"hits": [], "misses": found} if are_misses else {"hits": found}
         if facets is not None:
             answer["facets"] = {field: facet_object(facet) for field, facet in facets.items()}
+        if plans is not None:
+            answer["plans"] = [plan_object(plan) for plan in plans]
         print_json(answer)
         return
+    if plans is not None:
+        for line in [plan.line for plan in plans] or ["words only, every match ranked"]:
+            note(f"plan: {line}")
     if are_misses:
         note(section.nothing)
     print_hits(

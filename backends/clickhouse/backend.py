@@ -39,7 +39,7 @@ from backends.clickhouse.dialects import ClickHouse, Dialect, MyScale
 from backends.clickhouse.filters import Params, where_sql
 from backends.clickhouse.records import COLUMNS, TYPES, marker_row, record_of, rows_of
 from backends.clickhouse.schema import AUTO_INDEX_ROWS, PREFIX, Table, create_table, read_table, set_comment, table_sql
-from backends.clickhouse.search import search, search_text, settings_sql
+from backends.clickhouse.search import measure, search, search_text, settings_sql
 from backends.clickhouse.words import renew_words
 from backends.errors import Denied
 from backends.kit.current import on_current
@@ -337,7 +337,11 @@ class ClickHouseStore(Backend):
             if wanted or not self._dialect.is_settled(self._database, PREFIX + name):
                 for statement in self._dialect.wait(table.sql):
                     self._database.execute_long(statement)
-            self._find(name, fresh=True)
+            table = self._find(name, fresh=True)
+            width = measure(self._database, self._dialect, table, int(having))
+            if width is not None:
+                set_comment(self._database, table, table.spec, table.words, width)
+                self._find(name, fresh=True)
 
         # Not beside another flush, but beside writers, for whom a merge may take too long to wait for.
         with self._writer(f"{name} flush"):

@@ -40,6 +40,8 @@ class Dialect:
     insert_settings: ClassVar[Mapping[str, object]] = {}
     #: The most candidates of a search by the index; who asks for more is answered by a scan.
     most: ClassVar[int]
+    #: What is tried at `flush`, the default first; nothing where widths mean something else.
+    widths: ClassVar[tuple[int, ...]] = ()
 
     def check(self, database: Database) -> None:
         """Raise `Unavailable` for a server that does not answer or is too old."""
@@ -91,6 +93,7 @@ class ClickHouse(Dialect):
     kinds = frozenset({"auto", "flat", "hnsw"})
     quantizations = frozenset({"none", "half", "int8"})
     most = 10_000
+    widths = (256, 512, 1_024, 2_048, 4_096)
     # The first two let a deletion write a patch; without them it would build the parts anew, with their indexes.
     table_settings = (
         f"index_granularity = 1024, enable_block_number_column = 1, enable_block_offset_column = 1, {_FSYNC}"

@@ -10,6 +10,7 @@ from backends.clickhouse.connection import Database, literal, quoted
 from backends.clickhouse.dialects import Dialect
 from backends.clickhouse.records import TYPES, vector_column
 from backends.errors import Corrupt
+from backends.kit.widths import Width
 from backends.text import WORDS_VERSION
 
 PREFIX = "sightline_"
@@ -19,7 +20,10 @@ AUTO_INDEX_ROWS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A collection as stored: which table, its spec, about how many rows, whether it has an index, whose words."""
+    """A collection as stored: which table, its spec, about how many rows, whether it has an index, whose words.
+
+    `width` is how wide its index has to be searched; None where that was not tried.
+    """
 
     uuid: str
     sql: str
@@ -27,6 +31,7 @@ class Table:
     rows: int
     indexed: bool
     words: int
+    width: Width | None = None
 
     @property
     def vector(self) -> str:
@@ -39,9 +44,12 @@ def table_sql(database: Database, name: str) -> str:
     return f"{quoted(database.name)}.{quoted(PREFIX + name)}"
 
 
-def comment_of(spec: CollectionSpec, words: int) -> str:
+def comment_of(spec: CollectionSpec, words: int, width: Width | None = None) -> str:
     """What a table's comment says."""
-    return json.dumps({"spec": json.loads(spec.to_json()), "words": words}, ensure_ascii=False)
+    told = {"spec": json.loads(spec.to_json()), "words": words}
+    if width is not None:
+        told["width"] = json.loads(width.to_json())
+    return json.dumps(told, ensure_ascii=False)
 
 
 def create_table(database: Database, dialect: Dialect, spec: CollectionSpec) -> None:
@@ -56,9 +64,10 @@ def create_table(database: Database, dialect: Dialect, spec: CollectionSpec) -> 
     )
 
 
-def set_comment(database: Database, table: Table, spec: CollectionSpec, words: int) -> None:
-    """Say something else of a table."""
-    database.execute(f"ALTER TABLE {table.sql} MODIFY COMMENT {literal(comment_of(spec, words))}")
+def set_comment(database: Database, table: Table, spec: CollectionSpec, words: int, width: Width | None = None) -> None:
+    """Say something else of a table; its width stays unless another one is given."""
+    said = comment_of(spec, words, width or table.width)
+    database.execute(f"ALTER TABLE {table.sql} MODIFY COMMENT {literal(said)}")
 
 
 def read_table(database: Database, dialect: Dialect, name: str) -> Table | None:
@@ -75,6 +84,7 @@ def read_table(database: Database, dialect: Dialect, name: str) -> Table | None:
     try:
         told = json.loads(comment)
         spec, words = CollectionSpec.from_json(json.dumps(told["spec"])), int(told["words"])
+        width = Width.from_json(json.dumps(told.get("width")))
     except (ValueError, TypeError, KeyError) as error:
         raise Corrupt(f"the comment of table {sql} in {database.address} is not Sightline's: {error}") from error
-    return Table(str(uuid), sql, spec, int(count), bool(indexed), words)
+    return Table(str(uuid), sql, spec, int(count), bool(indexed), words, width)

@@ -18,9 +18,11 @@ from backends.clickhouse.connection import Database, Row
 from backends.clickhouse.dialects import Dialect, Ordering
 from backends.clickhouse.filters import MAX_BOUND, Params, where_sql
 from backends.clickhouse.records import COLUMNS
-from backends.clickhouse.schema import Table
+from backends.clickhouse.schema import AUTO_INDEX_ROWS, Table
 from backends.kit.json_text import decode_metadata
 from backends.kit.scores import best_first, similarity
+from backends.kit.widths import QUERIES, K, Width, find_width, trial_queries
+from backends.plans import note_plan
 from backends.text import BM25_B, BM25_K1, wanted_words
 
 DEFAULT_EFFORT = 2 / 3
@@ -54,13 +56,45 @@ def search(
     effort: float | None,
 ) -> list[list[Hit]]:
     """The k best for each query; see `Backend.search`."""
-    width = max(_SPARE * (k + 2), candidates_of(effort or DEFAULT_EFFORT))
+    width = max(_SPARE * (k + 2), _width(table, dialect, effort))
     by_index = table.indexed and where is None and effort != 1 and width <= dialect.most
+    if effort is None and table.width is not None and not table.width.enough:
+        # What the widest search tried does not find, a scan does.
+        by_index = False
     found = []
     for query in queries:
         hits = _indexed(database, dialect, table, query, k, width) if by_index else []
-        found.append(hits if len(hits) == k else _scan(database, dialect, table, query, k, where))
+        if len(hits) == k:
+            note_plan("index", width=width, candidates=_SPARE * (k + 2), share=1.0)
+        else:
+            note_plan("scan")
+            hits = _scan(database, dialect, table, query, k, where)
+        found.append(hits)
     return found
+
+
+def _width(table: Table, dialect: Dialect, effort: float | None) -> int:
+    """The candidates of an effort, in proportion to what the default takes in this collection."""
+    tried = table.width.width / dialect.widths[0] if table.width is not None and dialect.widths else 1.0
+    return round(tried * candidates_of(effort or DEFAULT_EFFORT))
+
+
+def measure(database: Database, dialect: Dialect, table: Table, rows: int) -> Width | None:
+    """How wide the index has to be searched; None where that is known of so many rows, or not to be tried."""
+    known = table.width is not None and table.width.fits(rows)
+    if not table.indexed or not dialect.widths or known or rows < AUTO_INDEX_ROWS:
+        return None
+    statement = f"SELECT {table.vector} FROM {table.sql} WHERE has_vector ORDER BY cityHash64(id) LIMIT {QUERIES}"  # noqa: S608
+    sample = np.array([row[0] for row in database.rows(statement, {})], np.float32)
+    queries = trial_queries(sample, unit=table.spec.metric == "cosine")
+
+    def compared(asked: NDArray[np.float32]) -> list[list[str]]:
+        return [[hit.id for hit in _scan(database, dialect, table, query, K, None)] for query in asked]
+
+    def by_graph(asked: NDArray[np.float32], width: int) -> list[list[str]]:
+        return [[hit.id for hit in _indexed(database, dialect, table, query, K, width)] for query in asked]
+
+    return find_width(rows, queries, dialect.widths, compared, by_graph)
 
 
 def _indexed(

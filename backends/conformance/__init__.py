@@ -31,10 +31,12 @@ CHECKS = (
     "adversarial",
     "aliases",
     "collections",
+    "explaining",
     "field_names",
     "filtered_recall",
     "filters",
     "forks",
+    "hard_data",
     "indexes",
     "keyword",
     "lifetime",
@@ -52,10 +54,12 @@ pytest.register_assert_rewrite("backends.conformance.oracle", *(f"backends.confo
 from backends.conformance.adversarial import HostileChecks  # noqa: E402
 from backends.conformance.aliases import AliasChecks  # noqa: E402
 from backends.conformance.collections import CollectionChecks  # noqa: E402
+from backends.conformance.explaining import ExplainChecks  # noqa: E402
 from backends.conformance.field_names import FieldNameChecks  # noqa: E402
 from backends.conformance.filtered_recall import PromiseChecks  # noqa: E402
 from backends.conformance.filters import FilterChecks  # noqa: E402
 from backends.conformance.forks import ForkChecks  # noqa: E402
+from backends.conformance.hard_data import HardDataChecks  # noqa: E402
 from backends.conformance.indexes import IndexChecks  # noqa: E402
 from backends.conformance.keyword import KeywordChecks  # noqa: E402
 from backends.conformance.lifetime import LifetimeChecks  # noqa: E402
@@ -77,6 +81,7 @@ class BackendSuite(
     RecordChecks,
     VectorlessChecks,
     SearchChecks,
+    ExplainChecks,
     FilterChecks,
     FieldNameChecks,
     KeywordChecks,
@@ -85,6 +90,7 @@ class BackendSuite(
     ScanChecks,
     IndexChecks,
     PromiseChecks,
+    HardDataChecks,
     ThreadChecks,
     RaceChecks,
     LifetimeChecks,

@@ -75,11 +75,22 @@ def queries_of(crowd: Corpus) -> NDArray[np.float32]:
     return unit(about + noise[: len(about)])
 
 
-def check_hits(backend: Backend, crowd: Corpus, answers: list[list[Hit]], mask: NDArray[np.bool_], what: str) -> float:
-    """Assert count, order, scores and that hits are alive and match; return the recall by distance."""
+def check_hits(
+    backend: Backend,
+    crowd: Corpus,
+    answers: list[list[Hit]],
+    mask: NDArray[np.bool_],
+    what: str,
+    *,
+    queries: NDArray[np.float32] | None = None,
+) -> float:
+    """Assert count, order, scores and that hits are alive and match; return the recall by distance.
+
+    `queries` are what was asked for; the crowd's own where they are left out.
+    """
     matching = np.flatnonzero(mask & crowd.alive)
     expected = min(K, len(matching))
-    scores = similarity(queries_of(crowd), crowd.rows, crowd.spec.metric)
+    scores = similarity(queries_of(crowd) if queries is None else queries, crowd.rows, crowd.spec.metric)
     allowed = score_tolerance(backend, 1.0)
     reached = []
     for hits, truth in zip(answers, scores, strict=True):

@@ -32,6 +32,7 @@ class Sizes:
     filter_trees: int = 300
     records: int = 150
     crowd: int = 20_000
+    hard: int = 20_000
     wide: int = 10_000
     indexed: int = 2_000
     kills: int = 5

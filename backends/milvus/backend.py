@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -19,6 +20,7 @@ from backends.base import (
     Record,
     Unsupported,
     Where,
+    check_where,
     prepare_queries,
     prepare_records,
 )
@@ -31,6 +33,7 @@ from backends.milvus.collections import CollectionHandle, Collections
 from backends.milvus.connection import CALL_S, Connection, LiteServer, TooLarge
 from backends.milvus.filters import BARE, NOTHING, Dialect, all_of, expression, id_in, modality_in, quote
 from backends.milvus.lite_filters import lite_expression
+from backends.milvus.mirror import Mirror, fill
 from backends.milvus.records import (
     STORED,
     WORDS_VECTOR,
@@ -43,6 +46,7 @@ from backends.milvus.records import (
 )
 from backends.milvus.search import MAX_LIMIT, Floats, SearchRequest, search
 from backends.milvus.words import renew_words
+from backends.plans import note_plan
 from backends.text import wanted_words
 from backends.urls import parse_folder_url
 
@@ -129,9 +133,12 @@ class MilvusBackend(Backend):
     def _store(self, stored: str, batch: list[dict[str, Any]], client: MilvusClient) -> None:
         if self._lite is None:
             client.upsert(stored, batch, timeout=CALL_S)
-        else:
-            # Lite's upsert keeps the old row's dynamic fields; its insert replaces all of it.
+            return
+        # Lite's upsert keeps the old row's dynamic fields; its insert replaces all of it.
+        with self._lite.name(stored).mirrored() as mirror:
             client.insert(stored, batch)
+            if mirror:
+                mirror.put(batch)
 
     def _written(self, opened: CollectionHandle, n: int) -> None:
         """Wait until what was written is seen by every reader."""
@@ -202,7 +209,11 @@ class MilvusBackend(Backend):
                 doomed = [row["id"] for page in self.pages(opened, selection, ["id"]) for row in page]
             for start in range(0, len(doomed), IDS_PER_REQUEST):
                 selection = id_in(doomed[start : start + IDS_PER_REQUEST])
-                self._collections.call(opened, partial(_remove, opened.stored, selection))
+                remove = partial(_remove, opened.stored, selection)
+                with opened.name.mirrored() if opened.name is not None else nullcontext() as mirror:
+                    self._collections.call(opened, remove)
+                    if mirror:
+                        mirror.remove(doomed[start : start + IDS_PER_REQUEST])
             if doomed:
                 self._written(opened, len(doomed))
         return len(doomed)
@@ -270,6 +281,12 @@ class MilvusBackend(Backend):
         queries = prepare_queries(vectors, opened.spec)
         if not len(queries):
             return []
+        if effort in (None, 1) and (mirror := self._mirror(opened)) is not None:
+            check_where(where)
+            with opened.in_use():
+                found, n = mirror.search(queries, int(k), where, opened.spec.metric)
+            note_plan("scan", queries=len(queries), candidates=n, note="of a copy in memory")
+            return found
         selection = self._expression(opened, where)
         index = self._collections.index_now(opened)
         return search(
@@ -285,6 +302,19 @@ class MilvusBackend(Backend):
                 lite=self._lite is not None,
             ),
         )
+
+    def _mirror(self, opened: CollectionHandle) -> Mirror | None:
+        """The copy in memory of what Lite holds, made by the first search; None of a server, or of too much."""
+        name = opened.name
+        if name is None or name.mirror is False:
+            return None
+        if name.mirror is None:
+            # With the right to write, so that nothing is written meanwhile.
+            with opened.lock:
+                if name.mirror is None:
+                    fields = ["id", *STORED, "vector"]
+                    name.mirror = fill(opened.spec.dim, lambda: self.pages(opened, "", fields)) or False
+        return name.mirror or None
 
     def nearest(
         self, ask: SearchRequest, queries: Floats, limit: int, params: dict[str, int], fields: list[str]

@@ -279,7 +279,8 @@ class Collections:
     def _changed(self, stored: str) -> None:
         """Tell all handles that have a collection of Lite that it is no longer the one they found."""
         if self.lite is not None:
-            self.lite.name(stored).made += 1
+            name = self.lite.name(stored)
+            name.made, name.mirror = name.made + 1, None
 
     def index_now(self, opened: CollectionHandle) -> Index:
         """The index that the collection has; `flush`, here or elsewhere, may have made a graph of ``auto``."""

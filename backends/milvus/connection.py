@@ -8,10 +8,11 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 from weakref import WeakValueDictionary
 
 import grpc
@@ -24,6 +25,9 @@ from backends.milvus.records import PREFIX
 from backends.processes import claim_grpc
 from backends.redaction import redact
 from backends.urls import parse_server_url
+
+if TYPE_CHECKING:
+    from backends.milvus.mirror import Mirror
 
 T = TypeVar("T")
 
@@ -85,11 +89,22 @@ class LiteName:
     Lite takes one writer a collection at a time (`writer`), and neither looks nor waits while it makes or removes
     one: users hold `gate` shared, who makes, removes or first opens it holds it alone. `writer` is taken first.
     `made` counts what became of the name, so that a handle knows whether its collection is still the one there.
+    `mirror` is the copy of its rows once there is one; False where there cannot be.
     """
 
     writer: threading.RLock = field(default_factory=threading.RLock)
     gate: SharedLock = field(default_factory=SharedLock)
     made: int = 0
+    mirror: Mirror | Literal[False] | None = None
+
+    @contextmanager
+    def mirrored(self) -> Iterator[Mirror | Literal[False] | None]:
+        """For a write: the mirror, which it has to follow. Where the write fails nobody knows what is stored."""
+        try:
+            yield self.mirror
+        except BaseException:
+            self.mirror = None
+            raise
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import MODALITIES, NO_VECTOR, CollectionSpec, Hit, Modality, Record
+from backends.base import MODALITIES, NO_VECTOR, CollectionSpec, Hit, Metric, Modality, Record
 from backends.checks import plain_metadata
 from backends.errors import Corrupt, Unsupported
 from backends.filters import MetadataValue
@@ -180,3 +180,17 @@ def hit_of(record_id: str, row: Mapping[str, Any], score: float, *, exact: bool)
     """The hit of a row."""
     text, uri, metadata = _parts(row)
     return Hit(record_id, score, _modality(row), text, uri, metadata, exact=exact)
+
+
+def scores_of(query: Floats, vectors: Floats, metric: Metric) -> list[float]:
+    """The scores of (n, d) vectors for one query, from float64 sums, as `Hit` has them."""
+    wide = vectors.astype(np.float64)
+    if metric == "l2":
+        found = -np.sqrt(((wide - query) ** 2).sum(axis=1))
+    else:
+        found = wide @ query.astype(np.float64)
+        if metric == "cosine":
+            found = np.clip(found, -1.0, 1.0)
+    # Equal vectors may differ in the last bits of their sums; as float32 they tie again.
+    scores: list[float] = (found.astype(np.float32).astype(np.float64) + 0.0).tolist()
+    return scores

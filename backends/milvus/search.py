@@ -16,7 +16,7 @@ from backends.kit.scores import best_first
 from backends.kit.ties import search_with_ties
 from backends.milvus.collections import CollectionHandle
 from backends.milvus.filters import all_of, modality_in
-from backends.milvus.records import STORED, hit_of, is_bare
+from backends.milvus.records import STORED, hit_of, is_bare, scores_of
 from backends.milvus.schema import DEFAULT_NLIST, Index
 
 MAX_LIMIT = 16_384
@@ -70,20 +70,6 @@ class Reader(Protocol):
     def count_matching(self, opened: CollectionHandle, expression: str) -> int:
         """How many rows match."""
         ...
-
-
-def scores_of(query: Floats, vectors: Floats, metric: Metric) -> list[float]:
-    """The scores of (n, d) vectors for one query, from float64 sums, as `Hit` has them."""
-    wide = vectors.astype(np.float64)
-    if metric == "l2":
-        found = -np.sqrt(((wide - query) ** 2).sum(axis=1))
-    else:
-        found = wide @ query.astype(np.float64)
-        if metric == "cosine":
-            found = np.clip(found, -1.0, 1.0)
-    # Equal vectors may differ in the last bits of their sums; as float32 they tie again.
-    scores: list[float] = (found.astype(np.float32).astype(np.float64) + 0.0).tolist()
-    return scores
 
 
 class _FoundBare(Exception):

@@ -330,6 +330,10 @@ class LuceneBackend(Backend):
             self._server.refresh(stored.alias)
             self._server.call("POST", f"/{stored.alias}/_flush")
             self._server.call("POST", f"/{stored.alias}/_forcemerge", only_expunge_deletes="true")
+            width = self._searcher.measure(stored)
+            if width is not None:
+                schema.write(self._server, replace(stored, width=width))
+                self._stored.pop(name, None)
         except ServerRefused as error:
             raise self._dropped(name, error) from error
 

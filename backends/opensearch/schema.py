@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from backends.base import CollectionExists, CollectionNotFound, CollectionSpec, Corrupt, Unsupported
+from backends.kit.widths import Width
 from backends.opensearch.connection import LuceneServer, ServerRefused
 from backends.opensearch.dialect import Dialect
 from backends.opensearch.records import HAS, ID, VECTOR, WORDS
@@ -25,18 +26,22 @@ MAX_SHARDS, MAX_REPLICAS = 1024, 100
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A collection as the server has it: its spec, the alias that records go by, its shards, and whose words it has."""
+    """A collection as the server has it: its spec, the alias that records go by, its shards, and whose words it has.
+
+    `width` is how wide its graphs have to be searched; None where that was not tried.
+    """
 
     spec: CollectionSpec
     alias: str
     shards: int
     words: int
+    width: Width | None = None
 
     @property
     def meta(self) -> dict[str, Any]:
         """What the index's mapping says of it."""
         ours = {"spec": self.spec.to_json(), "alias": self.alias, "shards": self.shards, "words": self.words}
-        return {OURS: ours}
+        return {OURS: ours if self.width is None else {**ours, "width": self.width.to_json()}}
 
 
 def index_name(name: str) -> str:
@@ -51,7 +56,8 @@ def _stored(index: str, mapping: Any) -> Stored | None:
         return None
     try:
         spec = CollectionSpec.from_json(ours["spec"])
-        found = Stored(spec, alias=str(ours["alias"]), shards=int(ours["shards"]), words=int(ours["words"]))
+        width = Width.from_json(ours.get("width"))
+        found = Stored(spec, str(ours["alias"]), shards=int(ours["shards"]), words=int(ours["words"]), width=width)
     except (Corrupt, KeyError, TypeError, ValueError):
         return None
     return found if index_name(found.spec.name) == index else None

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from backends.base import Hit, Unsupported, similarity
 from backends.kit.scores import best_first
 from backends.kit.ties import search_with_ties
+from backends.kit.widths import QUERIES, K, Width, find_width, trial_queries
 from backends.opensearch.connection import LuceneServer
 from backends.opensearch.dialect import Dialect
 from backends.opensearch.filters import terms
 from backends.opensearch.records import BYTES, WITH_VECTOR, WORDS, hit_of, vector_of
 from backends.opensearch.schema import Stored
+from backends.plans import note_answers
 from backends.text import wanted_words
 
 Floats = NDArray[np.float32]
@@ -28,6 +30,8 @@ Floats = NDArray[np.float32]
 MAX_K = 10_000
 # Candidates in each segment; an effort of 0.5 asks for 256 too.
 LEAST_WIDTH, EFFORT_RANGE, WIDTH, FILTERED_WIDTH = 16, 256, 256, 1_000
+# What is tried at `flush`, the default first.
+WIDTHS = (WIDTH, 512, 1_024, 2_048, 4_096, 8_192)
 # A quantized index is asked for so many more, which are then compared by the vectors themselves.
 OVERSAMPLING, LEAST_SAMPLE = 4, 100
 MAX_WORDS = 900
@@ -51,23 +55,43 @@ class Searcher:
     ) -> list[list[Hit]]:
         """The k best for each query."""
         spec = stored.spec
+        if not len(queries):
+            return []
         is_filtered = condition is not True
         allowed = {"bool": {"filter": [condition, HAS_VECTOR]}} if is_filtered else HAS_VECTOR
         if spec.index.kind == "flat":
             return self._compared(stored, queries, k, allowed, MAX_K)
         if is_filtered and (n := self.count(stored, allowed)) <= MAX_K:
             return self._compared(stored, queries, k, allowed, n) if n else [[] for _ in queries]
-        least = FILTERED_WIDTH if is_filtered else WIDTH
-        width = least if effort is None else round(LEAST_WIDTH * EFFORT_RANGE**effort)
+        width = _width(stored, effort, is_filtered=is_filtered)
         found = self._near(stored, queries, k, width, allowed if is_filtered else None)
-        if all(len(hits) == k for hits in found):
-            return found
-        n = self.count(stored, allowed)
-        if short := [row for row, hits in enumerate(found) if len(hits) < min(k, n)]:
-            again = self._fewer(stored, queries[short], k, allowed, n)
-            for row, hits in zip(short, again, strict=True):
-                found[row] = hits
+        if not all(len(hits) == k for hits in found):
+            n = self.count(stored, allowed)
+            if short := [row for row, hits in enumerate(found) if len(hits) < min(k, n)]:
+                again = self._fewer(stored, queries[short], k, allowed, n)
+                for row, hits in zip(short, again, strict=True):
+                    found[row] = hits
+        note_answers(found, width=max(k, width), note="in each segment")
         return found
+
+    def measure(self, stored: Stored) -> Width | None:
+        """How wide the graphs have to be searched; None where that is known of so many records, or there are none.
+
+        The truth is taken to be what the widest search finds, so that nothing but the server's answers is read.
+        """
+        n = self.count(stored, HAS_VECTOR)
+        known = stored.width is not None and stored.width.fits(n)
+        if known or stored.spec.index.kind == "flat" or n <= MAX_K:
+            return None
+        some = {"function_score": {"query": HAS_VECTOR, "random_score": {"seed": 1, "field": "_seq_no"}}}
+        (answer,) = self._server.searches(stored.alias, [{"query": some, "size": QUERIES}])
+        sample = np.stack([vector_of(hit["_source"]) for hit in answer["hits"]["hits"]])
+        queries = trial_queries(sample, unit=stored.spec.metric == "cosine")
+
+        def by_graph(asked: Floats, width: int) -> list[list[str]]:
+            return [[hit.id for hit in hits] for hits in self._near(stored, asked, K, width, None)]
+
+        return find_width(n, queries, WIDTHS, lambda asked: by_graph(asked, MAX_K), by_graph)
 
     def _fewer(self, stored: Stored, queries: Floats, k: int, allowed: dict[str, Any], n: int) -> list[list[Hit]]:
         """The k best of n where a graph has lost its way."""
@@ -149,6 +173,15 @@ class Searcher:
 
         (found,) = search_with_ties(ask, 1, k, _tied, most=MAX_K)
         return best_first((hit_of(hit["_source"], hit["_score"], exact=True) for hit in found), k)
+
+
+def _width(stored: Stored, effort: float | None, *, is_filtered: bool) -> int:
+    """The candidates of an effort in each segment, in proportion to what the default takes in this collection."""
+    tried = stored.width.width if stored.width is not None else WIDTH
+    if effort is not None:
+        width: int = min(MAX_K, round(LEAST_WIDTH * EFFORT_RANGE**effort * tried / WIDTH))
+        return width
+    return max(FILTERED_WIDTH, tried) if is_filtered else tried
 
 
 def _by_vectors(stored: Stored) -> bool:

@@ -32,6 +32,7 @@ class AnalyticDialect(Dialect):
     materialized = "AS"
     serial_build = None
     max_candidates = 1_000
+    tunes = False
 
     def migrations(self) -> tuple[str, ...]:
         # A unique key must hold the column that rows are spread by, so there is one: the name.
@@ -77,8 +78,10 @@ class AnalyticDialect(Dialect):
             "fastann.hnsw_max_scan_points": "100000",
         }
 
-    def search_settings(self, layout: Layout, effort: float | None, lists: int, candidates: int) -> dict[str, str]:
-        width = max(ef_search(effort or DEFAULT_EFFORT), candidates)
+    def search_settings(
+        self, layout: Layout, effort: float | None, lists: int, candidates: int, width: int
+    ) -> dict[str, str]:
+        width = max(width, candidates)
         return {} if width == ef_search(DEFAULT_EFFORT) else {"fastann.hnsw_ef_search": str(width)}
 
     def layout(self, spec: CollectionSpec) -> Layout | None:

@@ -282,7 +282,9 @@ class PostgresBackend(Backend):
             collection = self._find(connection, name, fresh=True)
             if wants_build(collection, having):
                 build(connection, collection, having)
-                self._find(connection, name, fresh=True)
+                collection = self._find(connection, name, fresh=True)
+            self._searcher.measure(connection, collection, having)
+            self._find(connection, name, fresh=True)
 
         self._run(name, work)
 

@@ -32,6 +32,10 @@ SETTINGS = {
     "ivfflat.iterative_scan": "relaxed_order",
 }
 DEFAULT_EFFORT = 0.65
+#: pgvector's widest. A wider search asks for as many rows: an iterative scan goes on until it has them.
+MAX_EF = 1_000
+#: What is tried at `flush`, the default first.
+WIDTHS = (200, 400, 800, 1_600, 3_200, 6_400)
 #: pgvector's operators, lower better. Cosine collections hold unit vectors: their dot product is the cosine.
 DISTANCES = {"cosine": "<#>", "dot": "<#>", "l2": "<->"}
 _CLASSES = {"<#>": "ip_ops", "<->": "l2_ops"}
@@ -88,7 +92,7 @@ def default_lists(rows: int) -> int:
 
 def ef_search(effort: float) -> int:
     """HNSW's candidate list for an effort: 10 at 0, 100 at a half, 200 at the default, 1000, pgvector's most, at 1."""
-    return min(1_000, round(10 * math.pow(100, effort)))
+    return min(MAX_EF, round(10 * math.pow(100, effort)))
 
 
 def probes(effort: float, lists: int) -> int:
@@ -121,6 +125,8 @@ class Dialect:
     serial_build: ClassVar[str | None] = "SET LOCAL max_parallel_maintenance_workers = 0"
     #: The most rows that one index scan may be asked for.
     max_candidates: ClassVar[int | None] = None
+    #: Whether indexes of single fields are made, and widths of the graph are tried and kept.
+    tunes: ClassVar[bool] = True
 
     def migrations(self) -> tuple[str, ...]:
         """One entry per version of the schema, never edited once released: a change is a new entry."""
@@ -178,11 +184,14 @@ class Dialect:
         search = SETTINGS if installed.iterative else {"hnsw.ef_search": SETTINGS["hnsw.ef_search"]}
         return {"jit": "off", "search_path": installed.namespace, **search}
 
-    def search_settings(self, layout: Layout, effort: float | None, lists: int, candidates: int) -> dict[str, str]:
-        """What one search on an index needs beside them."""
+    def search_settings(
+        self, layout: Layout, effort: float | None, lists: int, candidates: int, width: int
+    ) -> dict[str, str]:
+        """What one search on an index needs beside them; `width` is the list of a graph's candidates."""
         if layout.method == "ivfflat":
             return {"ivfflat.probes": str(probes(effort or DEFAULT_EFFORT, lists))}
-        return {} if effort is None else {"hnsw.ef_search": str(ef_search(effort))}
+        ef = str(min(MAX_EF, width))
+        return {} if ef == SETTINGS["hnsw.ef_search"] else {"hnsw.ef_search": ef}
 
     def layout(self, spec: CollectionSpec) -> Layout | None:
         """The index this spec asks for or allows, whatever the size of the collection; `None` is exact search."""

@@ -1,6 +1,6 @@
 """Filters as SQL over a ``jsonb`` column, equal to `backends.filters.matches` on every record.
 
-Every leaf is true or false, never NULL, so that ``NOT`` is the exact complement. Equality is
+Every leaf below a ``NOT`` is true or false, never NULL, so that it is the exact complement. Equality is
 containment (``@>``), which a GIN index answers: it keeps strings, booleans and numbers apart and
 compares numbers by value. Strings are ordered by code point (``COLLATE "C"`` on UTF-8).
 Values are always bound, never formatted into the statement.
@@ -68,15 +68,35 @@ def where_sql(where: Where | None) -> Clause:
     return clause
 
 
-def _sql(where: Where, alternatives: int) -> Clause:
+def ordered_fields(where: Where | None) -> set[str]:
+    """The metadata fields that a filter compares with numbers by order, and that no GIN index can look up."""
+    if where is None:
+        return set()
+    if isinstance(where, Compare):
+        is_ordering = where.op in ORDERINGS and where.field != "modality" and not isinstance(where.value, str)
+        return {where.field} if is_ordering else set()
+    clauses = (where.clause,) if isinstance(where, Not) else where.clauses
+    return set().union(*map(ordered_fields, clauses))
+
+
+def number_index(name: str, table: str, field: str) -> str:
+    """The statement that makes an index of a field's numbers; of other values none, as those may be too long for it."""
+    # Names of fields are letters, digits and underscores.
+    return (
+        f"CREATE INDEX IF NOT EXISTS {name} ON {table} ((metadata -> '{field}'::text)) "
+        f"WHERE jsonb_typeof(metadata -> '{field}'::text) = 'number'"
+    )
+
+
+def _sql(where: Where, alternatives: int, *, negated: bool = False) -> Clause:
     """The expression; a comparison with more values than `alternatives` is one with an array."""
     if isinstance(where, Compare):
-        return _modality(where) if where.field == "modality" else _metadata(where, alternatives)
+        return _modality(where) if where.field == "modality" else _metadata(where, alternatives, negated=negated)
     if isinstance(where, Not):
-        text, params = _sql(where.clause, alternatives)
+        text, params = _sql(where.clause, alternatives, negated=True)
         return f"(NOT {text})", params
     glue, empty = (" AND ", "TRUE") if isinstance(where, And) else (" OR ", "FALSE")
-    return _join([_sql(clause, alternatives) for clause in where.clauses], glue, empty)
+    return _join([_sql(clause, alternatives, negated=negated) for clause in where.clauses], glue, empty)
 
 
 def named(clause: Clause) -> tuple[str, dict[str, object]]:
@@ -109,11 +129,13 @@ def _modality(where: Compare) -> Clause:
     return (f"(NOT {text})" if where.op in ("ne", "nin") else text), [strings]
 
 
-def _metadata(where: Compare, alternatives: int) -> Clause:
+def _metadata(where: Compare, alternatives: int, *, negated: bool) -> Clause:
     if where.op == "exists":
         return ("(metadata ? %s)" if where.value else "(NOT metadata ? %s)"), [where.field]
     if where.op in ORDERINGS:
-        return _ordering(where)
+        text, params = _ordering(where)
+        # Under a NOT, NULL must be false. Elsewhere it is as good, and an index sees through a plain AND only.
+        return (f"({text} IS TRUE)" if negated else text), params
     if where.op == "contains":
         return _contains([f"[{scalar_json(where.value)}]"], where.field)
     values = where.value if where.op in ("in", "nin") else (where.value,)
@@ -157,4 +179,4 @@ def _ordering(where: Compare) -> Clause:
     else:
         kind, text = "number", f"(metadata -> %s::text) {symbol} %s::jsonb"
         params = [where.field, where.field, scalar_json(where.value)]
-    return f"((jsonb_typeof(metadata -> %s::text) = '{kind}' AND {text}) IS TRUE)", params
+    return f"(jsonb_typeof(metadata -> %s::text) = '{kind}' AND {text})", params

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import psycopg
 from psycopg import errors
 
 from backends.base import CollectionSpec
+from backends.kit.widths import Width
 from backends.pgvector.connection import Connection
 from backends.pgvector.dialect import DISTANCES, PGVECTOR, Dialect, Layout, default_lists
+from backends.pgvector.filters import number_index
 from backends.pgvector.schema import table_name
 
 # Below this an exact scan takes milliseconds and is never wrong.
@@ -23,7 +27,8 @@ _MAX_BUILD_BYTES = 1 << 30
 class StoredCollection:
     """A collection as stored: number of its table, spec, rows at the last ANALYZE, and the index if built.
 
-    `lists` is an IVF index's number of lists, 0 otherwise; `words` the version of the words of its records.
+    `lists` is an IVF index's number of lists, 0 otherwise; `words` the version of the words of its records; `width` how
+    wide its graph has to be searched, None where that was not tried.
     """
 
     number: int
@@ -33,6 +38,7 @@ class StoredCollection:
     lists: int
     words: int
     dialect: Dialect
+    width: Width | None = None
 
     @property
     def table(self) -> str:
@@ -101,7 +107,8 @@ def read_collection(connection: Connection, name: str, dialect: Dialect = PGVECT
     """The collection of this name as the database has it now."""
     row = connection.execute(
         "SELECT c.number, c.spec, coalesce(t.reltuples, -1)::bigint, i.indexrelid IS NOT NULL, "
-        "(SELECT split_part(o, '=', 2)::int FROM unnest(x.reloptions) o WHERE o LIKE 'lists=%%'), c.words "
+        "(SELECT split_part(o, '=', 2)::int FROM unnest(x.reloptions) o WHERE o LIKE 'lists=%%'), c.words, "
+        "obj_description(i.indexrelid, 'pg_class') "
         "FROM sightline.collections c "
         "JOIN pg_namespace s ON s.nspname = 'sightline' "
         "LEFT JOIN pg_class t ON t.relnamespace = s.oid AND t.relname = ('c' || c.number)::name "
@@ -111,7 +118,38 @@ def read_collection(connection: Connection, name: str, dialect: Dialect = PGVECT
     ).fetchone()
     if row is None:
         return None
-    return StoredCollection(row[0], CollectionSpec.from_json(row[1]), row[2], row[3], row[4] or 0, row[5], dialect)
+    return StoredCollection(
+        number=row[0],
+        spec=CollectionSpec.from_json(row[1]),
+        rows=row[2],
+        indexed=row[3],
+        lists=row[4] or 0,
+        words=row[5],
+        dialect=dialect,
+        width=Width.from_json(row[6]),
+    )
+
+
+def keep_width(connection: Connection, collection: StoredCollection, width: Width) -> None:
+    """Keep it with the index, and as long as that."""
+    # Its JSON has names and numbers only.
+    connection.execute(f"COMMENT ON INDEX sightline.c{collection.number}_vector IS '{width.to_json()}'".encode())
+
+
+def index_field(connection: Connection, collection: StoredCollection, field: str) -> None:
+    """Make an index of a metadata field's numbers; not where this user may not, or others write for too long."""
+    name = f"c{collection.number}_{blake2b(field.encode(), digest_size=8).hexdigest()}"
+    if _is_there(connection, name):
+        return
+    with suppress(errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction, errors.LockNotAvailable):
+        with connection.transaction():
+            connection.execute("SELECT pg_advisory_xact_lock(hashtext('sightline.build'), %s)", [collection.number])
+            connection.execute(
+                "SELECT set_config('statement_timeout', '0', true), set_config('lock_timeout', '2s', true)"
+            )
+            connection.execute(number_index(name, collection.table, field).encode())
+        # So that the planner knows how many rows it finds.
+        connection.execute(f"ANALYZE {collection.table}".encode())
 
 
 def rebuild_is_faster(connection: Connection, collection: StoredCollection, rows: int) -> bool:

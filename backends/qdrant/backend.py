@@ -19,6 +19,7 @@ from qdrant_client import QdrantClient, models
 from backends.base import Capabilities, CollectionSpec
 from backends.checks import COLLECTION_NAME
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Unavailable
+from backends.kit.widths import Width
 from backends.qdrant.connection import open_client
 from backends.qdrant.driver import Floats, Found, Plan, Point, Row
 from backends.qdrant.errors import as_backend_error
@@ -26,7 +27,7 @@ from backends.qdrant.payload import DENSE, SPARSE, STORED, TOKENS
 from backends.qdrant.store import OVERSAMPLING, QdrantStore
 from backends.text import WORDS_VERSION
 
-PREFIX, SPEC, WORDS = "sightline_", "sightline", "sightline_words"
+PREFIX, SPEC, WORDS, WIDTH = "sightline_", "sightline", "sightline_words", "sightline_width"
 QUERIES = 100
 # Cosine vectors have unit length already; by dot product Qdrant leaves their bits alone.
 DISTANCES = {"cosine": models.Distance.DOT, "dot": models.Distance.DOT, "l2": models.Distance.EUCLID}
@@ -55,6 +56,7 @@ class Place:
     spec: CollectionSpec
     keys: set[str]
     words: int
+    width: Width | None = None
 
     @property
     def name(self) -> str:
@@ -108,7 +110,8 @@ class ClientDriver:
         if not isinstance(text, str):
             return None
         keys, words = set(info.payload_schema or {}), int(metadata.get(WORDS, 1))
-        self._known[name] = place = Place(CollectionSpec.from_json(text), keys, words)
+        width = Width.from_json(metadata.get(WIDTH))
+        self._known[name] = place = Place(CollectionSpec.from_json(text), keys, words, width)
         return place
 
     def find(self, name: str) -> Place:
@@ -259,6 +262,11 @@ class ClientDriver:
             # The server adds it to the metadata that are there.
             client.update_collection(PREFIX + at.name, metadata={WORDS: version})
         at.words = version
+
+    def note_width(self, at: Place, width: Width) -> None:
+        with self._calling(at.name) as client:
+            client.update_collection(PREFIX + at.name, metadata={WIDTH: width.to_json()})
+        at.width = width
 
     def index(self, at: Place, key: str) -> None:
         try:

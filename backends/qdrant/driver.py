@@ -11,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import CollectionSpec
+from backends.kit.widths import Width
 from backends.qdrant.filters import Dialect
 
 # At 200, recall was 1.00 beside the data but 0.86 to 0.96 on its far side; at 400 it was 0.96 to 1.00 there.
 DEFAULT_EF = 400
+# What is tried at `flush`, the default first.
+WIDTHS = (DEFAULT_EF, 800, 1_600, 3_200)
 
 Floats = NDArray[np.float32]
 Point = tuple[str, Floats, dict[int, float] | None, dict[str, Any]]
@@ -46,6 +49,11 @@ class Handle(Protocol):
     @property
     def words(self) -> int:
         """The version of the words that its points have, see `backends.text.WORDS_VERSION`."""
+        ...
+
+    @property
+    def width(self) -> Width | None:
+        """How wide its graph has to be searched; None where that was not tried."""
         ...
 
 
@@ -134,6 +142,10 @@ class Driver(Protocol[H]):
 
     def note_words(self, at: H, version: int) -> None:
         """Store the version of the words, when all points have them, and say so in the handle's `words`."""
+        ...
+
+    def note_width(self, at: H, width: Width) -> None:
+        """Store how wide the graph has to be searched, and say so in the handle's `width`."""
         ...
 
     def index(self, at: H, key: str) -> None:

@@ -26,6 +26,7 @@ from backends.checks import COLLECTION_NAME
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Corrupt, Locked, Unavailable
 from backends.kit.folders import put_aside, remove, remove_leftovers, replace_file, sync, whole_folder, write_through
 from backends.kit.open_folders import OpenFolders
+from backends.kit.widths import Width
 from backends.kit.words import read_version
 from backends.locks import FolderLock, require_writable
 from backends.qdrant.driver import Floats, Found, Plan, Point, Row
@@ -36,7 +37,7 @@ from backends.qdrant.store import QdrantStore
 from backends.text import WORDS_VERSION
 from backends.urls import parse_folder_url
 
-SPEC, WORDS, SHARD, LOG = "collection.json", "words", "shard", "wal"
+SPEC, WORDS, WIDTH, SHARD, LOG = "collection.json", "words", "width", "shard", "wal"
 SINGLE_PROCESS_HINT = "Qdrant's engine lets one process at a time open a folder; close that one, or run a Qdrant server"
 # Opening after a crash replays about this many bytes of vectors at most, a few seconds' work.
 REPLAYED_BYTES = 128 << 20
@@ -54,6 +55,7 @@ class _EdgeHandle:
     shard: Any
     keys: set[str]
     words: int
+    width: Width | None = None
     writer: threading.RLock = field(default_factory=threading.RLock)
     logged_bytes: int = 0
     gone: bool = False
@@ -192,7 +194,9 @@ class EdgeDriver:
             raise Corrupt(f"{folder} has lost its {SHARD} folder: restore it from a backup")
         with self._translate_errors(f"collection {name!r}"):
             shard = qe.EdgeShard.load(str(folder / SHARD))
-            return _EdgeHandle(spec, folder, shard, set(shard.info().payload_schema), read_version(folder / WORDS))
+            keys = set(shard.info().payload_schema)
+        width = Width.from_json((folder / WIDTH).read_text(encoding="utf-8")) if (folder / WIDTH).is_file() else None
+        return _EdgeHandle(spec, folder, shard, keys, read_version(folder / WORDS), width)
 
     def _folder(self, name: str) -> Path:
         if not isinstance(name, str) or not COLLECTION_NAME.match(name):
@@ -376,6 +380,12 @@ class EdgeDriver:
         at.fsync_wal()
         replace_file(at.folder / WORDS, str(version))
         at.words = version
+
+    def note_width(self, at: _EdgeHandle, width: Width) -> None:
+        with at.writer:
+            self._check_there(at)
+            replace_file(at.folder / WIDTH, width.to_json())
+            at.width = width
 
     def index(self, at: _EdgeHandle, key: str) -> None:
         with at.writer:

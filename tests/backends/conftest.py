@@ -14,6 +14,8 @@ SLOW = {
     "test_acknowledged_writes_survive_kill_9",
     "test_comparisons_of_thousands_of_fields_are_answered",
     "test_filtered_search_keeps_its_promise",
+    "test_full_effort_finds_nearly_everything_in_hard_data",
+    "test_hard_data_keep_the_promise",
     "test_index_kinds",
     "test_long_lists_of_values_are_answered",
     "test_many_records_with_wide_metadata",

@@ -7,12 +7,14 @@ from typing import Self
 import pytest
 
 import backends
-from backends.conformance import BackendSuite
+from backends.conformance import BackendSuite, Sizes
 from backends.wrappers.base import Wrapper
 
 
 class TestExact(BackendSuite):
     url = "exact://"
+    # Nothing is easy or hard for it.
+    sizes = Sizes(hard=2_000)
 
 
 class TestFaiss(BackendSuite):
@@ -33,3 +35,4 @@ class TestWrapper(BackendSuite):
 
     engine = WrappedExact
     url = "exact://"
+    sizes = Sizes(hard=2_000)

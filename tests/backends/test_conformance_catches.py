@@ -12,7 +12,9 @@ from backends.conformance import BackendSuite, Sizes, Store
 from tests.support import racing_engines as racing
 from tests.support import sample_engines as engines
 
-SMALL = Sizes(filter_trees=60, records=60, crowd=4_000, wide=400, indexed=500, kills=3, searchers=4, write_batches=12)
+SMALL = Sizes(
+    filter_trees=60, records=60, crowd=4_000, hard=4_000, wide=400, indexed=500, kills=3, searchers=4, write_batches=12
+)
 
 
 class TestDurable(BackendSuite):
@@ -41,6 +43,9 @@ CAUGHT = [
     (engines.WorstFirst, "test_every_metric_agrees_with_the_oracle", ()),
     (engines.ClaimsToBeExact, "test_every_metric_agrees_with_the_oracle", ()),
     (engines.ClaimsToBeExact, "test_filtered_search_keeps_its_promise", ()),
+    (engines.BoastsOfItsPlan, "test_a_search_says_how_it_was_answered", ()),
+    (engines.TellsOnePlanForAll, "test_a_search_says_how_it_was_answered", ()),
+    (engines.LooksNarrowly, "test_hard_data_keep_the_promise", ()),
     (engines.LosesAWrite, "test_what_is_stored_comes_back", ()),
     (engines.LosesAWrite, "test_one_call_stores_more_than_an_engine_s_batch", ()),
     (engines.StoresTheGoodOnes, "test_bad_vectors_are_refused_and_nothing_is_stored", ("NaN",)),

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from backends.base import NO_VECTOR, And, Capabilities, Compare, Not, Or, Record, Unavailable, Unsupported, Where
 from backends.exact.backend import ExactBackend
 from backends.filters import ORDERINGS, fields_of
+from backends.plans import note_plan
 
 
 class DurableBackend(ExactBackend):
@@ -237,6 +238,21 @@ class NeedsNoEffort(LimitedBackend):
     capabilities = replace(LimitedBackend.capabilities, effort=False)
 
 
+class LooksNarrowly(ExactBackend):
+    """Takes the best by half of each vector for candidates: enough where clusters lie apart, not where they crowd."""
+
+    def search(self, name, vectors, k, *, where=None, effort=None):
+        whole = super().search(name, vectors, 1_000_000, where=where, effort=effort)
+        halves = np.array(vectors, np.float32)
+        halves[:, halves.shape[1] // 2 :] = 0
+        found = super().search(name, halves, 12 * k, where=where, effort=effort)
+        kept = [{hit.id for hit in hits} for hits in found]
+        return [
+            [replace(hit, exact=False) for hit in hits if hit.id in ids][:k]
+            for hits, ids in zip(whole, kept, strict=True)
+        ]
+
+
 class DropsFilters(ExactBackend):
     def search(self, name, vectors, k, *, where=None, effort=None):
         return super().search(name, vectors, k, effort=effort)
@@ -275,6 +291,18 @@ class ClaimsToBeExact(ExactBackend):
             hits if len(hits) <= k else hits[: k - 1] + hits[k:]
             for hits in super().search(name, vectors, k + 1, where=where, effort=effort)
         ]
+
+
+class BoastsOfItsPlan(ExactBackend):
+    def search(self, name, vectors, k, *, where=None, effort=None):
+        note_plan("index", queries=len(vectors), width=k)
+        return super().search(name, vectors, k, where=where, effort=effort)
+
+
+class TellsOnePlanForAll(ExactBackend):
+    def search(self, name, vectors, k, *, where=None, effort=None):
+        note_plan("scan")
+        return super().search(name, vectors, k, where=where, effort=effort)
 
 
 class LosesAWrite(ExactBackend):

@@ -16,8 +16,19 @@ from PIL import Image
 
 from app.http.context import Service, picture_size
 from app.http.routes.base import operation
-from app.http.schemas.common import Collection, FacetBody, HitBody, HitsBody, K, Offset, SearchBody, SearchHitsBody
+from app.http.schemas.common import (
+    Collection,
+    FacetBody,
+    HitBody,
+    HitsBody,
+    K,
+    Offset,
+    PlanBody,
+    SearchBody,
+    SearchHitsBody,
+)
 from app.http.turns import Picture
+from backends.plans import explain
 from retrieval.images.decode import open_image
 from retrieval.search.query import (
     Query,
@@ -76,7 +87,8 @@ def searched(service: Service, body: SearchBody, collection: str | None) -> Sear
             # Once for hits and facets; what cannot be read is the search's to refuse, or to look for by its words.
             with contextlib.suppress(UnreadableQuery):
                 vector = query_vector(query, retriever.encoder)
-        hits = _hits(retriever, query, body, vector)
+        with explain() if body.explain else contextlib.nullcontext() as plans:
+            hits = _hits(retriever, query, body, vector)
         facets = _facets(retriever, query, body, vector) if body.facets else None
     nothing = None
     if not hits:
@@ -90,7 +102,13 @@ def searched(service: Service, body: SearchBody, collection: str | None) -> Sear
             left_out=len(query_items(query)),
         )
     notices = [*retriever.notices, *hits.notices]
-    return SearchHitsBody(hits=[HitBody.of(hit) for hit in hits], facets=facets, nothing=nothing, notices=notices)
+    return SearchHitsBody(
+        hits=[HitBody.of(hit) for hit in hits],
+        facets=facets,
+        plans=None if plans is None else [PlanBody.of(plan) for plan in plans],
+        nothing=nothing,
+        notices=notices,
+    )
 
 
 def looked_up(service: Service, image: bytes, *, k: int, offset: int, collection: str | None) -> HitsBody:

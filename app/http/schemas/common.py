@@ -9,8 +9,8 @@ from fastapi import Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.core.jobs import Job
-from backends.base import IndexKind, Modality, Quantization, Record
-from backends.filters import check_field_name, check_string
+from backends.base import IndexKind, Modality, Plan, Quantization, Record
+from backends.filters import check_field_name, check_string, format_where
 from retrieval.search.facets import Facet
 from retrieval.search.results import Result
 from retrieval.search.retriever import Mode
@@ -111,6 +111,7 @@ class SearchBody(BaseModel):
         examples=[["modality", "year"]],
         description="Fields whose values are counted over the first 100 hits, whatever `k`, `offset` and relevance.",
     )
+    explain: bool = Field(False, description="Say how the engine found the hits, in `plans`.")
 
 
 class HitBody(BaseModel):
@@ -176,10 +177,36 @@ class FacetBody(BaseModel):
         return cls(values=values, more=facet.more, missing=facet.missing, items=facet.items)
 
 
+class PlanBody(BaseModel):
+    """How the engine answered one search by vector: one for each kind of item that was looked for."""
+
+    kind: Literal["index", "scan"] = Field(description="scan: everything that matches was compared.")
+    width: int | None = Field(description="The index's candidate list; null for a scan, or where it is not known.")
+    candidates: int | None = Field(description="How many items were compared, or came out of the index.")
+    share: float | None = Field(description="How much of the collection passes the filter, counted or estimated.")
+    note: str = Field(description="What else the engine says of it.")
+    k: int = Field(description="How many hits it was asked for.")
+    where: dict[str, Any] | None
+
+    @classmethod
+    def of(cls, plan: Plan) -> PlanBody:
+        """The body of a plan."""
+        return cls(
+            kind=plan.kind,
+            width=plan.width,
+            candidates=plan.candidates,
+            share=plan.share,
+            note=plan.note,
+            k=plan.k,
+            where=None if plan.where is None else format_where(plan.where),
+        )
+
+
 class SearchHitsBody(HitsBody):
     """Results, best first, and what was counted over them."""
 
     facets: dict[str, FacetBody] | None = Field(None, description="By field; null unless asked for.")
+    plans: list[PlanBody] | None = Field(None, description="How they were found; null unless asked for.")
 
 
 class ItemBody(BaseModel):

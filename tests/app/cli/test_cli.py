@@ -96,6 +96,18 @@ class TestSearch:
         found = run("search", "red", "--where", '{"number": {"$gte": 3}}', "--min-relevance", 0, "--json")
         assert sorted(ids(found)) == ["img-black", "img-yellow"]
 
+    def test_explain_says_how_the_engine_searched(self, run: Run) -> None:
+        where = '{"number": {"$gte": 3}}'
+        asked = ("search", "red", "--where", where, "--min-relevance", 0)
+        # Those that judge relevance by captions have no filter of the caller's.
+        (plan,) = [plan for plan in run(*asked, "--explain", "--json").json["plans"] if "$and" in plan["where"]]
+        assert (plan["kind"], plan["candidates"], plan["share"], plan["k"]) == ("scan", 2, 0.2, 10)
+        told = run(*asked, "--explain")
+        assert "plan: scan, 2 candidates, 20% of the records match; 10 wanted for " in told.err
+        assert told.out == run(*asked).out
+        assert "plans" not in run(*asked, "--json").json
+        assert "plan: words only" in run("search", "red", "--mode", "keyword", "--explain").err
+
     def test_pages_fit_together(self, run: Run) -> None:
         red = ("search", "red", "--min-relevance", 0, "--json")
         pages = [ids(run(*red, "--k", 2, "--offset", offset)) for offset in (0, 2, 4, 6)]

@@ -104,6 +104,17 @@ def test_an_items_weight_means_the_same_whatever_its_vectors_length() -> None:
         retriever.stored(["a", "none"])
 
 
+def test_a_search_says_how_it_was_answered(client: httpx.Client) -> None:
+    body = {"text": "red", "where": {"warm": True}, "explain": True}
+    plans = client.post("/v1/search", json=body).json()["plans"]
+    kinds = [{"modality": {"$eq": kind}} for kind in ("image", "text")]
+    # Those that judge relevance by captions have no filter of the caller's.
+    filtered = [plan for plan in plans if "$and" in plan["where"]]
+    assert [plan["where"]["$and"][0] for plan in filtered] == kinds
+    assert [(plan["kind"], plan["candidates"], plan["k"]) for plan in filtered] == [("scan", 3, 10), ("scan", 0, 10)]
+    assert client.post("/v1/search", json={"text": "red"}).json()["plans"] is None
+
+
 def test_a_search_counts_facets_over_what_it_finds(client: httpx.Client) -> None:
     body = {"text": "red", "modality": "image", "k": 1, "facets": ["warm", "tags", "absent", "modality"]}
     answer = client.post("/v1/search", json=body).json()

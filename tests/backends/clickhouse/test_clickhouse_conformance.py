@@ -22,7 +22,7 @@ class TestClickHouse(BackendSuite):
     """Over HTTP; the process of the engine, not the writer, is killed in the middle of a write."""
 
     # The same engine is tested at full size in process.
-    sizes = Sizes(crowd=5_000, wide=3_000, indexed=1_000)
+    sizes = Sizes(crowd=5_000, hard=5_000, wide=3_000, indexed=1_000)
     myscale: ClassVar[bool] = False
     bridge: ClassVar[Bridge]
 
@@ -53,4 +53,4 @@ class TestMyScale(TestClickHouse):
     """Its statements on ClickHouse's engine, with functions of that name; in sizes for a stand-in."""
 
     myscale = True
-    sizes = Sizes(crowd=2_000, wide=1_000, indexed=800, kills=2, write_batches=12)
+    sizes = Sizes(crowd=2_000, hard=2_000, wide=1_000, indexed=800, kills=2, write_batches=12)

@@ -12,7 +12,7 @@ from tests.support.fake_couchbase import FakeCouchbase
 class TestCouchbase(BackendSuite):
     url = "couchbase://"
     # It compares everything, in Python.
-    sizes = Sizes(crowd=4_000, wide=3_000, indexed=1_500)
+    sizes = Sizes(crowd=4_000, hard=4_000, wide=3_000, indexed=1_500)
     fake: ClassVar[FakeCouchbase]
 
     @classmethod

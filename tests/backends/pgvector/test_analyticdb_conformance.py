@@ -15,5 +15,5 @@ class TestAnalyticdb(ServerSuite):
     #: It counts as a test of the scheme.
     stands_in = True
     # The same engine is tested at full size as pgvector.
-    sizes = Sizes(crowd=4_000, wide=3_000, indexed=1_000, kills=2)
+    sizes = Sizes(crowd=4_000, hard=4_000, wide=3_000, indexed=1_000, kills=2)
     kind = AnalyticServer

@@ -29,12 +29,14 @@ from backends.base import (
     Record,
     Unavailable,
     Unsupported,
+    explain,
 )
-from backends.conformance import BackendSuite, Twin
+from backends.conformance import BackendSuite, Sizes, Twin
+from backends.conformance.hard_data import hard_rows
 from backends.conformance.samples import clustered, some, vectors
 from backends.pgvector.backend import PostgresBackend
 from backends.pgvector.connection import Connection, Database, parse_url
-from backends.pgvector.dialect import ef_search, probes
+from backends.pgvector.dialect import WIDTHS, ef_search, probes
 from backends.pgvector.filters import where_sql
 from backends.pgvector.index import read_collection
 from backends.pgvector.schema import prepare
@@ -61,6 +63,8 @@ def backend(server: Server) -> Iterator[PostgresBackend]:
 
 @pytest.mark.server
 class TestEmbedded(BackendSuite):
+    # The same engine is tested at full size as a server.
+    sizes = Sizes(hard=4_000)
     url = "pgvector-embedded:///{dir}"
 
 
@@ -456,6 +460,85 @@ def test_an_index_scan_that_ends_short_is_followed_by_an_exact_one(backend: Post
     )
     (hits,) = twin.same_hits(rows[:1], 20, Compare("far", "eq", True), recall=1.0)
     assert all(hit.exact for hit in hits)
+
+
+@pytest.mark.server
+def test_fields_whose_numbers_a_filter_orders_get_an_index(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backends.pgvector.search.AUTO_INDEX_ROWS", 100)
+    name = server.clean()
+    with PostgresBackend.connect(server.url(name)) as backend:
+        twin = Twin(backend, CollectionSpec("photos", 8))
+        twin.upsert(some(400))
+        backend.flush("photos")
+
+        def definitions() -> list[str]:
+            with server.admin(name) as connection:
+                found = connection.execute("SELECT indexdef FROM pg_indexes WHERE indexdef LIKE '%jsonb_typeof%'")
+                return [row[0] for row in found.fetchall()]
+
+        # Equality has an index already, and strings have none: they may be too long for it.
+        twin.same_hits(vectors(2, 8), 5, Compare("n", "eq", 7))
+        twin.same_hits(vectors(2, 8), 5, Compare("lang", "lt", "fr"))
+        assert definitions() == []
+        for where in (
+            Compare("n", "lt", 30),
+            Not(Compare("n", "gte", 30)),
+            And((Compare("n", "gt", 4.5), Not(Compare("ratio", "lte", 20)))),
+            Or((Compare("ratio", "lt", 3), Compare("lang", "eq", "de"))),
+        ):
+            for _ in range(7):
+                # Prepared from the fifth time on.
+                twin.same_hits(vectors(2, 8), 5, where)
+        assert sorted("'n'" in definition for definition in definitions()) == [False, True]
+        with server.admin(name) as connection:
+            connection.execute("SET enable_seqscan = off")
+            plan = "EXPLAIN SELECT 1 FROM sightline.c1 WHERE " + where_sql(Compare("n", "lt", 30))[0]
+            shown = connection.execute(plan.encode(), where_sql(Compare("n", "lt", 30))[1]).fetchall()
+        assert any("c1_" in line and "Index" in line for (line,) in shown), shown
+        # What an index of all values would not take.
+        twin.upsert([Record("long", np.ones(8, np.float32), metadata={"n": "x" * 20_000, "ratio": 1e300})])
+        twin.same_hits(vectors(2, 8), 5, Compare("n", "gt", 390))
+        twin.same_hits(vectors(2, 8), 5, Compare("ratio", "gt", 90))
+
+
+@pytest.mark.server
+def test_who_may_only_read_filters_without_new_indexes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backends.pgvector.search.AUTO_INDEX_ROWS", 100)
+    database = server.database()
+    url = server.url(database)
+    with connect(url) as owner:
+        owner.create(CollectionSpec("c", 8))
+        owner.upsert("c", some(400))
+        owner.flush("c")
+    with psycopg.connect(server.admin_url(database), autocommit=True) as connection:
+        connection.execute("CREATE ROLE plain_reader LOGIN PASSWORD 'x'")
+        connection.execute("GRANT USAGE ON SCHEMA sightline TO plain_reader")
+        connection.execute("GRANT SELECT ON ALL TABLES IN SCHEMA sightline TO plain_reader")
+    place = urlsplit(url).netloc
+    with connect(url.replace(place, f"plain_reader:x@{place.rpartition('@')[2]}")) as reader:
+        for _ in range(2):
+            assert len(reader.search("c", vectors(1, 8), 50, where=Compare("n", "lt", 30))[0]) == 30
+
+
+@pytest.mark.server
+def test_the_width_that_a_graph_takes_is_kept_with_its_index(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("search", "index"):
+        monkeypatch.setattr(f"backends.pgvector.{module}.AUTO_INDEX_ROWS", 1_000)
+    rows = hard_rows(2_000, seed=3)[0]
+    url = server.url(server.clean())
+    with PostgresBackend.connect(url) as backend:
+        backend.create(CollectionSpec("photos", rows.shape[1], index=IndexSpec("hnsw", params={"m": 4})))
+        backend.upsert("photos", (Record(f"r{i:04}", row) for i, row in enumerate(rows)))
+        backend.flush("photos")
+    with PostgresBackend.connect(url) as another:
+        width = another._database.run(lambda connection: another._find(connection, "photos").width)
+        assert width is not None
+        assert width.width in WIDTHS
+        assert (width.rows, width.enough) == (2_000, True)
+        with explain() as plans:
+            another.search("photos", rows[:2], 5)
+        assert [plan.width for plan in plans] in ([width.width] * 2, [None] * 2)
+        assert [plan.kind for plan in plans] == ["index" if width.width == WIDTHS[0] else "scan"] * 2
 
 
 @pytest.mark.server

@@ -34,7 +34,7 @@ from tests.support import fake_qdrant
 from tests.support.fake_qdrant import FakeQdrant, Refusal
 
 # Local mode, which the fake answers from, filters in Python, record by record.
-SIZES = Sizes(crowd=1_000, wide=2_000, indexed=800, kills=2)
+SIZES = Sizes(crowd=1_000, hard=1_000, wide=2_000, indexed=800, kills=2)
 
 
 @pytest.mark.slow

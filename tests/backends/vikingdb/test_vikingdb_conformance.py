@@ -17,7 +17,7 @@ pytestmark = pytest.mark.server
 class TestVikingDB(BackendSuite):
     url = "vikingdb://"
     # Its index compares everything, whatever the size, and what stands behind it is not the product.
-    sizes = Sizes(crowd=4_000, wide=3_000, indexed=1_000)
+    sizes = Sizes(crowd=4_000, hard=4_000, wide=3_000, indexed=1_000)
 
     @classmethod
     def place(cls, directory: Path) -> str:
