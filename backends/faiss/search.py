@@ -18,13 +18,12 @@ from numpy.typing import NDArray
 from backends.base import Hit, Where
 from backends.faiss.index import LoadedIndex
 from backends.faiss.records import ids_of_rows, items_by_row, metadata_of
-from backends.faiss.snapshot import Floats, Integers, Selection, Snapshot, exact_scores, scan_scores, within_reach
+from backends.faiss.selections import Selection
+from backends.faiss.snapshot import Floats, Integers, Snapshot, exact_scores, scan_scores, within_reach
 from backends.kit.scores import best_first, best_rows
 
 # Scores of a scan held at once, so that many queries over many rows stay in memory.
 SCAN_CELLS = 1 << 24
-# A quantized index is asked for more than k, and the originals decide among them.
-OVERSAMPLE = {"half": 2, "int8": 3}
 
 
 @dataclass(slots=True)
@@ -62,11 +61,11 @@ def _plan(
     left = index.covered if selection is None else selection.covered_count
     if k >= left:
         return None
-    fetch = k
+    depth = k
     if selection is not None:
         # Three standard deviations above the mean, so that k pass nearly always when they are spread evenly.
-        fetch = math.ceil((k + 3 * math.sqrt(k) + 8) * index.covered / left)
-    fetch = min(index.covered, fetch * OVERSAMPLE.get(index.description.quantization, 1))
+        depth = math.ceil((k + 3 * math.sqrt(k) + 8) * index.covered / left)
+    fetch = index.fetch(depth)
     breadth = index.breadth(effort, fetch)
     return None if index.cost(breadth) >= left else (index, fetch, breadth)
 
@@ -109,7 +108,7 @@ def _merge(
         if selection is None:
             rest = np.arange(index.covered, total, dtype=np.int64)
         else:
-            rest = selection.positions[selection.covered_count :]
+            rest = selection.uncovered
         scores = scan_scores(query[None], snapshot.vectors, rest, snapshot.spec.metric)[0]
         near = within_reach(scores, k, query, snapshot.max_norm, snapshot.spec.metric)
         labels = np.concatenate([labels, rest[near]])

@@ -14,6 +14,7 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.runnables import run_in_executor
 from langchain_core.vectorstores import VectorStore
+from numpy.typing import NDArray
 
 from backends import connect
 from backends.base import (
@@ -28,6 +29,7 @@ from backends.base import (
     Modality,
     Record,
 )
+from backends.kit.stored_records import with_vector
 from retrieval.encoders.text_side import earlier_texts_notice, has_earlier_texts, to_store
 from retrieval.images.decode import ImageSource
 from retrieval.langchain.documents import as_many, as_texts, batches, document_of, records_of
@@ -83,6 +85,8 @@ class SightlineVectorStore(VectorStore):
         self.collection = collection
         self.fingerprint = fingerprint or embeddings_fingerprint(embeddings)
         self._embeddings = embeddings
+        # Asked once: a protocol is looked up name by name.
+        self._sees_images = isinstance(embeddings, ImageEmbeddings)
         # Its checks of name, metric and fingerprint are wanted now, not at the first document.
         self._template = CollectionSpec(
             collection, dim=1, metric=metric, encoder=self.fingerprint, index=index or IndexSpec()
@@ -354,11 +358,11 @@ class SightlineVectorStore(VectorStore):
             return
         # What float32 cannot hold becomes infinite, which the engine refuses by name.
         with np.errstate(over="ignore"):
-            rows = [np.asarray(vector, dtype=np.float32) for vector in vectors]
+            rows = _rows_of(vectors)
         if isinstance(self._embeddings, SightlineEmbeddings):
             # Texts that its encoder cannot read are stored for keyword search alone.
             rows = to_store(rows)
-        filled = [replace(record, vector=row) for record, row in zip(records, rows, strict=True)]
+        filled = [with_vector(record, row) for record, row in zip(records, rows, strict=True)]
         # Looked at afresh: another store may have made it anew with other embeddings.
         self._known = None
         if self._spec() is None:
@@ -392,7 +396,7 @@ class SightlineVectorStore(VectorStore):
         if modality is not None and modality not in MODALITIES:
             raise ValueError(f"modality must be one of {MODALITIES}, not {modality!r}")
         wanted: Sequence[Modality | None] = [modality]
-        if modality is None and isinstance(self._embeddings, ImageEmbeddings):
+        if modality is None and self._sees_images:
             wanted = MODALITIES
         if self._spec() is None:
             return []
@@ -413,6 +417,14 @@ class SightlineVectorStore(VectorStore):
             return []
         rows = np.stack([vectors[hit.id] for hit in there])
         return [there[i] for i in diverse_neighbours(vector, rows, k=k, lambda_mult=lambda_mult)]
+
+
+def _rows_of(vectors: Sequence[Sequence[float]]) -> list[NDArray[np.float32]]:
+    try:
+        return list(np.asarray(vectors, dtype=np.float32))
+    except ValueError:
+        # Of several lengths, which the engine refuses by name.
+        return [np.asarray(vector, dtype=np.float32) for vector in vectors]
 
 
 def _refuse(unknown: Mapping[str, Any]) -> None:
