@@ -77,7 +77,7 @@ def make_probes(vectors: Floats, metric: str) -> Floats:
 def _least_width(index: LoadedIndex, vectors: Floats, probes: Floats, kth: Floats, depth: int, metric: str) -> float:
     def suffices(width: float) -> bool:
         breadth = index.breadth(None, index.fetch(depth), width)
-        if index.cost(breadth) >= index.covered:
+        if index.cost(breadth) >= index.scan_cost(index.covered):
             return True
         _, labels = index.search(probes, index.fetch(depth), breadth)
         return _recall(vectors, probes, labels, kth, depth, metric) >= TARGET

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import Hit, Where
-from backends.faiss.index import LoadedIndex
+from backends.faiss.index import IN_ORDER_COST, LoadedIndex
 from backends.faiss.records import ids_of_rows, items_by_row, metadata_of
 from backends.faiss.selections import Selection
 from backends.faiss.snapshot import Floats, Integers, Snapshot, exact_scores, scan_scores, within_reach
@@ -39,6 +39,9 @@ def nearest_positions(
     snapshot: Snapshot, queries: Floats, k: int, selection: Selection | None, effort: float | None
 ) -> list[Found]:
     """The best k positions among `selection` (all when `None`) for each query."""
+    if selection is not None and selection.searched == len(snapshot.rows):
+        # A filter that leaves all there is, as one by modality mostly does.
+        selection = None
     plan = _plan(snapshot, k, selection, effort)
     if plan is None:
         return _scan(snapshot, queries, k, selection)
@@ -64,22 +67,26 @@ def _plan(
     depth = k
     if selection is not None:
         # Three standard deviations above the mean, so that k pass nearly always when they are spread evenly.
-        depth = math.ceil((k + 3 * math.sqrt(k) + 8) * index.covered / left)
+        lost = 1 - left / index.covered
+        depth = math.ceil((k + 3 * math.sqrt(k * lost) + 8 * lost) * index.covered / left)
     fetch = index.fetch(depth)
     breadth = index.breadth(effort, fetch)
-    return None if index.cost(breadth) >= left else (index, fetch, breadth)
+    return None if index.cost(breadth) >= index.scan_cost(left) else (index, fetch, breadth)
 
 
 def _scan(snapshot: Snapshot, queries: Floats, k: int, selection: Selection | None) -> list[Found]:
     positions = None if selection is None else selection.positions
     rows = len(snapshot.rows) if positions is None else len(positions)
-    step = max(1, SCAN_CELLS // max(1, rows))
+    # Reading all rows one after the other is cheaper than picking most of them.
+    in_order = positions is None or rows > IN_ORDER_COST * len(snapshot.rows)
+    step = max(1, SCAN_CELLS // max(1, len(snapshot.rows) if in_order else rows))
     found = []
     for start in range(0, len(queries), step):
         part = queries[start : start + step]
-        for query, scores in zip(
-            part, scan_scores(part, snapshot.vectors, positions, snapshot.spec.metric), strict=True
-        ):
+        all_scores = scan_scores(part, snapshot.vectors, None if in_order else positions, snapshot.spec.metric)
+        if in_order and positions is not None:
+            all_scores = all_scores[:, positions]
+        for query, scores in zip(part, all_scores, strict=True):
             near = within_reach(scores, k, query, snapshot.max_norm, snapshot.spec.metric)
             found.append(_best(snapshot, query, k, near if positions is None else positions[near], exact=True))
     return found

@@ -38,6 +38,8 @@ class Selection:
         self.next_row = snapshot.next_row
         self.total = len(snapshot.rows)
         self.count = int(np.count_nonzero(mask))
+        #: How many of them have a vector.
+        self.searched = int(np.count_nonzero(mask[: self.total]))
         self.covered_count = int(np.count_nonzero(mask[: snapshot.covered]))
         self._covered = snapshot.covered
         self._positions: Integers | None = None

@@ -48,6 +48,9 @@ RELEVANCE: dict[Metric, Callable[[float], float]] = {
     "dot": lambda score: (1.0 + math.tanh(score / 2.0)) / 2.0,
 }
 
+#: An engine's index is brought up to date once this store has added so many items, and this share of what was there.
+INDEX_AFTER, INDEX_SHARE = 10_000, 0.25
+
 
 class SightlineVectorStore(VectorStore):
     """A LangChain vector store in one collection of any Sightline engine, with any LangChain embeddings.
@@ -93,6 +96,8 @@ class SightlineVectorStore(VectorStore):
         )
         self._relevance_score_fn = relevance_score_fn
         self._known: tuple[float, CollectionSpec] | None = None
+        # How many items were there when the engine was last told to index them, and how many were added since.
+        self._indexed = self._added = 0
         self._spec()
 
     @property
@@ -373,6 +378,20 @@ class SightlineVectorStore(VectorStore):
             # Dropped by someone since it was last looked at.
             self._create(len(vectors[0]))
             self.backend.upsert(self.collection, filled)
+        self._index(len(filled))
+
+    def _index(self, added: int) -> None:
+        """Have the engine index what was added, once it is much: nobody else would, and LangChain cannot say it."""
+        self._added += added
+        if self._added < max(INDEX_AFTER, INDEX_SHARE * self._indexed):
+            return
+        self._added = 0
+        try:
+            self.backend.flush(self.collection)
+            self._indexed = self.backend.count(self.collection)
+        except CollectionNotFound:
+            # Dropped by someone since.
+            self._known = None
 
     def _create(self, dim: int) -> None:
         self._known = None
