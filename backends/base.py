@@ -33,6 +33,7 @@ from backends.errors import (
     Unavailable,
     Unsupported,
 )
+from backends.facets import Facet, check_facets, count_facets
 from backends.filters import (
     MODALITIES,
     OPERATORS,
@@ -304,6 +305,7 @@ _REFUSED = (
     "get",
     "delete",
     "count",
+    "facets",
     "search_text",
     "flush",
 )
@@ -441,6 +443,25 @@ class Backend:
     def count(self, name: str, where: Where | None = None) -> int:
         """How many records there are, or match `where`; exact."""
         raise NotImplementedError
+
+    def facets(
+        self, name: str, fields: Sequence[str], *, where: Where | None = None, top: int = 10
+    ) -> dict[str, Facet]:
+        """How often each value of these metadata fields is there among the records that match `where`; exact.
+
+        Here by reading every record; an engine that can count where the data is does that instead.
+
+        Args:
+            fields: their names; ``modality`` is a field too.
+            top: how many values of each field are given, the most frequent ones.
+
+        Raises:
+            ValueError: a field name that no record can have, or a top below 1.
+        """
+        wanted = check_facets(fields, top)
+        check_where(where)
+        items = ((r.metadata, r.modality) for page in self.scan(name, with_vectors=False) for r in page.records)
+        return count_facets((item for item in items if matches(where, *item)), wanted, top)
 
     def search(
         self,

@@ -104,10 +104,24 @@ def check_metadata(record_id: str, metadata: Mapping[str, MetadataValue]) -> Map
         same = same and kept is value and type(key) is str and key == field
     if not same:
         metadata = changed
+    if _is_small(metadata):
+        return metadata
     size_bytes = len(json.dumps(plain_metadata(metadata), ensure_ascii=False).encode("utf-8"))
     if size_bytes > MAX_METADATA_BYTES:
         raise ValueError(f"record {record_id!r}: metadata has {size_bytes} bytes; the limit is {MAX_METADATA_BYTES}")
     return metadata
+
+
+def _is_small(metadata: Mapping[str, MetadataValue]) -> bool:
+    """Whether its JSON is within the limit whatever its characters, each of which takes up to six bytes there."""
+    characters = 0
+    for key, value in metadata.items():
+        characters += len(key) + 40
+        if type(value) is str:
+            characters += len(value)
+        elif isinstance(value, (list, tuple)):
+            characters += sum(map(len, value)) + 4 * len(value)
+    return 6 * characters <= MAX_METADATA_BYTES
 
 
 def _plain_value(value: Any, what: str) -> Any:

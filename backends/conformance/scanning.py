@@ -74,6 +74,25 @@ class ScanChecks:
             with pytest.raises(ValueError, match="batch"):
                 list(store.backend.scan(name, batch=batch))
 
+    def test_facets_count_what_a_filter_leaves(self, store: Store) -> None:
+        twin = store.twin()
+        values: list[dict[str, MetadataValue]] = [
+            {"n": (1, 2, True, "1")[i % 4], "tags": [f"t{j}" for j in range(i % 3)], **({"odd": i} if i % 2 else {})}
+            for i in range(40)
+        ]
+        twin.upsert(stream(40, metadata=values))
+        fields = ["n", "tags", "odd", "modality", "nowhere"]
+        for where in (None, Compare("odd", "exists", True), Compare("n", "eq", 1), Compare("n", "eq", "none")):
+            found = store.backend.facets(twin.name, fields, where=where, top=3)
+            assert found == twin.oracle.facets(twin.name, fields, where=where, top=3)
+        twin.upsert(stream(2, metadata=[{"n": "new"}, {"n": "new"}]))
+        twin.delete(ids=["r00002"])
+        assert store.backend.facets(twin.name, ["n"]) == twin.oracle.facets(twin.name, ["n"])
+        with pytest.raises(ValueError, match="top"):
+            store.backend.facets(twin.name, ["n"], top=0)
+        with pytest.raises(ValueError, match="field"):
+            store.backend.facets(twin.name, ["no field"])
+
     def test_many_records_with_wide_metadata(self, store: Store) -> None:
         n = store.sizes.wide
         name = store.collection()

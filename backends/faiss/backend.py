@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike
 from backends.base import Backend, Capabilities, CollectionSpec, Hit, Page, Record, Where
 from backends.checks import COLLECTION_NAME, check_batch, check_ids, check_index, check_search, check_selection
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Unavailable
+from backends.facets import Facet, check_facets
 from backends.faiss.collection import CollectionHandle
 from backends.faiss.records import STORE, create_store
 from backends.kit.current import on_current
@@ -231,6 +232,12 @@ class FaissBackend(Backend):
 
     def count(self, name: str, where: Where | None = None) -> int:
         return self._on(name, lambda collection: collection.count(where))
+
+    def facets(
+        self, name: str, fields: Sequence[str], *, where: Where | None = None, top: int = 10
+    ) -> dict[str, Facet]:
+        wanted = check_facets(fields, top)
+        return self._on(name, lambda collection: collection.facets(wanted, where, top))
 
     def search(
         self,

@@ -20,8 +20,10 @@ from numpy.typing import ArrayLike
 
 from backends.base import NO_VECTOR, CollectionSpec, Hit, Page, Record, Where, prepare_queries, prepare_records
 from backends.errors import CollectionNotFound, Corrupt, Locked, Unavailable
+from backends.facets import Facet
+from backends.faiss.columns import facets_of
 from backends.faiss.files import VectorFiles
-from backends.faiss.index import build_index, plan_index, save_index
+from backends.faiss.index import LoadedIndex, build_index, plan_index
 from backends.faiss.keywords import Keywords, find_text
 from backends.faiss.records import (
     COLUMNS,
@@ -162,6 +164,12 @@ class CollectionHandle:
             selection = snapshot.selection(connection, where)
             return snapshot.live if selection is None else selection.count
 
+    def facets(self, fields: Sequence[str], where: Where | None, top: int) -> dict[str, Facet]:
+        with self.reading() as (connection, snapshot):
+            selection = snapshot.selection(connection, where)
+            mask = snapshot.alive if selection is None else selection.mask
+            return facets_of(connection, snapshot, fields, mask, top)
+
     def search(self, vectors: ArrayLike, k: int, where: Where | None, effort: float | None) -> list[list[Hit]]:
         queries = prepare_queries(vectors, self.spec)
         snapshot = self._snapshot
@@ -294,20 +302,28 @@ class CollectionHandle:
         current = snapshot.index
         text = None
         if wanted is not None:
-            if current is not None and current.covered == len(snapshot.rows) and current.sort == wanted:
-                return
-            name = f"graph-{snapshot.generation}-{snapshot.version + 1}.faiss"
-            text = self._build(snapshot.vectors, wanted, grown_from=snapshot, path=self.folder / name)
+            if current is not None and current.sort == wanted and current.lags_little(len(snapshot.rows)):
+                text = self._remeasured(current, snapshot.vectors)
+            else:
+                name = f"graph-{snapshot.generation}-{snapshot.version + 1}.faiss"
+                text = self._build(snapshot.vectors, wanted, grown_from=current, path=self.folder / name)
         if text != snapshot.index_text:
             with self._write() as (connection, now):
                 self._commits(connection, now, "index_file = ?", (text,))
             self._committed = now.version + 1
 
-    def _build(self, vectors: Floats, wanted: tuple[str, str], *, grown_from: Snapshot | None, path: Path) -> str:
-        previous = None if grown_from is None else grown_from.index
+    def _remeasured(self, current: LoadedIndex, vectors: Floats) -> str:
+        """The index as it is, with what an earlier version did not measure."""
+        if current.description.is_measured:
+            return current.description.to_json()
+        return current.measured(vectors, self.spec.metric).to_json()
+
+    def _build(self, vectors: Floats, wanted: tuple[str, str], *, grown_from: LoadedIndex | None, path: Path) -> str:
         try:
-            index, trained = build_index(self.spec, vectors, wanted, previous, self.folder)
-            return save_index(index, wanted, trained, path).to_json()
+            built = build_index(self.spec, vectors, wanted, grown_from, path)
+            if not built.description.is_measured:
+                return built.measured(vectors, self.spec.metric).to_json()
+            return built.description.to_json()
         except (OSError, RuntimeError) as error:
             raise Unavailable(f"{path}: the index could not be built: {error}; all rows stay searchable") from error
 

@@ -53,13 +53,14 @@ def select(
         # One string of numbers is three times faster to read than as many Python integers.
         text = connection.execute(_ROWS + sql, values).fetchone()[0]
         if text is not None:
-            mask[positions_of(_integers(text))] = True
+            mask[positions_of(integers(text))] = True
         return mask
 
     return evaluate(folded(where))
 
 
-def _integers(text: str | int) -> Integers:
+def integers(text: str | int) -> Integers:
+    """The numbers of a `group_concat`."""
     return np.fromstring(str(text), dtype=np.int64, sep=",")
 
 

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from backends.base import CollectionSpec, IndexSpec
 from backends.errors import Corrupt
+from backends.faiss.calibration import DEPTHS, GROWN, make_probes, measure_widths
 from backends.faiss.files import checksum
 from backends.kit.folders import sync
 
@@ -35,6 +36,14 @@ ADD_ROWS = 16_384
 TRAIN_ROWS = 262_144
 # Retrain and rebuild once the collection has outgrown the sample that quantizers were trained on.
 OUTGROWN = 4
+# A quantized index is asked for more than k, and the originals decide among them.
+OVERSAMPLE = {"half": 2, "int8": 3}
+# Measured on 100,000 x 512, by processor time: a vector that a walk looks at costs 1.6 of those that a scan of selected
+# rows reads, and a row of a scan of all, one after the other, 0.6 of them. A walk looks at 22 (of efSearch 2,048) to 35
+# (of 128) for each unit of efSearch there.
+WALK_COST, IN_ORDER_COST, VISITS = 1.6, 0.6, 32.0
+# The rows that an index may lag behind cost a search at most this share of what the index itself does.
+LAG_SHARE = 0.25
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -51,6 +60,17 @@ class IndexFile:
     trained: int
     size_bytes: int
     crc: int
+    #: How many times wider than usual it must be searched, by `calibration.DEPTHS`; empty where nobody has measured.
+    widths: tuple[float, ...] = ()
+    #: How many rows it had when that was measured.
+    measured: int = 0
+    #: How many vectors a walk of a graph looks at for each unit of its breadth.
+    visits: float = VISITS
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether `widths` still hold, or are not needed: a flat index reads every row."""
+        return self.kind == "flat" or (self.measured > 0 and self.covered <= GROWN * self.measured)
 
     def to_json(self) -> str:
         """One line of JSON for the state row."""
@@ -81,25 +101,67 @@ class LoadedIndex:
         self._vectors = vectors
         self._params: dict[int, Any] = {}
         self._nlist: int = index.nlist if description.kind == "ivf" else 0
+        self._oversample = OVERSAMPLE.get(description.quantization, 1)
+        self._depths = [math.log(depth * self._oversample) for depth in DEPTHS[: len(description.widths)]]
 
-    def breadth(self, effort: float | None, fetch: int) -> int:
-        """The efSearch or nprobe for an effort in (0, 1), at least what `fetch` results need; rises with effort."""
+    def fetch(self, depth: int) -> int:
+        """How many to ask the index for, so that the best `depth` are among them."""
+        return min(self.covered, depth * self._oversample)
+
+    def width(self, fetch: int) -> float:
+        """How many times wider than usual this collection needs to be searched for so many."""
+        if not self._depths:
+            return 1.0
+        return float(np.interp(math.log(fetch), self._depths, self.description.widths))
+
+    def breadth(self, effort: float | None, fetch: int, width: float | None = None) -> int:
+        """The efSearch or nprobe for an effort in (0, 1), at least what `fetch` results need; rises with effort.
+
+        width: instead of the one that was measured.
+        """
+        wider = self.width(fetch) if width is None else width
         if self.description.kind == "hnsw":
-            ef = EF_DEFAULT if effort is None else round(EF_LEAST * (EF_MOST / EF_LEAST) ** effort)
-            return max(ef, fetch)
+            ef = EF_DEFAULT if effort is None else EF_LEAST * (EF_MOST / EF_LEAST) ** effort
+            return max(fetch, round(max(ef, fetch) * wider))
         if self.description.kind == "ivf":
-            probes: int = math.ceil(self._nlist ** (NPROBE_EXPONENT if effort is None else effort))
+            probes = self._nlist ** (NPROBE_EXPONENT if effort is None else effort)
             # Lists that hold several times what is fetched, or the rarer neighbours are never looked at.
-            return min(self._nlist, max(probes, math.ceil(8 * fetch * self._nlist / max(1, self.covered))))
+            least = 8 * fetch * self._nlist / max(1, self.covered)
+            probed: int = min(self._nlist, math.ceil(max(probes, least) * wider))
+            return probed
         return 0
 
-    def cost(self, breadth: int) -> float:
-        """About how many vectors a scan could read in the time of one search (measured, see benchmarks)."""
+    def lags_little(self, rows: int) -> bool:
+        """Whether a search reads those of so many rows that the index does not cover in a fraction of its time."""
+        usual = self.cost(self.breadth(None, self.fetch(DEPTHS[0])))
+        return rows - self.covered <= LAG_SHARE * min(self.covered, usual)
+
+    def measured(self, vectors: Floats, metric: str) -> IndexFile:
+        """The description with how wide the index must be searched, measured now on the vectors it is of."""
+        bare = replace(self.description, widths=(), measured=0)
         if self.description.kind == "hnsw":
-            return 32.0 * breadth + breadth * breadth / 64
+            bare = replace(bare, visits=self._measured_visits(make_probes(vectors[: self.covered], metric)))
+        widths = measure_widths(LoadedIndex(bare, self._index, vectors), vectors[: self.covered], metric)
+        return replace(bare, widths=widths, measured=self.covered)
+
+    def _measured_visits(self, probes: Floats) -> float:
+        # FAISS counts for the whole process: what others search meanwhile is in it, and bounded by what can be.
+        faiss.cvar.hnsw_stats.reset()
+        self.search(probes, self.fetch(DEPTHS[0]), 2 * EF_DEFAULT)
+        seen = faiss.cvar.hnsw_stats.ndis / (2 * EF_DEFAULT * len(probes))
+        return round(float(min(max(seen, 1.0), 2 * VISITS)), 2)
+
+    def cost(self, breadth: int) -> float:
+        """About how many selected rows a scan could read in the time of one search."""
+        if self.description.kind == "hnsw":
+            return min(WALK_COST * self.description.visits * breadth, WALK_COST * self.covered)
         if self.description.kind == "ivf":
             return self._nlist + 1.2 * breadth * self.covered / self._nlist
         return 0.5 * self.covered
+
+    def scan_cost(self, rows: int) -> float:
+        """The same for a scan of so many rows: of nearly all, it reads all and drops the others."""
+        return min(rows, IN_ORDER_COST * self.covered)
 
     def search(self, queries: Floats, fetch: int, breadth: int) -> tuple[Floats, Integers]:
         """The nearest `fetch` positions of each query: FAISS's own distances and labels, -1 where there are fewer."""
@@ -164,30 +226,30 @@ def _new_index(kind: str, quantization: str, spec: CollectionSpec, rows: int) ->
 
 
 def build_index(
-    spec: CollectionSpec, vectors: Floats, wanted: tuple[str, str], previous: LoadedIndex | None, folder: Path
-) -> tuple[Any, int]:
-    """An index over all of `vectors`, grown from a copy of `previous` where that is of the wanted sort.
-
-    Returns the FAISS index and on how many rows it was trained.
-    """
+    spec: CollectionSpec, vectors: Floats, wanted: tuple[str, str], previous: LoadedIndex | None, path: Path
+) -> LoadedIndex:
+    """An index over all of `vectors` in `path`, grown from a copy of `previous` where that is of the wanted sort."""
     rows = len(vectors)
     old = previous.description if previous is not None else None
     learns = wanted[0] == "ivf" or wanted[1] == "int8"
     if old and (old.kind, old.quantization) == wanted and not (learns and rows > OUTGROWN * old.trained):
-        index = faiss.read_index(str(folder / old.file))
+        index = faiss.read_index(str(path.with_name(old.file)))
         if _graph_only(old.kind, old.quantization):
             storage = faiss.IndexFlat(spec.dim, _faiss_metric(spec))
             _in_blocks(vectors[: old.covered], storage.add)
             _adopt(index, storage)
         start, trained = old.covered, old.trained
+        widths, measured = old.widths, old.measured
     else:
         index = _new_index(*wanted, spec, rows)
         start, trained = 0, rows
+        widths, measured = (), 0
         if not index.is_trained:
             step = max(1, math.ceil(rows / TRAIN_ROWS))
             index.train(np.ascontiguousarray(vectors[::step]))
     _in_blocks(vectors[start:], index.add)
-    return index, trained
+    saved = _save(index, wanted, trained, path)
+    return LoadedIndex(replace(saved, widths=widths, measured=measured), index, vectors)
 
 
 def _in_blocks(vectors: Floats, add: Callable[[Floats], None]) -> None:
@@ -196,7 +258,7 @@ def _in_blocks(vectors: Floats, add: Callable[[Floats], None]) -> None:
         add(np.ascontiguousarray(vectors[start : start + ADD_ROWS]))
 
 
-def save_index(index: Any, wanted: tuple[str, str], trained: int, path: Path) -> IndexFile:
+def _save(index: Any, wanted: tuple[str, str], trained: int, path: Path) -> IndexFile:
     """Write an index to `path`, whole or not at all, and describe it."""
     temporary = path.with_name(path.name + ".tmp")
     flags = faiss.IO_FLAG_SKIP_STORAGE if _graph_only(*wanted) else 0

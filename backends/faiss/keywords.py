@@ -14,7 +14,8 @@ import numpy as np
 
 from backends.faiss.records import FORMAT, KEYWORDS
 from backends.faiss.search import Found
-from backends.faiss.snapshot import Selection, Snapshot
+from backends.faiss.selections import Selection
+from backends.faiss.snapshot import Snapshot
 from backends.kit.scores import best_rows
 from backends.kit.words import log_renewal, log_stale
 from backends.text import WORDS_VERSION, searched_text, tokenize, wanted_words

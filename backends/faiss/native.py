@@ -35,6 +35,7 @@ class NativeFaiss:
         self._folder = backend.folder / spec.name
         self._dim = spec.dim
         self._index: Any = None
+        self.breadth = EF_DEFAULT
         self._rows: sqlite3.Connection | None = None
         self._temporary = tempfile.TemporaryDirectory(prefix="sightline-native-")
         self.clear()
@@ -46,6 +47,8 @@ class NativeFaiss:
         described = json.loads(state.execute("SELECT index_file FROM state").fetchone()[0])
         state.close()
         self._index = faiss.read_index(str(self._folder / described["file"]))
+        #: As wide as the adapter searches this collection.
+        self.breadth = round(EF_DEFAULT * (described.get("widths") or [1.0])[0])
         storage = faiss.IndexFlat(self._dim, faiss.METRIC_INNER_PRODUCT)
         storage.add(vectors)
         self._index.storage = storage
@@ -72,7 +75,7 @@ class NativeFaiss:
 
     def _found(self, queries: Floats, k: int, selector: Any = None) -> list[list[str]]:
         assert self._rows is not None
-        params = faiss.SearchParametersHNSW(efSearch=max(EF_DEFAULT, k), **({"sel": selector} if selector else {}))
+        params = faiss.SearchParametersHNSW(efSearch=max(self.breadth, k), **({"sel": selector} if selector else {}))
         _, labels = self._index.search(queries, k, params=params)
         found = []
         for row in labels:

@@ -24,6 +24,7 @@ from backends.errors import BackendError, Corrupt, Unavailable
 from backends.filters import MetadataValue, kind_of
 from backends.kit.json_text import decode_metadata, encode
 from backends.kit.sqlite_errors import is_refusal
+from backends.kit.stored_records import stored_record
 from backends.text import WORDS_VERSION, searched_text, tokenize
 
 FORMAT = 3
@@ -346,6 +347,14 @@ def _items_at_version(count: int) -> str:
     return f"{_ITEMS_AT_VERSION} IN ({marks(count)})"
 
 
+def rows_since(connection: sqlite3.Connection, first: int) -> Iterator[tuple[int, dict[str, MetadataValue], Modality]]:
+    """The live rows from number `first` on, with what a filter asks about."""
+    for row, metadata, modality in connection.execute(
+        "SELECT row, metadata, modality FROM items WHERE row >= ?", (first,)
+    ):
+        yield row, metadata_of(metadata), modality
+
+
 def _selected(connection: sqlite3.Connection, select: str, values: Sequence[Any]) -> Iterator[list[Any]]:
     for start in range(0, len(values), CHUNK):
         chunk = values[start : start + CHUNK]
@@ -367,4 +376,4 @@ def metadata_of(text: str) -> dict[str, MetadataValue]:
 
 def as_record(row: Row, vector: Any = None) -> Record:
     """A stored row as a record."""
-    return Record(row[1], vector, row[2], row[3], row[4], metadata_of(row[5]))
+    return stored_record(row[1], vector, row[2], row[3], row[4], metadata_of(row[5]))

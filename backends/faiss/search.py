@@ -16,15 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import Hit, Where
-from backends.faiss.index import LoadedIndex
+from backends.faiss.index import IN_ORDER_COST, LoadedIndex
 from backends.faiss.records import ids_of_rows, items_by_row, metadata_of
-from backends.faiss.snapshot import Floats, Integers, Selection, Snapshot, exact_scores, scan_scores, within_reach
+from backends.faiss.selections import Selection
+from backends.faiss.snapshot import Floats, Integers, Snapshot, exact_scores, scan_scores, within_reach
 from backends.kit.scores import best_first, best_rows
 
 # Scores of a scan held at once, so that many queries over many rows stay in memory.
 SCAN_CELLS = 1 << 24
-# A quantized index is asked for more than k, and the originals decide among them.
-OVERSAMPLE = {"half": 2, "int8": 3}
 
 
 @dataclass(slots=True)
@@ -40,6 +39,9 @@ def nearest_positions(
     snapshot: Snapshot, queries: Floats, k: int, selection: Selection | None, effort: float | None
 ) -> list[Found]:
     """The best k positions among `selection` (all when `None`) for each query."""
+    if selection is not None and selection.searched == len(snapshot.rows):
+        # A filter that leaves all there is, as one by modality mostly does.
+        selection = None
     plan = _plan(snapshot, k, selection, effort)
     if plan is None:
         return _scan(snapshot, queries, k, selection)
@@ -62,25 +64,29 @@ def _plan(
     left = index.covered if selection is None else selection.covered_count
     if k >= left:
         return None
-    fetch = k
+    depth = k
     if selection is not None:
         # Three standard deviations above the mean, so that k pass nearly always when they are spread evenly.
-        fetch = math.ceil((k + 3 * math.sqrt(k) + 8) * index.covered / left)
-    fetch = min(index.covered, fetch * OVERSAMPLE.get(index.description.quantization, 1))
+        lost = 1 - left / index.covered
+        depth = math.ceil((k + 3 * math.sqrt(k * lost) + 8 * lost) * index.covered / left)
+    fetch = index.fetch(depth)
     breadth = index.breadth(effort, fetch)
-    return None if index.cost(breadth) >= left else (index, fetch, breadth)
+    return None if index.cost(breadth) >= index.scan_cost(left) else (index, fetch, breadth)
 
 
 def _scan(snapshot: Snapshot, queries: Floats, k: int, selection: Selection | None) -> list[Found]:
     positions = None if selection is None else selection.positions
     rows = len(snapshot.rows) if positions is None else len(positions)
-    step = max(1, SCAN_CELLS // max(1, rows))
+    # Reading all rows one after the other is cheaper than picking most of them.
+    in_order = positions is None or rows > IN_ORDER_COST * len(snapshot.rows)
+    step = max(1, SCAN_CELLS // max(1, len(snapshot.rows) if in_order else rows))
     found = []
     for start in range(0, len(queries), step):
         part = queries[start : start + step]
-        for query, scores in zip(
-            part, scan_scores(part, snapshot.vectors, positions, snapshot.spec.metric), strict=True
-        ):
+        all_scores = scan_scores(part, snapshot.vectors, None if in_order else positions, snapshot.spec.metric)
+        if in_order and positions is not None:
+            all_scores = all_scores[:, positions]
+        for query, scores in zip(part, all_scores, strict=True):
             near = within_reach(scores, k, query, snapshot.max_norm, snapshot.spec.metric)
             found.append(_best(snapshot, query, k, near if positions is None else positions[near], exact=True))
     return found
@@ -109,7 +115,7 @@ def _merge(
         if selection is None:
             rest = np.arange(index.covered, total, dtype=np.int64)
         else:
-            rest = selection.positions[selection.covered_count :]
+            rest = selection.uncovered
         scores = scan_scores(query[None], snapshot.vectors, rest, snapshot.spec.metric)[0]
         near = within_reach(scores, k, query, snapshot.max_norm, snapshot.spec.metric)
         labels = np.concatenate([labels, rest[near]])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -18,34 +17,15 @@ from numpy.typing import NDArray
 
 from backends.base import CollectionNotFound, CollectionSpec, Where
 from backends.errors import Corrupt
+from backends.faiss.columns import Columns
 from backends.faiss.files import VectorFiles
-from backends.faiss.filters import select
 from backends.faiss.index import LoadedIndex, load_index, one_thread
 from backends.faiss.records import bare_rows
+from backends.faiss.selections import Selection, Selections, selected
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
-
-CACHED_SELECTIONS = 16
-
-
-class Selection:
-    """The live records that a call may return, as a mask like `Snapshot.alive`, and how many they are."""
-
-    def __init__(self, mask: Mask, positions: int, covered: int) -> None:
-        self.mask = mask
-        self.count = int(np.count_nonzero(mask))
-        self.covered_count = int(np.count_nonzero(mask[:covered]))
-        self._total = positions
-        self._positions: Integers | None = None
-
-    @property
-    def positions(self) -> Integers:
-        """The sorted positions that have a vector; made when first asked for."""
-        if self._positions is None:
-            self._positions = np.flatnonzero(self.mask[: self._total]).astype(np.int64, copy=False)
-        return self._positions
 
 
 @dataclass(eq=False)
@@ -69,7 +49,8 @@ class Snapshot:
     dead_seen: int
     index: LoadedIndex | None
     index_text: str | None
-    selections: OrderedDict[str, Selection] = field(default_factory=OrderedDict)
+    selections: Selections = field(default_factory=Selections)
+    columns: Columns = field(default_factory=Columns)
 
     def __post_init__(self) -> None:
         self.covered = self.index.covered if self.index is not None else 0
@@ -77,7 +58,7 @@ class Snapshot:
         self.searched = self.live - int(np.count_nonzero(self.alive[len(self.rows) :]))
         self.everything: Selection | None = None
         if self.searched < len(self.rows):
-            self.everything = self._selected(self.alive)
+            self.everything = Selection(self, self.alive)
         span = len(self.rows) and int(self.rows[-1] - self.rows[0]) + 1
         self._first_row = int(self.rows[0]) if span and span == len(self.rows) else None
 
@@ -107,26 +88,14 @@ class Snapshot:
         bare = self.bare[mask[len(self.rows) :][::-1]]
         return bare if bare_only else np.concatenate([self.rows[mask[: len(self.rows)]], bare])
 
-    def _selected(self, mask: Mask) -> Selection:
-        return Selection(mask, len(self.rows), self.covered)
-
     def selection(self, connection: sqlite3.Connection, where: Where | None) -> Selection | None:
         """What `where` leaves; `None` when that is every record. Read in a transaction of this version."""
-        if where is None:
-            return self.everything
-        # repr, unlike equality, tells True from 1.
-        key = repr(where)
-        found = self.selections.get(key)
-        if found is None:
-            found = self._selected(select(connection, where, self.alive, self.positions_of))
-            self.selections[key] = found
-            while len(self.selections) > CACHED_SELECTIONS:
-                self.selections.popitem(last=False)
-        return found
+        return self.everything if where is None else selected(connection, self, where)
 
     def cached_selection(self, where: Where) -> Selection | None:
         """The selection of `where` when it is known already."""
-        return self.selections.get(repr(where))
+        found = self.selections.get(where)
+        return found if found is not None and found.version == self.version else None
 
 
 def read_snapshot(
@@ -177,6 +146,8 @@ def read_snapshot(
         dead_seen=seen,
         index=index,
         index_text=index_text,
+        selections=previous.selections if previous is not None else Selections(),
+        columns=previous.columns if previous is not None else Columns(),
     )
 
 

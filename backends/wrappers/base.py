@@ -8,6 +8,7 @@ from typing import ParamSpec, TypeVar
 from numpy.typing import ArrayLike
 
 from backends.base import Backend, CollectionSpec, Hit, Page, Record, Where
+from backends.facets import Facet
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -59,6 +60,11 @@ class Wrapper(Backend):
 
     def count(self, name: str, where: Where | None = None) -> int:
         return self._call(self.inner.count, name, where)
+
+    def facets(
+        self, name: str, fields: Sequence[str], *, where: Where | None = None, top: int = 10
+    ) -> dict[str, Facet]:
+        return self._call(self.inner.facets, name, fields, where=where, top=top)
 
     def search(
         self, name: str, vectors: ArrayLike, k: int, *, where: Where | None = None, effort: float | None = None

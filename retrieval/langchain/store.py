@@ -14,6 +14,7 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.runnables import run_in_executor
 from langchain_core.vectorstores import VectorStore
+from numpy.typing import NDArray
 
 from backends import connect
 from backends.base import (
@@ -28,6 +29,7 @@ from backends.base import (
     Modality,
     Record,
 )
+from backends.kit.stored_records import with_vector
 from retrieval.encoders.text_side import earlier_texts_notice, has_earlier_texts, to_store
 from retrieval.images.decode import ImageSource
 from retrieval.langchain.documents import as_many, as_texts, batches, document_of, records_of
@@ -45,6 +47,9 @@ RELEVANCE: dict[Metric, Callable[[float], float]] = {
     "l2": lambda score: 1.0 / (1.0 - min(score, 0.0)),
     "dot": lambda score: (1.0 + math.tanh(score / 2.0)) / 2.0,
 }
+
+#: An engine's index is brought up to date once this store has added so many items, and this share of what was there.
+INDEX_AFTER, INDEX_SHARE = 10_000, 0.25
 
 
 class SightlineVectorStore(VectorStore):
@@ -83,12 +88,16 @@ class SightlineVectorStore(VectorStore):
         self.collection = collection
         self.fingerprint = fingerprint or embeddings_fingerprint(embeddings)
         self._embeddings = embeddings
+        # Asked once: a protocol is looked up name by name.
+        self._sees_images = isinstance(embeddings, ImageEmbeddings)
         # Its checks of name, metric and fingerprint are wanted now, not at the first document.
         self._template = CollectionSpec(
             collection, dim=1, metric=metric, encoder=self.fingerprint, index=index or IndexSpec()
         )
         self._relevance_score_fn = relevance_score_fn
         self._known: tuple[float, CollectionSpec] | None = None
+        # How many items were there when the engine was last told to index them, and how many were added since.
+        self._indexed = self._added = 0
         self._spec()
 
     @property
@@ -354,11 +363,11 @@ class SightlineVectorStore(VectorStore):
             return
         # What float32 cannot hold becomes infinite, which the engine refuses by name.
         with np.errstate(over="ignore"):
-            rows = [np.asarray(vector, dtype=np.float32) for vector in vectors]
+            rows = _rows_of(vectors)
         if isinstance(self._embeddings, SightlineEmbeddings):
             # Texts that its encoder cannot read are stored for keyword search alone.
             rows = to_store(rows)
-        filled = [replace(record, vector=row) for record, row in zip(records, rows, strict=True)]
+        filled = [with_vector(record, row) for record, row in zip(records, rows, strict=True)]
         # Looked at afresh: another store may have made it anew with other embeddings.
         self._known = None
         if self._spec() is None:
@@ -369,6 +378,20 @@ class SightlineVectorStore(VectorStore):
             # Dropped by someone since it was last looked at.
             self._create(len(vectors[0]))
             self.backend.upsert(self.collection, filled)
+        self._index(len(filled))
+
+    def _index(self, added: int) -> None:
+        """Have the engine index what was added, once it is much: nobody else would, and LangChain cannot say it."""
+        self._added += added
+        if self._added < max(INDEX_AFTER, INDEX_SHARE * self._indexed):
+            return
+        self._added = 0
+        try:
+            self.backend.flush(self.collection)
+            self._indexed = self.backend.count(self.collection)
+        except CollectionNotFound:
+            # Dropped by someone since.
+            self._known = None
 
     def _create(self, dim: int) -> None:
         self._known = None
@@ -392,7 +415,7 @@ class SightlineVectorStore(VectorStore):
         if modality is not None and modality not in MODALITIES:
             raise ValueError(f"modality must be one of {MODALITIES}, not {modality!r}")
         wanted: Sequence[Modality | None] = [modality]
-        if modality is None and isinstance(self._embeddings, ImageEmbeddings):
+        if modality is None and self._sees_images:
             wanted = MODALITIES
         if self._spec() is None:
             return []
@@ -413,6 +436,14 @@ class SightlineVectorStore(VectorStore):
             return []
         rows = np.stack([vectors[hit.id] for hit in there])
         return [there[i] for i in diverse_neighbours(vector, rows, k=k, lambda_mult=lambda_mult)]
+
+
+def _rows_of(vectors: Sequence[Sequence[float]]) -> list[NDArray[np.float32]]:
+    try:
+        return list(np.asarray(vectors, dtype=np.float32))
+    except ValueError:
+        # Of several lengths, which the engine refuses by name.
+        return [np.asarray(vector, dtype=np.float32) for vector in vectors]
 
 
 def _refuse(unknown: Mapping[str, Any]) -> None:

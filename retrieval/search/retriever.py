@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from backends.base import Backend, Hit, Modality, Record, Where, matches
+from backends.base import Backend, Hit, Modality, Record, Where
 from backends.filters import check_field_name
 from backends.text import searched_text, tokenize, wanted_words
 from retrieval.encoders.base import Encoder
@@ -332,9 +332,8 @@ class Retriever:
 
         Args:
             fields: their names; ``modality`` can be counted as a field.
-            query: None counts exactly, over every item that matches `where` and `modality`, by reading the whole
-                collection; else its first `depth` results are counted, because a search by vectors finds
-                everything, only ever less alike.
+            query: None counts exactly, over every item that matches `where` and `modality`; else its first `depth`
+                results are counted, because a search by vectors finds everything, only ever less alike.
             top: how many values of each field are given.
             vector: that of `search`.
 
@@ -355,9 +354,7 @@ class Retriever:
             return count_facets(((hit.metadata, hit.modality) for hit in found), fields, top)
         self._check()
         clause = and_modality(_as_where(where), modality)
-        pages = self.backend.scan(self.collection, with_vectors=False)
-        items = ((r.metadata, r.modality) for page in pages for r in page.records)
-        return count_facets((item for item in items if matches(clause, *item)), fields, top)
+        return self.backend.facets(self.collection, fields, where=clause, top=top)
 
     def _searched_words(self, text: str, mode: Mode) -> str:
         """The words for a keyword search, ``""`` where there are none. Raises SearchError where it cannot be done."""

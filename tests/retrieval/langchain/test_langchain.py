@@ -265,6 +265,27 @@ def test_a_collection_dropped_by_another_is_made_again(backend: Backend, store: 
     assert store.delete(["3"])
 
 
+def test_the_engine_indexes_what_was_added_once_it_is_much(
+    store: SightlineVectorStore, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retrieval.langchain.store.INDEX_AFTER", 10)
+    asked: list[int] = []
+    flush = backend.flush
+
+    def counted(name: str) -> None:
+        asked.append(backend.count(name))
+        flush(name)
+
+    monkeypatch.setattr(backend, "flush", counted)
+    for start in range(0, 126, 9):
+        store.add_texts([f"text {i}" for i in range(start, start + 9)])
+    # After 10, and then after a quarter of what is there.
+    assert asked == [18, 36, 54, 72, 90, 117]
+    backend.drop(store.collection)
+    store.add_texts([f"text {i}" for i in range(40)])
+    assert backend.count(store.collection) == 40
+
+
 def test_a_collection_made_meanwhile_is_used_or_refused(store: SightlineVectorStore, backend: Backend) -> None:
     class Racing(NamedEmbeddings):
         def embed_documents(self, texts: list[str]) -> list[list[float]]:
