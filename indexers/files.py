@@ -51,8 +51,13 @@ def check_regular(status: os.stat_result, limit_bytes: int) -> None:
         raise Unreadable(f"is {kind}, not a file")
     if status.st_size == 0:
         raise Unreadable("is empty")
-    if status.st_size > limit_bytes:
-        raise Unreadable(f"has {status.st_size} bytes, more than the {limit_bytes} allowed")
+    check_size(status.st_size, limit_bytes)
+
+
+def check_size(size_bytes: int, limit_bytes: int) -> None:
+    """Raise `Unreadable` for more than `limit_bytes`."""
+    if size_bytes > limit_bytes:
+        raise Unreadable(f"has {size_bytes} bytes, more than the {limit_bytes} allowed")
 
 
 def read_bounded(path: Path, limit_bytes: int) -> tuple[bytes, Stamp]:

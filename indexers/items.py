@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from backends.base import MAX_TEXT_BYTES, Record
@@ -24,6 +24,7 @@ from indexers.files import (
     Stamp,
     Unreadable,
     check_regular,
+    check_size,
     decode_text,
     display,
     explain,
@@ -34,11 +35,12 @@ from indexers.files import (
 from indexers.files import (
     MAX_TEXT_BYTES as MAX_DOCUMENT_BYTES,
 )
+from indexers.kinds import HEAD_BYTES, IMAGE, MARKDOWN_SUFFIXES, by_content, reader_of
 from indexers.ledger import Ledger
 from indexers.passages import RULE_VERSION, split_passages
 from indexers.photos import photo_facts
 from indexers.report import escaped_line
-from indexers.sources import MARKDOWN_SUFFIXES, Entry, Source
+from indexers.sources import Entry, Source
 from retrieval.images.decode import MAX_PIXELS, ImageError
 
 DIGEST_CHARS = 32
@@ -70,6 +72,14 @@ class EntryRefused:
     reason: str
 
 
+class OtherKind(Exception):
+    """A file whose content is of another kind than its name says, one that is read."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+        self.kind = kind
+
+
 @dataclass(frozen=True, slots=True)
 class Reader:
     """Reads entries of one source. Thread-safe."""
@@ -79,12 +89,19 @@ class Reader:
     max_words: int
     max_pixels: int = MAX_PIXELS
 
-    def read(self, entry: Entry) -> Item | EntryRefused:
-        """What the entry is and which records it should have; reads its file unless the ledger knows it."""
+    def read(self, entry: Entry) -> list[Item] | EntryRefused:
+        """The items of an entry, one for most, and which records they should have; reads its file unless the ledger
+        knows it.
+        """
         try:
-            if entry.kind == "image":
-                return self._image(entry)
-            return self._document(entry) if entry.kind == "document" else self._text(entry)
+            if entry.kind == "text":
+                return [self.text(entry)]
+            try:
+                return reader_of(entry.kind)(self, entry)
+            except OtherKind as other:
+                return reader_of(other.kind)(self, replace(entry, kind=other.kind))
+        except OtherKind as other:
+            return EntryRefused(entry, f"is neither {entry.kind} nor {other.kind}")
         except (Unreadable, ValueError) as error:
             return EntryRefused(entry, escaped_line(str(error)))
         except ImageError as error:
@@ -114,10 +131,16 @@ class Reader:
                     return facts, None
         read_ns = time.time_ns()
         data, stamp = read_bounded(path, MAX_IMAGE_BYTES)
-        facts = {"digest": digest_of(data), **photo_facts(data, max_pixels=self.max_pixels)}
+        try:
+            measured = photo_facts(data, max_pixels=self.max_pixels)
+        except ImageError:
+            check_kind(data, IMAGE.name)
+            raise
+        facts = {"digest": digest_of(data), **measured}
         return facts, (entry.path, stamp, read_ns, json.dumps(facts, ensure_ascii=False))
 
-    def _image(self, entry: Entry) -> Item:
+    def image(self, entry: Entry) -> Item:
+        """The item of a picture."""
         facts, fresh = self._facts(entry)
         digest = str(facts.pop("digest"))
         image_id = entry.id or f"img-{digest}"
@@ -133,9 +156,12 @@ class Reader:
             records.append(Planned(Record(caption_id(image_id, caption), None, "text", caption, uri, about), caption))
         return Item(entry, digest, records, fresh)
 
-    def _document(self, entry: Entry) -> Item:
+    def document(self, entry: Entry) -> Item:
+        """The item of a text file: its passages."""
         path = self.source.root / entry.path
-        data, _ = read_bounded(path, MAX_DOCUMENT_BYTES)
+        data, _ = read_bounded(path, MAX_IMAGE_BYTES)
+        check_kind(data, "document")
+        check_size(len(data), MAX_DOCUMENT_BYTES)
         markdown = PurePosixPath(entry.path).suffix.lower() in MARKDOWN_SUFFIXES
         passages = split_passages(decode_text(data), markdown=markdown, max_words=self.max_words)
         if not passages:
@@ -151,7 +177,8 @@ class Reader:
             records.append(Planned(Record(passage_id, None, "text", passage.text, uri, about), passage.embedded))
         return Item(entry, digest, records)
 
-    def _text(self, entry: Entry) -> Item:
+    def text(self, entry: Entry) -> Item:
+        """The item of a text that a manifest holds."""
         text = entry.text or ""
         digest = digest_of(text.encode())
         metadata: Metadata = {**entry.metadata, "source": self.source.name}
@@ -163,6 +190,27 @@ class Reader:
         folder = str(PurePosixPath(shown).parent)
         place: Metadata = {"path": shown, "source": self.source.name}
         return place if folder == "." else {**place, "folder": folder}
+
+
+def read_image(reader: Reader, entry: Entry) -> list[Item]:
+    """What `indexers.kinds` has for pictures."""
+    return [reader.image(entry)]
+
+
+def read_document(reader: Reader, entry: Entry) -> list[Item]:
+    """What `indexers.kinds` has for texts."""
+    return [reader.document(entry)]
+
+
+def check_kind(data: bytes, kind: str) -> None:
+    """Raise `OtherKind` for content of another kind that is read, `Unreadable` for one that is not."""
+    proved = by_content(data[:HEAD_BYTES])
+    if proved is None or proved.name == kind:
+        return
+    if proved.is_read:
+        raise OtherKind(proved.name)
+    if kind == IMAGE.name:
+        raise Unreadable(f"is no picture: its content is that of {proved.what}")
 
 
 def digest_of(data: bytes) -> str:

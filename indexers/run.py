@@ -249,14 +249,15 @@ class _Run:
     def _tell(self, stage: str) -> None:
         if self._progress is not None:
             tally = self._tally
-            self._progress(self._meter.read(stage, tally.done, self._total, len(tally.quarantined), tally.path))
+            total = None if self._total is None else self._total + tally.counts["more"]
+            self._progress(self._meter.read(stage, tally.done, total, len(tally.quarantined), tally.path))
 
     def report(self, listing: Listing) -> IndexReport:
         """The report, after a last word to `progress`."""
         tally = self._tally
         self._tell("done")
         return IndexReport(
-            found=len(listing.entries),
+            found=len(listing.entries) + tally.counts["more"],
             **{name: tally.counts[name] for name in _COUNTS},
             pruned=self._removed.pruned,
             missing=self._removed.missing,

@@ -13,18 +13,14 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Literal, TextIO, TypeAlias
+from typing import Literal, TextIO
 
 from indexers.fields import Metadata
 from indexers.files import MAX_MANIFEST_BYTES, Unreadable, decode_text, display, explain, read_bounded
+from indexers.kinds import by_suffix
 from indexers.manifests import MANIFEST_NAMES, MANIFEST_SUFFIXES, Row, check_caption, read_manifest
 from indexers.report import IndexingError, Quarantined, check_stopped
-from retrieval.images.decode import IMAGE_SUFFIXES
 
-Kind: TypeAlias = Literal["image", "document", "text"]
-
-MARKDOWN_SUFFIXES = frozenset({".md", ".markdown"})
-DOCUMENT_SUFFIXES = MARKDOWN_SUFFIXES | {".txt", ".rst"}
 MAX_SIDECAR_BYTES = 64 * 1024
 STDIN_NAME = "stdin"
 
@@ -34,15 +30,17 @@ class Entry:
     """One item of a source: a file by its path under the root, or a text item.
 
     `path` is relative, with forward slashes, and may hold surrogates for bytes that are not UTF-8; for a
-    text item it is where it stands, e.g. ``captions.jsonl:7``.
+    text item it is where it stands, e.g. ``captions.jsonl:7``. `kind` is the name of a row of `indexers.kinds.KINDS`,
+    or "text". `part` says which part of the file it is, ``page=2``; "" for all of it, or the first.
     """
 
     path: str
-    kind: Kind
+    kind: str
     captions: tuple[str, ...] = ()
     metadata: Metadata = field(default_factory=dict)
     text: str | None = None
     id: str | None = None
+    part: str = ""
 
 
 @dataclass(slots=True)
@@ -110,12 +108,10 @@ def open_source(path: str | Path, *, stdin: TextIO | None = None) -> Source:
     return Source(kind, display(str(resolved)), resolved.parent, file=resolved.name)
 
 
-def kind_of(name: str) -> Kind | None:
-    """Whether a file is an image or a document by its name's ending; None for others."""
-    suffix = PurePosixPath(name).suffix.lower()
-    if suffix in IMAGE_SUFFIXES:
-        return "image"
-    return "document" if suffix in DOCUMENT_SUFFIXES else None
+def kind_of(name: str) -> str | None:
+    """The kind of a file by its name's ending, if it is one that is read; None for others."""
+    kind = by_suffix(name)
+    return kind.name if kind is not None and kind.is_read else None
 
 
 def _read_stream(stream: TextIO | None) -> str:
@@ -293,7 +289,7 @@ class _Folder:
                     captions[image] = captions.get(image, ()) + said
         for name in names:
             kind = kind_of(name)
-            if kind == "image" or (kind == "document" and name not in owners):
+            if kind is not None and (kind == "image" or name not in owners):
                 yield Entry(prefix + name, kind, tuple(dict.fromkeys(captions.get(name, ()))))
             elif kind is None and name.lower() not in MANIFEST_NAMES:
                 self._out.ignored += 1
