@@ -38,10 +38,11 @@ from indexers.files import (
 from indexers.kinds import HEAD_BYTES, IMAGE, MARKDOWN_SUFFIXES, by_content, reader_of
 from indexers.ledger import Ledger
 from indexers.passages import RULE_VERSION, split_passages
-from indexers.photos import photo_facts
+from indexers.photos import Photo, read_photo
 from indexers.report import escaped_line
 from indexers.sources import Entry, Source
-from retrieval.images.decode import MAX_PIXELS, ImageError
+from retrieval.images.decode import ImageError, TooManyPixels
+from retrieval.images.parts import with_part
 
 DIGEST_CHARS = 32
 
@@ -56,12 +57,16 @@ class Planned:
 
 @dataclass(slots=True)
 class Item:
-    """An entry with the records it should have, the image's first; `digest` is its content's."""
+    """An entry with the records it should have, the image's first; `digest` is its content's.
+
+    notes: what its owner should know of what was taken of it.
+    """
 
     entry: Entry
     digest: str
     records: list[Planned]
     fresh: tuple[str, Stamp, int, str] | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +92,7 @@ class Reader:
     source: Source
     ledger: Ledger | None
     max_words: int
-    max_pixels: int = MAX_PIXELS
+    max_pixels: int | None = None
 
     def read(self, entry: Entry) -> list[Item] | EntryRefused:
         """The items of an entry, one for most, and which records they should have; reads its file unless the ledger
@@ -110,7 +115,7 @@ class Reader:
     def content(self, entry: Entry, digest: str) -> bytes:
         """The bytes of an image file. Raises `Unreadable` if they are not those of `digest` any more."""
         data, _ = read_bounded(self.source.root / entry.path, MAX_IMAGE_BYTES)
-        if digest_of(data) != digest:
+        if part_digest(digest_of(data), entry.part) != digest:
             raise Unreadable("changed while it was being indexed: run again")
         return data
 
@@ -127,34 +132,46 @@ class Reader:
             if known is not None:
                 facts: Metadata = json.loads(known)
                 # Bounds may be tighter than when it was read.
-                if int(str(facts["width"])) * int(str(facts["height"])) <= self.max_pixels:
+                if self.max_pixels is None or _pixels(facts) <= self.max_pixels:
                     return facts, None
         read_ns = time.time_ns()
         data, stamp = read_bounded(path, MAX_IMAGE_BYTES)
         try:
-            measured = photo_facts(data, max_pixels=self.max_pixels)
+            photo = read_photo(data, max_pixels=self.max_pixels)
         except ImageError:
             check_kind(data, IMAGE.name)
             raise
-        facts = {"digest": digest_of(data), **measured}
+        facts = {"digest": digest_of(data), **photo.facts, **_held(photo)}
         return facts, (entry.path, stamp, read_ns, json.dumps(facts, ensure_ascii=False))
 
-    def image(self, entry: Entry) -> Item:
-        """The item of a picture."""
+    def images(self, entry: Entry) -> list[Item]:
+        """The items of a picture file: one, or one for each page of a TIFF."""
         facts, fresh = self._facts(entry)
-        digest = str(facts.pop("digest"))
+        digest, pages = str(facts.pop("digest")), facts.pop(_PAGES, None)
+        notes = facts.pop(_NOTES, None)
+        first = self._image(entry, facts, digest)
+        first.fresh, first.notes = fresh, tuple(notes) if isinstance(notes, list) else ()
+        items = [first]
+        for page in pages if isinstance(pages, list) else ():
+            part, width, height = page.split(" ")
+            sizes: Metadata = {"width": int(width), "height": int(height), "page": int(part.partition("=")[2])}
+            of_page = replace(entry, part=part, captions=(), id=f"{entry.id}#{part}" if entry.id else None)
+            items.append(self._image(of_page, {**facts, **sizes}, part_digest(digest, part)))
+        return items
+
+    def _image(self, entry: Entry, facts: Metadata, digest: str) -> Item:
         image_id = entry.id or f"img-{digest}"
         place = self._place(entry.path)
         # The manifest corrects EXIF; it cannot name what is measured, `indexers.fields` sees to that.
         metadata: Metadata = {**facts, **entry.metadata, **place}
         if entry.id:
             metadata["content_hash"] = digest
-        uri = file_uri(self.source.root / entry.path)
+        uri = with_part(file_uri(self.source.root / entry.path), entry.part)
         records = [Planned(Record(image_id, None, "image", _joined(entry.captions), uri, metadata))]
         for caption in entry.captions:
             about: Metadata = {**entry.metadata, **place, "image": image_id}
             records.append(Planned(Record(caption_id(image_id, caption), None, "text", caption, uri, about), caption))
-        return Item(entry, digest, records, fresh)
+        return Item(entry, digest, records)
 
     def document(self, entry: Entry) -> Item:
         """The item of a text file: its passages."""
@@ -194,7 +211,7 @@ class Reader:
 
 def read_image(reader: Reader, entry: Entry) -> list[Item]:
     """What `indexers.kinds` has for pictures."""
-    return [reader.image(entry)]
+    return reader.images(entry)
 
 
 def read_document(reader: Reader, entry: Entry) -> list[Item]:
@@ -218,6 +235,26 @@ def digest_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:DIGEST_CHARS]
 
 
+def part_digest(digest: str, part: str) -> str:
+    """What stands for the content of a part of a file, of the file's digest."""
+    return digest_of(f"{digest}#{part}".encode()) if part else digest
+
+
+#: What a ledger's facts hold beside a picture's metadata: each page's part and size in a word, and what is told of it.
+_PAGES, _NOTES = "#pages", "#notes"
+
+
+def _held(photo: Photo) -> Metadata:
+    held: Metadata = (
+        {_PAGES: [f"{part} {width} {height}" for part, width, height in photo.pages]} if photo.pages else {}
+    )
+    return {**held, _NOTES: list(photo.notes)} if photo.notes else held
+
+
+def _pixels(facts: Metadata) -> int:
+    return int(str(facts["width"])) * int(str(facts["height"]))
+
+
 def caption_id(image_id: str, caption: str) -> str:
     """The id of the text record of an image's caption."""
     return f"cap-{digest_of(json.dumps([image_id, caption]).encode())}"
@@ -227,6 +264,8 @@ def image_reason(error: ImageError) -> str:
     """Why an image given as bytes was refused, without the name that `retrieval.images.decode` gives to bytes."""
     reason = str(error)
     head, separator, rest = reason.partition(": ")
+    if isinstance(error, TooManyPixels):
+        rest += ": --max-pixels, or the setting max_pixels, allows more"
     return escaped_line(rest if separator and head.startswith("image of ") else reason)
 
 

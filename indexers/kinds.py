@@ -30,7 +30,7 @@ from importlib import import_module
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, TypeAlias
 
-from retrieval.images.decode import IMAGE_SUFFIXES
+from retrieval.images.formats import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from indexers.items import Item, Reader

@@ -30,7 +30,7 @@ from indexers.columns import (
 from indexers.fields import FieldNames, Metadata, clean_value, column_types, convert
 from indexers.files import Unreadable
 from indexers.report import Quarantined
-from retrieval.images.decode import IMAGE_SUFFIXES
+from retrieval.images.formats import IMAGE_SUFFIXES
 
 MANIFEST_NAMES = frozenset({"captions.jsonl", "captions.csv", "captions.tsv"})
 MANIFEST_SUFFIXES = frozenset({".jsonl", ".ndjson", ".csv", ".tsv"})

@@ -234,6 +234,8 @@ class Planner:
             if full or (self._batch.images and self._batch.size_bytes + decoded_bytes > MAX_BATCH_BYTES):
                 self._flush()
             self._batch.size_bytes += decoded_bytes
+            for note in item.notes:
+                self._tally.note(item.entry, note)
             future = self._decoders.submit(self._decode, item.entry, item.digest, self._decodings)
             self._decodings += 1
             self._batch.images.append((work, pictured[0].record, Decoding(future, self._room)))
@@ -261,7 +263,7 @@ class Planner:
             try:
                 data = self._reader.content(entry, digest)
                 bounds = Bounds(self._reader.max_pixels, largest_bytes=MAX_PICTURE_BYTES)
-                return self._pool.load(data, self._wanted, bounds)
+                return self._pool.load(data, self._wanted, bounds, part=entry.part)
             except ImageError as error:
                 return image_reason(error)
             except Unreadable as error:

@@ -41,6 +41,8 @@ class IndexReport:
     the run was interrupted. `quarantined` also lists lines of manifests, links and folders that could
     not be used; those are not items.
 
+    `notes` say of items that were taken what of them was not, such as the end of a JPEG that lacks it.
+
     `pruned` counts the files and manifest entries whose records were removed because the source has
     them no more, `missing` those that a run without prune left in place; `ignored` files of other kinds
     than images and texts. `images` and `texts` count what was embedded; `unreadable` of these texts could not be read
@@ -59,6 +61,7 @@ class IndexReport:
     missing: int = 0
     ignored: int = 0
     quarantined: list[Quarantined] = field(default_factory=list)
+    notes: list[Quarantined] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     images: int = 0
     texts: int = 0
@@ -69,7 +72,8 @@ class IndexReport:
     def to_dict(self) -> dict[str, Any]:
         """The report as plain JSON types."""
         plain: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
-        plain["quarantined"] = [{"path": item.path, "reason": item.reason} for item in self.quarantined]
+        for name in ("quarantined", "notes"):
+            plain[name] = [{"path": item.path, "reason": item.reason} for item in getattr(self, name)]
         plain["seconds"] = {stage: round(seconds, 3) for stage, seconds in self.seconds.items()}
         return plain
 

@@ -38,6 +38,9 @@ def index(
     *,
     chosen: options.SearchFlags,
     batch_size: Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Items at a time.")] = None,
+    max_pixels: Annotated[
+        int | None, typer.Option("--max-pixels", metavar="N", help="Skip pictures of more pixels.")
+    ] = None,
     index_kind: Annotated[
         str, typer.Option("--index-kind", metavar="KIND", help="Of a new collection: auto, flat, hnsw or ivf.")
     ] = "auto",
@@ -55,10 +58,10 @@ def index(
 
     A folder is read with all below it, captions from name.txt beside name.jpg, or from captions.jsonl,
     .csv or .tsv. Files that cannot be read are skipped and listed with the reason; so are
-    pictures of over 100 megapixels, and what takes over 60 s of a processor or 2 GiB of memory to
+    pictures of too many pixels (--max-pixels), and what takes over 60 s of a processor or 2 GiB of memory to
     decode. Ctrl-C finishes the picture in hand; the next run goes on from there.
     """
-    settings = options.load_settings(chosen, batch_size=batch_size)
+    settings = options.load_settings(chosen, batch_size=batch_size, max_pixels=max_pixels)
     from backends.base import IndexSpec
 
     try:
@@ -105,6 +108,7 @@ def run(
             prune=prune,
             prune_empty=prune_empty,
             batch_size=settings.batch_size,
+            max_pixels=settings.max_pixels or None,
             index=spec,
             progress=progress,
             stop=stop,

@@ -131,7 +131,14 @@ def local_path(uri: str | None) -> Path | None:
 def place(uri: str | None) -> str:
     """Where an item's bytes are, as a person reads it: a path, or the address."""
     path = local_path(uri)
-    return str(path) if path is not None else uri or ""
+    return f"{path}{part_of(uri)}" if path is not None else uri or ""
+
+
+def part_of(uri: str | None) -> str:
+    """The part of its file that `uri` names, with its sign: ``#page=2``; "" for a whole file."""
+    from retrieval.images.parts import part_of
+
+    return f"#{part}" if (part := part_of(uri)) else ""
 
 
 def program() -> str:

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import quote, unquote, urlsplit
 
-from backends.urls import local_path
-
 #: Gives a part of a file, of the file's bytes and the part, as a picture file: PNG, say. Raises ValueError, in words.
 Make: TypeAlias = Callable[[bytes, str], bytes]
 #: How files begin, and the function that makes pictures of their parts, ``module:function``, imported when needed.
@@ -25,19 +23,34 @@ _PAGE = re.compile(r"page=([1-9][0-9]{0,5})\Z")
 
 @dataclass(frozen=True, slots=True)
 class PartOfFile:
-    """A picture's place: a file, and which part of it."""
+    """A picture's place: a file or its bytes, and which part of it."""
 
-    path: Path
+    file: str | Path | bytes
     part: str
 
-    def __str__(self) -> str:
-        return f"{self.path}#{self.part}"
+
+@dataclass(frozen=True, slots=True)
+class Located(PartOfFile):
+    """A part of a file on this machine."""
+
+    file: Path
 
 
-def located(uri: str | None) -> Path | PartOfFile | None:
+Place: TypeAlias = Path | Located
+
+
+def file_of(place: Place) -> Path:
+    """The file that a place is in."""
+    return place.file if isinstance(place, Located) else place
+
+
+def located(uri: str | None) -> Place | None:
     """The file, or the part of one, that an item's address names on this machine; None for any other address."""
+    # Not at the top: the processes that decode pictures do not load the engines' package.
+    from backends.urls import local_path
+
     path, part = local_path(uri), part_of(uri)
-    return PartOfFile(path, part) if path is not None and part else path
+    return Located(path, part) if path is not None and part else path
 
 
 def part_of(uri: str | None) -> str:
