@@ -25,10 +25,11 @@ from indexers.files import (
     Unreadable,
     check_regular,
     check_size,
-    decode_text,
+    decode_guessed,
     display,
     explain,
     file_uri,
+    guessed_note,
     read_bounded,
     stamp_of,
 )
@@ -163,7 +164,7 @@ class Reader:
         image_id = entry.id or f"img-{digest}"
         place = self._place(entry.path)
         # The manifest corrects EXIF; it cannot name what is measured, `indexers.fields` sees to that.
-        metadata: Metadata = {**facts, **entry.metadata, **place}
+        metadata: Metadata = {**entry.hints, **facts, **entry.metadata, **place}
         if entry.id:
             metadata["content_hash"] = digest
         uri = with_part(file_uri(self.source.root / entry.path), entry.part)
@@ -180,7 +181,8 @@ class Reader:
         check_kind(data, "document")
         check_size(len(data), MAX_DOCUMENT_BYTES)
         markdown = PurePosixPath(entry.path).suffix.lower() in MARKDOWN_SUFFIXES
-        passages = split_passages(decode_text(data), markdown=markdown, max_words=self.max_words)
+        text, guessed = decode_guessed(data, self.source.options.encoding)
+        passages = split_passages(text, markdown=markdown, max_words=self.max_words)
         if not passages:
             raise Unreadable("has no words")
         digest, uri, place = digest_of(data), file_uri(path), self._place(entry.path)
@@ -192,7 +194,7 @@ class Reader:
                 about["heading"] = passage.heading
             passage_id = f"txt-{digest_of(json.dumps([digest, rule, number]).encode())}"
             records.append(Planned(Record(passage_id, None, "text", passage.text, uri, about), passage.embedded))
-        return Item(entry, digest, records)
+        return Item(entry, digest, records, notes=(guessed_note(guessed),) if guessed else ())
 
     def text(self, entry: Entry) -> Item:
         """The item of a text that a manifest holds."""

@@ -22,12 +22,12 @@ To have another kind of file read:
 from __future__ import annotations
 
 import importlib.util
+import posixpath
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, TypeAlias
 
 from retrieval.images.formats import IMAGE_SUFFIXES
@@ -155,7 +155,7 @@ KINDS: tuple[FileKind, ...] = (
     ),
     FileKind(
         name="svg",
-        what="drawings (SVG)",
+        what="SVG drawings",
         suffixes=_suffixes("svg svgz"),
         begins=_begins(
             _TEXT_START
@@ -257,7 +257,13 @@ def _may_be_raw(head: bytes, named: FileKind) -> bool:
 
 def suffix_of(name: str) -> str:
     """A name's ending in lower case, with the dot; "" if it has none."""
-    return PurePosixPath(name).suffix.lower()
+    return split_name(name)[1].lower()
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """A file's name without its ending, and the ending, "" if there is none."""
+    stem, suffix = posixpath.splitext(name)  # several times faster than pathlib, and asked of every file
+    return (stem, suffix) if suffix != "." else (name, "")
 
 
 def is_text(head: bytes) -> bool:

@@ -45,8 +45,8 @@ class Photo:
 
 def read_photo(data: bytes, *, max_pixels: int | None = None) -> Photo:
     """What a picture file holds, without decoding it. Raises `ImageError` as `photo_facts` does."""
-    facts = photo_facts(data, max_pixels=max_pixels)
     with open_image(data, max_pixels=max_pixels) as image:
+        facts = _facts_of(image, len(data))
         notes = ["its end is missing: taken as far as it goes"] if image.info.get("is_cut") else []
         if image.format == "TIFF":
             pages, more = _pages(image)
@@ -85,14 +85,18 @@ def photo_facts(data: bytes, *, max_pixels: int | None = None) -> Metadata:
     or more than `max_pixels`.
     """
     with open_image(data, max_pixels=max_pixels) as image:
-        width, height = image.size
-        facts: Metadata = {"bytes": len(data), "format": str(image.format or "").lower()}
-        exif = _exif(image)
-        if exif is not None:
-            facts |= _fields(exif)
-            # TIFF, AVIF and HEIF tell their upright size themselves.
-            if image.format in ("JPEG", "MPO", "PNG", "WEBP") and _attempt(exif.get, _ORIENTATION) in (5, 6, 7, 8):
-                width, height = height, width
+        return _facts_of(image, len(data))
+
+
+def _facts_of(image: ImageFile, size_bytes: int) -> Metadata:
+    width, height = image.size
+    facts: Metadata = {"bytes": size_bytes, "format": str(image.format or "").lower()}
+    exif = _exif(image)
+    if exif is not None:
+        facts |= _fields(exif)
+        # TIFF, AVIF and HEIF tell their upright size themselves.
+        if image.format in ("JPEG", "MPO", "PNG", "WEBP") and _attempt(exif.get, _ORIENTATION) in (5, 6, 7, 8):
+            width, height = height, width
     return {"width": width, "height": height, **facts}
 
 

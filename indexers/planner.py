@@ -223,6 +223,8 @@ class Planner:
         if not embed and not kept:
             self._tally.finish(path, "unchanged")
             return
+        for note in item.notes:
+            self._tally.note(item.entry, note)
         work = Work(path, _outcome(item, embed, stored), len(embed) + len(kept))
         self._add(item, work, embed, kept)
 
@@ -234,8 +236,6 @@ class Planner:
             if full or (self._batch.images and self._batch.size_bytes + decoded_bytes > MAX_BATCH_BYTES):
                 self._flush()
             self._batch.size_bytes += decoded_bytes
-            for note in item.notes:
-                self._tally.note(item.entry, note)
             future = self._decoders.submit(self._decode, item.entry, item.digest, self._decodings)
             self._decodings += 1
             self._batch.images.append((work, pictured[0].record, Decoding(future, self._room)))

@@ -183,6 +183,7 @@ class _Run:
             self.complete = False
             return None
         self._tally.quarantined += listing.quarantined
+        self._tally.notes += listing.notes
         self._total = len(listing.entries)
         return listing
 
@@ -262,8 +263,12 @@ class _Run:
             pruned=self._removed.pruned,
             missing=self._removed.missing,
             ignored=listing.ignored,
+            not_read=listing.not_read(),
             quarantined=sorted(tally.quarantined, key=lambda item: (item.path, item.reason)),
-            notes=sorted(tally.notes, key=lambda item: (item.path, item.reason)),
+            notes=sorted(
+                (item for item in tally.notes if item.path not in tally.kept_on_error),
+                key=lambda item: (item.path, item.reason),
+            ),
             seconds={**{stage: tally.seconds[stage] for stage in _STAGES}, "wall": time.perf_counter() - self._start_s},
             interrupted=not self.complete,
         )

@@ -116,7 +116,7 @@ def test_three_hundred_files_twice_embed_and_read_nothing_again(
     assert (first.images, first.texts) == (290, 10)
     assert max(world.encoder.calls) == 32
     before = world.records()
-    monkeypatch.setattr("indexers.items.photo_facts", lambda *_, **__: pytest.fail("read a known image again"))
+    monkeypatch.setattr("indexers.items.read_photo", lambda *_, **__: pytest.fail("read a known image again"))
     monkeypatch.setattr(ExactBackend, "upsert", lambda *_: pytest.fail("wrote an unchanged record"))
     second = world.index()
     assert outcome(second) == {"found": 300, "unchanged": 300}

@@ -20,7 +20,7 @@ from retrieval.images.decode import ImageError, TooManyPixels, load_image, open_
 from retrieval.images.parts import Located, PartOfFile, located, part_of, with_part
 from tests.support.counting_encoder import CountingEncoder
 from tests.support.service import served
-from tests.support.three_colours import ColourEncoder
+from tests.support.toy import ColourEncoder
 
 Index = tuple[IndexReport, list[Record]]
 
