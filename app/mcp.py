@@ -60,6 +60,7 @@ def mcp(
             roots=Roots(roots, RecordedRoots(settings.home), settings.home / "uploads"),
             limits=Limits(rate=None),
             batch_size=settings.batch_size,
+            max_pixels=settings.max_pixels or None,
             samples=samples_folder(settings),
             load_model=model_loader(settings),
             # The home's jobs are those of a service that may be running.

@@ -30,7 +30,7 @@ from benchmarks.made_pictures import make_pictures
 from benchmarks.side_by_side import alternately
 from benchmarks.suite.machine import machine
 from benchmarks.suite.tables import markdown_table
-from retrieval.images.decode import IMAGE_SUFFIXES
+from retrieval.images.formats import IMAGE_SUFFIXES
 
 HERE = Path(__file__).parents[1]
 TASKS = ("encode", "index")

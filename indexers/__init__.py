@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from indexers.progress import Progress
-from indexers.report import IndexingError, IndexReport, Quarantined
+from indexers.report import IndexingError, IndexReport, NotRead, Quarantined
 from indexers.run import index
-from indexers.sources import Source, open_source
+from indexers.sources import Options, Source, open_source
 
-__all__ = ["IndexReport", "IndexingError", "Progress", "Quarantined", "Source", "index", "open_source"]
+__all__ = [
+    "IndexReport",
+    "IndexingError",
+    "NotRead",
+    "Options",
+    "Progress",
+    "Quarantined",
+    "Source",
+    "index",
+    "open_source",
+]

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote_from_bytes
 
-from indexers.legacy import likely_encodings
+from indexers.legacy import guessed_encodings
 
 MAX_IMAGE_BYTES = 512 * 1024 * 1024
 MAX_TEXT_BYTES = 16 * 1024 * 1024
 MAX_MANIFEST_BYTES = 256 * 1024 * 1024
 
 
+#: No text of any encoding has these.
+_CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+
+
 class Unreadable(Exception):
     """A file or line that cannot be used; says why in one line."""
+
+
+class NotUnicode(Unreadable):
+    """A text in another encoding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +60,13 @@ def check_regular(status: os.stat_result, limit_bytes: int) -> None:
         raise Unreadable(f"is {kind}, not a file")
     if status.st_size == 0:
         raise Unreadable("is empty")
-    if status.st_size > limit_bytes:
-        raise Unreadable(f"has {status.st_size} bytes, more than the {limit_bytes} allowed")
+    check_size(status.st_size, limit_bytes)
+
+
+def check_size(size_bytes: int, limit_bytes: int) -> None:
+    """Raise `Unreadable` for more than `limit_bytes`."""
+    if size_bytes > limit_bytes:
+        raise Unreadable(f"has {size_bytes} bytes, more than the {limit_bytes} allowed")
 
 
 def read_bounded(path: Path, limit_bytes: int) -> tuple[bytes, Stamp]:
@@ -75,6 +89,34 @@ def read_bounded(path: Path, limit_bytes: int) -> tuple[bytes, Stamp]:
     return data, stamp_of(after)
 
 
+def decode_guessed(data: bytes, encoding: str | None = None) -> tuple[str, str]:
+    """Text as `decode_text` has it, or in the encoding that it is in, and that encoding where it was guessed, else "".
+
+    encoding: the one to read it in; one with a byte order mark is what that says all the same. Raises `Unreadable`.
+    """
+    try:
+        return decode_text(data), ""
+    except Unreadable as error:
+        if not encoding and not isinstance(error, NotUnicode):
+            raise
+        tried = [encoding] if encoding else guessed_encodings(data)
+        for name in tried:
+            try:
+                text = data.decode(name)
+            except (UnicodeDecodeError, LookupError):
+                continue
+            if not _CONTROLS.search(text):
+                return text.replace("\r\n", "\n").replace("\r", "\n"), "" if encoding else name
+        if encoding:
+            raise Unreadable(f"is not text in {encoding}: --encoding names another") from None
+        raise Unreadable(str(error)) from None
+
+
+def guessed_note(encoding: str) -> str:
+    """What is told of a text that was read in a guessed encoding."""
+    return f"read as {encoding}, which was guessed: --encoding names another"
+
+
 def decode_text(data: bytes) -> str:
     """Text of UTF-8, or of UTF-8 or UTF-16 with a byte order mark, with ``\\n`` line ends. Raises `Unreadable`."""
     encoding = "utf-8"
@@ -85,12 +127,9 @@ def decode_text(data: bytes) -> str:
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
-        is_other = f"is not {'UTF-16' if encoding == 'utf-16' else 'UTF-8'} text (byte {error.start}): save it as UTF-8"
-        fitting = likely_encodings(data) if encoding == "utf-8" else []
-        if fitting:
-            is_other += f", or convert it: iconv -f {fitting[0]} -t UTF-8 OLD > NEW"
-            is_other += f" (it may also be {' or '.join(fitting[1:])})" if fitting[1:] else ""
-        raise Unreadable(is_other) from None
+        kind = NotUnicode if encoding == "utf-8" else Unreadable
+        name = "UTF-16" if encoding == "utf-16" else "UTF-8"
+        raise kind(f"is not {name} text (byte {error.start}): save it as UTF-8, or name its --encoding") from None
     if "\x00" in text:
         raise Unreadable("holds NUL characters: it is not a text file")
     return text.replace("\r\n", "\n").replace("\r", "\n")

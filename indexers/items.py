@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from backends.base import MAX_TEXT_BYTES, Record
@@ -24,22 +24,26 @@ from indexers.files import (
     Stamp,
     Unreadable,
     check_regular,
-    decode_text,
+    check_size,
+    decode_guessed,
     display,
     explain,
     file_uri,
+    guessed_note,
     read_bounded,
     stamp_of,
 )
 from indexers.files import (
     MAX_TEXT_BYTES as MAX_DOCUMENT_BYTES,
 )
+from indexers.kinds import HEAD_BYTES, IMAGE, MARKDOWN_SUFFIXES, by_content, reader_of
 from indexers.ledger import Ledger
 from indexers.passages import RULE_VERSION, split_passages
-from indexers.photos import photo_facts
+from indexers.photos import Photo, read_photo
 from indexers.report import escaped_line
-from indexers.sources import MARKDOWN_SUFFIXES, Entry, Source
-from retrieval.images.decode import MAX_PIXELS, ImageError
+from indexers.sources import Entry, Source
+from retrieval.images.decode import ImageError, TooManyPixels
+from retrieval.images.parts import with_part
 
 DIGEST_CHARS = 32
 
@@ -54,12 +58,16 @@ class Planned:
 
 @dataclass(slots=True)
 class Item:
-    """An entry with the records it should have, the image's first; `digest` is its content's."""
+    """An entry with the records it should have, the image's first; `digest` is its content's.
+
+    notes: what its owner should know of what was taken of it.
+    """
 
     entry: Entry
     digest: str
     records: list[Planned]
     fresh: tuple[str, Stamp, int, str] | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +78,14 @@ class EntryRefused:
     reason: str
 
 
+class OtherKind(Exception):
+    """A file whose content is of another kind than its name says, one that is read."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+        self.kind = kind
+
+
 @dataclass(frozen=True, slots=True)
 class Reader:
     """Reads entries of one source. Thread-safe."""
@@ -77,14 +93,21 @@ class Reader:
     source: Source
     ledger: Ledger | None
     max_words: int
-    max_pixels: int = MAX_PIXELS
+    max_pixels: int | None = None
 
-    def read(self, entry: Entry) -> Item | EntryRefused:
-        """What the entry is and which records it should have; reads its file unless the ledger knows it."""
+    def read(self, entry: Entry) -> list[Item] | EntryRefused:
+        """The items of an entry, one for most, and which records they should have; reads its file unless the ledger
+        knows it.
+        """
         try:
-            if entry.kind == "image":
-                return self._image(entry)
-            return self._document(entry) if entry.kind == "document" else self._text(entry)
+            if entry.kind == "text":
+                return [self.text(entry)]
+            try:
+                return reader_of(entry.kind)(self, entry)
+            except OtherKind as other:
+                return reader_of(other.kind)(self, replace(entry, kind=other.kind))
+        except OtherKind as other:
+            return EntryRefused(entry, f"is neither {entry.kind} nor {other.kind}")
         except (Unreadable, ValueError) as error:
             return EntryRefused(entry, escaped_line(str(error)))
         except ImageError as error:
@@ -93,7 +116,7 @@ class Reader:
     def content(self, entry: Entry, digest: str) -> bytes:
         """The bytes of an image file. Raises `Unreadable` if they are not those of `digest` any more."""
         data, _ = read_bounded(self.source.root / entry.path, MAX_IMAGE_BYTES)
-        if digest_of(data) != digest:
+        if part_digest(digest_of(data), entry.part) != digest:
             raise Unreadable("changed while it was being indexed: run again")
         return data
 
@@ -110,34 +133,56 @@ class Reader:
             if known is not None:
                 facts: Metadata = json.loads(known)
                 # Bounds may be tighter than when it was read.
-                if int(str(facts["width"])) * int(str(facts["height"])) <= self.max_pixels:
+                if self.max_pixels is None or _pixels(facts) <= self.max_pixels:
                     return facts, None
         read_ns = time.time_ns()
         data, stamp = read_bounded(path, MAX_IMAGE_BYTES)
-        facts = {"digest": digest_of(data), **photo_facts(data, max_pixels=self.max_pixels)}
+        try:
+            photo = read_photo(data, max_pixels=self.max_pixels)
+        except ImageError:
+            check_kind(data, IMAGE.name)
+            raise
+        facts = {"digest": digest_of(data), **photo.facts, **_held(photo)}
         return facts, (entry.path, stamp, read_ns, json.dumps(facts, ensure_ascii=False))
 
-    def _image(self, entry: Entry) -> Item:
+    def images(self, entry: Entry) -> list[Item]:
+        """The items of a picture file: one, or one for each page of a TIFF."""
         facts, fresh = self._facts(entry)
-        digest = str(facts.pop("digest"))
+        digest, pages = str(facts.pop("digest")), facts.pop(_PAGES, None)
+        notes = facts.pop(_NOTES, None)
+        first = self._image(entry, facts, digest)
+        first.fresh, first.notes = fresh, tuple(notes) if isinstance(notes, list) else ()
+        items = [first]
+        for page in pages if isinstance(pages, list) else ():
+            part, width, height = page.split(" ")
+            sizes: Metadata = {"width": int(width), "height": int(height), "page": int(part.partition("=")[2])}
+            of_page = replace(entry, part=part, captions=(), id=f"{entry.id}#{part}" if entry.id else None)
+            items.append(self._image(of_page, {**facts, **sizes}, part_digest(digest, part)))
+        return items
+
+    def _image(self, entry: Entry, facts: Metadata, digest: str) -> Item:
         image_id = entry.id or f"img-{digest}"
         place = self._place(entry.path)
         # The manifest corrects EXIF; it cannot name what is measured, `indexers.fields` sees to that.
-        metadata: Metadata = {**facts, **entry.metadata, **place}
+        metadata: Metadata = {**entry.hints, **facts, **entry.metadata, **place}
         if entry.id:
             metadata["content_hash"] = digest
-        uri = file_uri(self.source.root / entry.path)
+        uri = with_part(file_uri(self.source.root / entry.path), entry.part)
         records = [Planned(Record(image_id, None, "image", _joined(entry.captions), uri, metadata))]
         for caption in entry.captions:
             about: Metadata = {**entry.metadata, **place, "image": image_id}
             records.append(Planned(Record(caption_id(image_id, caption), None, "text", caption, uri, about), caption))
-        return Item(entry, digest, records, fresh)
+        return Item(entry, digest, records)
 
-    def _document(self, entry: Entry) -> Item:
+    def document(self, entry: Entry) -> Item:
+        """The item of a text file: its passages."""
         path = self.source.root / entry.path
-        data, _ = read_bounded(path, MAX_DOCUMENT_BYTES)
+        data, _ = read_bounded(path, MAX_IMAGE_BYTES)
+        check_kind(data, "document")
+        check_size(len(data), MAX_DOCUMENT_BYTES)
         markdown = PurePosixPath(entry.path).suffix.lower() in MARKDOWN_SUFFIXES
-        passages = split_passages(decode_text(data), markdown=markdown, max_words=self.max_words)
+        text, guessed = decode_guessed(data, self.source.options.encoding)
+        passages = split_passages(text, markdown=markdown, max_words=self.max_words)
         if not passages:
             raise Unreadable("has no words")
         digest, uri, place = digest_of(data), file_uri(path), self._place(entry.path)
@@ -149,9 +194,10 @@ class Reader:
                 about["heading"] = passage.heading
             passage_id = f"txt-{digest_of(json.dumps([digest, rule, number]).encode())}"
             records.append(Planned(Record(passage_id, None, "text", passage.text, uri, about), passage.embedded))
-        return Item(entry, digest, records)
+        return Item(entry, digest, records, notes=(guessed_note(guessed),) if guessed else ())
 
-    def _text(self, entry: Entry) -> Item:
+    def text(self, entry: Entry) -> Item:
+        """The item of a text that a manifest holds."""
         text = entry.text or ""
         digest = digest_of(text.encode())
         metadata: Metadata = {**entry.metadata, "source": self.source.name}
@@ -165,9 +211,50 @@ class Reader:
         return place if folder == "." else {**place, "folder": folder}
 
 
+def read_image(reader: Reader, entry: Entry) -> list[Item]:
+    """What `indexers.kinds` has for pictures."""
+    return reader.images(entry)
+
+
+def read_document(reader: Reader, entry: Entry) -> list[Item]:
+    """What `indexers.kinds` has for texts."""
+    return [reader.document(entry)]
+
+
+def check_kind(data: bytes, kind: str) -> None:
+    """Raise `OtherKind` for content of another kind that is read, `Unreadable` for one that is not."""
+    proved = by_content(data[:HEAD_BYTES])
+    if proved is None or proved.name == kind:
+        return
+    if proved.is_read:
+        raise OtherKind(proved.name)
+    if kind == IMAGE.name:
+        raise Unreadable(f"is no picture: its content is that of {proved.what}")
+
+
 def digest_of(data: bytes) -> str:
     """The first 128 bits of SHA-256, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()[:DIGEST_CHARS]
+
+
+def part_digest(digest: str, part: str) -> str:
+    """What stands for the content of a part of a file, of the file's digest."""
+    return digest_of(f"{digest}#{part}".encode()) if part else digest
+
+
+#: What a ledger's facts hold beside a picture's metadata: each page's part and size in a word, and what is told of it.
+_PAGES, _NOTES = "#pages", "#notes"
+
+
+def _held(photo: Photo) -> Metadata:
+    held: Metadata = (
+        {_PAGES: [f"{part} {width} {height}" for part, width, height in photo.pages]} if photo.pages else {}
+    )
+    return {**held, _NOTES: list(photo.notes)} if photo.notes else held
+
+
+def _pixels(facts: Metadata) -> int:
+    return int(str(facts["width"])) * int(str(facts["height"]))
 
 
 def caption_id(image_id: str, caption: str) -> str:
@@ -179,6 +266,8 @@ def image_reason(error: ImageError) -> str:
     """Why an image given as bytes was refused, without the name that `retrieval.images.decode` gives to bytes."""
     reason = str(error)
     head, separator, rest = reason.partition(": ")
+    if isinstance(error, TooManyPixels):
+        rest += ": --max-pixels, or the setting max_pixels, allows more"
     return escaped_line(rest if separator and head.startswith("image of ") else reason)
 
 

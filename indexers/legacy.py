@@ -1,4 +1,4 @@
-"""Guessing which older encoding a text is in, for the message that says how to convert it."""
+"""Guessing which older encoding a text is in."""
 
 from __future__ import annotations
 
@@ -20,6 +20,18 @@ def likely_encodings(data: bytes) -> list[str]:
     scores = {name: _usual(sample, name, usual) for name, usual in _USUAL.items()}
     likely = [name for name, score in scores.items() if score >= LEAST_USUAL]
     return sorted(likely, key=lambda name: -scores[name])
+
+
+def guessed_encodings(data: bytes) -> list[str]:
+    """The encodings to read a text in that is not UTF-8, the likeliest first.
+
+    What most texts of a language are made of tells more of a short one than statistics do; those come second.
+    """
+    from charset_normalizer import from_bytes
+
+    best = from_bytes(data[:SAMPLE_BYTES]).best()
+    found = likely_encodings(data) + ([best.encoding] if best is not None else [])
+    return list(dict.fromkeys(found))
 
 
 def _usual(sample: bytes, encoding: str, is_usual: Callable[[str, bytes], bool]) -> float:

@@ -1,4 +1,4 @@
-"""Manifests: JSONL, CSV and TSV files that say which images there are, with captions and metadata.
+"""Manifests: JSON, JSONL, CSV and TSV files that say which images there are, with captions and metadata.
 
 A line names a file (``path``, ``file``, ``image``, ``filename``, ``文件名``, ``Datei`` …), has captions
 (``caption``, ``captions``, ``text``, ``描述`` …; a string or a list of strings, none is fine) and any other columns
@@ -9,9 +9,7 @@ Lines that name the same file add up: all captions in order, and of each metadat
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -27,21 +25,21 @@ from indexers.columns import (
     TITLE_COLUMNS,
     folded,
 )
-from indexers.fields import FieldNames, Metadata, clean_value, column_types, convert
+from indexers.fields import FieldNames, Metadata, clean_value
 from indexers.files import Unreadable
 from indexers.report import Quarantined
-from retrieval.images.decode import IMAGE_SUFFIXES
+from indexers.tables import NAMES_NO_FILE, read_objects, read_table
+from retrieval.images.formats import IMAGE_SUFFIXES
 
-MANIFEST_NAMES = frozenset({"captions.jsonl", "captions.csv", "captions.tsv"})
-MANIFEST_SUFFIXES = frozenset({".jsonl", ".ndjson", ".csv", ".tsv"})
-MAX_LINE_CHARS = 1024 * 1024
+MANIFEST_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json", ".csv", ".tsv"})
+#: Names of manifests within a folder, and of files that may be one: those count only if they look like it.
+_CERTAIN = frozenset({"captions.jsonl", "captions.csv", "captions.tsv"})
+_POSSIBLE = re.compile(
+    r"(?:metadata|captions)\.(?:jsonl|csv|tsv|json|txt)|captions_\w+\.json|Flickr8k\.token\.txt", re.I
+)
+#: Flickr8k's own lists number the captions of a picture so: ``1000268201_693b08cb0e.jpg#0``.
+NUMBERED = re.compile(r"(.+\.[A-Za-z]{3,4})#\d\Z", re.DOTALL)
 MAX_CAPTION_BYTES = 16 * 1024
-MAX_COLUMNS = 1000
-#: What may stand between the cells of a table; the second where a header has none of the first.
-DELIMITERS = (",;\t|", "，；")
-_NAMES_NO_FILE = "path, file, image or filename, 文件名, Datei or the like in another language"
-
-csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_CHARS))
 
 
 @dataclass(slots=True)
@@ -82,16 +80,29 @@ class _Notes:
             yield Quarantined(f"{name}:{line}", f"field {column!r} was left out: {reason}{more}")
 
 
-def read_manifest(name: str, text: str, *, with_ids: bool = False) -> Table:
-    """The rows of a manifest's text; `name` ends in .jsonl, .ndjson, .csv or .tsv and is used in reasons.
+def is_manifest(name: str) -> bool:
+    """Whether a file in a folder has the name of a manifest."""
+    return name.lower() in _CERTAIN or bool(_POSSIBLE.fullmatch(name))
 
-    with_ids: an ``id`` column is the record's id rather than metadata. A malformed line is quarantined
-    with its number, the rest goes on. Raises `Unreadable` for a table without usable header.
+
+def read_manifest(name: str, text: str, *, with_ids: bool = False, in_folder: bool = False) -> Table | None:
+    """The rows of a manifest's text; `name` ends in .jsonl, .ndjson, .json, .csv, .tsv or .txt, and is used in reasons.
+
+    with_ids: an ``id`` column is the record's id rather than metadata. in_folder: nobody named it, so that what does
+    not look like a manifest is none, unless its name leaves no doubt: None. A malformed line is quarantined with its
+    number, the rest goes on. Raises `Unreadable` for a table without usable header.
     """
-    table, notes = Table(), _Notes()
-    lower = name.lower()
-    lines = _read_table(name, text) if lower.endswith((".csv", ".tsv")) else _read_jsonl(text)
-    names = FieldNames()
+    lower = name.rpartition("/")[2].lower()
+    try:
+        is_table = lower.endswith((".csv", ".tsv", ".txt"))
+        lines = list(read_table(lower, text) if is_table else read_objects(text, lines=not lower.endswith(".json")))
+    except Unreadable:
+        if in_folder and lower not in _CERTAIN:
+            return None
+        raise
+    if in_folder and lower not in _CERTAIN and not any(_describes_file(data) for _, data in lines):
+        return None
+    table, notes, names = Table(), _Notes(), FieldNames()
     for number, data in lines:
         try:
             if isinstance(data, Unreadable):
@@ -101,6 +112,27 @@ def read_manifest(name: str, text: str, *, with_ids: bool = False) -> Table:
             table.quarantined.append(Quarantined(f"{name}:{number}", str(error)))
     table.quarantined.extend(notes.quarantined(name))
     return table
+
+
+def _describes_file(data: dict[str, Any] | Unreadable) -> bool:
+    """Whether a line names a picture, rather than anything else that a file called metadata may hold."""
+    if isinstance(data, Unreadable):
+        return False
+    key = _path_key({folded(key): key for key in reversed(data)}, data)
+    value = data.get(key) if key is not None else None
+    if not isinstance(value, str):
+        return False
+    numbered = NUMBERED.match(value)
+    return PurePosixPath(numbered[1] if numbered else value.strip()).suffix.lower() in IMAGE_SUFFIXES
+
+
+def is_table_text(text: str) -> bool:
+    """Whether a text file begins as a table of pictures and captions does."""
+    try:
+        rows = [data for _, data in read_table(".txt", text)]
+    except Unreadable:
+        return False
+    return bool(rows) and _describes_file(rows[0])
 
 
 def _row(line: int, data: dict[str, Any], names: FieldNames, notes: _Notes, with_ids: bool) -> Row:
@@ -123,7 +155,7 @@ def _row(line: int, data: dict[str, Any], names: FieldNames, notes: _Notes, with
         used.add("id")
         record_id = _record_id(data["id"])
     if file is None and not captions:
-        raise Unreadable(f"names no file ({_NAMES_NO_FILE}) and has no text")
+        raise Unreadable(f"names no file ({NAMES_NO_FILE}) and has no text")
     metadata: Metadata = {}
     for key, value in data.items():
         if key in used or value is None:
@@ -191,66 +223,3 @@ def _record_id(value: Any) -> str:
     except ValueError as error:
         raise Unreadable(str(error)) from None
     return str(value)
-
-
-def _read_jsonl(text: str) -> Iterator[tuple[int, dict[str, Any] | Unreadable]]:
-    # Not splitlines(): JSON strings may hold U+2028 and its like as they are.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        if len(line) > MAX_LINE_CHARS:
-            yield number, Unreadable(f"the line has {len(line)} characters, more than the {MAX_LINE_CHARS} allowed")
-            continue
-        try:
-            data = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            yield number, Unreadable(f"is not JSON: {error}")
-            continue
-        if isinstance(data, dict) and len(data) <= MAX_COLUMNS:
-            yield number, data
-        else:
-            yield number, Unreadable(f"must be one JSON object of at most {MAX_COLUMNS} fields: {line[:60]!r}")
-
-
-def _read_table(name: str, text: str) -> Iterator[tuple[int, dict[str, Any] | Unreadable]]:
-    header_line = text.split("\n", 1)[0]
-    delimiters = next((some for some in DELIMITERS if set(some) & set(header_line)), DELIMITERS[0])
-    delimiter = "\t" if name.lower().endswith(".tsv") else max(delimiters, key=header_line.count)
-    # strict: else a quote left open would quietly swallow the lines after it.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    cells = list(_csv_lines(reader))
-    if not cells or isinstance(cells[0][1], Unreadable):
-        raise Unreadable("has no readable header line")
-    header = [column.strip() for column in cells[0][1]]
-    if len(header) > MAX_COLUMNS or len(set(header)) != len(header):
-        raise Unreadable(f"its header must name at most {MAX_COLUMNS} columns, each once: {header_line[:80]!r}")
-    of_text = FILE_COLUMNS.keys() | CAPTION_COLUMNS.keys()
-    if not of_text & {folded(column) for column in header}:
-        raise Unreadable(f"its header must name {_NAMES_NO_FILE}: {header_line[:80]!r}")
-    kinds = column_types((row for _, row in cells[1:] if not isinstance(row, Unreadable)), len(header))
-    as_text = [folded(column) in of_text or column.lower() == "id" for column in header]
-    for number, row in cells[1:]:
-        if isinstance(row, Unreadable):
-            yield number, row
-        elif len(row) > len(header):
-            yield number, Unreadable(f"has {len(row)} columns where the header has {len(header)}: quote the delimiter")
-        elif any(row):
-            yield (
-                number,
-                {
-                    column: cell if plain else convert(cell, kind)
-                    for column, cell, kind, plain in zip(header, row, kinds, as_text, strict=False)
-                    if cell and column
-                },
-            )
-
-
-def _csv_lines(reader: Any) -> Iterator[tuple[int, list[str] | Unreadable]]:
-    while True:
-        start = reader.line_num + 1
-        try:
-            yield start, next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield start, Unreadable(f"is not a table row: {error}")

@@ -140,11 +140,12 @@ class Planner:
                     return False
                 if isinstance(found, EntryRefused):
                     self._tally.refuse(found.entry, found.reason)
-                elif self._is_first(found):
-                    waiting.append(found)
-                if len(waiting) == CHECK_ITEMS:
-                    self._check(waiting)
-                    waiting = []
+                    continue
+                self._tally.count("more", len(found) - 1)
+                waiting += [item for item in found if self._is_first(item)]
+                while len(waiting) >= CHECK_ITEMS:
+                    self._check(waiting[:CHECK_ITEMS])
+                    del waiting[:CHECK_ITEMS]
             self._check(waiting)
             if self._stopped():
                 return False
@@ -155,7 +156,7 @@ class Planner:
             self._batch.drop()
             self._decoders.shutdown(wait=False)
 
-    def _read(self, entry: Entry) -> Item | EntryRefused:
+    def _read(self, entry: Entry) -> list[Item] | EntryRefused:
         with self._tally.busy("hash"):
             return self._reader.read(entry)
 
@@ -222,6 +223,8 @@ class Planner:
         if not embed and not kept:
             self._tally.finish(path, "unchanged")
             return
+        for note in item.notes:
+            self._tally.note(item.entry, note)
         work = Work(path, _outcome(item, embed, stored), len(embed) + len(kept))
         self._add(item, work, embed, kept)
 
@@ -237,7 +240,7 @@ class Planner:
             self._decodings += 1
             self._batch.images.append((work, pictured[0].record, Decoding(future, self._room)))
         # An image's captions go with it, so that they are not stored if it turns out to be broken.
-        together = item.entry.kind == "image"
+        together = item.records[0].embed is None
         for planned in embed:
             if planned.embed is None:
                 continue
@@ -260,7 +263,7 @@ class Planner:
             try:
                 data = self._reader.content(entry, digest)
                 bounds = Bounds(self._reader.max_pixels, largest_bytes=MAX_PICTURE_BYTES)
-                return self._pool.load(data, self._wanted, bounds)
+                return self._pool.load(data, self._wanted, bounds, part=entry.part)
             except ImageError as error:
                 return image_reason(error)
             except Unreadable as error:
@@ -275,7 +278,7 @@ class Planner:
 def _outcome(item: Item, embed: list[Planned], stored: dict[str, Record]) -> Outcome:
     main = item.records[0]
     # Captions that are new to an image do not make the image new.
-    if embed and (item.entry.kind != "image" or embed[0] is main):
+    if embed and (main.embed is not None or embed[0] is main):
         return "indexed"
     old = stored[main.record.id].metadata
     moved = any(old.get(key) != main.record.metadata.get(key) for key in ("path", "source"))

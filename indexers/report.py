@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from backends.harmless import escaped, shortened
@@ -32,6 +33,28 @@ class Quarantined:
 
 
 @dataclass(frozen=True, slots=True)
+class NotRead:
+    """Files of one kind that were not read: what they are, in the plural; endings or folders by which they are known,
+    the most frequent first; why, and what to do, "" where there is nothing to be said; and the first 1,000 paths.
+
+    is_litter: they are what systems and programs leave behind, or what people left out themselves.
+    """
+
+    what: str
+    count: int
+    names: list[str]
+    why: str
+    paths: list[str]
+    is_litter: bool = False
+
+    def told(self) -> str:
+        """All that in a line, but the paths."""
+        what = re.sub(r"(?<=[a-z])s\b", "", self.what, count=1) if self.count == 1 else self.what
+        names = f" ({', '.join(self.names)})" if self.names else ""
+        return escaped_line(f"{self.count:,} {what}{names}{f': {self.why}' if self.why else ''}")
+
+
+@dataclass(frozen=True, slots=True)
 class IndexReport:
     """What a run found and did.
 
@@ -41,12 +64,14 @@ class IndexReport:
     the run was interrupted. `quarantined` also lists lines of manifests, links and folders that could
     not be used; those are not items.
 
+    `notes` say of items that were taken what of them was not, such as the end of a JPEG that lacks it.
+
     `pruned` counts the files and manifest entries whose records were removed because the source has
-    them no more, `missing` those that a run without prune left in place; `ignored` files of other kinds
-    than images and texts. `images` and `texts` count what was embedded; `unreadable` of these texts could not be read
-    by the encoder, so that only their words can be searched for. `reencoded` counts stored texts that were embedded
-    anew for a new text side of the encoder. `seconds` is the busy time of each stage, summed over its threads, with
-    ``wall`` the time from start to end; stages overlap.
+    them no more, `missing` those that a run without prune left in place; `ignored` files of kinds that are not read:
+    `not_read` has those, and what was left out, by what they are. `images` and `texts` count what was embedded;
+    `unreadable` of these texts could not be read by the encoder, so that only their words can be searched for.
+    `reencoded` counts stored texts that were embedded anew for a new text side of the encoder. `seconds` is the busy
+    time of each stage, summed over its threads, with ``wall`` the time from start to end; stages overlap.
     """
 
     found: int = 0
@@ -59,6 +84,8 @@ class IndexReport:
     missing: int = 0
     ignored: int = 0
     quarantined: list[Quarantined] = field(default_factory=list)
+    notes: list[Quarantined] = field(default_factory=list)
+    not_read: list[NotRead] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     images: int = 0
     texts: int = 0
@@ -69,7 +96,9 @@ class IndexReport:
     def to_dict(self) -> dict[str, Any]:
         """The report as plain JSON types."""
         plain: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
-        plain["quarantined"] = [{"path": item.path, "reason": item.reason} for item in self.quarantined]
+        for name in ("quarantined", "notes"):
+            plain[name] = [{"path": item.path, "reason": item.reason} for item in getattr(self, name)]
+        plain["not_read"] = [{**asdict(row), "told": row.told()} for row in self.not_read]
         plain["seconds"] = {stage: round(seconds, 3) for stage, seconds in self.seconds.items()}
         return plain
 

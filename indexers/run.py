@@ -32,7 +32,7 @@ from indexers.tally import Tally
 from indexers.text_side import STAGE, encode_texts_anew
 from retrieval.encoders.base import Encoder
 from retrieval.encoders.text_side import has_earlier_texts
-from retrieval.images.decode import MAX_PIXELS, available_cores
+from retrieval.images.decode import available_cores
 from retrieval.images.pool import shared_pool
 
 DEFAULT_INDEX = IndexSpec()
@@ -49,7 +49,7 @@ def index(
     prune: bool = False,
     prune_empty: bool = False,
     batch_size: int = 64,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int | None = None,
     metric: Metric = "cosine",
     index: IndexSpec = DEFAULT_INDEX,
     progress: Callable[[Progress], None] | None = None,
@@ -74,7 +74,7 @@ def index(
         prune: remove what the source has lost.
         prune_empty: let `prune` take a source with nothing in it, which may just be a disk that is not mounted.
         batch_size: items stored at once.
-        max_pixels: images with more are quarantined.
+        max_pixels: images with more are quarantined; 300 million for JPEG and 100 million for others unless given.
         progress: called from this thread, at most ten times a second.
         stop: when set, ends the run after the picture in hand, or a second of the encoder's work; what is
             embedded by then is stored, and the report says `interrupted`.
@@ -183,6 +183,7 @@ class _Run:
             self.complete = False
             return None
         self._tally.quarantined += listing.quarantined
+        self._tally.notes += listing.notes
         self._total = len(listing.entries)
         return listing
 
@@ -197,7 +198,7 @@ class _Run:
                 "To remove them all, say so: prune_empty, or --prune-empty"
             )
 
-    def embed(self, listing: Listing, ledger: Ledger | None, batch_size: int, max_pixels: int) -> None:
+    def embed(self, listing: Listing, ledger: Ledger | None, batch_size: int, max_pixels: int | None) -> None:
         """Embed and store what the backend does not have."""
         if not listing.entries:
             return
@@ -249,19 +250,25 @@ class _Run:
     def _tell(self, stage: str) -> None:
         if self._progress is not None:
             tally = self._tally
-            self._progress(self._meter.read(stage, tally.done, self._total, len(tally.quarantined), tally.path))
+            total = None if self._total is None else self._total + tally.counts["more"]
+            self._progress(self._meter.read(stage, tally.done, total, len(tally.quarantined), tally.path))
 
     def report(self, listing: Listing) -> IndexReport:
         """The report, after a last word to `progress`."""
         tally = self._tally
         self._tell("done")
         return IndexReport(
-            found=len(listing.entries),
+            found=len(listing.entries) + tally.counts["more"],
             **{name: tally.counts[name] for name in _COUNTS},
             pruned=self._removed.pruned,
             missing=self._removed.missing,
             ignored=listing.ignored,
+            not_read=listing.not_read(),
             quarantined=sorted(tally.quarantined, key=lambda item: (item.path, item.reason)),
+            notes=sorted(
+                (item for item in tally.notes if item.path not in tally.kept_on_error),
+                key=lambda item: (item.path, item.reason),
+            ),
             seconds={**{stage: tally.seconds[stage] for stage in _STAGES}, "wall": time.perf_counter() - self._start_s},
             interrupted=not self.complete,
         )

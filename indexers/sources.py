@@ -10,49 +10,40 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import Literal, TextIO, TypeAlias
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TextIO
 
-from indexers.fields import Metadata
-from indexers.files import MAX_MANIFEST_BYTES, Unreadable, decode_text, display, explain, read_bounded
-from indexers.manifests import MANIFEST_NAMES, MANIFEST_SUFFIXES, Row, check_caption, read_manifest
+from indexers.described import Described, kind_of
+from indexers.files import MAX_MANIFEST_BYTES, Unreadable, decode_guessed, display, explain, guessed_note, read_bounded
+from indexers.folder import Folder
+from indexers.kinds import HEAD_BYTES
+from indexers.listing import Entry, Listing
+from indexers.manifests import MANIFEST_SUFFIXES, is_table_text, read_manifest
 from indexers.report import IndexingError, Quarantined, check_stopped
-from retrieval.images.decode import IMAGE_SUFFIXES
+from indexers.rules import rules_of
 
-Kind: TypeAlias = Literal["image", "document", "text"]
-
-MARKDOWN_SUFFIXES = frozenset({".md", ".markdown"})
-DOCUMENT_SUFFIXES = MARKDOWN_SUFFIXES | {".txt", ".rst"}
-MAX_SIDECAR_BYTES = 64 * 1024
 STDIN_NAME = "stdin"
 
+__all__ = ["Entry", "Listing", "Options", "Source", "open_source"]
 
-@dataclass(slots=True)
-class Entry:
-    """One item of a source: a file by its path under the root, or a text item.
 
-    `path` is relative, with forward slashes, and may hold surrogates for bytes that are not UTF-8; for a
-    text item it is where it stands, e.g. ``captions.jsonl:7``.
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a source is read.
+
+    exclude, include: patterns as .gitignore has them: what of a folder is left out, and what is not in spite of that or
+    of its name. image_root: the folder to which a manifest's paths are relative, its own unless given. encoding: of
+    manifests and captions; guessed unless given.
     """
 
-    path: str
-    kind: Kind
-    captions: tuple[str, ...] = ()
-    metadata: Metadata = field(default_factory=dict)
-    text: str | None = None
-    id: str | None = None
+    exclude: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    image_root: Path | None = None
+    encoding: str | None = None
 
 
-@dataclass(slots=True)
-class Listing:
-    """All entries of a source, what could not be listed, and the folders of which less is known than there is."""
-
-    entries: list[Entry] = field(default_factory=list)
-    quarantined: list[Quarantined] = field(default_factory=list)
-    unread: list[str] = field(default_factory=list)
-    ignored: int = 0
+DEFAULT = Options()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +51,7 @@ class Source:
     """Something to index. `name` is what records carry as `source`; paths are relative to `root`.
 
     `whole` says that a listing is all there is of it, so that records it no longer has can be pruned.
+    `folder` is where a manifest is, if not in `root`.
     """
 
     kind: Literal["folder", "manifest", "file", "stdin"]
@@ -68,54 +60,101 @@ class Source:
     whole: bool = True
     file: str | None = None
     stream: TextIO | None = None
+    options: Options = DEFAULT
+    folder: Path | None = None
 
     def listing(self, stop: threading.Event | None = None) -> Listing:
         """List the source. Raises `IndexingError` when nothing of it can be read, `Stopped` once `stop` is set."""
+        options = self.options
         if self.kind == "folder":
-            return _Folder(self.root, stop).read()
+            return Folder(self.root, rules_of(options.exclude, options.include), options.encoding, stop).read()
         name = self.file or "stdin.jsonl"
         if self.kind == "file":
-            return Listing([Entry(name, kind_of(name) or "image")])
+            return Listing([Entry(name, kind_of(name))])
         try:
             if self.kind == "manifest":
-                text = decode_text(read_bounded(self.root / name, MAX_MANIFEST_BYTES)[0])
+                data = read_bounded(Path(self.name_on_disk), MAX_MANIFEST_BYTES)[0]
+                text, guessed = decode_guessed(data, options.encoding)
             else:
-                text = _read_stream(self.stream)
-            return _from_manifest(self.root, name, text, with_ids=self.kind == "stdin", stop=stop)
+                text, guessed = _read_stream(self.stream), ""
+            listing = _from_manifest(self.root, name, text, with_ids=self.kind == "stdin", stop=stop)
         except Unreadable as error:
             raise IndexingError(f"{self.name} {error}") from None
+        if guessed:
+            listing.notes.append(Quarantined(display(name), guessed_note(guessed)))
+        return listing
+
+    @property
+    def name_on_disk(self) -> str:
+        """The path of a manifest, which need not be below `root`."""
+        return str((self.folder or self.root) / (self.file or ""))
 
 
-def open_source(path: str | Path, *, stdin: TextIO | None = None) -> Source:
+def open_source(path: str | Path, *, stdin: TextIO | None = None, options: Options = DEFAULT) -> Source:
     """The source that `path` names: a folder, an image or text file, a manifest, or ``-`` for JSON lines on `stdin`.
 
-    Paths on standard input are relative to, and confined to, the working directory. Raises
-    `IndexingError` if there is nothing of the kind.
+    Paths on standard input are relative to, and confined to, the working directory, or the image root of the options.
+    Raises `IndexingError` if there is nothing of the kind, and for options that do not fit.
     """
+    root = _image_root(options)
+    rules_of(options.exclude, options.include)
+    _check_encoding(options.encoding)
     if str(path) == "-":
-        return Source("stdin", STDIN_NAME, Path.cwd().resolve(), whole=False, stream=stdin or sys.stdin)
+        here = root or Path.cwd().resolve()
+        return Source("stdin", STDIN_NAME, here, whole=False, stream=stdin or sys.stdin, options=options)
     try:
         resolved = Path(path).resolve(strict=True)
         mode = resolved.stat().st_mode
         if stat.S_ISDIR(mode):
             with os.scandir(resolved):
                 pass
-            return Source("folder", display(str(resolved)), resolved)
+            if root is not None:
+                raise IndexingError("an image root goes with a manifest: a folder's pictures are found below it")
+            return Source("folder", display(str(resolved)), resolved, options=options)
     except (OSError, ValueError, RuntimeError) as error:
         reason = explain(error) if isinstance(error, (OSError, ValueError)) else str(error)
         raise IndexingError(f"{display(str(path))} cannot be indexed: {reason}") from None
     if not stat.S_ISREG(mode):
         raise IndexingError(f"{display(str(path))} is neither a folder nor a file: use - for JSON lines on stdin")
-    kind: Literal["manifest", "file"] = "manifest" if resolved.suffix.lower() in MANIFEST_SUFFIXES else "file"
-    return Source(kind, display(str(resolved)), resolved.parent, file=resolved.name)
+    name = display(str(resolved))
+    if _is_manifest(resolved):
+        top = root or resolved.parent
+        return Source("manifest", name, top, file=resolved.name, options=options, folder=resolved.parent)
+    if root is not None:
+        raise IndexingError(f"an image root goes with a manifest, which {name} is not")
+    return Source("file", name, resolved.parent, file=resolved.name, options=options)
 
 
-def kind_of(name: str) -> Kind | None:
-    """Whether a file is an image or a document by its name's ending; None for others."""
-    suffix = PurePosixPath(name).suffix.lower()
-    if suffix in IMAGE_SUFFIXES:
-        return "image"
-    return "document" if suffix in DOCUMENT_SUFFIXES else None
+def _is_manifest(path: Path) -> bool:
+    """Whether a file that was named is a manifest: by its ending, and a text by its first line."""
+    suffix = path.suffix.lower()
+    if suffix != ".txt":
+        return suffix in MANIFEST_SUFFIXES
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+        return is_table_text(decode_guessed(head[: head.rfind(b"\n") + 1] or head)[0])
+    except (OSError, Unreadable):
+        return False
+
+
+def _image_root(options: Options) -> Path | None:
+    if options.image_root is None:
+        return None
+    try:
+        root = options.image_root.resolve(strict=True)
+    except (OSError, RuntimeError):
+        root = None
+    if root is None or not root.is_dir():
+        raise IndexingError(f"the image root {display(str(options.image_root))} is not a folder")
+    return root
+
+
+def _check_encoding(name: str | None) -> None:
+    try:
+        "".encode(name or "utf-8")
+    except LookupError:
+        raise IndexingError(f"no encoding is called {name!r:.60}: UTF-8, GB18030, Big5, Shift_JIS, CP1252 …") from None
 
 
 def _read_stream(stream: TextIO | None) -> str:
@@ -129,34 +168,10 @@ def _read_stream(stream: TextIO | None) -> str:
     return text.removeprefix("\ufeff")
 
 
-def locate(root: Path, folder: str, file: str) -> str:
-    """The path under `root` of a file that a manifest in `folder` names.
-
-    Raises `Unreadable` for one that is missing, is no file, or leads outside the root, links included.
-    """
-    if "://" in file:
-        raise Unreadable("URLs are not fetched: download the file and name its path")
-    top = str(root)
-    joined = os.path.normpath(os.path.join(top, folder, file))  # noqa: PTH118 - ten times faster, for every line
-    try:
-        if "\\" in file and os.sep == "/" and not os.path.lexists(joined):
-            joined = os.path.normpath(os.path.join(top, folder, file.replace("\\", "/")))  # noqa: PTH118
-        if not _inside(joined, top) or not _inside(os.path.realpath(joined), top):
-            raise Unreadable(f"{file!r:.200} leads outside {display(top)}")
-        if not stat.S_ISREG(os.stat(joined).st_mode):  # noqa: PTH116
-            raise Unreadable(f"{file!r:.200} is not a file")
-    except (OSError, ValueError) as error:
-        raise Unreadable(f"{file!r:.200}: {explain(error)}") from None
-    return os.path.relpath(joined, top).replace(os.sep, "/")
-
-
-def _inside(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
-
-
 def _from_manifest(root: Path, name: str, text: str, *, with_ids: bool, stop: threading.Event | None) -> Listing:
-    listing, files = Listing(), _Described()
+    listing, files = Listing(), Described()
     table = read_manifest(name, text, with_ids=with_ids)
+    assert table is not None
     listing.quarantined += table.quarantined
     for row in table.rows:
         check_stopped(stop)
@@ -166,147 +181,3 @@ def _from_manifest(root: Path, name: str, text: str, *, with_ids: bool, stop: th
             listing.quarantined.append(Quarantined(f"{name}:{row.line}", str(error)))
     listing.entries = sorted(files.files.values(), key=lambda entry: entry.path) + files.texts
     return listing
-
-
-class _Described:
-    """What manifests say of files, merged by path, and their text items."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, Entry] = {}
-        self.texts: list[Entry] = []
-
-    def add(self, root: Path, folder: str, name: str, row: Row) -> None:
-        """Add a row: captions add up, and of each field what was said first holds.
-
-        Raises `Unreadable` if its file cannot be used, or was given another id before.
-        """
-        if row.file is None:
-            text = "\n".join(row.captions)
-            self.texts.append(Entry(f"{name}:{row.line}", "text", metadata=row.metadata, text=text, id=row.id))
-            return
-        path = locate(root, folder, row.file)
-        entry = self.files.setdefault(path, Entry(path, kind_of(path) or "image", id=row.id))
-        if row.id is not None and row.id != entry.id:
-            known = "no id" if entry.id is None else f"the id {entry.id!r}"
-            raise Unreadable(f"gives {row.file!r:.200} the id {row.id!r}, which has {known} from an earlier line")
-        entry.captions = tuple(dict.fromkeys(entry.captions + row.captions))
-        entry.metadata = {**row.metadata, **entry.metadata}
-
-
-class _Folder:
-    """A recursive listing: sorted, without hidden names, never through a link that leads to a folder."""
-
-    def __init__(self, root: Path, stop: threading.Event | None) -> None:
-        self._root, self._stop = root, stop
-        self._out = Listing()
-        self._files: dict[str, list[str]] = {}
-
-    def read(self) -> Listing:
-        for folder, names in self._walk():
-            self._files[folder] = names
-        described = _Described()
-        for folder in sorted(self._files):
-            for name in self._files[folder]:
-                if name.lower() in MANIFEST_NAMES:
-                    self._read_manifest(folder, name, described)
-        entries = {entry.path: entry for folder in sorted(self._files) for entry in self._entries(folder)}
-        for path, said in described.files.items():
-            entry = entries.setdefault(path, said)
-            entry.captions = tuple(dict.fromkeys(said.captions + entry.captions))
-            entry.metadata = said.metadata
-        self._out.entries = sorted(entries.values(), key=lambda entry: entry.path) + described.texts
-        return self._out
-
-    def _walk(self) -> Iterator[tuple[str, list[str]]]:
-        pending = [""]
-        while pending:
-            folder = pending.pop()
-            names = []
-            try:
-                with os.scandir(self._root / folder) as found:
-                    children = sorted(found, key=lambda child: child.name)
-            except OSError as error:
-                self._out.unread.append(folder)
-                self._quarantine(folder or ".", f"the folder is {explain(error)}")
-                continue
-            for child in children:
-                check_stopped(self._stop)
-                path = f"{folder}/{child.name}" if folder else child.name
-                try:
-                    if child.name.startswith(".") or (child.is_symlink() and not self._usable_link(path)):
-                        continue
-                    if child.is_dir():
-                        pending.append(path)
-                    elif child.is_file() or kind_of(child.name):
-                        names.append(child.name)
-                    else:
-                        self._out.ignored += 1
-                except OSError as error:
-                    self._out.unread.append(path)
-                    self._quarantine(path, explain(error))
-            yield folder, names
-
-    def _usable_link(self, path: str) -> bool:
-        """Whether a link leads to a file inside the root; folders inside are listed where they are."""
-        try:
-            target = (self._root / path).resolve(strict=True)
-        except (OSError, RuntimeError) as error:
-            self._quarantine(path, f"is a link that leads nowhere: {error.__class__.__name__}")
-            return False
-        if not target.is_relative_to(self._root):
-            self._quarantine(path, "is a link that leads outside the folder: index its target by itself")
-            return False
-        return target.is_file()
-
-    def _read_manifest(self, folder: str, name: str, described: _Described) -> None:
-        path = f"{folder}/{name}" if folder else name
-        try:
-            text = decode_text(read_bounded(self._root / path, MAX_MANIFEST_BYTES)[0])
-            table = read_manifest(path, text)
-        except Unreadable as error:
-            # What it described is unknown now, which is no reason to remove what is stored of it.
-            self._out.unread.append(folder)
-            self._quarantine(path, str(error))
-            return
-        self._out.quarantined += [Quarantined(display(q.path), q.reason) for q in table.quarantined]
-        for row in table.rows:
-            check_stopped(self._stop)
-            try:
-                described.add(self._root, folder, path, row)
-            except Unreadable as error:
-                self._quarantine(f"{path}:{row.line}", str(error))
-
-    def _entries(self, folder: str) -> Iterator[Entry]:
-        names = self._files[folder]
-        images = [name for name in names if kind_of(name) == "image"]
-        owners: dict[str, list[str]] = {}
-        for image in images:
-            for sidecar in (f"{image}.txt", f"{PurePosixPath(image).stem}.txt"):
-                owners.setdefault(sidecar, []).append(image)
-        captions: dict[str, tuple[str, ...]] = {}
-        prefix = f"{folder}/" if folder else ""
-        for name in names:
-            if name in owners:
-                check_stopped(self._stop)
-                said = self._read_sidecar(prefix + name)
-                for image in owners[name]:
-                    captions[image] = captions.get(image, ()) + said
-        for name in names:
-            kind = kind_of(name)
-            if kind == "image" or (kind == "document" and name not in owners):
-                yield Entry(prefix + name, kind, tuple(dict.fromkeys(captions.get(name, ()))))
-            elif kind is None and name.lower() not in MANIFEST_NAMES:
-                self._out.ignored += 1
-
-    def _read_sidecar(self, path: str) -> tuple[str, ...]:
-        try:
-            data, _ = read_bounded(self._root / path, MAX_SIDECAR_BYTES)
-            lines = (" ".join(line.split()) for line in decode_text(data).split("\n"))
-            return tuple(check_caption(line, "a caption") for line in lines if line)
-        except Unreadable as error:
-            if str(error) != "is empty":
-                self._quarantine(path, f"the captions file {error}")
-            return ()
-
-    def _quarantine(self, path: str, reason: str) -> None:
-        self._out.quarantined.append(Quarantined(display(path), reason))

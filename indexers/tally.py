@@ -35,6 +35,8 @@ class Tally:
         self.counts: Counter[str] = Counter()
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.quarantined: list[Quarantined] = []
+        #: What is told of items that were taken all the same.
+        self.notes: list[Quarantined] = []
         #: Display paths of items that could not be used in this run: what is stored of them stays.
         self.kept_on_error: set[str] = set()
         self.done = 0
@@ -65,6 +67,11 @@ class Tally:
     def refuse(self, entry: Entry, reason: str) -> None:
         """An item is quarantined."""
         self._quarantine(display(entry.path), reason)
+
+    def note(self, entry: Entry, text: str) -> None:
+        """Something its owner should know of an item that is taken."""
+        with self._lock:
+            self.notes.append(Quarantined(display(entry.path), text))
 
     def fail(self, work: Work, reason: str) -> None:
         """A record of an item could not be made or stored: the item is quarantined, once."""

@@ -12,7 +12,7 @@ import typer
 from app.cli import options
 from app.cli.ask import chat_options, follow, open_judge, open_model, print_remarks, source_line, with_marks
 from app.cli.context import open_backend, open_retriever
-from app.cli.output import is_terminal, local_path, note, write
+from app.cli.output import is_terminal, note, write
 from app.cli.queries import read_where, require_file
 from app.cli.thumbnails import protocol, thumbnail
 from app.core.errors import CommandError
@@ -171,8 +171,9 @@ class Session:
     def show_thumbnail(self, uri: str | None) -> None:
         """The picture itself, where the terminal can show it and it can be read."""
         from retrieval.images.decode import ImageError
+        from retrieval.images.parts import located
 
-        path = local_path(uri)
+        path = located(uri)
         if self.how is None or path is None:
             return
         with contextlib.suppress(ImageError):

@@ -61,7 +61,7 @@ def told(report: ExportReport, folder: Path) -> list[str]:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    from retrieval.images.decode import IMAGE_SUFFIXES
+    from retrieval.images.formats import IMAGE_SUFFIXES
 
     if not folder.is_dir():
         raise UsageError(f"--photos {folder}: is no folder")

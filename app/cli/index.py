@@ -8,23 +8,23 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from app.cli import options
 from app.cli.context import encoder_for, open_backend, samples_folder, why_not_kept
-from app.cli.output import note, one_line, print_json, write
+from app.cli.output import note, print_json, shown_path, write
 from app.core.errors import CommandError, UsageError
 from app.core.settings import Settings
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from types import FrameType
 
     from backends.base import Backend, IndexSpec
-    from indexers import IndexReport, Progress, Source
+    from indexers import IndexReport, Progress, Quarantined, Source
     from retrieval.encoders import Encoder
 
 PLAIN_LINE_EVERY_S = 10.0
@@ -38,12 +38,27 @@ def index(
     *,
     chosen: options.SearchFlags,
     batch_size: Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Items at a time.")] = None,
+    max_pixels: Annotated[
+        int | None, typer.Option("--max-pixels", metavar="N", help="Skip pictures of more pixels.")
+    ] = None,
     index_kind: Annotated[
         str, typer.Option("--index-kind", metavar="KIND", help="Of a new collection: auto, flat, hnsw or ivf.")
     ] = "auto",
     quantization: Annotated[
         str, typer.Option("--quantization", metavar="KIND", help="Of a new collection: none, half, int8 or binary.")
     ] = "none",
+    exclude: Annotated[
+        list[str] | None, typer.Option("--exclude", metavar="GLOB", help="Leave out what matches, as in .gitignore.")
+    ] = None,
+    include: Annotated[
+        list[str] | None, typer.Option("--include", metavar="GLOB", help="Read what is left out otherwise.")
+    ] = None,
+    image_root: Annotated[
+        Path | None, typer.Option("--image-root", metavar="DIR", help="Where the pictures of a manifest are.")
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option("--encoding", metavar="NAME", help="Of manifests and captions that are not UTF-8.")
+    ] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Remove items whose file has gone.")] = False,
     prune_empty: Annotated[
         bool, typer.Option("--prune-empty", help="Prune even where PATH has nothing left in it.")
@@ -53,21 +68,24 @@ def index(
 ) -> None:
     """Index pictures and texts; run it again to take in only what is new or has changed.
 
-    A folder is read with all below it, captions from name.txt beside name.jpg, or from captions.jsonl,
-    .csv or .tsv. Files that cannot be read are skipped and listed with the reason; so are
-    pictures of over 100 megapixels, and what takes over 60 s of a processor or 2 GiB of memory to
-    decode. Ctrl-C finishes the picture in hand; the next run goes on from there.
+    A folder is read with all below it, captions from name.txt beside name.jpg, from XMP and Google
+    Takeout's files, or from captions.jsonl, .csv or .tsv. What NAS, systems and programs leave behind is
+    left out, and what a .sightlineignore or --exclude names. Files that cannot be read are skipped and
+    listed with the reason; so are pictures of too many pixels (--max-pixels), and what takes over 60 s
+    of a processor or 2 GiB of memory to decode. Ctrl-C finishes the picture in hand; the next run goes
+    on from there.
     """
-    settings = options.load_settings(chosen, batch_size=batch_size)
+    settings = options.load_settings(chosen, batch_size=batch_size, max_pixels=max_pixels)
     from backends.base import IndexSpec
 
     try:
         spec = IndexSpec(kind=index_kind, quantization=quantization)  # type: ignore[arg-type]
     except ValueError as error:
         raise UsageError(str(error)) from None
-    from indexers import open_source
+    from indexers import Options, open_source
 
-    source = open_source(path)
+    read = Options(tuple(exclude or ()), tuple(include or ()), image_root, encoding)
+    source = open_source(path, options=read)
     with open_backend(settings) as store:
         is_new = settings.collection not in store.collections()
         model = encoder_for(settings, store, chosen.encoder)
@@ -105,6 +123,7 @@ def run(
             prune=prune,
             prune_empty=prune_empty,
             batch_size=settings.batch_size,
+            max_pixels=settings.max_pixels or None,
             index=spec,
             progress=progress,
             stop=stop,
@@ -222,7 +241,7 @@ def progress_line() -> Iterator[Any]:
         task = bar.add_task("", total=None, moment="listing", path="")
 
         def show(progress: Progress) -> None:
-            path = cut_start(one_line(progress.path), PATH_CELLS)
+            path = cut_start(shown_path(progress.path), PATH_CELLS)
             bar.update(task, completed=progress.done, total=progress.total, moment=describe(progress), path=path)
 
         yield show
@@ -240,8 +259,12 @@ def better_encoder() -> str:
 
 def finish(report: IndexReport, path: str, *, encoder: str, as_json: bool, strict: bool) -> None:
     """Give out the report and leave with the exit code that tells how it went."""
+    for row in report.not_read:
+        note(f"{'left out' if row.is_litter else 'not read'}: {row.told()}")
+    for each in told_together(report.notes):
+        note(f"note: {each}")
     for item in report.quarantined[:MAX_LISTED]:
-        note(f"skipped {item.path} ({item.reason})")
+        note(f"skipped {shown_path(item.path)} ({item.reason})")
     if len(report.quarantined) > MAX_LISTED:
         note(f"skipped {len(report.quarantined) - MAX_LISTED:,} more; --json lists them all")
     if report.unreadable:
@@ -261,6 +284,18 @@ def finish(report: IndexReport, path: str, *, encoder: str, as_json: bool, stric
         raise CommandError(f"there is nothing to index in {path}: no picture, text or manifest that can be read")
     if strict and report.quarantined:
         raise typer.Exit(3)
+
+
+def told_together(notes: Sequence[Quarantined]) -> list[str]:
+    """What is told of items that were taken, each thing once with the first of its files."""
+    files: dict[str, list[str]] = {}
+    for item in notes:
+        files.setdefault(item.reason, []).append(item.path)
+    told = []
+    for reason, paths in files.items():
+        more = f" and {len(paths) - 1:,} more" if len(paths) > 1 else ""
+        told.append(f"{shown_path(paths[0])}{more}: {reason}")
+    return told[:MAX_LISTED]
 
 
 def summary(report: IndexReport) -> str:

@@ -146,7 +146,21 @@ def local_path(uri: str | None) -> Path | None:
 def place(uri: str | None) -> str:
     """Where an item's bytes are, as a person reads it: a path, or the address."""
     path = local_path(uri)
-    return str(path) if path is not None else uri or ""
+    return f"{shown_path(str(path))}{part_of(uri)}" if path is not None else uri or ""
+
+
+def shown_path(path: str) -> str:
+    """A path as a person reads it: line breaks, marks that reorder letters, and bytes that are no text are escaped."""
+    from backends.harmless import escaped
+
+    return escaped(path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
+
+
+def part_of(uri: str | None) -> str:
+    """The part of its file that `uri` names, with its sign: ``#page=2``; "" for a whole file."""
+    from retrieval.images.parts import part_of
+
+    return f"#{part}" if (part := part_of(uri)) else ""
 
 
 def program() -> str:

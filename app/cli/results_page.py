@@ -13,12 +13,13 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.cli.output import NOT_KNOWN, NOTHING_FOUND, local_path, place, show_relevance
+from app.cli.output import NOT_KNOWN, NOTHING_FOUND, local_path, part_of, place, show_relevance
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from backends.base import Hit
+    from retrieval.images.parts import Place
     from retrieval.search.query import Stored, Term
 
 THUMBNAIL_PX = 480
@@ -33,7 +34,7 @@ class Part:
     """One part of what was asked: words, or a picture, and its weight."""
 
     text: str = ""
-    image: Path | bytes | Image.Image | None = None
+    image: Place | bytes | Image.Image | None = None
     weight: float = 1.0
 
 
@@ -149,7 +150,7 @@ def _card(hit: Hit, rank: int) -> dict[str, Any]:
         "modality": hit.modality,
         "text": shortened(text, MAX_SHOWN_CHARS),
         "place": place(hit.uri),
-        "name": path.name if path is not None else place(hit.uri) or hit.id,
+        "name": path.name + part_of(hit.uri) if path is not None else place(hit.uri) or hit.id,
         # Only files are linked: an address from a collection could be a script.
         "link": path.absolute().as_uri() if path is not None else None,
         "metadata": [(name, _plain(value)) for name, value in sorted(hit.metadata.items())],
@@ -160,10 +161,11 @@ def _card(hit: Hit, rank: int) -> dict[str, Any]:
 
 def _hit_thumbnail(hit: Hit, path: Path) -> Thumbnail | None:
     """The picture of an image, large; of a caption the picture that it describes, small."""
-    from retrieval.images.decode import IMAGE_SUFFIXES
+    from retrieval.images.formats import IMAGE_SUFFIXES
+    from retrieval.images.parts import located
 
     if hit.modality == "image":
-        return make_thumbnail(path, THUMBNAIL_PX)
+        return make_thumbnail(located(hit.uri) or path, THUMBNAIL_PX)
     return make_thumbnail(path, TEXT_THUMBNAIL_PX) if path.suffix.lower() in IMAGE_SUFFIXES else None
 
 
@@ -175,25 +177,27 @@ def _plain(value: Any) -> str:
     return json.dumps(value)
 
 
-def make_thumbnail(source: Path | bytes | Image.Image, longest_px: int) -> Thumbnail | None:
+def make_thumbnail(source: Place | bytes | Image.Image, longest_px: int) -> Thumbnail | None:
     """A thumbnail of at most `longest_px` a side; None for what is not a readable image.
 
     The same file is decoded once per page, as long as it does not change.
     """
-    if isinstance(source, Path):
+    from retrieval.images.parts import Located, file_of
+
+    if isinstance(source, Path | Located):
         try:
-            return _file_thumbnail(source, source.stat().st_mtime_ns, longest_px)
+            return _file_thumbnail(source, file_of(source).stat().st_mtime_ns, longest_px)
         except OSError:
             return None
     return _thumbnail(source, longest_px)
 
 
 @functools.lru_cache(maxsize=256)
-def _file_thumbnail(path: Path, mtime_ns: int, longest_px: int) -> Thumbnail | None:
+def _file_thumbnail(path: Place, mtime_ns: int, longest_px: int) -> Thumbnail | None:
     return _thumbnail(path, longest_px)
 
 
-def _thumbnail(source: Path | bytes | Image.Image, longest_px: int) -> Thumbnail | None:
+def _thumbnail(source: Place | bytes | Image.Image, longest_px: int) -> Thumbnail | None:
     from retrieval.images.decode import ImageError, load_image
     from retrieval.images.plan import Wanted
 

@@ -211,10 +211,10 @@ def similar(
                 left_out=int(sought == item.modality),
             )
         )
-    from app.cli.output import local_path
     from app.cli.results_page import Part, Section
+    from retrieval.images.parts import located
 
-    part = Part(text=item.text or place(item.uri), image=local_path(item.uri) if item.modality == "image" else None)
+    part = Part(text=item.text or place(item.uri), image=located(item.uri) if item.modality == "image" else None)
     facts = query_facts(where, offset, k=settings.k, gate=min_relevance)
     section = Section("Similar items", [part], hits, facts=facts, first_rank=offset + 1, nothing=nothing)
     deliver(section, settings, output)

@@ -6,11 +6,12 @@ import base64
 import io
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from retrieval.images.parts import Place
 
 Protocol: TypeAlias = Literal["kitty", "iterm2", "sixel"]
 THUMBNAIL_PX = 160
@@ -38,7 +39,7 @@ def protocol(env: Mapping[str, str] | None = None) -> Protocol | None:
     return "sixel" if term.startswith(_SIXEL) else None
 
 
-def thumbnail(path: Path, how: Protocol) -> str:
+def thumbnail(path: Place, how: Protocol) -> str:
     """The escape sequence that shows a small version of the image at `path`. Raises `ImageError`."""
     from retrieval.images.decode import load_image
     from retrieval.images.plan import Wanted

@@ -110,6 +110,13 @@ class Settings:
         },
     )
     batch_size: int = field(default=64, metadata={"help": "items encoded and stored at a time while indexing"})
+    max_pixels: int = field(
+        default=0,
+        metadata={
+            "help": "pixels that a picture may have at most to be indexed",
+            "shown": "300 million for JPEG, which is made smaller while it is decoded; 100 million for others",
+        },
+    )
 
     def __repr__(self) -> str:
         from backends.redaction import shown
@@ -120,7 +127,7 @@ class Settings:
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in told.items())})"
 
     def __post_init__(self) -> None:
-        for name, least, most in (("k", 1, 10_000), ("batch_size", 1, 4096)):
+        for name, least, most in (("k", 1, 10_000), ("batch_size", 1, 4096), ("max_pixels", 0, 10**10)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
                 raise SettingsError(f"{name} must be an integer from {least} to {most}, not {value!r}")

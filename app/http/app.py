@@ -85,7 +85,7 @@ def create_app(
     question, in a thread. Without it every question is refused with a 503.
 
     settings: what `backend` was opened by: names its engine, and where ``GET /v1/engines`` asks for servers;
-    without, it asks none.
+    without, it asks none. Its `max_pixels` holds for index jobs, and for pictures that are shown.
 
     fetch_hosts: where images are fetched from when a request gives an address instead; nowhere at first.
 
@@ -115,6 +115,7 @@ def create_app(
         roots=Roots(roots, RecordedRoots(home), home / "uploads"),
         limits=limits,
         batch_size=batch_size,
+        max_pixels=(settings.max_pixels or None) if settings is not None else None,
         samples=samples,
         tracer=tracer,
         load_model=load_model,

@@ -61,6 +61,7 @@ class Service:
         roots: Roots,
         limits: Limits,
         batch_size: int,
+        max_pixels: int | None = None,
         samples: Path | None = None,
         tracer: Any = None,
         load_model: LoadModel | None = None,
@@ -74,6 +75,8 @@ class Service:
         # Jobs wait for a database themselves, and may index a folder of uploads.
         self._unguarded = UploadedFiles(home / "uploads", backend).claiming()
         self.access, self.roots, self.limits, self.batch_size = access, roots, limits, batch_size
+        #: What may be indexed, and shown of it; None for the usual.
+        self.max_pixels = max_pixels
         self.uploads = UploadedFiles(home / "uploads", guarded)
         self._samples = samples
         self._ledger = home / "ledger.sqlite"
@@ -182,25 +185,35 @@ class Service:
             room.leave()
 
     def load(self, data: bytes, wanted: Wanted, *, max_pixels: int | None = None) -> Image.Image:
-        """A picture that somebody sent or that an item names, decoded in a process of its own within the limits.
+        """A picture that somebody sent, decoded in a process of its own within the limits.
 
         max_pixels: if fewer than the limits say. Raises `ImageError`, `Overloaded`.
         """
+        return self._load(data, wanted, self.limits.max_pixels if max_pixels is None else max_pixels)
+
+    def _load(self, data: bytes, wanted: Wanted, max_pixels: int | None, *, part: str = "") -> Image.Image:
         limits = self.limits
         bounds = Bounds(
-            max_pixels=limits.max_pixels if max_pixels is None else max_pixels,
+            max_pixels=max_pixels,
             cpu_s=limits.picture_s,
             largest_bytes=limits.picture_bytes,
             wait_s=limits.decoding_wait_s,
         )
         try:
-            return self._pool.load(data, wanted, bounds)
+            return self._pool.load(data, wanted, bounds, part=part)
         except DecodingBusy as error:
             raise Overloaded(str(error)) from None
 
     def encoder_of(self, name: str) -> BatchedEncoder:
         """The encoder of a collection. Raises `CollectionNotFound`."""
         return self.encoders.of(self.backend.describe(name).encoder)
+
+    def load_stored(self, data: bytes, wanted: Wanted, *, part: str) -> Image.Image:
+        """The picture of an item, or of a part of its file, decoded likewise, of as many pixels as are indexed.
+
+        Raises `ImageError`, `Overloaded`.
+        """
+        return self._load(data, wanted, self.max_pixels, part=part)
 
     @contextlib.contextmanager
     def fetched(self, address: Address) -> Iterator[bytes]:
@@ -251,6 +264,7 @@ class Service:
             ledger=self._ledger,
             prune=job.prune,
             batch_size=self.batch_size,
+            max_pixels=self.max_pixels,
             progress=tell,
             stop=stop,
         )

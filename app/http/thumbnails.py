@@ -16,9 +16,9 @@ QUALITY = 85
 _NAME = re.compile(r"[0-9a-f]{64}\.jpg\Z")
 
 
-def thumbnail_tag(path: Path, status: os.stat_result, size: int) -> str:
-    """What names the thumbnail of a file in its present state: 64 hexadecimal digits."""
-    facts = f"{path}\0{status.st_mtime_ns}\0{status.st_size}\0{status.st_ino}\0{size}"
+def thumbnail_tag(path: Path, status: os.stat_result, size: int, part: str = "") -> str:
+    """What names the thumbnail of a file, or of a part of it, in its present state: 64 hexadecimal digits."""
+    facts = f"{path}\0{status.st_mtime_ns}\0{status.st_size}\0{status.st_ino}\0{size}\0{part}".removesuffix("\0")
     return hashlib.sha256(facts.encode("utf-8", "surrogateescape")).hexdigest()
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
@@ -21,6 +20,7 @@ from app.core.llm import LoadModel
 from app.core.roots import RootsError
 from app.http.problems import Refused
 from retrieval.images.decode import ImageError
+from retrieval.images.parts import Located, Place, file_of
 from retrieval.images.plan import Wanted
 from retrieval.turn import Turn
 
@@ -223,19 +223,23 @@ def to_http_error(service: Service, error: Exception) -> Exception:
     return Refused(502, told)
 
 
-def _read_shown(service: Service, path: Path) -> Image.Image:
+def _read_shown(service: Service, place: Place) -> Image.Image:
     """A picture that the service would show to anybody who may read; an item may name any file of the machine."""
     try:
-        data = service.roots.open_image(path)[0]
+        data = service.roots.open_image(file_of(place))[0]
     except RootsError as error:
         raise ImageError(str(error)) from None
-    return _picture(service, data)
+    with service.decoding(briefly=True):
+        return service.load_stored(data, _KEPT, part=place.part if isinstance(place, Located) else "")
 
 
 def _picture(service: Service, data: bytes) -> Image.Image:
     """An image file's bytes decoded, by few turns at a time, and made no larger than any use of it needs."""
     with service.decoding(briefly=True):
-        return service.load(data, Wanted(fit=KEPT_SIDE, middle=True))
+        return service.load(data, _KEPT)
+
+
+_KEPT = Wanted(fit=KEPT_SIDE, middle=True)
 
 
 def is_user_facing(error: Exception) -> bool:

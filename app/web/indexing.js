@@ -92,6 +92,7 @@ export function indexView() {
       parts.push(h("p", { class: "counts" }, COUNTS.filter((name) => report[name]).map((name) => h("span", {}, sayWith(`count.${name}`, { n: report[name], many: h("strong", {}, number(report[name])) })))));
       if (report.unreadable) parts.push(h("p", { class: "notice" }, say("index.unreadable", { n: report.unreadable })));
       if (report.quarantined_count) parts.push(skipped(item, job, open));
+      if (report.not_read?.length) parts.push(notRead(job));
     }
     const had = item.contains(document.activeElement) && document.activeElement.tagName;
     item.replaceChildren(...parts);
@@ -132,6 +133,20 @@ export function indexView() {
       };
       node.addEventListener("toggle", read);
     }
+    return node;
+  }
+
+  /** The kinds of files that were not read, each with the paths of some, which are read when they are wanted. */
+  function notRead(job) {
+    const kinds = h("ul");
+    const fill = (all) => kinds.replaceChildren(...all.map(({ told, paths }) => h("li", {}, h("details", {}, h("summary", { lang: "en", dir: "auto" }, told), h("ul", {}, ...paths.map((path) => h("li", {}, h("code", { dir: "auto" }, path))))))));
+    const all = job.report.not_read;
+    const node = h("details", {}, h("summary", {}, say("index.unread", { n: all.reduce((sum, { count }) => sum + count, 0) })), kinds);
+    fill(all);
+    node.addEventListener("toggle", async () => {
+      if (!node.open || all.some(({ paths }) => paths.length)) return;
+      try { fill((await call(`/v1/jobs/${job.id}`)).report.not_read); } catch (error) { node.append(failure(error)); }
+    });
     return node;
   }
 

@@ -187,6 +187,7 @@ export default {
   "index.skipped.files": "Files that were skipped",
   "index.start": "Start",
   "index.started": "The job was started",
+  "index.unread": { one: "{n} file not read", other: "{n} files not read" },
   "index.unreadable": { one: "{n} text cannot be read by the encoder: it is stored for keyword search alone.", other: "{n} texts cannot be read by the encoder: they are stored for keyword search alone." },
   "index.what": "Bring a collection up to date with a folder on the server. What is unchanged is not embedded again.",
   "job.cancelled": "cancelled",

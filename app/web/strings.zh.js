@@ -187,6 +187,7 @@ export default {
   "index.skipped.files": "跳过的文件",
   "index.start": "开始",
   "index.started": "任务已开始",
+  "index.unread": "未读取 {n} 个文件",
   "index.unreadable": "编码器读不懂 {n} 条文本，它们只能用关键词搜索。",
   "index.what": "让集合与服务器上的文件夹保持同步，未变化的文件不会重新编码。",
   "job.cancelled": "已取消",

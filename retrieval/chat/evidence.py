@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from backends.base import Hit, Modality, Record, matches
 from backends.filters import MetadataValue
 from backends.text import tokenize
-from backends.urls import local_path
 from retrieval.chat.budget import Picture, cut, prepare_picture, text_tokens
 from retrieval.chat.options import ChatOptions
 from retrieval.chat.sanitize import shield
 from retrieval.encoders.base import Encoder
 from retrieval.images.decode import ImageError, ImageSource, load_image
+from retrieval.images.parts import Place, file_of, located
 from retrieval.relevance.captions import describes, image_of
 from retrieval.search.filters import Filter, as_where
 from retrieval.search.query import Query, UnreadableQuery, as_terms, query_vector, query_words
@@ -38,7 +38,7 @@ _TAGS_LABEL = "looks like"
 LEAST_TAG_PROBABILITY = 0.3
 _KEPT_TAGS = 4096
 
-PictureReader: TypeAlias = Callable[[Path], ImageSource]
+PictureReader: TypeAlias = Callable[[Place], ImageSource]
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,14 +250,14 @@ class Tagger:
         """Whether the encoder has labels at all."""
         return self._labels is not None
 
-    def known(self, file: Path, count: int) -> str | None:
+    def known(self, file: Place, count: int) -> str | None:
         """The labels of a file that were asked for before, if it is there and unchanged: it need not be decoded."""
         try:
-            return self._kept.get((str(file), file.stat().st_mtime_ns, count))
+            return self._kept.get((str(file), file_of(file).stat().st_mtime_ns, count))
         except OSError:
             return None
 
-    def tags(self, image: ImageSource, count: int, file: Path | None = None) -> str:
+    def tags(self, image: ImageSource, count: int, file: Place | None = None) -> str:
         """At most `count` labels, with commas between; empty where the encoder knows none, or nothing fits.
 
         file: where the image is from, by which its labels are kept.
@@ -265,7 +265,7 @@ class Tagger:
         if self._labels is None or not count:
             return ""
         try:
-            key = (str(file), file.stat().st_mtime_ns, count) if file is not None else None
+            key = (str(file), file_of(file).stat().st_mtime_ns, count) if file is not None else None
             if key is not None and key in self._kept:
                 return self._kept[key]
             # Bytes and open images are decoded here, as encoders take pictures and paths.
@@ -280,7 +280,7 @@ class Tagger:
         return tags
 
 
-def _source(path: Path | None, read: PictureReader | None) -> ImageSource | None:
+def _source(path: Place | None, read: PictureReader | None) -> ImageSource | None:
     """What to decode for the file of an image item; None where there is none, or it may not be read."""
     if path is None or read is None:
         return path
@@ -329,8 +329,8 @@ def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
     return vector if norm == 0 else vector / np.float32(norm)
 
 
-def image_path(item: Hit) -> Path | None:
-    """The local file of an image item; None for texts, and for addresses, which are never fetched."""
+def image_path(item: Hit) -> Place | None:
+    """The local file of an image item, or the part of one; None for texts, and for addresses, never fetched."""
     if item.modality != "image":
         return None
-    return local_path(item.uri)
+    return located(item.uri)

@@ -5,80 +5,47 @@ from __future__ import annotations
 import io
 import os
 import stat
-import threading
-import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, TypeAlias, TypeVar, cast
+from typing import IO, TypeAlias, TypeVar
 
-# Imported for their side effect too: each registers its format, so that which formats are read does not
-# depend on what else has been opened in the process.
-from PIL import (
-    AvifImagePlugin,
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    Jpeg2KImagePlugin,
-    JpegImagePlugin,
-    MpoImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    TiffImagePlugin,
-    UnidentifiedImageError,
-    WebPImagePlugin,
-)
+from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from retrieval.images.budget import PROCESS_BUDGET
 from retrieval.images.colours import upright_rgb
-from retrieval.images.headers import HeaderError, TruncatedError, check_header, check_sides
+from retrieval.images.formats import READS, ignore_pillow_warnings, open_header
+from retrieval.images.headers import MAX_IFDS, Header, HeaderError, TruncatedError, check_header, check_sides
+from retrieval.images.parts import PartOfFile, picture_of
 from retrieval.images.plan import Plan, Wanted, middle_box
+from retrieval.images.truncated import with_end
 
-ImageSource: TypeAlias = Image.Image | str | Path | bytes
+File: TypeAlias = str | Path | bytes | PartOfFile
+ImageSource: TypeAlias = Image.Image | File
 T = TypeVar("T")
 
 MAX_PIXELS = 100_000_000
+#: Of what is made smaller while it is decoded: a phone's photograph has up to 200 megapixels.
+MAX_SCALED_PIXELS = 300_000_000
+_SCALED = ("JPEG", "MPO")
 MAX_BYTES = 512 * 1024 * 1024
-
-# Raster formats decoded by libraries that are fuzzed in the open. Left out on purpose: EPS and PDF (run
-# Ghostscript), WMF, and the rare ones whose parsers few people test.
-_PLUGINS = (
-    JpegImagePlugin.JpegImageFile,
-    PngImagePlugin.PngImageFile,
-    WebPImagePlugin.WebPImageFile,
-    GifImagePlugin.GifImageFile,
-    AvifImagePlugin.AvifImageFile,
-    BmpImagePlugin.BmpImageFile,
-    TiffImagePlugin.TiffImageFile,
-    Jpeg2KImagePlugin.Jpeg2KImageFile,
-    PpmImagePlugin.PpmImageFile,
-    MpoImagePlugin.MpoImageFile,
-)
-# A build of Pillow without some codec does not register its format; MPO comes in through JPEG.
-_FORMATS = tuple(str(plugin.format) for plugin in _PLUGINS if plugin.format in Image.OPEN)
-_READS = "JPEG, PNG, WebP, GIF, AVIF, HEIC, BMP, TIFF, JPEG 2000 and PPM are read"
-
-#: Lower-case file name endings, with the dot, of the formats that `load_image` reads.
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".avif", ".avifs"}
-    | {".heic", ".heif", ".hif", ".bmp", ".dib", ".tif", ".tiff", ".jp2", ".j2k", ".jpx", ".jpc", ".jpf"}
-    | {".ppm", ".pgm", ".pbm", ".pnm", ".pfm"}
-)
-
-_HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
 
 
 class ImageError(Exception):
     """A file or upload that cannot be used as an image; says why in one line."""
 
 
+class TooManyPixels(ImageError):
+    """A picture of more pixels than are allowed, which its owner may want to allow."""
+
+
 def load_image(
     source: ImageSource,
     *,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int | None = None,
     max_bytes: int = MAX_BYTES,
     target_size: int | None = None,
     wanted: Wanted | None = None,
@@ -87,10 +54,12 @@ def load_image(
 
     EXIF orientation is applied, transparency laid on white, an embedded colour profile converted, and
     16-bit, 32-bit and float samples scaled to 8 bits; of an animation the first frame is taken. An image
-    object given is left as it was, at its current frame.
+    object given is left as it was, at its current frame. A JPEG of which up to a quarter is missing at its end is
+    taken as far as it goes.
 
-    max_pixels is checked from the header, before any pixel is decoded; Pillow's own limit, twice
-    `Image.MAX_IMAGE_PIXELS`, holds as well. max_bytes bounds the encoded file. target_size, in pixels,
+    max_pixels is checked from the header, before any pixel is decoded; unless given it is `MAX_PIXELS`, and
+    `MAX_SCALED_PIXELS` for a JPEG that may be scaled. Where somebody made Pillow's own limit smaller, twice
+    `Image.MAX_IMAGE_PIXELS` holds as well. max_bytes bounds the encoded file. target_size, in pixels,
     permits a smaller decode whose short side is still at least that long: JPEG is then scaled while its
     blocks are decoded, which is several times faster for camera-sized files, and of other formats what has more
     than SHRINK_ABOVE pixels is averaged down, and cut to its middle where it is longer than MAX_ASPECT times its
@@ -104,8 +73,8 @@ def load_image(
     wanted = wanted or Wanted(target_size)
     if isinstance(source, Image.Image):
         with _explained(_describe(source)):
-            _check_size(source.size, max_pixels)
-            _ignore_pillow_warnings()
+            _check_size(source.size, MAX_PIXELS if max_pixels is None else max_pixels)
+            ignore_pillow_warnings()
             return wanted.of(upright_rgb(source))
     with (
         planned(source, wanted, max_pixels=max_pixels, max_bytes=max_bytes) as plan,
@@ -115,47 +84,76 @@ def load_image(
 
 
 @contextmanager
-def open_image(
-    source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
-) -> Iterator[ImageFile]:
+def open_image(source: File, *, max_pixels: int | None = None, max_bytes: int = MAX_BYTES) -> Iterator[ImageFile]:
     """Open `source` for its header and metadata: no pixel is decoded until its `load` is called.
 
-    Bounds and errors are those of `load_image`, also for what is done with the image inside the block.
+    Bounds and errors are those of `load_image` for a scaled picture, also for what is done with the image inside the
+    block. Its `info` has "is_cut" for a JPEG whose end is missing.
     """
-    with _opened(source, max_pixels, max_bytes) as (image, _, _):
+    with _opened(source, _limit(max_pixels, scaled=True), max_bytes) as (image, header, _):
+        if header.is_cut:
+            image.info["is_cut"] = True
         yield image
 
 
 @contextmanager
 def planned(
-    source: str | Path | bytes,
+    source: File,
     wanted: Wanted,
     *,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int | None = None,
     max_bytes: int = MAX_BYTES,
-    scans: int | None = None,
+    header: Header | None = None,
 ) -> Iterator[Plan]:
     """Open `source` and plan its decoding, which begins when the plan's `decode` is called.
 
-    Bounds and errors are those of `load_image`, also for what is done inside the block. scans: those of a plan of the
-    same bytes, whose headers are then not checked again.
+    Bounds and errors are those of `load_image`, also for what is done inside the block. header: that of a plan of the
+    same bytes, which are then not checked again.
     """
-    with _opened(source, max_pixels, max_bytes, scans) as (image, scans, size_bytes):
-        yield Plan(image, wanted, scans=scans, size_bytes=size_bytes)
+    limit = _limit(max_pixels, scaled=wanted.short_side is not None)
+    with _opened(source, limit, max_bytes, header) as (image, header, size_bytes):
+        yield Plan(image, wanted, header=header, size_bytes=size_bytes)
+
+
+#: How many pixels a picture of a format may have.
+Limit: TypeAlias = Callable[[str | None], int]
+
+
+def _limit(max_pixels: int | None, *, scaled: bool) -> Limit:
+    if max_pixels is not None:
+        return lambda _: max_pixels
+    return lambda name: MAX_SCALED_PIXELS if scaled and name in _SCALED else MAX_PIXELS
 
 
 @contextmanager
 def _opened(
-    source: str | Path | bytes, max_pixels: int, max_bytes: int, scans: int | None = None
-) -> Iterator[tuple[ImageFile, int, int]]:
-    """A file's header read, the scans of a JPEG, and the file's size in bytes."""
-    with _explained(_describe(source)), _open_source(source, max_bytes) as file:
-        size_bytes = len(source) if isinstance(source, bytes) else os.fstat(file.fileno()).st_size
-        if scans is None:
-            scans = _checked(file, size_bytes, max_pixels)
-        with _open_image(file) as image:
-            _check_size(image.size, max_pixels)
-            yield image, scans, size_bytes
+    source: File, limit: Limit, max_bytes: int, header: Header | None = None
+) -> Iterator[tuple[ImageFile, Header, int]]:
+    """A file's header read, what was found in it, and the file's size in bytes."""
+    whole = source.file if isinstance(source, PartOfFile) else source
+    with _explained(_describe(source)), _open_source(whole, max_bytes) as file:
+        size_bytes = len(whole) if isinstance(whole, bytes) else os.fstat(file.fileno()).st_size
+        page = 0
+        if isinstance(source, PartOfFile):
+            data, page = picture_of(file.read(max_bytes), source.part)
+            file, size_bytes = io.BytesIO(data), len(data)
+        if header is None:
+            header = _checked(file, size_bytes, limit)
+        with open_header(with_end(file) if header.is_cut else file) as image:
+            if page:
+                _turn_to(image, page)
+            _check_size(image.size, limit(image.format))
+            yield image, header, size_bytes
+
+
+def _turn_to(image: ImageFile, page: int) -> None:
+    """Show another page of an opened picture. Raises `ImageError` where it has none, or no pages at all."""
+    try:
+        if image.format != "TIFF" or page >= MAX_IFDS:
+            raise EOFError
+        image.seek(page)
+    except EOFError:
+        raise ImageError(f"has no page {page + 1}") from None
 
 
 @contextmanager
@@ -163,12 +161,14 @@ def _explained(name: str) -> Iterator[None]:
     """Turn whatever opening and decoding raise into an `ImageError` that names the source."""
     try:
         yield
+    except TooManyPixels as error:
+        raise TooManyPixels(f"{name}: {error}") from None
     except (ImageError, HeaderError) as error:
         raise ImageError(f"{name}: {error}") from None
     except MemoryError:
         raise ImageError(f"{name}: not enough memory to decode it") from None
     except UnidentifiedImageError:
-        raise ImageError(f"{name}: not an image, or damaged, or of a format that is not read ({_READS})") from None
+        raise ImageError(f"{name}: not an image, or damaged, or of a format that is not read ({READS})") from None
     except Image.DecompressionBombError:
         raise ImageError(f"{name}: more pixels than Pillow's Image.MAX_IMAGE_PIXELS lets in") from None
     except Exception as error:
@@ -183,7 +183,7 @@ def map_images(
     *,
     threads: int | None = None,
     prefetch: int | None = None,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int | None = None,
     max_bytes: int = MAX_BYTES,
     target_size: int | None = None,
 ) -> Generator[T | ImageError, None, None]:
@@ -239,16 +239,16 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _checked(file: IO[bytes], size_bytes: int, max_pixels: int) -> int:
-    """The scans of a JPEG, once nothing in the header is beyond its bounds. Raises `HeaderError`."""
+def _checked(file: IO[bytes], size_bytes: int, limit: Limit) -> Header:
+    """What was found in the header, once nothing there is beyond its bounds. Raises `HeaderError`."""
     try:
         return check_header(file, size_bytes)
     except TruncatedError as error:
-        if error.pixels <= max_pixels:
+        if error.pixels <= limit(None):
             raise
         # Too many pixels is what its owner has to hear first.
         file.seek(0)
-        return 1
+        return Header()
 
 
 def _describe(source: ImageSource) -> str:
@@ -257,6 +257,8 @@ def _describe(source: ImageSource) -> str:
         return f"{source.mode} image of {source.width} x {source.height} pixels"
     if isinstance(source, bytes):
         return f"image of {len(source)} bytes"
+    if isinstance(source, PartOfFile):
+        return _describe(source.file)
     if isinstance(source, str | Path):
         return _one_line(str(source))
     raise TypeError(f"an image is given as a PIL image, a path or bytes, not {type(source).__name__}")
@@ -314,46 +316,4 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
         raise ImageError("has no pixels")
     check_sides(width, height)
     if width * height > max_pixels:
-        raise ImageError(f"has {width} x {height} pixels, more than the {max_pixels} allowed")
-
-
-_filter_lock = threading.Lock()
-
-
-def _ignore_pillow_warnings() -> None:
-    """Put a filter that ignores Pillow's own warnings in front of the others, if it is not there.
-
-    What they say (a large image, damaged EXIF, odd transparency) is checked here or does no harm.
-    `warnings.catch_warnings` would be narrower, but swaps process-wide state in a way that is not safe
-    when several threads decode at once; a filter confined to Pillow's modules is.
-    """
-    with _filter_lock:
-        front = cast("list[tuple[Any, ...]]", warnings.filters)[:1]
-        pattern = front[0][3] if front else None
-        if getattr(pattern, "pattern", pattern) != _PILLOW_MODULES:
-            warnings.filterwarnings("ignore", module=_PILLOW_MODULES)
-
-
-_PILLOW_MODULES = r"(PIL|pillow_heif)(\.|$)"
-
-
-def _open_image(file: IO[bytes]) -> ImageFile:
-    """Read the header only."""
-    _ignore_pillow_warnings()
-    head = file.read(64)
-    if head[4:8] == b"ftyp" and _HEIF_BRANDS & {head[i : i + 4] for i in range(8, len(head), 4)}:
-        return _open_heif(file)
-    return Image.open(file, formats=_FORMATS)
-
-
-def _open_heif(file: IO[bytes]) -> ImageFile:
-    try:
-        from pillow_heif import HeifImageFile
-    except ImportError:
-        raise ImageError("HEIC needs the extra heic: pip install 'sightline[heic]'") from None
-    file.seek(0)
-    try:
-        # Pillow declares its plug-ins untyped; opened directly, nothing is registered for the whole process.
-        return cast(ImageFile, HeifImageFile(file))
-    except SyntaxError as error:
-        raise ImageError(f"cannot be decoded: {_one_line(str(error))}") from None
+        raise TooManyPixels(f"has {width} x {height} pixels, more than the {max_pixels} allowed")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Iterator
-from typing import IO, TypeAlias
+from typing import IO, NamedTuple, TypeAlias
 
 #: Longest side of a picture. Pillow counts a row's bits in an int: it takes wider ones for a want of memory.
 MAX_SIDE = 10_000_000
@@ -25,7 +25,7 @@ MAX_PARTS = 4096
 MAX_TAGS = 4096
 #: Strips or tiles of a TIFF, for each of which Pillow makes an object and sets up a decoder.
 MAX_TILES = 65_536
-MAX_IFDS = 256
+MAX_IFDS = 4096
 MAX_FRAMES = 10_000
 #: Profiles of printers take one or two megabytes.
 MAX_PROFILE_BYTES = 8 * 1024 * 1024
@@ -48,24 +48,30 @@ class TruncatedError(HeaderError):
         self.pixels = pixels
 
 
-Check: TypeAlias = Callable[[IO[bytes], int], int | None]
+class Header(NamedTuple):
+    """What was found: the scans of a JPEG, 1 for anything else, and whether its end is missing."""
+
+    scans: int = 1
+    is_cut: bool = False
 
 
-def check_header(file: IO[bytes], size_bytes: int) -> int:
+Check: TypeAlias = Callable[[IO[bytes], int], Header | None]
+
+
+def check_header(file: IO[bytes], size_bytes: int) -> Header:
     """Raise `HeaderError` for a file of which a decoder would make too much; at its beginning again afterwards.
 
-    Gives the scans of a JPEG, 1 for anything else. What is no picture, or is damaged in another way, passes: the
-    decoder says so.
+    What is no picture, or is damaged in another way, passes: the decoder says so.
     """
     file.seek(0)
     head = file.read(16)
     check = next((check for magic, check in _CHECKS if re.match(magic, head, re.DOTALL)), None)
-    scans = 1
+    header = None
     if check is not None:
         file.seek(0)
-        scans = check(file, size_bytes) or 1
+        header = check(file, size_bytes)
     file.seek(0)
-    return scans
+    return header or Header()
 
 
 def check_sides(width: int, height: int) -> None:
@@ -85,19 +91,19 @@ def check_rows(width: int, height: int, row_bits: int, held_bytes: int) -> None:
         )
 
 
-def _jpeg(file: IO[bytes], size_bytes: int) -> int:
+def _jpeg(file: IO[bytes], size_bytes: int) -> Header:
     """Segments of the header; gives the scans of the first picture (MPO has more behind it)."""
     file.seek(2)
     pixels = 0
     for _ in range(MAX_PARTS):
         marker = _next_marker(file)
         if marker is None or marker == 0xD9:
-            return 1
+            return Header()
         if marker == 0xDA:
             return _scans(file, pixels)
         head = file.read(7)
         if len(head) < 7:
-            return 1
+            return Header()
         length = int.from_bytes(head[:2], "big")
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             pixels = int.from_bytes(head[3:5], "big") * int.from_bytes(head[5:7], "big")
@@ -123,17 +129,17 @@ def _next_marker(file: IO[bytes]) -> int | None:
     raise HeaderError(f"has more than {MAX_HEADER_BYTES} bytes of filling between its segments")
 
 
-def _scans(file: IO[bytes], pixels: int) -> int:
+def _scans(file: IO[bytes], pixels: int) -> Header:
     """Count the scans: the entropy-coded data holds no marker but restarts, so that each start of one is real."""
     most = min(MAX_SCANS, max(1, MAX_SCANNED_PIXELS // max(1, pixels)))
     scans = 1
     for found in _marker_codes(file):
         if found == 0xD9:
-            break
+            return Header(scans)
         scans += found == 0xDA
         if scans > most:
             raise HeaderError(f"is a JPEG of more than {most} scans, which take too long: save it again")
-    return scans
+    return Header(scans, is_cut=True)
 
 
 _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])", re.DOTALL)
@@ -232,7 +238,7 @@ def _tiff(file: IO[bytes], size_bytes: int) -> None:
     if len(head) < (16 if big else 8):
         return
     at = struct.unpack(order + "Q", head[8:16])[0] if big else struct.unpack(order + "I", head[4:8])[0]
-    # Only the first directory's picture is taken; Pillow follows the others' places alone.
+    # Pillow reads one directory, and follows the others' places alone.
     seen: set[int] = set()
     while at and at not in seen and at < size_bytes:
         seen.add(at)

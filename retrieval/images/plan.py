@@ -12,7 +12,9 @@ from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from retrieval.images.colours import upright_rgb
+from retrieval.images.headers import Header, HeaderError
 from retrieval.images.memory import Work, peak_bytes
+from retrieval.images.truncated import MAX_MISSING, missing_share
 
 #: Pictures of more pixels are made smaller while they are decoded or converted, where the caller permits it.
 SHRINK_ABOVE = 3_000_000
@@ -49,28 +51,32 @@ class Wanted:
 
 
 class Plan:
-    """One opened image, told to decode smaller where its format can; `peak_bytes` is what `decode` takes.
+    """One opened image, told to decode smaller where its format can; `peak_bytes` is what `decode` takes."""
 
-    `scans` are those of a JPEG, 1 for anything else.
-    """
-
-    def __init__(self, image: ImageFile, wanted: Wanted, *, scans: int, size_bytes: int) -> None:
-        self._image, self._wanted, self.scans = image, wanted, scans
-        full = image.size
+    def __init__(self, image: ImageFile, wanted: Wanted, *, header: Header, size_bytes: int) -> None:
+        self._image, self._wanted, self.header = image, wanted, header
+        full, self._full_height = image.size, image.height
         self._size = image.size if wanted.short_side is None else _scale(image, wanted.short_side)
         self._box = middle_box(self._size) if self._is_cut() else (0, 0, *self._size)
         self._shrink = self._factor()
         width, height = self._box[2] - self._box[0], self._box[3] - self._box[1]
         self.result = (-(-width // self._shrink), -(-height // self._shrink))
         work = Work(
-            size=self._size, full=full, scans=scans, size_bytes=size_bytes, result=self.result, shrink=self._shrink
+            size=self._size,
+            full=full,
+            scans=header.scans,
+            size_bytes=size_bytes,
+            result=self.result,
+            shrink=self._shrink,
         )
         self.peak_bytes = peak_bytes(image, work)
 
     def decode(self) -> Image.Image:
-        """The picture. The opened image is used up."""
+        """The picture. The opened image is used up. Raises `HeaderError` where too much of it is missing."""
         image = self._image
         image.load()
+        if self.header.is_cut and (missing := missing_share(image, self._full_height)) > MAX_MISSING:
+            raise HeaderError(f"is truncated: {missing:.0%} of it are missing")
         # The decoders of WebP and AVIF keep whole pictures of their own.
         vars(image).pop("_decoder", None)
         decoded: Image.Image = image

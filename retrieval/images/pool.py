@@ -25,7 +25,8 @@ from typing import Any
 from PIL import Image
 
 from retrieval.images.budget import PROCESS_BUDGET, Budget, DecodingBusy
-from retrieval.images.decode import MAX_PIXELS, ImageError, available_cores, planned
+from retrieval.images.decode import ImageError, available_cores, planned
+from retrieval.images.parts import PartOfFile
 from retrieval.images.plan import Wanted
 from retrieval.images.worker import receive_head, send
 
@@ -64,11 +65,12 @@ _ENVIRONMENT = {
 class Bounds:
     """What one picture may take.
 
-    cpu_s: seconds of a processor. largest_bytes: memory while it is decoded; None lets in whatever `max_pixels` does,
-    alone if it is more than the budget. wait_s: how long others are waited for; None for as long as it takes.
+    max_pixels: as in `load_image`. cpu_s: seconds of a processor. largest_bytes: memory while it is decoded; None lets
+    in whatever `max_pixels` does, alone if it is more than the budget. wait_s: how long others are waited for; None for
+    as long as it takes.
     """
 
-    max_pixels: int = MAX_PIXELS
+    max_pixels: int | None = None
     cpu_s: float = CPU_S
     largest_bytes: int | None = None
     wait_s: float | None = None
@@ -94,19 +96,20 @@ class DecodePool:
         self._closed = False
         _POOLS.add(self)
 
-    def load(self, data: bytes, wanted: Wanted = WHOLE, bounds: Bounds = USUAL) -> Image.Image:
-        """The picture of an image file's bytes, as `load_image` gives it.
+    def load(self, data: bytes, wanted: Wanted = WHOLE, bounds: Bounds = USUAL, *, part: str = "") -> Image.Image:
+        """The picture of an image file's bytes, or of a `part` of the file, as `load_image` gives it.
 
         Raises `ImageError`, also for a picture that takes too long or too much memory, and `DecodingBusy`.
         """
-        with planned(data, wanted, max_pixels=bounds.max_pixels) as plan:
+        with planned(PartOfFile(data, part) if part else data, wanted, max_pixels=bounds.max_pixels) as plan:
             need = plan.peak_bytes
             request = {
                 "bytes": len(data),
+                "part": part,
                 "wanted": asdict(wanted),
                 "max_pixels": bounds.max_pixels,
                 "peak_bytes": need,
-                "scans": plan.scans,
+                "header": plan.header,
                 "cpu_s": bounds.cpu_s,
             }
         if bounds.largest_bytes is not None and need > bounds.largest_bytes:

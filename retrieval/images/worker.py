@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from retrieval.images.decode import ImageError, planned
+from retrieval.images.headers import Header
 from retrieval.images.malloc import give_back
+from retrieval.images.parts import PartOfFile
 from retrieval.images.plan import Wanted
 
 _LENGTH = struct.Struct("<I")
@@ -70,7 +72,9 @@ def _answered(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], byt
     wanted = Wanted(**request["wanted"])
     try:
         _bound(request["peak_bytes"], request["cpu_s"])
-        with planned(data, wanted, max_pixels=request["max_pixels"], scans=request["scans"]) as plan:
+        source = PartOfFile(data, request["part"]) if request["part"] else data
+        header = Header(*request["header"])
+        with planned(source, wanted, max_pixels=request["max_pixels"], header=header) as plan:
             image = plan.decode()
         return {"size": image.size}, image.tobytes()
     except ImageError as error:

@@ -13,6 +13,7 @@ from langchain_core.embeddings import Embeddings
 
 from retrieval.encoders.base import Encoder, ImageInput
 from retrieval.images.decode import ImageError, ImageSource, load_image
+from retrieval.images.parts import PartOfFile
 from retrieval.search.query import UnreadableQuery
 
 IMAGES_AT_ONCE = 64
@@ -121,7 +122,7 @@ def _uri(image: ImageSource) -> str | None:
 
 def _readable(image: ImageSource) -> ImageInput:
     """The image as encoders take it: bytes decoded, URIs resolved."""
-    if isinstance(image, bytes):
+    if isinstance(image, bytes | PartOfFile):
         return load_image(image)
     if not isinstance(image, str) or "://" not in image:
         return image

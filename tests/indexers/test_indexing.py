@@ -116,7 +116,7 @@ def test_three_hundred_files_twice_embed_and_read_nothing_again(
     assert (first.images, first.texts) == (290, 10)
     assert max(world.encoder.calls) == 32
     before = world.records()
-    monkeypatch.setattr("indexers.items.photo_facts", lambda *_, **__: pytest.fail("read a known image again"))
+    monkeypatch.setattr("indexers.items.read_photo", lambda *_, **__: pytest.fail("read a known image again"))
     monkeypatch.setattr(ExactBackend, "upsert", lambda *_: pytest.fail("wrote an unchanged record"))
     second = world.index()
     assert outcome(second) == {"found": 300, "unchanged": 300}
@@ -527,7 +527,8 @@ def test_a_tighter_pixel_bound_holds_for_known_images_too(world: World, trusting
     world.image("a.png", size=(40, 30))
     world.index()
     report = world.index(max_pixels=1000)
-    assert [q.reason for q in report.quarantined] == ["has 40 x 30 pixels, more than the 1000 allowed"]
+    (told,) = report.quarantined
+    assert told.reason.startswith("has 40 x 30 pixels, more than the 1000 allowed: --max-pixels")
     assert world.paths() == ["a.png"]
 
 

@@ -53,6 +53,7 @@ ENCODINGS = {
 
 def indexed(folder: Path, name: str, content: str | bytes) -> tuple[IndexReport, list[Record]]:
     """What becomes of a manifest beside one picture, ``a.png``: the report, and its records, the picture's first."""
+    folder.mkdir(exist_ok=True)
     Image.new("RGB", (12, 8), "red").save(folder / "a.png")
     (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     backend = ExactBackend()
@@ -175,14 +176,16 @@ def test_no_column_is_called_both() -> None:
 
 
 @pytest.mark.parametrize("language", ENCODINGS)
-def test_an_older_encoding_is_refused_with_the_command_that_converts_it(tmp_path: Path, language: str) -> None:
-    report, records = indexed(tmp_path, "captions.csv", table(language).encode(ENCODINGS[language]))
-    # The picture is there all the same.
-    assert [record.modality for record in records] == ["image"]
-    (told,) = report.quarantined
-    assert told.path == "captions.csv"
-    assert "is not UTF-8 text" in told.reason
-    assert f"iconv -f {ENCODINGS[language]} -t UTF-8" in told.reason
+def test_an_older_encoding_is_guessed_and_told(tmp_path: Path, language: str) -> None:
+    _, wanted = indexed(tmp_path / "unicode", "captions.csv", table(language))
+    report, records = indexed(tmp_path / "older", "captions.csv", table(language).encode(ENCODINGS[language]))
+    assert [record.text for record in records] == [record.text for record in wanted]
+    assert report.quarantined == []
+    (told,) = report.notes
+    assert (told.path, told.reason) == (
+        "captions.csv",
+        f"read as {ENCODINGS[language]}, which was guessed: --encoding names another",
+    )
 
 
 def test_what_is_no_text_gets_no_advice() -> None:

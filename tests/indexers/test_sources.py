@@ -87,7 +87,7 @@ def test_sidecars_give_captions_and_are_no_documents(tmp_path: Path) -> None:
 def test_unusable_sidecars_are_reported_and_the_image_stays(tmp_path: Path) -> None:
     for name in ("a", "b", "c", "d"):
         picture(tmp_path / f"{name}.png", (ord(name), 0, 0))
-    (tmp_path / "a.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9\x01")
     (tmp_path / "b.txt").write_text("word " * 20_000)
     (tmp_path / "c.txt").write_text("")
     (tmp_path / "d.txt").write_bytes(b"a\x00b")
@@ -166,7 +166,7 @@ def test_broken_empty_huge_and_special_files_are_quarantined_and_the_rest_goes_o
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "empty.md").write_text("")
     (tmp_path / "blank.md").write_text(" \n \n")
-    (tmp_path / "latin.txt").write_bytes(b"caf\xe9 au lait")
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9 au lait\x01")
     (tmp_path / "binary.txt").write_bytes(b"\x00\x01\x02")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(os.path.relpath(tmp_path / "socket.png"))
@@ -188,8 +188,8 @@ def test_broken_empty_huge_and_special_files_are_quarantined_and_the_rest_goes_o
     }
     assert why["empty.jpg"] == why["empty.md"] == "is empty"
     assert "not an image" in why["noise.jpg"]
-    assert "more pixels" in why["bomb.png"]
-    assert why["large.png"] == "has 11000 x 11000 pixels, more than the 100000000 allowed"
+    assert why["bomb.png"].startswith("has 20000 x 20000 pixels, more than the 100000000 allowed")
+    assert why["large.png"].startswith("has 11000 x 11000 pixels, more than the 100000000 allowed")
     assert why["pipe.png"] == why["socket.png"] == "is a pipe, socket or device, not a file"
     assert why["blank.md"] == "has no words"
     assert "not UTF-8 text (byte 3)" in why["latin.txt"]
@@ -376,7 +376,7 @@ def test_malformed_table_rows_are_quarantined_with_their_line(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [("", "is empty"), ("a,b\n1,2\n", "header must name"), ("file,file\n", "each once"), ("\n\n", "header")],
+    [("", "is empty"), ("a,b\n1,2\n", "header must name"), ("\n\n", "header")],
 )
 def test_tables_without_usable_header_are_reported(tmp_path: Path, content: str, reason: str) -> None:
     picture(tmp_path / "a.png")

@@ -101,8 +101,8 @@ REFUSED: dict[str, tuple[bytes, str]] = {
         "70000 strips or tiles",
     ),
     "tiff pictures": (
-        b"II*\0\x08\0\0\0" + b"".join(struct.pack("<HI", 0, 14 + 6 * n) for n in range(1000)),
-        "more than 256 pictures",
+        b"II*\0\x08\0\0\0" + b"".join(struct.pack("<HI", 0, 14 + 6 * n) for n in range(5000)),
+        "more than 4096 pictures",
     ),
     "jp2 boxes": (b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0\0\0\x08free" * 20_000, "boxes before its pixels"),
     "j2k segments": (b"\xff\x4f\xff\x51" + b"\0\x02" + b"\xff\x64\0\x02" * 20_000, "segments before its pixels"),

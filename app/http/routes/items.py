@@ -17,6 +17,7 @@ from backends.base import MAX_ID_BYTES, Compare, Modality, Record
 from backends.filters import check_string
 from backends.urls import local_path
 from indexers.items import caption_id
+from retrieval.images.parts import part_of
 from retrieval.images.plan import Wanted
 from retrieval.search.reasons import why_nothing
 from retrieval.search.retriever import ItemNotFound
@@ -133,7 +134,7 @@ def neighbours(
 def thumbnail(service: Service, record: Record, size: int) -> bytes:
     """A JPEG of an item's image within `size` x `size` pixels. Raises `ItemNotFound`, `ImageError`."""
     data, tag = _opened(service, record, size)
-    return _made(service, data, tag=tag, size=size)
+    return _made(service, data, tag=tag, size=size, part=part_of(record.uri))
 
 
 def _opened(service: Service, record: Record, size: int) -> tuple[bytes, str]:
@@ -148,24 +149,25 @@ def _opened(service: Service, record: Record, size: int) -> tuple[bytes, str]:
         raise ItemNotFound(str(error)) from None
     except OSError as error:
         raise ItemNotFound(f"the image file of this item cannot be read any more: {error.strerror}") from None
-    return data, thumbnail_tag(path, status, size)
+    return data, thumbnail_tag(path, status, size, part_of(record.uri))
 
 
-def _made(service: Service, data: bytes, *, tag: str, size: int) -> bytes:
+def _made(service: Service, data: bytes, *, tag: str, size: int, part: str) -> bytes:
     kept = service.thumbnails.get(tag)
     service.metrics.thumbnails.labels("no" if kept is None else "yes").inc()
     if kept is not None:
         return kept
-    return service.thumbnails.keep(tag, service.load(data, Wanted(fit=size)))
+    return service.thumbnails.keep(tag, service.load_stored(data, Wanted(fit=size), part=part))
 
 
 def _picture(service: Service, request: Request, item_id: str, *, size: int, collection: str | None) -> Response:
-    data, tag = _opened(service, stored(service, item_id, collection), size)
+    record = stored(service, item_id, collection)
+    data, tag = _opened(service, record, size)
     headers = {"ETag": f'"{tag[:32]}"', "Cache-Control": "private, max-age=3600", "Accept-Ranges": "bytes"}
     known = {part.strip().removeprefix("W/") for part in request.headers.get("if-none-match", "").split(",")}
     if headers["ETag"] in known or "*" in known:
         return Response(status_code=304, headers=headers)
-    return _ranged(request, _made(service, data, tag=tag, size=size), headers)
+    return _ranged(request, _made(service, data, tag=tag, size=size, part=part_of(record.uri)), headers)
 
 
 def _ranged(request: Request, data: bytes, headers: dict[str, str]) -> Response:

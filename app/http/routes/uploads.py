@@ -189,7 +189,7 @@ def _read(service: Service, name: str, hold: Hold, one: _Pending, seen: dict[str
         if isinstance(read, EntryRefused):
             one.error = read.reason
         else:
-            one.item = read
+            one.item = read[0]
 
 
 def _is_told_again(one: _Pending, seen: dict[str, _Pending]) -> bool:

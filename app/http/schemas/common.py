@@ -307,7 +307,10 @@ class JobBody(BaseModel):
     progress: dict[str, Any] | None = Field(
         description="stage, done, total, rate_per_s, remaining_s, quarantined, path."
     )
-    report: dict[str, Any] | None = Field(description="Counts; `quarantined` holds up to 100 of the skipped files.")
+    report: dict[str, Any] | None = Field(
+        description="Counts; `quarantined` holds up to 100 of the skipped files, `notes` of those taken with a remark, "
+        "and `not_read` up to 100 paths of each kind of files that were not read."
+    )
     error: str | None
 
     @classmethod
@@ -316,7 +319,9 @@ class JobBody(BaseModel):
         report = dict(job.report) if job.report is not None else None
         if report is not None:
             quarantined = report.get("quarantined") or []
+            not_read = [{**row, "paths": row["paths"][:reported]} for row in report.get("not_read") or []]
             report |= {"quarantined_count": len(quarantined), "quarantined": quarantined[:reported]}
+            report |= {"notes": (report.get("notes") or [])[:reported], "not_read": not_read}
         return cls(
             id=job.id,
             folder=job.source,

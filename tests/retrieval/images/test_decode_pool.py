@@ -132,9 +132,9 @@ def test_scans_are_counted_once(pool: DecodePool, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(_Worker, "ask", lambda self, data, request: asked.append(request) or ask(self, data, request))
     pool.load(many_scans(scans=5))
     pool.load(picture("JPEG"))
-    assert [request["scans"] for request in asked] == [
+    assert [request["header"] for request in asked] == [
         check_header(io.BytesIO(many_scans(scans=5)), len(many_scans(scans=5))),
-        1,
+        (1, False),
     ]
 
 

@@ -58,7 +58,7 @@ def test_one_picture_with_much_in_it_is_none_of_those() -> None:
         buffer = io.BytesIO()
         image.save(buffer, file_format, **options)
         data = buffer.getvalue()
-        assert check_header(io.BytesIO(data), len(data)) in (1, 10), file_format
+        assert check_header(io.BytesIO(data), len(data)) in ((1, False), (10, False)), file_format
         assert load_image(data).size == (64, 48)
 
 
@@ -84,5 +84,5 @@ def test_a_whole_file_of_no_more_than_its_pixels_is_not_truncated(mode: str) -> 
 
 def test_scans_are_counted() -> None:
     data = hostile_pictures.many_scans(64, 20)
-    assert check_header(io.BytesIO(data), len(data)) == 30
+    assert check_header(io.BytesIO(data), len(data)) == (30, False)
     assert load_image(data).size == (64, 64)
