@@ -16,13 +16,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from backends import connect
-from indexers import index
+from indexers import index, remove
 from retrieval import Retriever, load_encoder
 
 if TYPE_CHECKING:
     from retrieval.chat.asking import ask
 
-__all__ = ["Retriever", "ask", "connect", "index", "load_encoder"]
+__all__ = ["Retriever", "ask", "connect", "index", "load_encoder", "remove"]
 
 
 def __getattr__(name: str) -> Any:

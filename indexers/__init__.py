@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from indexers.progress import Progress
+from indexers.removing import RemovalReport, remove
 from indexers.report import IndexingError, IndexReport, Quarantined
 from indexers.run import index
 from indexers.sources import Source, open_source
 
-__all__ = ["IndexReport", "IndexingError", "Progress", "Quarantined", "Source", "index", "open_source"]
+__all__ = [
+    "IndexReport",
+    "IndexingError",
+    "Progress",
+    "Quarantined",
+    "RemovalReport",
+    "Source",
+    "index",
+    "open_source",
+    "remove",
+]

@@ -4,8 +4,10 @@ The ids: ``img-`` an image's content; ``cap-`` an image's id and a caption; ``tx
 the splitting rule and the passage's number, or a text item's words. Each is 32 hexadecimal digits, the
 first 128 bits of SHA-256: among a billion items two collide with a chance of one in 10^21.
 
-An image record has its captions, joined by newlines, as `text` for keyword search. Every caption is also
-a text record of its own, so that an image finds words; `image` is the id of the image it belongs to.
+An image record has as `text`, for keyword search, a line each: its captions, the words that its file itself has
+(`indexers.embedded`), and the names of further files of the same content. Every caption is also a text record of its
+own, so that an image finds words; `image` is the id of the image it belongs to. Content that lies at several places is
+one item, whose places `retrieval.places` describes; `indexers.copies` puts it together.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -40,6 +43,7 @@ from indexers.photos import photo_facts
 from indexers.report import escaped_line
 from indexers.sources import MARKDOWN_SUFFIXES, Entry, Source
 from retrieval.images.decode import MAX_PIXELS, ImageError
+from retrieval.places import Place, place_fields
 
 DIGEST_CHARS = 32
 
@@ -54,12 +58,16 @@ class Planned:
 
 @dataclass(slots=True)
 class Item:
-    """An entry with the records it should have, the image's first; `digest` is its content's."""
+    """An entry with the records it should have, the image's first.
+
+    `digest` is its content's, `words` are those that the file has in itself.
+    """
 
     entry: Entry
     digest: str
     records: list[Planned]
     fresh: tuple[str, Stamp, int, str] | None = None
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +129,13 @@ class Reader:
         facts, fresh = self._facts(entry)
         digest = str(facts.pop("digest"))
         image_id = entry.id or f"img-{digest}"
-        place = self._place(entry.path)
+        uri, place = self._place(entry.path)
         # The manifest corrects EXIF; it cannot name what is measured, `indexers.fields` sees to that.
         metadata: Metadata = {**facts, **entry.metadata, **place}
         if entry.id:
             metadata["content_hash"] = digest
-        uri = file_uri(self.source.root / entry.path)
-        records = [Planned(Record(image_id, None, "image", _joined(entry.captions), uri, metadata))]
+        text = joined(entry.captions)
+        records = [Planned(Record(image_id, None, "image", text, uri, metadata))]
         for caption in entry.captions:
             about: Metadata = {**entry.metadata, **place, "image": image_id}
             records.append(Planned(Record(caption_id(image_id, caption), None, "text", caption, uri, about), caption))
@@ -140,7 +148,7 @@ class Reader:
         passages = split_passages(decode_text(data), markdown=markdown, max_words=self.max_words)
         if not passages:
             raise Unreadable("has no words")
-        digest, uri, place = digest_of(data), file_uri(path), self._place(entry.path)
+        digest, (uri, place) = digest_of(data), self._place(entry.path)
         rule = f"{RULE_VERSION}/{'markdown' if markdown else 'plain'}/{self.max_words}"
         records = []
         for number, passage in enumerate(passages, start=1):
@@ -158,11 +166,9 @@ class Reader:
         record = Record(entry.id or f"txt-{digest}", None, "text", text, metadata=metadata)
         return Item(entry, digest, [Planned(record, text)])
 
-    def _place(self, path: str) -> Metadata:
-        shown = display(path)
-        folder = str(PurePosixPath(shown).parent)
-        place: Metadata = {"path": shown, "source": self.source.name}
-        return place if folder == "." else {**place, "folder": folder}
+    def _place(self, path: str) -> tuple[str | None, Metadata]:
+        """The address of a file of the source, and the metadata that says where it is."""
+        return place_fields([Place(file_uri(self.source.root / path), display(path), self.source.name)])
 
 
 def digest_of(data: bytes) -> str:
@@ -182,15 +188,15 @@ def image_reason(error: ImageError) -> str:
     return escaped_line(rest if separator and head.startswith("image of ") else reason)
 
 
-def _joined(captions: tuple[str, ...]) -> str | None:
-    """Captions on a line each, as many as the text of a record may hold; each is a record of its own anyway."""
+def joined(lines: Iterable[str]) -> str | None:
+    """Captions and other words on a line each, as many as the text of a record may hold; each line once."""
     kept: list[str] = []
     size_bytes = 0
-    for caption in captions:
-        size_bytes += len(caption.encode("utf-8")) + 1
+    for line in dict.fromkeys(lines):
+        size_bytes += len(line.encode("utf-8")) + 1
         if size_bytes > MAX_TEXT_BYTES:
             break
-        kept.append(caption)
+        kept.append(line)
     return "\n".join(kept) or None
 
 

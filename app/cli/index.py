@@ -44,9 +44,11 @@ def index(
     quantization: Annotated[
         str, typer.Option("--quantization", metavar="KIND", help="Of a new collection: none, half, int8 or binary.")
     ] = "none",
-    prune: Annotated[bool, typer.Option("--prune", help="Remove items whose file has gone.")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove items whose file has gone, all those below PATH.")
+    ] = False,
     prune_empty: Annotated[
-        bool, typer.Option("--prune-empty", help="Prune even where PATH has nothing left in it.")
+        bool, typer.Option("--prune-empty", help="Prune even where PATH has nothing left in it, or is gone itself.")
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if a file had to be skipped.")] = False,
     as_json: options.Json = False,
@@ -65,9 +67,7 @@ def index(
         spec = IndexSpec(kind=index_kind, quantization=quantization)  # type: ignore[arg-type]
     except ValueError as error:
         raise UsageError(str(error)) from None
-    from indexers import open_source
-
-    source = open_source(path)
+    source = source_of(path, prune=prune or prune_empty)
     with open_backend(settings) as store:
         is_new = settings.collection not in store.collections()
         model = encoder_for(settings, store, chosen.encoder)
@@ -75,6 +75,23 @@ def index(
             note(better_encoder())
         report = run(source, store, model, settings, prune=prune or prune_empty, prune_empty=prune_empty, spec=spec)
     finish(report, path, encoder=model.name, as_json=as_json, strict=strict)
+
+
+def source_of(path: str, *, prune: bool) -> Source:
+    """What PATH names; with prune it may be gone. Raises `IndexingError`, which then says how to remove what it had."""
+    from indexers import IndexingError, open_source
+    from indexers.removal import vanished
+
+    gone = vanished(path)
+    if gone is not None and prune:
+        return gone
+    try:
+        return open_source(path)
+    except IndexingError as error:
+        if gone is None:
+            raise
+        hint = "if it has gone for good, sightline remove takes what came from it out of the collection"
+        raise IndexingError(f"{error}; {hint}") from None
 
 
 def run(
@@ -91,8 +108,9 @@ def run(
     import indexers
     from app.core.roots import RecordedRoots
     from app.core.uploaded import UploadedFiles
+    from retrieval.places import is_there
 
-    if source.kind != "stdin":
+    if source.kind != "stdin" and is_there(source.root):
         place = source.root / source.file if source.kind == "file" and source.file else source.root
         RecordedRoots(settings.home).add(place, folder=source.kind == "folder")
     with stop_on_interrupt("stopping after this picture") as stop, progress_line() as progress:
@@ -247,6 +265,9 @@ def finish(report: IndexReport, path: str, *, encoder: str, as_json: bool, stric
     if report.unreadable:
         many = f"{report.unreadable:,} texts" if report.unreadable > 1 else "1 text"
         note(f"{many} cannot be read by {encoder}: stored for keyword search alone")
+    if report.missing:
+        files, them = ("files are", "them") if report.missing > 1 else ("file is", "it")
+        note(f"{report.missing:,} indexed {files} no longer there; --prune removes {them}")
     if as_json:
         print_json(report.to_dict())
     else:

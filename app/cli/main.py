@@ -42,6 +42,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "show": ("app.cli.search:show", "Show one stored item: where it is, its text and its metadata."),
     "ask": ("app.cli.ask:ask", "Answer a question from what the collection holds, with numbered sources."),
     "chat": ("app.cli.chat:chat", "Ask questions one after another; each is understood in the light of those before."),
+    "remove": (
+        "app.cli.remove:remove",
+        "Take items out of a collection, by path, id or filter; the files stay where they are.",
+    ),
     "collections": ("app.cli.collections:collections", "List the collections of the store, with what fills them."),
     "drop": (
         "app.cli.collections:drop",

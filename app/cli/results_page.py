@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.cli.output import NOT_KNOWN, NOTHING_FOUND, local_path, place, show_relevance
+from app.cli.output import GONE, NOT_KNOWN, NOTHING_FOUND, is_gone, local_path, place, show_relevance
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -137,8 +137,9 @@ def _part(part: Part) -> dict[str, Any]:
 
 def _card(hit: Hit, rank: int) -> dict[str, Any]:
     from backends.harmless import shortened
+    from retrieval.places import existing_file
 
-    path = local_path(hit.uri)
+    path = existing_file(hit) or local_path(hit.uri)
     text = hit.text or ""
     return {
         "rank": rank,
@@ -154,6 +155,7 @@ def _card(hit: Hit, rank: int) -> dict[str, Any]:
         "link": path.absolute().as_uri() if path is not None else None,
         "metadata": [(name, _plain(value)) for name, value in sorted(hit.metadata.items())],
         "exact": hit.exact,
+        "gone": GONE if is_gone(hit) else "",
         "thumbnail": _hit_thumbnail(hit, path) if path is not None else None,
     }
 

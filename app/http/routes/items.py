@@ -11,13 +11,26 @@ from app.core.roots import RootsError
 from app.http.context import Service
 from app.http.problems import Refused
 from app.http.routes.base import operation
-from app.http.schemas.common import Collection, DeletedBody, HitBody, HitsBody, ItemBody, K, Offset, ThumbnailSize
+from app.http.schemas.common import (
+    Collection,
+    DeletedBody,
+    HitBody,
+    HitsBody,
+    ItemBody,
+    K,
+    Offset,
+    Removal,
+    RemovalBody,
+    ThumbnailSize,
+)
 from app.http.thumbnails import thumbnail_tag
 from backends.base import MAX_ID_BYTES, Compare, Modality, Record
 from backends.filters import check_string
 from backends.urls import local_path
 from indexers.items import caption_id
+from indexers.removing import remove
 from retrieval.images.plan import Wanted
+from retrieval.places import existing_file
 from retrieval.search.reasons import why_nothing
 from retrieval.search.retriever import ItemNotFound
 
@@ -86,6 +99,23 @@ def add_routes(app: FastAPI, service: Service) -> None:
         record = stored(service, item_id, collection)
         return DeletedBody(deleted=_deleted(service, collection or service.collection, record))
 
+    @app.post("/v1/remove", tags=["items"], **operation("write", 404, 409, body="json"))
+    def remove_items(body: Removal, collection: Collection = None) -> RemovalBody:
+        """Remove items by path, ids or filter; of images the captions too. The files stay, but for uploaded ones.
+
+        An image that lies elsewhere too only loses the places below `path`, with the captions that it had from them.
+        The next index job over a folder brings back what is still in it.
+        """
+        name = collection or service.collection
+        try:
+            report = remove(service.backend, name, path=body.path, ids=body.ids, where=body.where, dry_run=body.dry_run)
+        except ValueError as error:
+            raise Refused(422, str(error)) from None
+        if not body.dry_run:
+            named = (service.uploads.named(uri) for uri in report.uris)
+            service.uploads.release({file for file in named if file is not None})
+        return RemovalBody(**report.to_dict(), dry_run=body.dry_run)
+
 
 def _deleted(service: Service, name: str, record: Record) -> int:
     """Delete a record, and what belongs to it; returns how many records went."""
@@ -138,7 +168,7 @@ def thumbnail(service: Service, record: Record, size: int) -> bytes:
 
 def _opened(service: Service, record: Record, size: int) -> tuple[bytes, str]:
     """The bytes of an item's image file, and what names its thumbnail."""
-    path = local_path(record.uri)
+    path = existing_file(record) or local_path(record.uri)
     if path is None or record.modality != "image":
         raise ItemNotFound(f"item {record.id!r} has no local image file")
     try:
