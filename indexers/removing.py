@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from backends.base import Backend, Compare, Record, Where, matches, parse_where
+from backends.base import Backend, Compare, Record, Where, matches
 from backends.checks import check_ids
 from backends.fold import is_everything
 from backends.urls import local_path
@@ -16,6 +16,7 @@ from indexers.copies import below
 from indexers.files import display
 from indexers.removal import DELETE_IDS, Doomed, apply
 from retrieval.places import places_of, uris_of
+from retrieval.search.filters import as_where
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ def _chosen(
             for record in backend.get(collection, wanted[start : start + DELETE_IDS]):
                 yield record, _all_places(record)
         return
-    clause = parse_where(where) if isinstance(where, Mapping) else where
+    clause = as_where(where)
     if clause is None or is_everything(clause):
         raise ValueError("remove refuses a filter that is true of every item; to remove everything drop the collection")
     for record in _scanned(backend, collection):
