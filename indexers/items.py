@@ -21,6 +21,7 @@ from pathlib import PurePosixPath
 
 from backends.base import MAX_TEXT_BYTES, Record
 from backends.checks import plain_metadata
+from indexers.embedded import words_of
 from indexers.fields import Metadata
 from indexers.files import (
     MAX_IMAGE_BYTES,
@@ -134,12 +135,14 @@ class Reader:
         metadata: Metadata = {**facts, **entry.metadata, **place}
         if entry.id:
             metadata["content_hash"] = digest
-        text = joined(entry.captions)
+        # What the manifest says instead is not the file's own.
+        words = words_of({name: value for name, value in facts.items() if name not in entry.metadata})
+        text = joined([*entry.captions, *words])
         records = [Planned(Record(image_id, None, "image", text, uri, metadata))]
         for caption in entry.captions:
             about: Metadata = {**entry.metadata, **place, "image": image_id}
             records.append(Planned(Record(caption_id(image_id, caption), None, "text", caption, uri, about), caption))
-        return Item(entry, digest, records, fresh)
+        return Item(entry, digest, records, fresh, words)
 
     def _document(self, entry: Entry) -> Item:
         path = self.source.root / entry.path
