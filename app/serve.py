@@ -112,6 +112,7 @@ def serve(
             settings=settings,
             fetch_hosts=HostList.parse(settings.fetch_hosts),
             proxies=TrustedProxies.parse(settings.trusted_proxy),
+            watch=settings.watch == "yes",
         )
         if settings.collection not in store.collections():
             note(f"note: there is no collection {settings.collection!r} yet; index a folder, or add items")

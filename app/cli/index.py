@@ -155,8 +155,8 @@ def prepare_relevance(store: Backend, model: Encoder, settings: Settings) -> Non
 
 
 @contextlib.contextmanager
-def stop_on_interrupt(told: str) -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets, saying what is `told`; the second one interrupts at once."""
+def stop_on_interrupt(told: str, *signals: int) -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets, or one of `signals`, saying what is `told`; the second one interrupts at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -170,11 +170,12 @@ def stop_on_interrupt(told: str) -> Iterator[threading.Event]:
         with contextlib.suppress(OSError):
             os.write(2, f"\n{told}; Ctrl-C again to stop at once\n".encode("ascii"))
 
-    before = signal.signal(signal.SIGINT, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, *signals)}
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class PlainLines:

@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "app.cli.index:index",
         "Index pictures and texts; run it again to take in only what is new or has changed.",
     ),
+    "watch": ("app.cli.watch:watch", "Keep a collection in step with a folder: what is added, changed or removed."),
     "search": ("app.cli.search:search", "Find images by words, by pictures, or by both."),
     "similar": ("app.cli.search:similar", "Find the items nearest to a stored one; no model is loaded for it."),
     "lookup": ("app.cli.search:lookup", "Find the texts of the collection that describe a picture best."),

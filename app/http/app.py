@@ -24,6 +24,7 @@ from app.core.keys import KeyStore
 from app.core.llm import LoadModel
 from app.core.roots import RecordedRoots, Roots
 from app.core.settings import Settings
+from app.core.watched import WatchedRoots
 from app.http import openai_errors
 from app.http.access import Access
 from app.http.context import NO_HOSTS, Service
@@ -65,6 +66,7 @@ def create_app(
     settings: Settings | None = None,
     fetch_hosts: HostList = NO_HOSTS,
     proxies: TrustedProxies = NO_PROXIES,
+    watch: bool = False,
 ) -> FastAPI:
     """The service over `backend`, searching with `encoder`, `collection` being the default one.
 
@@ -88,6 +90,8 @@ def create_app(
     fetch_hosts: where images are fetched from when a request gives an address instead; nowhere at first.
 
     proxies: whose word about where a request comes from is taken; nobody's at first.
+
+    watch: begin index jobs over the folders that may be indexed, now and whenever they change.
 
     tracer: an OpenTelemetry tracer that gets a span for each request and each of its stages.
 
@@ -120,8 +124,10 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         # A thread for each request that is let in: those that wait for a turn with images must not hold up the rest.
         anyio.to_thread.current_default_thread_limiter().total_tokens = limits.max_in_flight + SPARE_THREADS
+        watched = WatchedRoots(service.roots.folders() if watch else [], service.jobs, collection)
         async with tools.running():
             yield
+        await anyio.to_thread.run_sync(watched.close)
         # The running job stores its batch first, which may take seconds.
         await anyio.to_thread.run_sync(service.close)
         for probe in probes:
