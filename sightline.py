@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 import backends
 from backends import explain
 from backends.wrappers.aliases import Aliased, with_aliases
-from indexers import index
+from indexers import index, remove
 from retrieval import Retriever, load_encoder
 
 if TYPE_CHECKING:
     from retrieval.chat.asking import ask
 
-__all__ = ["Retriever", "ask", "connect", "explain", "index", "load_encoder"]
+__all__ = ["Retriever", "ask", "connect", "explain", "index", "load_encoder", "remove"]
 
 
 def connect(url: str) -> Aliased:

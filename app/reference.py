@@ -46,12 +46,13 @@ between `facet`, field, value and count. `--json` prints one JSON object instead
 
 | command | object |
 |---|---|
-| `search`, `similar`, `lookup` | `{"hits": [{"id", "score", "relevance", "scored_by", "modality", "uri", "text", "metadata", "exact", "duplicates"}]}`, best first; `search --facets` adds `"facets": {FIELD: {"values": [{"value", "count"}], "more", "missing", "items"}}` |
-| `ask` | `{"question", "query", "answer", "refused", "quoted", "sources": [{"number", "id", "relevance", "modality", "uri", "text"}], "sentences": [{"text", "verdict", "citations", "support"}], "counts", "usage", "seconds"}` |
-| `index` | `{"found", "indexed", "unchanged", "renamed", "updated", "duplicates", "pruned", "quarantined": [{"path", "reason"}], "seconds", …}` |
+| `search`, `similar`, `lookup` | `{"hits": [{"id", "score", "relevance", "scored_by", "modality", "uri", "text", "metadata", "exact", "duplicates", "gone"}]}`, best first; `search --facets` adds `"facets": {FIELD: {"values": [{"value", "count"}], "more", "missing", "items"}}` |
+| `ask` | `{"question", "query", "answer", "refused", "quoted", "sources": [{"number", "id", "relevance", "modality", "uri", "text", "gone"}], "sentences": [{"text", "verdict", "citations", "support"}], "counts", "usage", "seconds"}` |
+| `index` | `{"found", "indexed", "unchanged", "renamed", "updated", "duplicates", "pruned", "missing", "quarantined": [{"path", "reason"}], "seconds", …}` |
 | `eval` | `{"text_to_image": {"R@1", "R@5", "R@10", "median_rank"}, "image_to_text": {…}}`, in percent |
 | `show` | `{"id", "modality", "uri", "text", "metadata"}` |
 | `collections` | `{"backend", "collections": [{"name", "items", "dim", "metric", "encoder", "fingerprint"}]}` |
+| `remove` | `{"dry_run", "items", "captions", "kept_elsewhere"}` |
 | `drop` | `{"dropped", "items"}` |
 | `copy`, `import` | `{"written", "unchanged", "extra", "vector_error", "parity": {"queries", "k", "mean_overlap", "least_overlap", "score_difference"}, "seconds"}` |
 | `export` | `{"folder", "items"}` |
@@ -63,7 +64,7 @@ between `facet`, field, value and count. `--json` prints one JSON object instead
 
 A search in which nothing is relevant prints `{"hits": []}`, with `--misses` also `"misses"`, the nearest ones.
 Higher scores are better. `relevance` is in [0, 1], the share of unrelated queries that find nothing as good, or
-null where it cannot be known. `exact` says that the list was found by a full scan, so that nothing was missed.
+null where it cannot be known. `exact` says that the list was found by a full scan, so that nothing was missed; `gone` that the item's file is no longer there.
 """  # noqa: E501
 SETTINGS = f"""## Settings
 

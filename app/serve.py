@@ -113,6 +113,7 @@ def serve(
             fetch_hosts=HostList.parse(settings.fetch_hosts),
             proxies=TrustedProxies.parse(settings.trusted_proxy),
             load_encoder=lambda fingerprint: encoder_by(fingerprint, settings),
+            watch=settings.watch == "yes",
         )
         if settings.collection not in store.collections():
             note(f"note: there is no collection {settings.collection!r} yet; index a folder, or add items")

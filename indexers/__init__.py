@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from indexers.progress import Progress
+from indexers.removing import RemovalReport, remove
 from indexers.report import IndexingError, IndexReport, NotRead, Quarantined
 from indexers.run import index
 from indexers.sources import Options, Source, open_source
@@ -14,7 +15,9 @@ __all__ = [
     "Options",
     "Progress",
     "Quarantined",
+    "RemovalReport",
     "Source",
     "index",
     "open_source",
+    "remove",
 ]

@@ -28,7 +28,9 @@ from backends.filters import MetadataValue, check_field_name, check_string, plai
 Metadata: TypeAlias = dict[str, MetadataValue]
 
 MEASURED = frozenset({"width", "height", "bytes", "format"})
-OWN = frozenset({"modality", "path", "source", "folder", "image", "heading", "passage", "line", "content_hash"})
+OWN = frozenset(
+    {"modality", "path", "source", "folder", "places", "image", "heading", "passage", "line", "content_hash"}
+)
 #: The micro and ohm signs: of units, though NFKC makes Greek letters of them. ``size (µm)`` is ``size_m``.
 _SIGNS = {0xB5: None, 0x2126: None}
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,18})\Z")

@@ -4,8 +4,10 @@ The ids: ``img-`` an image's content; ``cap-`` an image's id and a caption; ``tx
 the splitting rule and the passage's number, or a text item's words. Each is 32 hexadecimal digits, the
 first 128 bits of SHA-256: among a billion items two collide with a chance of one in 10^21.
 
-An image record has its captions, joined by newlines, as `text` for keyword search. Every caption is also
-a text record of its own, so that an image finds words; `image` is the id of the image it belongs to.
+An image record has as `text`, for keyword search, a line each: its captions, the words that its file itself has
+(`indexers.embedded`), and the names of further files of the same content. Every caption is also a text record of its
+own, so that an image finds words; `image` is the id of the image it belongs to. Content that lies at several places is
+one item, whose places `retrieval.places` describes; `indexers.copies` puts it together.
 """
 
 from __future__ import annotations
@@ -13,11 +15,13 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from backends.base import MAX_TEXT_BYTES, Record
 from backends.checks import plain_metadata
+from indexers.embedded import words_of
 from indexers.fields import Metadata
 from indexers.files import (
     MAX_IMAGE_BYTES,
@@ -44,6 +48,7 @@ from indexers.report import escaped_line
 from indexers.sources import Entry, Source
 from retrieval.images.decode import ImageError, TooManyPixels
 from retrieval.images.parts import with_part
+from retrieval.places import Place, place_fields
 
 DIGEST_CHARS = 32
 
@@ -58,9 +63,10 @@ class Planned:
 
 @dataclass(slots=True)
 class Item:
-    """An entry with the records it should have, the image's first; `digest` is its content's.
+    """An entry with the records it should have, the image's first.
 
-    notes: what its owner should know of what was taken of it.
+    `digest` is its content's, `words` are those that the file has in itself, `notes` what its owner should know of what
+    was taken of it.
     """
 
     entry: Entry
@@ -68,6 +74,7 @@ class Item:
     records: list[Planned]
     fresh: tuple[str, Stamp, int, str] | None = None
     notes: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,17 +169,19 @@ class Reader:
 
     def _image(self, entry: Entry, facts: Metadata, digest: str) -> Item:
         image_id = entry.id or f"img-{digest}"
-        place = self._place(entry.path)
+        uri, place = self._place(entry.path, entry.part)
         # The manifest corrects EXIF; it cannot name what is measured, `indexers.fields` sees to that.
         metadata: Metadata = {**entry.hints, **facts, **entry.metadata, **place}
         if entry.id:
             metadata["content_hash"] = digest
-        uri = with_part(file_uri(self.source.root / entry.path), entry.part)
-        records = [Planned(Record(image_id, None, "image", _joined(entry.captions), uri, metadata))]
+        # What the manifest says instead is not the file's own.
+        words = words_of({name: value for name, value in facts.items() if name not in entry.metadata})
+        text = joined([*entry.captions, *words])
+        records = [Planned(Record(image_id, None, "image", text, uri, metadata))]
         for caption in entry.captions:
             about: Metadata = {**entry.metadata, **place, "image": image_id}
             records.append(Planned(Record(caption_id(image_id, caption), None, "text", caption, uri, about), caption))
-        return Item(entry, digest, records)
+        return Item(entry, digest, records, words=words)
 
     def document(self, entry: Entry) -> Item:
         """The item of a text file: its passages."""
@@ -185,7 +194,7 @@ class Reader:
         passages = split_passages(text, markdown=markdown, max_words=self.max_words)
         if not passages:
             raise Unreadable("has no words")
-        digest, uri, place = digest_of(data), file_uri(path), self._place(entry.path)
+        digest, (uri, place) = digest_of(data), self._place(entry.path)
         rule = f"{RULE_VERSION}/{'markdown' if markdown else 'plain'}/{self.max_words}"
         records = []
         for number, passage in enumerate(passages, start=1):
@@ -204,11 +213,10 @@ class Reader:
         record = Record(entry.id or f"txt-{digest}", None, "text", text, metadata=metadata)
         return Item(entry, digest, [Planned(record, text)])
 
-    def _place(self, path: str) -> Metadata:
-        shown = display(path)
-        folder = str(PurePosixPath(shown).parent)
-        place: Metadata = {"path": shown, "source": self.source.name}
-        return place if folder == "." else {**place, "folder": folder}
+    def _place(self, path: str, part: str = "") -> tuple[str | None, Metadata]:
+        """The address of a file of the source, or of a part of it, and the metadata that says where it is."""
+        uri = with_part(file_uri(self.source.root / path), part)
+        return place_fields([Place(uri, display(path), self.source.name)])
 
 
 def read_image(reader: Reader, entry: Entry) -> list[Item]:
@@ -271,15 +279,15 @@ def image_reason(error: ImageError) -> str:
     return escaped_line(rest if separator and head.startswith("image of ") else reason)
 
 
-def _joined(captions: tuple[str, ...]) -> str | None:
-    """Captions on a line each, as many as the text of a record may hold; each is a record of its own anyway."""
+def joined(lines: Iterable[str]) -> str | None:
+    """Captions and other words on a line each, as many as the text of a record may hold; each line once."""
     kept: list[str] = []
     size_bytes = 0
-    for caption in captions:
-        size_bytes += len(caption.encode("utf-8")) + 1
+    for line in dict.fromkeys(lines):
+        size_bytes += len(line.encode("utf-8")) + 1
         if size_bytes > MAX_TEXT_BYTES:
             break
-        kept.append(caption)
+        kept.append(line)
     return "\n".join(kept) or None
 
 

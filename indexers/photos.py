@@ -1,29 +1,25 @@
-"""What an image file says of itself without being decoded: size, format, and EXIF date, camera and place.
+"""What an image file says of itself without being decoded: size, format, EXIF date, camera and place, and words.
 
-EXIF 2.32 (JEITA CP-3451): tags 0x010F/0x0110 make and model, 0x9003 DateTimeOriginal, 0x9011
-OffsetTimeOriginal, 0xA434 lens; GPS tags 1 to 4.
+EXIF 2.32 (JEITA CP-3451): tags 0x010F/0x0110 make and model, 0xA434 lens; dates and places are in `indexers.exif`, the
+words in `indexers.embedded`.
 """
 
 from __future__ import annotations
 
-import math
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from PIL import Image
 from PIL.ImageFile import ImageFile
 
+from indexers.embedded import embedded_words
+from indexers.exif import plain_text, position, taken
 from indexers.fields import Metadata
 from retrieval.images.decode import open_image
 
 _EXIF_IFD, _GPS_IFD = 0x8769, 0x8825
-_MAKE, _MODEL, _DATE_TIME, _ORIENTATION = 0x010F, 0x0110, 0x0132, 0x0112
-_ORIGINAL, _DIGITIZED, _OFFSET, _LENS = 0x9003, 0x9004, 0x9011, 0xA434
-_DATE = re.compile(r"(\d{4})[:\-/](\d\d)[:\-/](\d\d)[ T](\d\d):(\d\d):(\d\d)")
-_ZONE = re.compile(r"[+-]\d\d:\d\d\Z")
-MAX_FIELD_CHARS = 200
+_MAKE, _MODEL, _ORIENTATION, _LENS = 0x010F, 0x0110, 0x0112, 0xA434
 #: Pages of a TIFF that are items; an archive's whole volume may be one file.
 MAX_PAGES = 256
 #: Tag 254 of a TIFF: the page is a smaller copy of another one, or a mask.
@@ -46,7 +42,7 @@ class Photo:
 def read_photo(data: bytes, *, max_pixels: int | None = None) -> Photo:
     """What a picture file holds, without decoding it. Raises `ImageError` as `photo_facts` does."""
     with open_image(data, max_pixels=max_pixels) as image:
-        facts = _facts_of(image, len(data))
+        facts = _facts_of(image, data)
         notes = ["its end is missing: taken as far as it goes"] if image.info.get("is_cut") else []
         if image.format == "TIFF":
             pages, more = _pages(image)
@@ -78,22 +74,25 @@ def _pages(image: ImageFile) -> tuple[list[tuple[str, int, int]], bool]:
 
 
 def photo_facts(data: bytes, *, max_pixels: int | None = None) -> Metadata:
-    """width, height (upright, pixels), bytes, format, and where EXIF has them taken, camera, lens, latitude, longitude.
+    """width, height (upright, pixels), bytes, format, and where EXIF has them taken, camera, lens, latitude, longitude;
+    and the words that the file has, see `indexers.embedded`.
 
     `taken` is ISO 8601, with the zone only if the file states one; coordinates are in degrees, south and
     west negative. Damaged EXIF yields fewer fields. Raises `ImageError` for what has no readable header
     or more than `max_pixels`.
     """
     with open_image(data, max_pixels=max_pixels) as image:
-        return _facts_of(image, len(data))
+        return _facts_of(image, data)
 
 
-def _facts_of(image: ImageFile, size_bytes: int) -> Metadata:
+def _facts_of(image: ImageFile, data: bytes) -> Metadata:
     width, height = image.size
-    facts: Metadata = {"bytes": size_bytes, "format": str(image.format or "").lower()}
+    facts: Metadata = {"bytes": len(data), "format": str(image.format or "").lower()}
     exif = _exif(image)
+    detail = (_attempt(exif.get_ifd, _EXIF_IFD) or {}) if exif is not None else {}
+    facts |= embedded_words(image, data, exif, detail)
     if exif is not None:
-        facts |= _fields(exif)
+        facts |= _fields(exif, detail)
         # TIFF, AVIF and HEIF tell their upright size themselves.
         if image.format in ("JPEG", "MPO", "PNG", "WEBP") and _attempt(exif.get, _ORIENTATION) in (5, 6, 7, 8):
             width, height = height, width
@@ -115,59 +114,16 @@ def _attempt(function: Any, *arguments: Any) -> Any:
         return None
 
 
-def _fields(exif: Image.Exif) -> Metadata:
-    detail = _attempt(exif.get_ifd, _EXIF_IFD) or {}
-    make, model = _text(_attempt(exif.get, _MAKE)), _text(_attempt(exif.get, _MODEL))
+def _fields(exif: Image.Exif, detail: Mapping[int, Any]) -> Metadata:
+    make, model = plain_text(_attempt(exif.get, _MAKE)), plain_text(_attempt(exif.get, _MODEL))
     if make and model.lower().startswith(make.split()[0].lower()):
         make = ""
-    position = _attempt(_place, _attempt(exif.get_ifd, _GPS_IFD) or {})
+    place = _attempt(position, _attempt(exif.get_ifd, _GPS_IFD) or {})
     found: dict[str, Any] = {
-        "taken": _taken(detail, _attempt(exif.get, _DATE_TIME)),
+        "taken": _attempt(taken, lambda tag: _attempt(detail.get, tag) or _attempt(exif.get, tag)),
         "camera": f"{make} {model}".strip(),
-        "lens": _text(_attempt(detail.get, _LENS)),
+        "lens": plain_text(_attempt(detail.get, _LENS)),
     }
-    if position is not None:
-        found["latitude"], found["longitude"] = position
+    if place is not None:
+        found["latitude"], found["longitude"] = place
     return {key: value for key, value in found.items() if value not in (None, "")}
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    if not isinstance(value, str):
-        return ""
-    printable = "".join(c if c.isprintable() else " " for c in value)
-    return " ".join(printable.split())[:MAX_FIELD_CHARS]
-
-
-def _taken(detail: Any, fallback: Any) -> str | None:
-    for value in (_attempt(detail.get, _ORIGINAL), _attempt(detail.get, _DIGITIZED), fallback):
-        match = _DATE.match(_text(value))
-        if match is None:
-            continue
-        try:
-            moment = datetime(*(int(part) for part in match.groups()))  # type: ignore[arg-type]
-        except ValueError:
-            continue
-        zone = _text(_attempt(detail.get, _OFFSET))
-        return moment.isoformat() + (zone if _ZONE.match(zone) else "")
-    return None
-
-
-def _place(gps: Any) -> tuple[float, float] | None:
-    latitude = _degrees(gps[2], gps[1], "S")
-    longitude = _degrees(gps[4], gps[3], "W")
-    if not (abs(latitude) <= 90 and abs(longitude) <= 180):
-        return None
-    # Cameras without a fix write zeros; nobody photographs the Gulf of Guinea's null point that exactly.
-    if latitude == longitude == 0:
-        return None
-    return latitude, longitude
-
-
-def _degrees(value: Any, reference: Any, negative: str) -> float:
-    degrees, minutes, seconds = (float(part) for part in value)
-    total = degrees + minutes / 60 + seconds / 3600
-    if not math.isfinite(total):
-        raise ValueError("no finite angle")
-    return round(-total if _text(reference).upper().startswith(negative) else total, 7)

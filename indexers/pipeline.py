@@ -10,19 +10,20 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from backends.base import Backend, BackendError, Record
 from indexers.embedding import Embedder
-from indexers.planner import Batch, Planner
+from indexers.planner import Batch
 from indexers.report import IndexingError, escaped_line
-from indexers.sources import Entry
 from indexers.tally import Tally, Work
 
 POLL_S = 0.1
 T = TypeVar("T")
+#: The first stage: hands on batches, asks whether it is to stop, and returns False if that was before the end.
+Plan: TypeAlias = Callable[[Callable[[Batch], None], Callable[[], bool]], bool]
 
 
 class Aborted(Exception):
@@ -71,12 +72,12 @@ class Pipeline:
     # Not the threads themselves: a join that Ctrl-C breaks off takes the thread for ended.
     _ended: list[threading.Event] = field(default_factory=list)
 
-    def start(self, planner: Planner, entries: Sequence[Entry]) -> None:
-        """Start the stages; `wait` returns when they have ended."""
+    def start(self, plan: Plan) -> None:
+        """Start the stages; `wait` returns when they have ended. plan: hands on batches until it is stopped."""
         batches: _Pipe[Batch] = _Pipe(self._abort)
         vectors: _Pipe[list[tuple[Work, Record]]] = _Pipe(self._abort)
         for name, stage in (
-            ("plan", lambda: self._plan(planner, entries, batches)),
+            ("plan", lambda: self._plan(plan, batches)),
             ("embed", lambda: self._embed(batches, vectors)),
             ("store", lambda: self._store(vectors)),
         ):
@@ -122,8 +123,8 @@ class Pipeline:
         finally:
             ended.set()
 
-    def _plan(self, planner: Planner, entries: Sequence[Entry], out: _Pipe[Batch]) -> None:
-        if not planner.run(entries, out.put, lambda: self.stop.is_set() or self._abort.is_set()):
+    def _plan(self, plan: Plan, out: _Pipe[Batch]) -> None:
+        if not plan(out.put, lambda: self.stop.is_set() or self._abort.is_set()):
             self.complete = False
         out.put(None)
 

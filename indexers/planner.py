@@ -7,6 +7,7 @@ run over the same state.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,6 +18,7 @@ from typing import TypeVar
 from PIL import Image
 
 from backends.base import Backend, Record, Vector
+from indexers.copies import Territory, captions_of, kept_records, merged
 from indexers.files import Unreadable, display
 from indexers.items import EntryRefused, Item, Planned, Reader, image_reason, same_record, same_vector
 from indexers.ledger import Ledger
@@ -25,6 +27,7 @@ from indexers.tally import Outcome, Tally, Work
 from retrieval.images.decode import ImageError
 from retrieval.images.plan import Wanted, result_pixels
 from retrieval.images.pool import Bounds, DecodePool
+from retrieval.places import places_of
 
 CHECK_ITEMS = 128
 POLL_S = 0.1
@@ -102,7 +105,11 @@ class Batch:
 
 
 class Planner:
-    """Reads entries in order and hands on batches; `expected` are the ids the source should have."""
+    """Reads entries in order and hands on batches; `expected` are the ids the source should have.
+
+    `run` plans each content at the first place where it is met. Content that turns up again, or that is stored with
+    other places that are still there, waits for `merge`, which is called when all of `run` is stored.
+    """
 
     def __init__(
         self,
@@ -115,9 +122,10 @@ class Planner:
         threads: int,
         decode_size: int | None,
         pool: DecodePool,
+        territory: Territory,
     ) -> None:
         self._reader, self._backend, self._collection = reader, backend, collection
-        self._tally = tally
+        self._tally, self._territory = tally, territory
         self._batch_size, self._wanted = batch_size, Wanted(decode_size)
         self._pool = pool
         self._threads = threads
@@ -126,42 +134,71 @@ class Planner:
         self._room, self._decodings = Room(max(batch_size, 2 * threads)), 0
         self._batch = Batch()
         self._seen: dict[str, Item] = {}
+        self._copies: dict[str, list[Item]] = {}
+        self._waiting: dict[str, Item] = {}
+        self._merging = False
         self.expected: set[str] = set()
 
     def run(self, entries: Sequence[Entry], send: Callable[[Batch], None], stopped: Callable[[], bool]) -> bool:
         """Plan all entries; False if stopped before the end."""
-        self._send, self._stopped = send, stopped
         readers = ThreadPoolExecutor(self._threads, thread_name_prefix="read")
-        self._decoders = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
-        try:
-            waiting: list[Item] = []
-            for found in _in_order(readers, self._read, entries, 4 * self._threads):
+        with self._sending(send, stopped):
+            try:
+                waiting: list[Item] = []
+                for found in _in_order(readers, self._read, entries, 4 * self._threads):
+                    if self._stopped():
+                        return False
+                    if isinstance(found, EntryRefused):
+                        self._tally.refuse(found.entry, found.reason)
+                        continue
+                    self._tally.count("more", len(found) - 1)
+                    waiting += [item for item in found if self._is_first(item)]
+                    while len(waiting) >= CHECK_ITEMS:
+                        self._check(waiting[:CHECK_ITEMS])
+                        del waiting[:CHECK_ITEMS]
+                self._check(waiting)
+                return self._flushed()
+            finally:
+                readers.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def has_copies(self) -> bool:
+        """Whether there is something for `merge` to do."""
+        return bool(self._copies or self._waiting)
+
+    def merge(self, send: Callable[[Batch], None], stopped: Callable[[], bool]) -> bool:
+        """Plan what lies at several places, each as one item; False if stopped before the end."""
+        self._merging = True
+        with self._sending(send, stopped):
+            ids = [record_id for record_id in self._seen if record_id in self._copies or record_id in self._waiting]
+            for start in range(0, len(ids), CHECK_ITEMS):
                 if self._stopped():
                     return False
-                if isinstance(found, EntryRefused):
-                    self._tally.refuse(found.entry, found.reason)
-                    continue
-                self._tally.count("more", len(found) - 1)
-                waiting += [item for item in found if self._is_first(item)]
-                while len(waiting) >= CHECK_ITEMS:
-                    self._check(waiting[:CHECK_ITEMS])
-                    del waiting[:CHECK_ITEMS]
-            self._check(waiting)
-            if self._stopped():
-                return False
-            self._flush()
-            return True
+                self._merge(ids[start : start + CHECK_ITEMS])
+            return self._flushed()
+
+    @contextlib.contextmanager
+    def _sending(self, send: Callable[[Batch], None], stopped: Callable[[], bool]) -> Iterator[None]:
+        self._send, self._stopped = send, stopped
+        self._decoders = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
+        try:
+            yield
         finally:
-            readers.shutdown(wait=True, cancel_futures=True)
             self._batch.drop()
             self._decoders.shutdown(wait=False)
+
+    def _flushed(self) -> bool:
+        if self._stopped():
+            return False
+        self._flush()
+        return True
 
     def _read(self, entry: Entry) -> list[Item] | EntryRefused:
         with self._tally.busy("hash"):
             return self._reader.read(entry)
 
     def _is_first(self, item: Item) -> bool:
-        """Whether the item's content is new to this run; the first path in order has it, later ones are duplicates."""
+        """Whether the item's content is new to this run; at later paths it is a copy, which `merge` adds."""
         record_id = item.records[0].record.id
         first = self._seen.setdefault(record_id, item)
         if first is item:
@@ -170,26 +207,92 @@ class Planner:
         if same and item.entry.id is not None:
             # An id of somebody's choice means one thing: all that is said of it must be the same.
             same = (first.entry.captions, first.entry.metadata) == (item.entry.captions, item.entry.metadata)
-        if same:
-            self._tally.finish(display(item.entry.path), "duplicates")
+        if same and item.entry.kind == "text":
+            self._tally.finish(item.entry.path, "duplicates")
+        elif same:
+            self._copies.setdefault(record_id, []).append(item)
         else:
             self._tally.refuse(item.entry, f"its id {record_id!r} is taken by {display(first.entry.path)}")
         return False
 
     def _check(self, items: list[Item]) -> None:
-        """Compare what items should have with what is stored, and plan the difference."""
+        """Compare what items should have with what is stored, and plan the difference; some wait for `merge`."""
+        planned, stored = self._stored_of(items)
+        waiting = {item.records[0].record.id for item in items if self._is_elsewhere(item, stored)}
+        self._waiting |= {item.records[0].record.id: item for item in items if item.records[0].record.id in waiting}
+        self._plan_all([item for item in items if item.records[0].record.id not in waiting], planned, stored)
+
+    def _stored_of(self, items: list[Item]) -> tuple[dict[str, tuple[Planned, Item]], dict[str, Record]]:
         planned = {p.record.id: (p, item) for item in items for p in item.records}
         with self._tally.busy("check"):
             self._remember(self._reader.ledger, items)
             stored = {record.id: record for record in self._get(list(planned))}
-            current = {record_id for record_id, record in stored.items() if same_record(record, planned[record_id][0])}
+        return planned, stored
+
+    def _is_elsewhere(self, item: Item, stored: dict[str, Record]) -> bool:
+        """Whether the content is also stored at another place where it may still be."""
+        main = item.records[0].record
+        there = stored.get(main.id)
+        if there is None or main.uri is None or not same_vector(there, item.records[0], item.digest):
+            return False
+        return any(place.uri != main.uri and self._territory.is_live(place) for place in places_of(there))
+
+    def _merge(self, ids: list[str]) -> None:
+        groups = {record_id: group for record_id in ids if (group := self._group(record_id))}
+        with self._tally.busy("check"):
+            stored = {record.id: record for record in self._get(list(groups))}
+            elsewhere = {
+                record_id: record
+                for record_id, record in stored.items()
+                if same_vector(record, groups[record_id][0].records[0], groups[record_id][0].digest)
+                and self._kept_places(record, groups[record_id])
+            }
+            captions = captions_of(self._backend, self._collection, elsewhere.values())
+        items = []
+        for record_id, group in groups.items():
+            there, seen = elsewhere.get(record_id), {str(item.records[0].record.uri) for item in group}
+            kept = kept_records(there, captions.get(record_id, ()), self._territory.is_kept, seen) if there else []
+            items.append(merged(group, kept))
+        planned, now = self._stored_of(items)
+        self._plan_all(items, planned, now)
+        for record_id, group in groups.items():
+            # The first was counted by `run`, unless it waited; `_plan_all` has counted one of them by now.
+            for copy in group[1 if record_id in self._waiting else 2 :]:
+                self._tally.finish(display(copy.entry.path), "duplicates")
+
+    def _group(self, record_id: str) -> list[Item]:
+        """The items of one content; none where the first of them turned out to be unusable."""
+        first = self._waiting.get(record_id)
+        copies = self._copies.get(record_id, [])
+        if first is None:
+            entry = self._seen[record_id].entry
+            failed = display(entry.path) in self._tally.kept_on_error
+            read = None if failed else self._reader.read(entry)
+            items = read if isinstance(read, list) else []
+            first = next((item for item in items if item.records[0].record.id == record_id), None)
+            if first is None:
+                for copy in copies:
+                    self._tally.finish(display(copy.entry.path), "duplicates")
+                return []
+        return [first, *copies]
+
+    def _kept_places(self, record: Record, group: list[Item]) -> bool:
+        seen = {item.records[0].record.uri for item in group}
+        return any(place.uri not in seen and self._territory.is_kept(place) for place in places_of(record))
+
+    def _plan_all(self, items: list[Item], planned: dict[str, tuple[Planned, Item]], stored: dict[str, Record]) -> None:
+        with self._tally.busy("check"):
+            own = {p.record.id for item in items for p in item.records}
+            current = {i for i, record in stored.items() if i in own and same_record(record, planned[i][0])}
             movable = [
                 record_id
                 for record_id, record in stored.items()
-                if record_id not in current and same_vector(record, planned[record_id][0], planned[record_id][1].digest)
+                if record_id in own
+                and record_id not in current
+                and same_vector(record, planned[record_id][0], planned[record_id][1].digest)
             ]
             vectors = {record.id: record.vector for record in self._get(movable, with_vectors=True)}
-        self.expected.update(planned)
+        self.expected.update(own)
         for item in items:
             if self._stopped():
                 return
@@ -220,13 +323,17 @@ class Planner:
             else:
                 kept.append(replace(planned.record, vector=vector))
         path = display(item.entry.path)
+        outcome: Outcome = _outcome(item, embed, stored) if embed or kept else "unchanged"
+        main = item.records[0].record.id
+        if self._merging and main not in self._waiting:
+            # `run` has counted the first place; this is a further one.
+            path, outcome = display(self._copies[main][0].entry.path), "duplicates"
         if not embed and not kept:
-            self._tally.finish(path, "unchanged")
+            self._tally.finish(path, outcome)
             return
         for note in item.notes:
             self._tally.note(item.entry, note)
-        work = Work(path, _outcome(item, embed, stored), len(embed) + len(kept))
-        self._add(item, work, embed, kept)
+        self._add(item, Work(path, outcome, len(embed) + len(kept)), embed, kept)
 
     def _add(self, item: Item, work: Work, embed: list[Planned], kept: list[Record]) -> None:
         pictured = [planned for planned in embed if planned.embed is None]
@@ -280,9 +387,13 @@ def _outcome(item: Item, embed: list[Planned], stored: dict[str, Record]) -> Out
     # Captions that are new to an image do not make the image new.
     if embed and (main.embed is not None or embed[0] is main):
         return "indexed"
-    old = stored[main.record.id].metadata
-    moved = any(old.get(key) != main.record.metadata.get(key) for key in ("path", "source"))
+    moved = _whereabouts(stored[main.record.id]).isdisjoint(_whereabouts(main.record))
     return "renamed" if moved else "updated"
+
+
+def _whereabouts(record: Record) -> set[tuple[str, str]]:
+    found = {(place.path, place.source) for place in places_of(record)}
+    return found or {("", str(record.metadata.get("source", "")))}
 
 
 def _in_order(pool: ThreadPoolExecutor, function: Callable[[S], T], inputs: Iterable[S], window: int) -> Iterator[T]:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 from backends.base import (
@@ -14,18 +15,18 @@ from backends.base import (
     CollectionExists,
     CollectionNotFound,
     CollectionSpec,
-    Compare,
     IndexSpec,
     Metric,
 )
+from indexers.copies import Territory
 from indexers.embedding import Embedder
 from indexers.items import Reader
 from indexers.ledger import Ledger
 from indexers.passages import passage_words
-from indexers.pipeline import Pipeline
+from indexers.pipeline import Pipeline, Plan
 from indexers.planner import Planner
 from indexers.progress import Meter, Progress
-from indexers.removal import Removed, remove_stale
+from indexers.removal import Removed, count_from, remove_stale, vanished
 from indexers.report import IndexingError, IndexReport, Stopped, escaped_line
 from indexers.sources import Listing, Source, open_source
 from indexers.tally import Tally
@@ -34,6 +35,7 @@ from retrieval.encoders.base import Encoder
 from retrieval.encoders.text_side import has_earlier_texts
 from retrieval.images.decode import available_cores
 from retrieval.images.pool import shared_pool
+from retrieval.places import is_there
 
 DEFAULT_INDEX = IndexSpec()
 MAX_THREADS = 8
@@ -59,8 +61,8 @@ def index(
 
     Only what the backend does not have is embedded: interrupted in whatever way, a rerun goes on from there, and
     ends in the state an uninterrupted run ends in. Where an earlier text side of the encoder filled the collection, all
-    its texts are first encoded anew (`indexers.text_side`). A file indexed from two sources belongs to the one that was
-    indexed last. Ctrl-C ends the run as `stop` does.
+    its texts are first encoded anew (`indexers.text_side`). Content that lies at several places is one item with all of
+    them; a file indexed from two sources belongs to the one that was indexed last. Ctrl-C ends the run as `stop` does.
 
         report = index("photos", backend, load_encoder("compact"), "photos")
         print(report.indexed, report.quarantined)
@@ -71,7 +73,8 @@ def index(
         collection: made if it is missing, with `metric` and `index`.
         ledger: the file of a cache of content hashes, which saves reading unchanged images again and may be
             deleted at any time.
-        prune: remove what the source has lost.
+        prune: remove what the source has lost, and of a folder all below it whose file is gone, whatever run brought
+            it; the path itself may be gone, see `prune_empty`.
         prune_empty: let `prune` take a source with nothing in it, which may just be a disk that is not mounted.
         batch_size: items stored at once.
         max_pixels: images with more are quarantined; 300 million for JPEG and 100 million for others unless given.
@@ -88,7 +91,7 @@ def index(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    chosen = source if isinstance(source, Source) else open_source(source)
+    chosen = source if isinstance(source, Source) else (prune and vanished(source)) or open_source(source)
     if prune and not chosen.whole:
         raise IndexingError("prune does not go with standard input, which never says all there is")
     run = _Run(chosen, backend, encoder, collection, progress, stop or threading.Event())
@@ -175,6 +178,10 @@ class _Run:
     def list(self) -> Listing | None:
         """The source's listing; None if interrupted."""
         self._tell("listing")
+        if self._source.kind == "folder" and not is_there(self._source.root):
+            # What is pruned may be gone as a whole.
+            self._total = 0
+            return Listing()
         try:
             with self._tally.busy("list"):
                 listing = self._source.listing(self._stop)
@@ -191,10 +198,11 @@ class _Run:
         """Raise `IndexingError` if pruning would remove everything because the source looks empty."""
         if listing.entries or not exists:
             return
-        stored = self._backend.count(self._collection, Compare("source", "eq", self._source.name))
+        stored = count_from(self._backend, self._collection, self._source)
         if stored:
+            what = "has nothing in it" if is_there(self._source.root) else "is not there"
             raise IndexingError(
-                f"{self._source.name} has nothing in it, but {stored} records came from it: is the disk mounted? "
+                f"{self._source.name} {what}, but {stored} records came from it: is the disk mounted? "
                 "To remove them all, say so: prune_empty, or --prune-empty"
             )
 
@@ -204,9 +212,7 @@ class _Run:
             return
         words = passage_words(getattr(self._encoder, "context_length", None))
         reader = Reader(self._source, ledger, words, max_pixels)
-        pipeline = Pipeline(
-            self._backend, self._collection, Embedder(self._encoder, self._tally), self._tally, self._stop
-        )
+        embedder = Embedder(self._encoder, self._tally)
         with shared_pool() as pool:
             planner = Planner(
                 reader,
@@ -217,11 +223,22 @@ class _Run:
                 threads=min(MAX_THREADS, available_cores()),
                 decode_size=getattr(self._encoder, "decode_size", None),
                 pool=pool,
+                territory=self._territory(listing),
             )
-            pipeline.start(planner, listing.entries)
-            pipeline.wait(lambda: self._tell("indexing"))
+            plan: Plan = partial(planner.run, listing.entries)
+            while True:
+                pipeline = Pipeline(self._backend, self._collection, embedder, self._tally, self._stop)
+                pipeline.start(plan)
+                pipeline.wait(lambda: self._tell("indexing"))
+                # What is at several places is put together when all is stored, and nothing is embedded twice.
+                if not pipeline.complete or not planner.has_copies or plan == planner.merge:
+                    break
+                plan = planner.merge
         self.complete = pipeline.complete
         self._expected = planner.expected
+
+    def _territory(self, listing: Listing) -> Territory:
+        return Territory(self._source, listing, self._tally.kept_on_error)
 
     def remove(self, listing: Listing, prune: bool, ledger: Ledger | None) -> None:
         """Remove what the source replaced or lost, and let the engine settle."""
@@ -232,9 +249,8 @@ class _Run:
                     self._backend,
                     self._collection,
                     self._source,
-                    listing,
+                    self._territory(listing),
                     expected=self._expected,
-                    kept_on_error=self._tally.kept_on_error,
                     prune=prune,
                     sure=not self._tally.kept_on_error,
                     stop=self._stop,

@@ -13,7 +13,7 @@ import typer
 
 from app.cli import options
 from app.cli.context import open_backend, open_retriever, waiting
-from app.cli.output import is_terminal, note, one_line, place, print_json, shorten_home, write
+from app.cli.output import GONE, is_terminal, note, one_line, place, print_json, shorten_home, write
 from app.cli.queries import read_where, require_file
 from app.core.errors import CommandError
 from app.core.llm import LoadedModel
@@ -280,7 +280,7 @@ def source_line(source: Evidence) -> str:
         return "\t".join(
             (f"[{source.number}]", relevance, item.modality, one_line(item.id), one_line(place(item.uri)), text)
         )
-    where = one_line(shorten_home(place(item.uri)))
+    where = one_line(shorten_home(place(item.uri))) + (f" ({GONE})" if item.gone else "")
     return "  ".join(filter(None, (f"[{source.number}]", text, where, one_line(item.id), f"relevance {relevance}")))
 
 
@@ -306,6 +306,7 @@ def answer_object(answer: Answer) -> dict[str, Any]:
                 "modality": source.item.modality,
                 "uri": source.item.uri,
                 "text": source.item.text,
+                "gone": source.item.gone,
             }
             for source in answer.sources
         ],

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from backends.base import Backend, IndexSpec
-    from indexers import IndexReport, Progress, Quarantined, Source
+    from indexers import IndexReport, Options, Progress, Quarantined, Source
     from retrieval.encoders import Encoder
 
 PLAIN_LINE_EVERY_S = 10.0
@@ -59,9 +59,11 @@ def index(
     encoding: Annotated[
         str | None, typer.Option("--encoding", metavar="NAME", help="Of manifests and captions that are not UTF-8.")
     ] = None,
-    prune: Annotated[bool, typer.Option("--prune", help="Remove items whose file has gone.")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove items whose file has gone, all those below PATH.")
+    ] = False,
     prune_empty: Annotated[
-        bool, typer.Option("--prune-empty", help="Prune even where PATH has nothing left in it.")
+        bool, typer.Option("--prune-empty", help="Prune even where PATH has nothing left in it, or is gone itself.")
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if a file had to be skipped.")] = False,
     as_json: options.Json = False,
@@ -82,10 +84,10 @@ def index(
         spec = IndexSpec(kind=index_kind, quantization=quantization)  # type: ignore[arg-type]
     except ValueError as error:
         raise UsageError(str(error)) from None
-    from indexers import Options, open_source
+    from indexers import Options
 
     read = Options(tuple(exclude or ()), tuple(include or ()), image_root, encoding)
-    source = open_source(path, options=read)
+    source = source_of(path, read, prune=prune or prune_empty)
     with open_backend(settings) as store:
         is_new = settings.collection not in store.collections()
         model = encoder_for(settings, store, chosen.encoder)
@@ -93,6 +95,23 @@ def index(
             note(better_encoder())
         report = run(source, store, model, settings, prune=prune or prune_empty, prune_empty=prune_empty, spec=spec)
     finish(report, path, encoder=model.name, as_json=as_json, strict=strict)
+
+
+def source_of(path: str, read: Options, *, prune: bool) -> Source:
+    """What PATH names; with prune it may be gone. Raises `IndexingError`, which then says how to remove what it had."""
+    from indexers import IndexingError, open_source
+    from indexers.removal import vanished
+
+    gone = vanished(path)
+    if gone is not None and prune:
+        return gone
+    try:
+        return open_source(path, options=read)
+    except IndexingError as error:
+        if gone is None:
+            raise
+        hint = "if it has gone for good, sightline remove takes what came from it out of the collection"
+        raise IndexingError(f"{error}; {hint}") from None
 
 
 def run(
@@ -109,8 +128,9 @@ def run(
     import indexers
     from app.core.roots import RecordedRoots
     from app.core.uploaded import UploadedFiles
+    from retrieval.places import is_there
 
-    if source.kind != "stdin":
+    if source.kind != "stdin" and is_there(source.root):
         place = source.root / source.file if source.kind == "file" and source.file else source.root
         RecordedRoots(settings.home).add(place, folder=source.kind == "folder")
     with stop_on_interrupt("stopping after this picture") as stop, progress_line() as progress:
@@ -156,8 +176,8 @@ def prepare_relevance(store: Backend, model: Encoder, settings: Settings) -> Non
 
 
 @contextlib.contextmanager
-def stop_on_interrupt(told: str) -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets, saying what is `told`; the second one interrupts at once."""
+def stop_on_interrupt(told: str, *signals: int) -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets, or one of `signals`, saying what is `told`; the second one interrupts at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -171,11 +191,12 @@ def stop_on_interrupt(told: str) -> Iterator[threading.Event]:
         with contextlib.suppress(OSError):
             os.write(2, f"\n{told}; Ctrl-C again to stop at once\n".encode("ascii"))
 
-    before = signal.signal(signal.SIGINT, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, *signals)}
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class PlainLines:
@@ -270,6 +291,9 @@ def finish(report: IndexReport, path: str, *, encoder: str, as_json: bool, stric
     if report.unreadable:
         many = f"{report.unreadable:,} texts" if report.unreadable > 1 else "1 text"
         note(f"{many} cannot be read by {encoder}: stored for keyword search alone")
+    if report.missing:
+        files, them = ("files are", "them") if report.missing > 1 else ("file is", "it")
+        note(f"{report.missing:,} indexed {files} no longer there; --prune removes {them}")
     if as_json:
         print_json(report.to_dict())
     else:

@@ -36,12 +36,17 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "app.cli.index:index",
         "Index pictures and texts; run it again to take in only what is new or has changed.",
     ),
+    "watch": ("app.cli.watch:watch", "Keep a collection in step with a folder: what is added, changed or removed."),
     "search": ("app.cli.search:search", "Find images by words, by pictures, or by both."),
     "similar": ("app.cli.search:similar", "Find the items nearest to a stored one; no model is loaded for it."),
     "lookup": ("app.cli.search:lookup", "Find the texts of the collection that describe a picture best."),
     "show": ("app.cli.search:show", "Show one stored item: where it is, its text and its metadata."),
     "ask": ("app.cli.ask:ask", "Answer a question from what the collection holds, with numbered sources."),
     "chat": ("app.cli.chat:chat", "Ask questions one after another; each is understood in the light of those before."),
+    "remove": (
+        "app.cli.remove:remove",
+        "Take items out of a collection, by path, id or filter; the files stay where they are.",
+    ),
     "collections": ("app.cli.collections:collections", "List the collections of the store, with what fills them."),
     "drop": (
         "app.cli.collections:drop",

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 #: How a relevance that cannot be known is shown.
 NOT_KNOWN = "-"
 NOTHING_FOUND = "nothing found"
+#: Said of an item whose file is not there any more.
+GONE = "file is gone"
 
 
 def one_line(text: object) -> str:
@@ -81,6 +83,7 @@ def hit_object(hit: Hit) -> dict[str, Any]:
         "metadata": dict(hit.metadata),
         "exact": hit.exact,
         "duplicates": list(getattr(hit, "duplicates", ())),
+        "gone": is_gone(hit),
     }
 
 
@@ -141,6 +144,20 @@ def local_path(uri: str | None) -> Path | None:
     from backends.urls import local_path
 
     return local_path(uri)
+
+
+def is_gone(item: Hit | Record) -> bool:
+    """Whether an item's file was on this machine and is not there any more."""
+    from retrieval.places import is_gone
+
+    return is_gone(item)
+
+
+def note_gone(hits: Sequence[Hit]) -> None:
+    """Say how many of these have no file any more, and what to do about it."""
+    if gone := sum(map(is_gone, hits)):
+        are, them = ("are", "them") if gone > 1 else ("is", "it")
+        note(f"note: {gone} of these files {are} no longer there: sightline index FOLDER --prune removes {them}")
 
 
 def place(uri: str | None) -> str:
@@ -218,6 +235,7 @@ def print_hits(
                 hit.text or "",
             )
             write("\t".join(one_line(value) for value in fields))
+        note_gone(hits)
         return
     from rich.console import Console
     from rich.style import Style
@@ -247,13 +265,15 @@ def print_hits(
         # The id first: a terminal that is too narrow cuts the path, which the link still holds.
         folded = len(getattr(hit, "duplicates", ()))
         alike = f"  and {folded:,} alike" if folded else ""
+        gone = f"{GONE}  " if is_gone(hit) else ""
         below = Text.assemble(
-            one_line(hit.id), "  ", (one_line(shorten_home(place(hit.uri))), link), alike, style="dim"
+            (gone, "bold"), one_line(hit.id), "  ", (one_line(shorten_home(place(hit.uri))), link), alike, style="dim"
         )
         table.add_row("", "", "", "", Line(below))
         if words := shared_words(asked_words, hit):
             table.add_row("", "", "", "", Line(Text("words: " + one_line(", ".join(words)), style="dim")))
     Console().print(table)
+    note_gone(hits)
 
 
 def show_score(hit: Hit) -> str:

@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.cli.output import NOT_KNOWN, NOTHING_FOUND, local_path, part_of, place, show_relevance
+from app.cli.output import GONE, NOT_KNOWN, NOTHING_FOUND, is_gone, local_path, part_of, place, show_relevance
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -138,8 +138,10 @@ def _part(part: Part) -> dict[str, Any]:
 
 def _card(hit: Hit, rank: int) -> dict[str, Any]:
     from backends.harmless import shortened
+    from retrieval.places import existing_uri
 
-    path = local_path(hit.uri)
+    uri = existing_uri(hit)
+    path = local_path(uri)
     text = hit.text or ""
     return {
         "rank": rank,
@@ -150,22 +152,23 @@ def _card(hit: Hit, rank: int) -> dict[str, Any]:
         "modality": hit.modality,
         "text": shortened(text, MAX_SHOWN_CHARS),
         "place": place(hit.uri),
-        "name": path.name + part_of(hit.uri) if path is not None else place(hit.uri) or hit.id,
+        "name": path.name + part_of(uri) if path is not None else place(hit.uri) or hit.id,
         # Only files are linked: an address from a collection could be a script.
         "link": path.absolute().as_uri() if path is not None else None,
         "metadata": [(name, _plain(value)) for name, value in sorted(hit.metadata.items())],
         "exact": hit.exact,
-        "thumbnail": _hit_thumbnail(hit, path) if path is not None else None,
+        "gone": GONE if is_gone(hit) else "",
+        "thumbnail": _hit_thumbnail(hit, uri, path) if path is not None else None,
     }
 
 
-def _hit_thumbnail(hit: Hit, path: Path) -> Thumbnail | None:
+def _hit_thumbnail(hit: Hit, uri: str | None, path: Path) -> Thumbnail | None:
     """The picture of an image, large; of a caption the picture that it describes, small."""
     from retrieval.images.formats import IMAGE_SUFFIXES
     from retrieval.images.parts import located
 
     if hit.modality == "image":
-        return make_thumbnail(located(hit.uri) or path, THUMBNAIL_PX)
+        return make_thumbnail(located(uri) or path, THUMBNAIL_PX)
     return make_thumbnail(path, TEXT_THUMBNAIL_PX) if path.suffix.lower() in IMAGE_SUFFIXES else None
 
 

@@ -109,6 +109,13 @@ class Settings:
             "shown": "none: nothing is fetched",
         },
     )
+    watch: str = field(
+        default="no",
+        metadata={
+            "help": "whether the service watches the folders that it may index, and keeps its collection in step: "
+            "yes or no"
+        },
+    )
     batch_size: int = field(default=64, metadata={"help": "items encoded and stored at a time while indexing"})
     max_pixels: int = field(
         default=0,
@@ -146,6 +153,8 @@ class Settings:
             raise SettingsError(f"model_vision must be auto, yes or no, not {self.model_vision!r}")
         if self.model_tools not in ("auto", "no"):
             raise SettingsError(f"model_tools must be auto or no, not {self.model_tools!r}")
+        if self.watch not in ("yes", "no"):
+            raise SettingsError(f"watch must be yes or no, not {self.watch!r}")
         if self.check not in CHECKS:
             raise SettingsError(f"check must be one of {', '.join(CHECKS)}, not {self.check!r}")
         if not re.fullmatch(r"none|[1-9][0-9]{0,8}/(second|minute|hour)", str(self.rate_limit)):

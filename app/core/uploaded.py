@@ -19,6 +19,7 @@ from app.core.references import References, ReferencesError, memory_store, new_t
 from backends.base import Backend, BackendError, CollectionNotFound, Compare, Record
 from backends.urls import local_path
 from backends.wrappers.base import Wrapper
+from retrieval.places import uris_of
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class UploadedFiles:
 
     def files_of(self, records: Iterable[Record]) -> set[str]:
         """The uploaded files that records name."""
-        return {file for record in records if (file := self.named(record.uri)) is not None}
+        return {file for record in records for uri in uris_of(record) if (file := self.named(uri)) is not None}
 
     def keep(self, hold: Hold, collection: str, name: str, data: bytes) -> None:
         """Have the file `name` of a collection hold `data`. Raises OSError, `ReferencesError`."""

@@ -24,6 +24,7 @@ from app.core.keys import KeyStore
 from app.core.llm import LoadModel
 from app.core.roots import RecordedRoots, Roots
 from app.core.settings import Settings
+from app.core.watched import WatchedRoots
 from app.http import openai_errors
 from app.http.access import Access
 from app.http.context import NO_HOSTS, Service
@@ -67,6 +68,7 @@ def create_app(
     fetch_hosts: HostList = NO_HOSTS,
     proxies: TrustedProxies = NO_PROXIES,
     load_encoder: LoadEncoder | None = None,
+    watch: bool = False,
 ) -> FastAPI:
     """The service over `backend`, searching with `encoder`, `collection` being the default one.
 
@@ -93,6 +95,7 @@ def create_app(
 
     load_encoder: gives the encoder of a collection that was filled by another one; without it, such a collection is not
     searched.
+    watch: begin index jobs over the folders that may be indexed, now and whenever they change.
 
     tracer: an OpenTelemetry tracer that gets a span for each request and each of its stages.
 
@@ -127,8 +130,10 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         # A thread for each request that is let in: those that wait for a turn with images must not hold up the rest.
         anyio.to_thread.current_default_thread_limiter().total_tokens = limits.max_in_flight + SPARE_THREADS
+        watched = WatchedRoots(service.roots.folders() if watch else [], service.jobs, collection)
         async with tools.running():
             yield
+        await anyio.to_thread.run_sync(watched.close)
         # The running job stores its batch first, which may take seconds.
         await anyio.to_thread.run_sync(service.close)
         for probe in probes:

@@ -263,7 +263,7 @@ export function chatView() {
           : h("span", { class: "thumb words" }, say("chat.text"));
         return h("li", { class: each.number === lit ? "lit" : "" }, button("", () => openSource(selected, each.number), {},
           thumb, h("span", { class: "name", dir: "auto" }, `[${each.number}] ${name}`),
-          h("span", { class: "soft" }, [each.relevance === null ? "" : relevanceOf({ relevance: each.relevance, score: 0 }).text, used.has(each.number) ? say("chat.cited") : ""].filter(Boolean).join(" · "))));
+          h("span", { class: "soft" }, [each.relevance === null ? "" : relevanceOf({ relevance: each.relevance, score: 0 }).text, used.has(each.number) ? say("chat.cited") : "", each.gone ? say("item.gone") : ""].filter(Boolean).join(" · "))));
       })));
   }
 

@@ -5,7 +5,7 @@ import { number, say } from "./language.js";
 import { checkField, fromWhere, inWords, operatorName, OPERATORS, toWhere, typedValue, typeOf } from "./where.js";
 
 /** Fields that the indexer writes for itself and whose values tell nothing apart. */
-const INTERNAL = new Set(["image", "content_hash", "bytes", "path", "passage", "line", "width", "height", "file"]);
+const INTERNAL = new Set(["image", "content_hash", "bytes", "path", "places", "passage", "line", "width", "height", "file"]);
 const MOST_FIELDS = 12;
 const MOST_VALUES = 8;
 const TICKED_NUMBERS = 8;

@@ -14,7 +14,7 @@ export function ratioOf(hit) {
   return width > 0 && height > 0 ? Math.min(3, Math.max(0.45, width / height)) : 1;
 }
 
-export const captionOf = (hit) => String(hit.text || hit.metadata.path || hit.id).split("\n")[0];
+export const captionOf = (hit) => String(hit.text || [hit.metadata.path].flat()[0] || hit.id).split("\n")[0];
 
 /**
  * What is shown of how good a result is, and what that is called: its relevance, or where that is not known, or tells
@@ -41,10 +41,11 @@ export function tile(hit, { collection, low, alike, open, more, less }) {
   if (hit.modality === "image") opener.setAttribute("aria-label", harmless(say("grid.open", { caption, name: relevance.name, value: relevance.text })));
   const badge = h("span", { class: `badge${low ? " low" : ""}`, title: relevance.title }, relevance.text);
   const copies = hit.duplicates?.length ? h("span", { class: "badge copies" }, `+${number(hit.duplicates.length)}`) : null;
+  const gone = hit.gone ? h("span", { class: "badge low", title: say("item.gone.title") }, say("item.gone")) : null;
   const actions = h("div", { class: "actions" },
     iconButton("plus", say("grid.more", { caption }), () => more(hit), { title: say("steer.more") }),
     iconButton("minus", say("grid.less", { caption }), () => less(hit), { title: say("steer.less") }));
-  const item = h("li", { class: hit.modality, data: { id: hit.id } }, opener, h("span", { class: "badges" }, badge, copies), actions);
+  const item = h("li", { class: hit.modality, data: { id: hit.id } }, opener, h("span", { class: "badges" }, badge, copies, gone), actions);
   // Widths in proportion to the pictures' own, so that all in a row come out equally high.
   item.style.flexGrow = String(Math.round(ratio * 1000));
   item.style.flexBasis = `${Math.round(ratio * height)}px`;

@@ -87,6 +87,7 @@ export function lightbox({ closed, moved, more, less, further }) {
       ...(hit.modality === "image" ? rest.filter(Boolean).map((line) => h("p", { dir: "auto" }, line)) : []),
       hit.score === undefined ? null : h("p", { class: "soft" },
         h("strong", {}, relevanceOf(hit).text), " ", hit.exact ? relevanceOf(hit).title : say("lightbox.approximate", { title: relevanceOf(hit).title })),
+      hit.gone ? h("p", { class: "soft" }, say("item.gone.title")) : null,
       h("div", { class: "row" },
         more ? button(say("steer.more"), () => leaveFor(() => more(hit)), { class: "first" }) : null,
         less ? button(say("steer.less"), () => leaveFor(() => less(hit))) : null,

@@ -190,6 +190,8 @@ export default {
   "index.unread": { one: "{n} file not read", other: "{n} files not read" },
   "index.unreadable": { one: "{n} text cannot be read by the encoder: it is stored for keyword search alone.", other: "{n} texts cannot be read by the encoder: they are stored for keyword search alone." },
   "index.what": "Bring a collection up to date with a folder on the server. What is unchanged is not embedded again.",
+  "item.gone": "file is gone",
+  "item.gone.title": "Its file is not there any more. An index job that removes items whose file has gone takes it out.",
   "job.cancelled": "cancelled",
   "job.done": "done",
   "job.failed": "failed",

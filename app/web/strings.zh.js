@@ -190,6 +190,8 @@ export default {
   "index.unread": "未读取 {n} 个文件",
   "index.unreadable": "编码器读不懂 {n} 条文本，它们只能用关键词搜索。",
   "index.what": "让集合与服务器上的文件夹保持同步，未变化的文件不会重新编码。",
+  "item.gone": "文件已不在",
+  "item.gone.title": "它的文件已不在原处。勾选“移除文件已消失的条目”的索引任务会将它移出。",
   "job.cancelled": "已取消",
   "job.done": "已完成",
   "job.failed": "失败",

@@ -20,6 +20,7 @@ from retrieval.chat.sanitize import shield
 from retrieval.encoders.base import Encoder
 from retrieval.images.decode import ImageError, ImageSource, load_image
 from retrieval.images.parts import Place, file_of, located
+from retrieval.places import existing_uri, uris_of
 from retrieval.relevance.captions import describes, image_of
 from retrieval.search.filters import Filter, as_where
 from retrieval.search.query import Query, UnreadableQuery, as_terms, query_vector, query_words
@@ -30,7 +31,7 @@ _MAX_FIELDS = 12
 _MAX_VALUE_CHARS = 120
 #: Fields that the indexer adds for itself, which say nothing about what an item shows.
 INTERNAL_FIELDS = frozenset(
-    {"image", "content_hash", "bytes", "format", "source", "path", "passage", "line", "width", "height"}
+    {"image", "content_hash", "bytes", "format", "source", "path", "places", "passage", "line", "width", "height"}
 )
 #: What numbering, labels and line breaks of one piece of evidence cost.
 _LABEL_TOKENS = 16
@@ -154,7 +155,7 @@ def _is_caption(hit: Hit, images: Mapping[str, Hit]) -> bool:
     """Whether a text is a caption of one of `images` that does not say so in its metadata."""
     if hit.modality != "text" or not hit.text:
         return False
-    return any(describes(hit.text, image) for image in images.values() if hit.uri and image.uri == hit.uri)
+    return any(describes(hit.text, image) for image in images.values() if hit.uri and hit.uri in uris_of(image))
 
 
 def prepare(
@@ -333,4 +334,4 @@ def image_path(item: Hit) -> Place | None:
     """The local file of an image item, or the part of one; None for texts, and for addresses, never fetched."""
     if item.modality != "image":
         return None
-    return located(item.uri)
+    return located(existing_uri(item))

@@ -22,6 +22,7 @@ from retrieval.chat.facts import fields_in, reads_all, values_of
 from retrieval.chat.options import ChatOptions
 from retrieval.chat.sanitize import printable, shield
 from retrieval.relevance.captions import image_of
+from retrieval.search.filters import as_where
 from retrieval.search.query import SearchError
 from retrieval.search.results import Result
 from retrieval.search.retriever import Retriever
@@ -307,7 +308,7 @@ class Toolbox:
 
     def _within(self, filters: dict[str, Any] | None) -> Where | None:
         """The filter and the caller's own."""
-        asked = parse_where(filters) if filters else None
+        asked = as_where(filters) if filters else None
         if asked is None or self.where is None:
             return asked or self.where
         both = And((self.where, asked))

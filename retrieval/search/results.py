@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
 from backends.base import Hit
+from retrieval.places import is_gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,11 @@ class Result(Hit):
     relevance: float | None = None
     duplicates: tuple[str, ...] = ()
     scored_by: Literal["vector", "keyword"] = "vector"
+
+    @property
+    def gone(self) -> bool:
+        """Whether its file was on this machine and is not there any more; looked for at the moment of asking."""
+        return is_gone(self)
 
     @classmethod
     def of(cls, hit: Hit, **more: Any) -> Self:

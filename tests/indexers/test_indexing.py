@@ -57,7 +57,9 @@ class World:
         return {record.id: record for page in self.backend.scan("photos") for record in page.records}
 
     def paths(self, modality: str = "image") -> list[str]:
-        return sorted(r.metadata["path"] for r in self.records().values() if r.modality == modality)  # type: ignore[attr-defined]
+        """All places of all items of a modality."""
+        found: list[Any] = [r.metadata["path"] for r in self.records().values() if r.modality == modality]  # type: ignore[attr-defined]
+        return sorted(path for each in found for path in ([each] if isinstance(each, str) else each))
 
     def texts(self) -> list[str]:
         return sorted(r.text for r in self.records().values() if r.modality == "text")  # type: ignore[attr-defined]
@@ -192,10 +194,10 @@ def test_edited_image_whose_old_content_lives_on_elsewhere_keeps_it(world: World
     world.image("a.png", "red")
     world.image("b.png", "red")
     assert outcome(world.index()) == {"found": 2, "indexed": 1, "duplicates": 1}
-    assert world.paths() == ["a.png"]
+    assert [r.metadata["path"] for r in world.records().values()] == [["a.png", "b.png"]]  # type: ignore[attr-defined]
     world.image("a.png", "blue")
-    assert outcome(world.index()) == {"found": 2, "indexed": 1, "renamed": 1}
-    assert world.paths() == ["a.png", "b.png"]
+    assert outcome(world.index()) == {"found": 2, "indexed": 1, "updated": 1}
+    assert sorted(r.metadata["path"] for r in world.records().values()) == ["a.png", "b.png"]  # type: ignore[attr-defined]
     assert world.encoder.images == [(0, 0, 255)]
 
 
@@ -320,16 +322,19 @@ def test_a_manifest_that_cannot_be_read_removes_nothing(world: World) -> None:
     assert world.texts() == ["a text item", "hello"]
 
 
-def test_duplicates_give_one_record_at_the_first_path(world: World) -> None:
+def test_duplicates_give_one_record_with_all_paths(world: World) -> None:
     for path in ("b/1.png", "a/2.png", "a/1.png"):
         world.image(path)
     world.write("x.md", "same words")
     world.write("y.md", "same words")
     report = world.index()
     assert outcome(report) == {"found": 5, "indexed": 2, "duplicates": 3}
-    assert world.paths() == ["a/1.png"]
-    assert world.paths("text") == ["x.md"]
+    assert len(world.records()) == 2
+    assert world.paths() == ["a/1.png", "a/2.png", "b/1.png"]
+    assert world.paths("text") == ["x.md", "y.md"]
+    before = world.records()
     assert outcome(world.index()) == {"found": 5, "unchanged": 2, "duplicates": 3}
+    assert world.records() == before
 
 
 def test_an_existing_collection_of_another_encoder_is_refused_before_any_work(world: World) -> None:

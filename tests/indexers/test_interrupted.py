@@ -20,6 +20,7 @@ import backends
 from backends.base import Backend, CollectionSpec
 from backends.exact.backend import ExactBackend
 from indexers import IndexingError, Progress, index, open_source
+from indexers.copies import Territory
 from indexers.items import Reader
 from indexers.planner import Batch, Planner
 from indexers.tally import Tally
@@ -258,10 +259,19 @@ def test_no_more_than_a_batch_is_decoded_ahead_of_the_encoder(tmp_path: Path, mo
     source, backend, batches = open_source(tmp_path), ExactBackend(), list[Batch]()
     backend.create(CollectionSpec("c", DIM))
     with shared_pool() as pool:
+        listing = source.listing()
         planner = Planner(
-            Reader(source, None, 100), backend, "c", Tally(), batch_size=10, threads=2, decode_size=None, pool=pool
+            Reader(source, None, 100),
+            backend,
+            "c",
+            Tally(),
+            batch_size=10,
+            threads=2,
+            decode_size=None,
+            pool=pool,
+            territory=Territory(source, listing),
         )
-        assert planner.run(source.listing().entries, batches.append, lambda: False)
+        assert planner.run(listing.entries, batches.append, lambda: False)
         for decoding in [decoding for batch in batches for _, _, decoding in batch.images]:
             # The encoder takes one when as many are decoded ahead as may be.
             with lock:

@@ -22,7 +22,7 @@ def test_it_names_what_the_packages_have() -> None:
     assert sl.index is indexers.index
     assert sl.Retriever is retrieval.Retriever
     assert sl.load_encoder is retrieval.load_encoder
-    assert set(sl.__all__) == {"Retriever", "ask", "connect", "explain", "index", "load_encoder"}
+    assert set(sl.__all__) == {"Retriever", "ask", "connect", "explain", "index", "load_encoder", "remove"}
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = sl.nothing
 

@@ -11,14 +11,27 @@ from app.core.roots import RootsError
 from app.http.context import Service
 from app.http.problems import Refused
 from app.http.routes.base import operation
-from app.http.schemas.common import Collection, DeletedBody, HitBody, HitsBody, ItemBody, K, Offset, ThumbnailSize
+from app.http.schemas.common import (
+    Collection,
+    DeletedBody,
+    HitBody,
+    HitsBody,
+    ItemBody,
+    K,
+    Offset,
+    Removal,
+    RemovalBody,
+    ThumbnailSize,
+)
 from app.http.thumbnails import thumbnail_tag
 from backends.base import MAX_ID_BYTES, Compare, Modality, Record
 from backends.filters import check_string
 from backends.urls import local_path
 from indexers.items import caption_id
+from indexers.removing import remove
 from retrieval.images.parts import part_of
 from retrieval.images.plan import Wanted
+from retrieval.places import existing_uri
 from retrieval.search.reasons import why_nothing
 from retrieval.search.retriever import ItemNotFound
 
@@ -87,6 +100,23 @@ def add_routes(app: FastAPI, service: Service) -> None:
         record = stored(service, item_id, collection)
         return DeletedBody(deleted=_deleted(service, collection or service.collection, record))
 
+    @app.post("/v1/remove", tags=["items"], **operation("write", 404, 409, body="json"))
+    def remove_items(body: Removal, collection: Collection = None) -> RemovalBody:
+        """Remove items by path, ids or filter; of images the captions too. The files stay, but for uploaded ones.
+
+        An image that lies elsewhere too only loses the places below `path`, with the captions that it had from them.
+        The next index job over a folder brings back what is still in it.
+        """
+        name = collection or service.collection
+        try:
+            report = remove(service.backend, name, path=body.path, ids=body.ids, where=body.where, dry_run=body.dry_run)
+        except ValueError as error:
+            raise Refused(422, str(error)) from None
+        if not body.dry_run:
+            named = (service.uploads.named(uri) for uri in report.uris)
+            service.uploads.release({file for file in named if file is not None})
+        return RemovalBody(**report.to_dict(), dry_run=body.dry_run)
+
 
 def _deleted(service: Service, name: str, record: Record) -> int:
     """Delete a record, and what belongs to it; returns how many records went."""
@@ -133,13 +163,14 @@ def neighbours(
 
 def thumbnail(service: Service, record: Record, size: int) -> bytes:
     """A JPEG of an item's image within `size` x `size` pixels. Raises `ItemNotFound`, `ImageError`."""
-    data, tag = _opened(service, record, size)
-    return _made(service, data, tag=tag, size=size, part=part_of(record.uri))
+    data, tag, part = _opened(service, record, size)
+    return _made(service, data, tag=tag, size=size, part=part)
 
 
-def _opened(service: Service, record: Record, size: int) -> tuple[bytes, str]:
-    """The bytes of an item's image file, and what names its thumbnail."""
-    path = local_path(record.uri)
+def _opened(service: Service, record: Record, size: int) -> tuple[bytes, str, str]:
+    """The bytes of an item's image file, what names its thumbnail, and which part of the file it is."""
+    uri = existing_uri(record)
+    path, part = local_path(uri), part_of(uri)
     if path is None or record.modality != "image":
         raise ItemNotFound(f"item {record.id!r} has no local image file")
     try:
@@ -149,7 +180,7 @@ def _opened(service: Service, record: Record, size: int) -> tuple[bytes, str]:
         raise ItemNotFound(str(error)) from None
     except OSError as error:
         raise ItemNotFound(f"the image file of this item cannot be read any more: {error.strerror}") from None
-    return data, thumbnail_tag(path, status, size, part_of(record.uri))
+    return data, thumbnail_tag(path, status, size, part), part
 
 
 def _made(service: Service, data: bytes, *, tag: str, size: int, part: str) -> bytes:
@@ -162,12 +193,12 @@ def _made(service: Service, data: bytes, *, tag: str, size: int, part: str) -> b
 
 def _picture(service: Service, request: Request, item_id: str, *, size: int, collection: str | None) -> Response:
     record = stored(service, item_id, collection)
-    data, tag = _opened(service, record, size)
+    data, tag, part = _opened(service, record, size)
     headers = {"ETag": f'"{tag[:32]}"', "Cache-Control": "private, max-age=3600", "Accept-Ranges": "bytes"}
     known = {part.strip().removeprefix("W/") for part in request.headers.get("if-none-match", "").split(",")}
     if headers["ETag"] in known or "*" in known:
         return Response(status_code=304, headers=headers)
-    return _ranged(request, _made(service, data, tag=tag, size=size, part=part_of(record.uri)), headers)
+    return _ranged(request, _made(service, data, tag=tag, size=size, part=part), headers)
 
 
 def _ranged(request: Request, data: bytes, headers: dict[str, str]) -> Response:

@@ -80,6 +80,7 @@ class EvidenceBody(BaseModel):
     uri: str | None
     item: str = Field(description="Where the item is, relative to this service.")
     image: str | None = Field(description="Where its picture is, relative to this service; null where it has none.")
+    gone: bool = Field(description="Its file was on the server and is not there any more.")
 
     @classmethod
     def of(cls, piece: Evidence, collection: str | None) -> EvidenceBody:
@@ -94,6 +95,7 @@ class EvidenceBody(BaseModel):
             uri=piece.item.uri,
             item=item,
             image=image,
+            gone=piece.item.gone,
         )
 
 
@@ -159,6 +161,7 @@ _SOURCE: dict[str, Any] = {
     "uri": "file:///srv/photos/dog.jpg",
     "item": "/v1/items/img-5583",
     "image": "/v1/items/img-5583/image?size=640",
+    "gone": False,
 }
 _ANSWER: dict[str, Any] = {
     "question": "what is the dog doing?",

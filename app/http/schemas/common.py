@@ -126,6 +126,7 @@ class HitBody(BaseModel):
     metadata: dict[str, Any]
     exact: bool
     duplicates: list[str] = Field(description="The near-duplicates that were folded into this one.")
+    gone: bool = Field(description="Its file was on the server and is not there any more.")
 
     @classmethod
     def of(cls, hit: Result) -> HitBody:
@@ -140,6 +141,7 @@ class HitBody(BaseModel):
             exact=hit.exact,
             relevance=hit.relevance,
             duplicates=list(hit.duplicates),
+            gone=hit.gone,
         )
 
 
@@ -260,6 +262,31 @@ class DeletedBody(BaseModel):
     """How many records went: the item, and the captions of an image."""
 
     deleted: int
+
+
+class Removal(BaseModel):
+    """Which items to remove: exactly one of `path`, `ids` and `where`."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"path": "/srv/photos/2019", "dry_run": True}]}
+    )
+    path: Text | None = Field(
+        None, min_length=1, max_length=4096, description="A file or folder on the server, also one that is gone."
+    )
+    ids: list[Annotated[Text, Field(min_length=1, max_length=512)]] | None = Field(None, max_length=10_000)
+    where: dict[str, Any] | None = Field(
+        None, examples=[{"year": {"$lt": 1990}}], description="All items that match, as in a search."
+    )
+    dry_run: bool = Field(False, description="Only count.")
+
+
+class RemovalBody(BaseModel):
+    """What was removed, or with `dry_run` would be."""
+
+    items: int
+    captions: int = Field(description="Those of removed images, and those that came from the path.")
+    kept_elsewhere: int = Field(description="How many stay, as they lie elsewhere too.")
+    dry_run: bool
 
 
 class CollectionBody(BaseModel):

@@ -18,7 +18,19 @@ from tests.support.cli import Outcome, Run, paint, sightline
 from tests.support.repository import ROOT
 from tests.support.toy import ColourEncoder, KeptBackend
 
-HIT_FIELDS = ["id", "score", "relevance", "scored_by", "modality", "uri", "text", "metadata", "exact", "duplicates"]
+HIT_FIELDS = [
+    "id",
+    "score",
+    "relevance",
+    "scored_by",
+    "modality",
+    "uri",
+    "text",
+    "metadata",
+    "exact",
+    "duplicates",
+    "gone",
+]
 
 
 def ids(outcome: Outcome) -> list[str]:
