@@ -52,24 +52,29 @@ _MOST_CALLS = 64
 
 
 class PrintedCalls:
-    """What of a growing reply is no call, and, at its end, its calls. tools: the names that JSON may call by."""
+    """What of a growing reply is no call, and, at its end, its calls.
 
-    def __init__(self, tools: Collection[str]) -> None:
-        self._tools = frozenset(tools)
+    tools: the names that JSON may call by. stops: what follows a call is left out, as it rests on nothing that the call
+    gave.
+    """
+
+    def __init__(self, tools: Collection[str], *, stops: bool = False) -> None:
+        self._tools, self._stops = frozenset(tools), stops
         self._held = ""
         self._opened: re.Match[str] | None = None
         self.calls: list[ToolCall] = []
-        #: All that was said, with the calls, and without them.
-        self.raw, self.shown = "", ""
+        #: What is shown, and all that was said up to the end of the last call.
+        self.shown, self.said = "", ""
+        self._raw = ""
 
     @property
     def cut(self) -> bool:
         """Whether something was left out."""
-        return self.raw != self.shown
+        return self._raw != self.shown
 
     def feed(self, piece: str) -> str:
         """What can be shown after one more piece."""
-        self.raw += piece
+        self._raw += piece
         self._held += piece
         return self._show(ends=False)
 
@@ -81,16 +86,19 @@ class PrintedCalls:
         told = ""
         while self._held:
             if self._opened is None:
-                told += self._before_next(at_line=(self.shown + told)[-1:] in ("", "\n"), ends=ends)
+                told += self._kept(self._before_next(at_line=(self.shown + told)[-1:] in ("", "\n"), ends=ends))
                 if self._opened is None:
                     break
             closed = self._close(ends=ends)
             if closed is None:
                 break
-            told += closed
+            told += self._kept(closed)
             self._opened = None
         self.shown += told
         return told
+
+    def _kept(self, text: str) -> str:
+        return "" if self._stops and self.calls else text
 
     def _before_next(self, *, at_line: bool, ends: bool) -> str:
         """What stands before the next opening, or before what may become one. at_line: a line begins here."""
@@ -157,6 +165,8 @@ class PrintedCalls:
         return None if not ends and len(self._held) - size < _MOST_HELD else len(self._held)
 
     def _add(self, found: list[dict[str, Any]]) -> None:
+        if found:
+            self.said = self._raw[: len(self._raw) - len(self._held)]
         room = max(0, _MOST_CALLS - len(self.calls))
         for call in found[:room]:
             self.calls.append(ToolCall(name=call["name"], args=call["args"], id=f"printed_{len(self.calls)}"))

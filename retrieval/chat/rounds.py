@@ -149,14 +149,13 @@ class Rounds:
 
     def _ask(self, messages: Messages, through: Runnable[Any, Any] | None) -> Generator[Told, None, Reply]:
         """One reply; its text is shown behind that of earlier ones, without calls and what rests on nothing yet."""
-        printed, held = PrintedCalls(NAMES), self._empty
+        printed, held = PrintedCalls(NAMES, stops=through is not None), self._empty
         breaks = len(self._said) - len(self._said.rstrip("\n"))
         joint = "\n" * max(0, 2 - breaks) if self._said.strip() else ""
 
         def behind(text: str) -> str:
             nonlocal joint
-            # What follows a call rests on nothing that it gave.
-            if held or (printed.calls and through is not None):
+            if held:
                 return ""
             if joint:
                 text = text.lstrip()
@@ -172,7 +171,7 @@ class Rounds:
         if printed.cut:
             reply.text = printed.shown
         if through is not None and reply.message is None and printed.calls:
-            reply.message = AIMessage(printed.raw, tool_calls=printed.calls)
+            reply.message = AIMessage(printed.said, tool_calls=printed.calls)
             reply.printed = True
         return reply
 

@@ -118,10 +118,11 @@ def test_a_printed_call_is_done_and_its_result_told_in_a_plain_message(retriever
 @pytest.mark.parametrize("streaming", [True, False])
 def test_printed_calls_over_http(retriever: Retriever, server: FakeOpenAI, streaming: bool) -> None:
     said = "A white cat sleeps on a green sofa [2]."
-    server.behaviour = Behaviour(script=lambda prompt: said if "Results of the calls" in prompt else FORMS[0])
+    called = f"Let me look.\n{FORMS[0]}\nThe cat is purple."
+    server.behaviour = Behaviour(script=lambda prompt: said if "Results of the calls" in prompt else called)
     chat = GroundedChat(retriever, over_http(server, disable_streaming=not streaming), ONE)
     answer = chat.ask(QUESTION)
-    assert (answer.text, [event.name for event in answer.tools]) == (said, ["search"])
+    assert (answer.text, [event.name for event in answer.tools]) == (f"Let me look.\n\n{said}", ["search"])
     assert [message["role"] for message in server.received[1].body["messages"]][-2:] == ["assistant", "user"]
 
 
@@ -130,6 +131,7 @@ def test_what_a_model_says_behind_its_printed_call_rests_on_nothing(retriever: R
     events = list(GroundedChat(retriever, model, ONE).stream(QUESTION))
     shown = "".join(event.text for event in events if isinstance(event, Token))
     assert "purple" not in shown
+    assert "purple" not in prompt_of(model.asked[1]), "nor is it told to the model"
     final = events[-1]
     assert isinstance(final, Final)
     assert final.answer.text.strip() == "A white cat sleeps [2]."
