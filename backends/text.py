@@ -259,6 +259,10 @@ def _beside_particles(units: list[str]) -> list[str]:
     return han + ["".join(units[slice(*match.span())]) for match in _LONE_PAIR.finditer(kinds)]
 
 
+# An address with a path, in which nothing is to be decoded or left out.
+_PLAIN_URI = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#%\[\]\\\s\x00-\x1f]*/[^?#%\s\x00-\x1f]*[^/?#%\s\x00-\x1f]")
+
+
 def searched_text(text: str | None, uri: str | None) -> str:
     """What keyword search reads of a record: its text, then the name of its file.
 
@@ -275,6 +279,9 @@ def searched_text(text: str | None, uri: str | None) -> str:
 
 def file_name(uri: str) -> str:
     """The last part of a path or address, its percent signs decoded."""
+    if _PLAIN_URI.fullmatch(uri):
+        # What follows would give the same in ten times the time, which every record pays that is written.
+        return uri.rstrip("/").rpartition("/")[2]
     try:
         path = unquote(urlsplit(uri).path) if "://" in uri else uri.replace("\\", "/")
     except ValueError:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
@@ -31,7 +32,7 @@ from backends.base import (
 )
 from backends.checks import MAX_METADATA_BYTES, check_batch, check_ids, check_index, check_search, check_selection
 from backends.errors import Denied
-from backends.kit.current import on_current
+from backends.kit.current import Remembered, on_current
 from backends.kit.json_text import encode
 from backends.kit.record_ids import storable_ids
 from backends.kit.words import Renewals, is_outdated, log_renewal
@@ -69,7 +70,7 @@ class LuceneBackend(Backend):
 
     def __init__(self, server: LuceneServer) -> None:
         self._server = server
-        self._stored: dict[str, Stored] = {}
+        self._stored = Remembered(partial(schema.read, server))
         self._searcher = Searcher(server, self.dialect)
         self._renewing = threading.Lock()
         self._renewals = Renewals(self.dialect.product.name, (Denied,))
@@ -87,16 +88,12 @@ class LuceneBackend(Backend):
 
     def _read(self, name: str) -> Stored:
         """The collection as the server has it now."""
-        self._stored.pop(name, None)
-        self._stored[name] = stored = schema.read(self._server, name)
-        return stored
+        return self._stored.now(name)
 
     def _with(self, name: str, task: Callable[[Stored], T]) -> T:
         """Do `task` with what is known of the collection; if that is out of date, again with the truth."""
         self._server.check_open()
-        return on_current(
-            name, self._server.address, lambda: self._stored.get(name) or self._read(name), task, self._is_stale
-        )
+        return on_current(name, self._server.address, lambda: self._stored.find(name), task, self._is_stale)
 
     def _is_stale(self, known: Stored, error: Exception) -> bool:
         if isinstance(error, DimensionMismatch) or (isinstance(error, ServerRefused) and error.gone):
@@ -109,10 +106,10 @@ class LuceneBackend(Backend):
 
     def set_encoder(self, name: str, fingerprint: str) -> None:
         schema.set_encoder(self._server, name, fingerprint)
-        self._stored.pop(name, None)
+        self._stored.forget(name)
 
     def drop(self, name: str) -> None:
-        self._stored.pop(name, None)
+        self._stored.forget(name)
         schema.drop(self._server, name)
 
     def upsert(self, name: str, records: Iterable[Record]) -> None:
@@ -154,7 +151,7 @@ class LuceneBackend(Backend):
     def _dropped(self, name: str, error: ServerRefused) -> Exception:
         if not error.gone:
             return error
-        self._stored.pop(name, None)
+        self._stored.forget(name)
         return CollectionNotFound(f"collection {name!r} in {self._server.address} was dropped meanwhile")
 
     def get(self, name: str, ids: Sequence[str], *, with_vectors: bool = False) -> list[Record]:
@@ -339,7 +336,6 @@ class LuceneBackend(Backend):
 
     def close(self) -> None:
         self._server.close()
-        self._stored.clear()
 
 
 def _left_out(with_vectors: bool) -> Sequence[str]:

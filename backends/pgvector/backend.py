@@ -11,8 +11,7 @@ are used, so a PgBouncer in between must pool by session.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import ClassVar, Self, TypeVar
 
@@ -20,12 +19,10 @@ from numpy.typing import ArrayLike
 from psycopg import errors
 
 from backends.base import (
-    Backend,
     Capabilities,
     CollectionExists,
     CollectionNotFound,
     CollectionSpec,
-    DimensionMismatch,
     Hit,
     Page,
     Record,
@@ -34,9 +31,8 @@ from backends.base import (
     prepare_records,
 )
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection
-from backends.kit.current import on_current
 from backends.kit.record_ids import storable_ids
-from backends.kit.words import Renewals, is_outdated
+from backends.kit.sql_store import SqlStore
 from backends.pgvector.connection import Connection, Database, parse_url
 from backends.pgvector.dialect import PGVECTOR, Dialect
 from backends.pgvector.filters import where_sql
@@ -58,11 +54,8 @@ from backends.text import WORDS_VERSION
 
 T = TypeVar("T")
 
-# How long another process's flush or drop may go unnoticed; neither makes an answer wrong.
-_COLLECTION_LIFE_S = 2.0
 
-
-class PostgresBackend(Backend):
+class PostgresBackend(SqlStore[Connection, StoredCollection]):
     """Collections in the schema ``sightline`` of a PostgreSQL database, over a pool of connections."""
 
     capabilities: ClassVar[Capabilities] = Capabilities(
@@ -78,74 +71,29 @@ class PostgresBackend(Backend):
     dialect: ClassVar[Dialect] = PGVECTOR
 
     def __init__(self, database: Database) -> None:
+        super().__init__(database, "PostgreSQL", (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction))
         self._database = database
         self._installed = prepare(database, self.dialect)
         database.open(self._installed.vector_oid, self.dialect.session(self._installed), self.dialect.prepare_threshold)
         self._searcher = Searcher(iterative=self._installed.iterative)
-        self._known: dict[str, tuple[float, StoredCollection]] = {}
-        self._renewals = Renewals("PostgreSQL", (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction))
 
     @classmethod
     def connect(cls, url: str) -> Self:
         """Open a server's database and bring the schema up to date; see the module for the URL."""
         return cls(Database(*parse_url(url)))
 
-    def _find(self, connection: Connection, name: str, *, fresh: bool = False) -> StoredCollection:
-        known = self._known.get(name)
-        if known is not None and not fresh and time.monotonic() - known[0] < _COLLECTION_LIFE_S:
-            return known[1]
-        collection = read_collection(connection, name, self.dialect)
-        if collection is None:
-            self._known.pop(name, None)
-            raise CollectionNotFound(f"no collection {name!r} in {self._database.address}")
-        self._known[name] = (time.monotonic(), collection)
-        return collection
+    def _read_collection(self, connection: Connection, name: str) -> StoredCollection | None:
+        return read_collection(connection, name, self.dialect)
 
-    def _run(self, name: str, work: Callable[[Connection, StoredCollection], T]) -> T:
-        """Do work on a collection; again when what is remembered of it was another's, dropped since."""
+    def _is_gone(self, error: Exception) -> bool:
+        return isinstance(error, errors.UndefinedTable)
 
-        def attempt(connection: Connection) -> T:
-            def is_stale(known: StoredCollection, error: Exception) -> bool:
-                if not isinstance(error, (errors.UndefinedTable, DimensionMismatch)):
-                    return False
-                return self._find(connection, name, fresh=True).number != known.number
-
-            return on_current(
-                name,
-                self._database.address,
-                lambda: self._find(connection, name),
-                lambda collection: work(connection, collection),
-                is_stale,
-            )
-
-        return self._database.run(attempt)
-
-    def _run_with_words(
-        self, name: str, work: Callable[[Connection, StoredCollection], T], *, reads: bool = False
-    ) -> T:
-        """The same for work with words: those of an earlier version are taken anew first, where this user may."""
-
-        def renewed(connection: Connection, collection: StoredCollection) -> T:
-            def renew() -> None:
-                renew_words(connection, collection)
-                self._find(connection, name, fresh=True)
-
-            if not is_outdated(collection.words):
-                return work(connection, collection)
-            if reads:
-                self._renewals.attempt(name, renew)
-            else:
-                renew()
-            return work(connection, self._find(connection, name))
-
-        return self._run(name, renewed)
+    def _renew_words(self, connection: Connection, collection: StoredCollection) -> None:
+        renew_words(connection, collection)
 
     def collections(self) -> list[str]:
         statement = "SELECT name FROM sightline.collections ORDER BY name"
         return self._database.run(lambda connection: [row[0] for row in connection.execute(statement)])
-
-    def describe(self, name: str) -> CollectionSpec:
-        return self._database.run(lambda connection: self._find(connection, name, fresh=True).spec)
 
     def create(self, spec: CollectionSpec) -> None:
         check_index(spec, self.capabilities, self.dialect.name)

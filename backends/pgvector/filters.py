@@ -42,6 +42,9 @@ def scalar_json(value: Scalar) -> str:
 
 def metadata_json(metadata: Mapping[str, MetadataValue]) -> str:
     """A record's metadata as JSON text for a ``jsonb`` column."""
+    if not any(isinstance(value, float) and abs(value) >= _EXPONENT_FROM for value in metadata.values()):
+        # At once it takes a third of the time.
+        return encode(dict(metadata))
     entries = []
     for key, value in metadata.items():
         if isinstance(value, (str, int, float, bool)):

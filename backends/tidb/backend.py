@@ -10,8 +10,7 @@ searches without a filter use.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import ClassVar, Self, TypeVar
 
@@ -20,12 +19,11 @@ from numpy.typing import ArrayLike
 from pymysql.constants import ER
 
 from backends.base import (
-    Backend,
+    BackendError,
     Capabilities,
     CollectionExists,
     CollectionNotFound,
     CollectionSpec,
-    DimensionMismatch,
     Hit,
     IndexKind,
     Page,
@@ -36,12 +34,21 @@ from backends.base import (
     prepare_records,
 )
 from backends.checks import check_batch, check_ids, check_index, check_search, check_selection
-from backends.kit.current import on_current
 from backends.kit.record_ids import storable_ids
-from backends.kit.words import Renewals, is_outdated
+from backends.kit.sql_store import SqlStore
 from backends.text import WORDS_VERSION
 from backends.tidb import index
-from backends.tidb.connection import RIGHTS, Connection, Database, change, number_of, parse_url, rows, transaction
+from backends.tidb.connection import (
+    RIGHTS,
+    Connection,
+    Database,
+    change,
+    explain,
+    number_of,
+    parse_url,
+    rows,
+    transaction,
+)
 from backends.tidb.filters import Clause, where_sql
 from backends.tidb.records import COLUMNS, id_parts, record_of, write
 from backends.tidb.schema import (
@@ -59,12 +66,10 @@ from backends.tidb.words import renew_words
 
 T = TypeVar("T")
 
-# How long another process's flush or drop may go unnoticed; neither makes an answer wrong.
-_COLLECTION_LIFE_S = 2.0
 _IDS_A_STATEMENT = 1_000
 
 
-class TidbBackend(Backend):
+class TidbBackend(SqlStore[Connection, StoredCollection]):
     """Collections in a database of TiDB, over a pool of connections."""
 
     capabilities: ClassVar[Capabilities] = Capabilities(
@@ -72,72 +77,36 @@ class TidbBackend(Backend):
     )
 
     def __init__(self, database: Database) -> None:
+        super().__init__(database, "TiDB", (_NotAllowed,))
         self._database = database
         prepare(database)
         self._indexes = database.run(index.has_tiflash)
         if self._indexes:
             kinds: frozenset[IndexKind] = frozenset({"auto", "flat", "hnsw"})
             self.capabilities = replace(self.capabilities, index_kinds=kinds)  # type: ignore[misc]
-        self._known: dict[str, tuple[float, StoredCollection]] = {}
-        self._renewals = Renewals("TiDB", (_NotAllowed,))
 
     @classmethod
     def connect(cls, url: str) -> Self:
         """Open a server's database and bring its tables up to date; see `connection.parse_url` for the URL."""
         return cls(Database(parse_url(url)))
 
-    def _find(self, connection: Connection, name: str, *, fresh: bool = False) -> StoredCollection:
-        known = self._known.get(name)
-        if known is not None and not fresh and time.monotonic() - known[0] < _COLLECTION_LIFE_S:
-            return known[1]
-        collection = read_collection(connection, name)
-        if collection is None:
-            self._known.pop(name, None)
-            raise CollectionNotFound(f"no collection {name!r} in {self._database.address}")
-        self._known[name] = (time.monotonic(), collection)
-        return collection
+    def _read_collection(self, connection: Connection, name: str) -> StoredCollection | None:
+        return read_collection(connection, name)
 
-    def _run(self, name: str, work: Callable[[Connection, StoredCollection], T]) -> T:
-        """Do work on a collection; again when what is remembered of it was another's, dropped since."""
+    def _is_gone(self, error: Exception) -> bool:
+        return bool(number_of(error) == ER.NO_SUCH_TABLE)
 
-        def attempt(connection: Connection) -> T:
-            def is_stale(known: StoredCollection, error: Exception) -> bool:
-                if not isinstance(error, DimensionMismatch) and number_of(error) != ER.NO_SUCH_TABLE:
-                    return False
-                return self._find(connection, name, fresh=True).table != known.table
-
-            return on_current(
-                name,
-                self._database.address,
-                lambda: self._find(connection, name),
-                lambda collection: work(connection, collection),
-                is_stale,
-            )
-
-        return self._database.run(attempt)
-
-    def _run_with_words(
-        self, name: str, work: Callable[[Connection, StoredCollection], T], *, reads: bool = False
-    ) -> T:
-        """The same for work with words: those of an earlier version are taken anew first, where this user may."""
-
-        def renewed(connection: Connection, collection: StoredCollection) -> T:
-            if not is_outdated(collection.words):
-                return work(connection, collection)
-            if reads:
-                self._renewals.attempt(name, lambda: _renew(connection, name, collection))
-            else:
-                renew_words(connection, name, collection)
-            return work(connection, self._find(connection, name, fresh=True))
-
-        return self._run(name, renewed)
+    def _renew_words(self, connection: Connection, collection: StoredCollection) -> None:
+        try:
+            renew_words(connection, collection.spec.name, collection)
+        except pymysql.Error as error:
+            if number_of(error) in RIGHTS:
+                raise _NotAllowed(str(explain(error, self._database.address))) from error
+            raise
 
     def collections(self) -> list[str]:
         statement = f"SELECT name FROM {COLLECTIONS} ORDER BY name"  # noqa: S608
         return self._database.run(lambda connection: [row[0].decode() for row in rows(connection, statement)])
-
-    def describe(self, name: str) -> CollectionSpec:
-        return self._database.run(lambda connection: self._find(connection, name, fresh=True).spec)
 
     def create(self, spec: CollectionSpec) -> None:
         check_index(spec, self.capabilities, "this TiDB")
@@ -288,17 +257,8 @@ class TidbBackend(Backend):
         self._database.close()
 
 
-class _NotAllowed(Exception):
+class _NotAllowed(BackendError):
     """This user may not write."""
-
-
-def _renew(connection: Connection, name: str, collection: StoredCollection) -> None:
-    try:
-        renew_words(connection, name, collection)
-    except pymysql.Error as error:
-        if number_of(error) in RIGHTS:
-            raise _NotAllowed(error.args[-1]) from error
-        raise
 
 
 def _select(collection: StoredCollection, where: str, *, with_vectors: bool) -> str:

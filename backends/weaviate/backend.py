@@ -31,7 +31,7 @@ from backends.base import (
 )
 from backends.checks import MAX_METADATA_BYTES, check_batch, check_ids, check_index, check_search, check_selection
 from backends.errors import Denied
-from backends.kit.current import on_current
+from backends.kit.current import Remembered, on_current
 from backends.kit.record_ids import check_uuid_cursor
 from backends.kit.words import Renewals, is_outdated, log_renewal
 from backends.locks import NameLocks
@@ -86,7 +86,7 @@ class WeaviateBackend(Backend):
 
     def __init__(self, server: WeaviateServer) -> None:
         self._server = server
-        self._stored: dict[str, Stored] = {}
+        self._stored = Remembered(partial(schema.read, server))
         self._schema_lock = threading.Lock()
         self._names = NameLocks()
         self._searcher = Searcher(server)
@@ -105,9 +105,7 @@ class WeaviateBackend(Backend):
 
     def _read(self, name: str) -> Stored:
         """The collection as the server has it now."""
-        self._stored.pop(name, None)
-        self._stored[name] = stored = schema.read(self._server, name)
-        return stored
+        return self._stored.now(name)
 
     def _with(self, name: str, task: Callable[[Stored], T]) -> T:
         """Do `task` with what is known of the collection; if that is out of date, again with the truth.
@@ -120,9 +118,7 @@ class WeaviateBackend(Backend):
     def _now(self, name: str, task: Callable[[Stored], T]) -> T:
         """The same for who holds the name's lock, which is not reentrant: who waits to drop it would go first."""
         self._server.check_open()
-        return on_current(
-            name, self._server.address, lambda: self._stored.get(name) or self._read(name), task, self._is_stale
-        )
+        return on_current(name, self._server.address, lambda: self._stored.find(name), task, self._is_stale)
 
     def _is_stale(self, known: Stored, error: Exception) -> bool:
         if not isinstance(error, (ServerRefused, DimensionMismatch)):
@@ -135,7 +131,7 @@ class WeaviateBackend(Backend):
         return gone
 
     def _dropped(self, name: str) -> CollectionNotFound:
-        self._stored.pop(name, None)
+        self._stored.forget(name)
         return CollectionNotFound(f"collection {name!r} in {self._server.address} was dropped meanwhile")
 
     def create(self, spec: CollectionSpec) -> None:
@@ -146,12 +142,12 @@ class WeaviateBackend(Backend):
     def set_encoder(self, name: str, fingerprint: str) -> None:
         with self._names.of(name).shared():
             schema.set_encoder(self._server, name, fingerprint)
-            self._stored.pop(name, None)
+            self._stored.forget(name)
 
     def drop(self, name: str) -> None:
         # The server stops answering some of the searches that meet a drop.
         with self._names.of(name).alone():
-            self._stored.pop(name, None)
+            self._stored.forget(name)
             schema.drop(self._server, name)
 
     def upsert(self, name: str, records: Iterable[Record]) -> None:
@@ -178,7 +174,7 @@ class WeaviateBackend(Backend):
         numbers = number_properties(kept)
         if not stored.numbers.issuperset(numbers.values()):
             with self._schema_lock:
-                self._stored[name] = stored = schema.add_numbers(self._server, stored, numbers.values())
+                stored = self._stored.put(name, schema.add_numbers(self._server, stored, numbers.values()))
         numbers = {field: prop for field, prop in numbers.items() if prop in stored.numbers}
 
         self._searcher.written(name)
@@ -355,7 +351,7 @@ class WeaviateBackend(Backend):
                 self._read(name)
                 return []
             self._renewals.attempt(name, lambda: self._with_current_words(stored))
-            return self._searcher.search_text(self._stored.get(name, stored), query, int(k), condition)
+            return self._searcher.search_text(self._stored.find(name), query, int(k), condition)
 
         return self._with(name, run)
 
@@ -390,7 +386,6 @@ class WeaviateBackend(Backend):
 
     def close(self) -> None:
         self._server.close()
-        self._stored.clear()
 
 
 def _page(spec: CollectionSpec, wanted: int, with_vectors: bool) -> int:
