@@ -44,7 +44,7 @@ from backends.milvus.records import (
     row_of,
     words_of,
 )
-from backends.milvus.search import MAX_LIMIT, Floats, SearchRequest, search
+from backends.milvus.search import MAX_LIMIT, Floats, SearchRequest, measure, search
 from backends.milvus.words import renew_words
 from backends.plans import note_plan
 from backends.text import wanted_words
@@ -394,6 +394,10 @@ class MilvusBackend(Backend):
         if self._collections.needs_graph(opened, self.count_matching(opened, "")):
             self._collections.make_graph(opened)
         self._collections.await_index(opened)
+        if self._lite is None:
+            rows = self.count_matching(opened, "")
+            if (width := measure(self, opened, self._collections.index_now(opened), rows)) is not None:
+                self._collections.note_width(opened, width)
 
     def close(self) -> None:
         self._connection.close()

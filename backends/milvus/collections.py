@@ -15,10 +15,19 @@ from pymilvus import MilvusClient, MilvusException
 from backends.base import CollectionSpec, IndexSpec
 from backends.errors import BackendError, CollectionExists, CollectionNotFound, Unavailable
 from backends.kit.folders import sync
+from backends.kit.widths import Width
 from backends.kit.words import log_unnoted
 from backends.milvus.connection import CALL_S, POLL_S, Connection, LiteName, LiteServer
 from backends.milvus.notes import Notes
-from backends.milvus.records import WORDS_PROPERTY, description_of, own_name, spec_of, stored_name, words_version
+from backends.milvus.records import (
+    WIDTH_PROPERTY,
+    WORDS_PROPERTY,
+    description_of,
+    own_name,
+    spec_of,
+    stored_name,
+    words_version,
+)
 from backends.milvus.schema import FLAT, Index, index_of, index_params, schema_of
 from backends.text import WORDS_VERSION
 
@@ -45,6 +54,8 @@ class CollectionHandle:
     unflushed: int = 0
     # Whether it is known to hold a record without a vector.
     has_bare: bool = False
+    # How wide its graph has to be searched; None where that was not tried.
+    width: Width | None = None
     lock: threading.RLock = field(default_factory=threading.RLock)
     # In Lite: what all handles share about the name, and what had become of it when this handle found it.
     name: LiteName | None = None
@@ -99,19 +110,21 @@ class Collections:
 
     def _open(self, name: str, stored: str) -> CollectionHandle:
         if self.lite is None:
-            spec, words = self._described(name, stored)
-            return CollectionHandle(spec, stored, words, lock=self._writers.setdefault(stored, threading.RLock()))
+            spec, words, width = self._described(name, stored)
+            lock = self._writers.setdefault(stored, threading.RLock())
+            return CollectionHandle(spec, stored, words, lock=lock, width=width)
         shared = self.lite.name(stored)
         # Lite opens a collection when it is first asked of it, and two who ask at once get one each.
         with shared.gate.alone():
-            spec, words = self._described(name, stored)
+            spec, words, _ = self._described(name, stored)
             return CollectionHandle(spec, stored, words, lock=shared.writer, name=shared, made=shared.made)
 
-    def _described(self, name: str, stored: str) -> tuple[CollectionSpec, int]:
-        """The spec of the collection, and the version of the words that its rows have."""
+    def _described(self, name: str, stored: str) -> tuple[CollectionSpec, int, Width | None]:
+        """The spec of the collection, the version of the words that its rows have, and how wide it is searched."""
         made, found = self._as_made(name, stored)
         changed = self.notes.newest(stored, _creation(found)) if self.lite is None else None
-        return made if changed is None else changed.spec, words_version(found)
+        width = Width.from_json(found.get("properties", {}).get(WIDTH_PROPERTY))
+        return made if changed is None else changed.spec, words_version(found), width
 
     def _as_made(self, name: str, stored: str) -> tuple[CollectionSpec, dict[str, Any]]:
         """The spec in the description of the collection, and all that Milvus says of it."""
@@ -137,17 +150,26 @@ class Collections:
             # The server promises nothing of properties that are not its own. The next handle does it all again.
             log_unnoted(f"collection {opened.spec.name!r} in Milvus", error)
 
+    def note_width(self, opened: CollectionHandle, width: Width) -> None:
+        """Store how wide the graph has to be searched."""
+        opened.width = width
+        properties = {WIDTH_PROPERTY: width.to_json()}
+        # As of the words: where the server does not keep it, the next `flush` tries again.
+        with contextlib.suppress(BackendError):
+            self.call(opened, lambda client: client.alter_collection_properties(opened.stored, properties))
+
     def spec_now(self, name: str) -> CollectionSpec:
         """The spec of the collection as it is now, whoever may have made it anew or set another encoder."""
         if self.lite is None:
             known = self._opened.get(name)
             self.forget(name)
             opened = self.find(name)
-            opened.has_bare = known is not None and known.has_bare
+            if known is not None:
+                opened.has_bare, opened.width = known.has_bare, opened.width or known.width
             return opened.spec
         opened = self.find(name)
         with opened.in_use():
-            opened.spec, _ = self._described(name, opened.stored)
+            opened.spec, _, _ = self._described(name, opened.stored)
         return opened.spec
 
     def set_encoder(self, name: str, fingerprint: str) -> None:

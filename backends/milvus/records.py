@@ -31,6 +31,7 @@ PREFIX = "sightline_"
 MARK = "sightline:1:"
 # The version of the words, once they have been taken anew; before, it is in the description.
 WORDS_PROPERTY = "sightline_words"
+WIDTH_PROPERTY = "sightline_width"
 WORDS, WORDS_VECTOR = "words", "words_vector"
 Floats = NDArray[np.float32]
 MAX_DYNAMIC_BYTES = 65_536

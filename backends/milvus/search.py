@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from backends.base import MODALITIES, Hit, Metric
 from backends.kit.scores import best_first
 from backends.kit.ties import search_with_ties
+from backends.kit.widths import QUERIES, K, Width, find_width, trial_queries
 from backends.milvus.collections import CollectionHandle
 from backends.milvus.filters import all_of, modality_in
 from backends.milvus.records import STORED, hit_of, is_bare, scores_of
 from backends.milvus.schema import DEFAULT_NLIST, Index
+from backends.plans import note_plan
 
 MAX_LIMIT = 16_384
 # Hits a request may bring: the proxy sends at most 64 MB, and a row may have 200 KB.
@@ -26,6 +28,8 @@ HITS_PER_REQUEST = 16_384
 # 100 ms. Milvus's own recall on HNSW fell to 0.77 under a filter that kept 10% on the far side of the query.
 SCAN_BYTES = 8 << 20
 DEFAULT_EF, MAX_EF = 200, 8_192
+# What is tried at `flush` on a server, the default first.
+WIDTHS = (DEFAULT_EF, 400, 800, 1_600, 3_200)
 MAX_LITE_EF = 65_536
 LEAST_EF, EF_RANGE = 8, 512
 OVERFETCH = 4
@@ -109,12 +113,43 @@ def _search(reader: Reader, ask: SearchRequest) -> list[list[Hit]]:
     answers = [
         _hits(ask, q, found, exact=False) for q, found in _nearest(reader, ask, ask.queries, limit, params=params)
     ]
-    if all(len(hits) >= ask.k for hits in answers):
-        return [hits[: ask.k] for hits in answers]
-    expected = min(ask.k, reader.count_matching(ask.opened, ask.expression))
-    if all(len(hits) >= expected for hits in answers):
-        return [hits[: ask.k] for hits in answers]
-    return _scan(reader, ask)
+    whole = all(len(hits) >= ask.k for hits in answers)
+    if not whole:
+        expected = min(ask.k, reader.count_matching(ask.opened, ask.expression))
+        whole = all(len(hits) >= expected for hits in answers)
+    if not whole:
+        return _scan(reader, ask)
+    note_plan("index", queries=len(answers), width=params.get("ef") or params.get("nprobe"))
+    return [hits[: ask.k] for hits in answers]
+
+
+def measure(reader: Reader, opened: CollectionHandle, index: Index, rows: int) -> Width | None:
+    """How wide a server's graph has to be searched; None where that is known of so many rows, or there is none."""
+    known = opened.width is not None and opened.width.fits(rows)
+    if known or not index.type.startswith("HNSW") or rows * opened.spec.dim * 4 <= SCAN_BYTES // 2:
+        return None
+    page = next(iter(reader.pages(opened, modality_in(MODALITIES), ["id", "vector"])), [])
+    sample = np.array([row["vector"] for row in page[:: max(1, len(page) // QUERIES)][:QUERIES]], np.float32)
+    queries = trial_queries(sample, unit=opened.spec.metric == "cosine")
+    ask = SearchRequest(
+        opened=opened,
+        metric=opened.spec.metric,
+        index=index,
+        queries=queries,
+        k=K,
+        expression=modality_in(MODALITIES),
+        effort=None,
+        lite=False,
+    )
+
+    def compared(asked: Floats) -> list[list[str]]:
+        return [[hit.id for hit in hits] for hits in _scan(reader, replace(ask, queries=asked))]
+
+    def by_graph(asked: Floats, width: int) -> list[list[str]]:
+        found = reader.nearest(replace(ask, expression=""), asked, K, {"ef": width}, [])
+        return [[hit["id"] for hit in hits] for hits in found]
+
+    return find_width(rows, queries, WIDTHS, compared, by_graph)
 
 
 def search_params(ask: SearchRequest, share: float, total: int) -> dict[str, int]:
@@ -123,7 +158,8 @@ def search_params(ask: SearchRequest, share: float, total: int) -> dict[str, int
         if ask.lite and ask.expression:
             # Lite's graph does not pass through rows that the filter excludes: recall was 0.70 with ef 1,600.
             return {"ef": max(ask.k, min(total, MAX_LITE_EF))}
-        ef = DEFAULT_EF if ask.effort is None else LEAST_EF * EF_RANGE**ask.effort
+        tried = DEFAULT_EF if ask.opened.width is None else ask.opened.width.width
+        ef = tried if ask.effort is None else LEAST_EF * EF_RANGE**ask.effort * tried / DEFAULT_EF
         return {"ef": max(ask.k * (OVERFETCH if ask.index.quantized else 1), min(MAX_EF, math.ceil(ef / share)))}
     nlist = int(ask.index.params.get("nlist", DEFAULT_NLIST))
     probes = max(16, nlist / 4) if ask.effort is None else ask.effort * nlist

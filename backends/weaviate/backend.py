@@ -382,7 +382,12 @@ class WeaviateBackend(Backend):
         in larger ones they are when they are upserted again.
         """
         with self._names.of(name).shared():
-            mend.flush(self._server, self._read(name))
+            stored = self._read(name)
+            mend.flush(self._server, stored)
+            width = self._searcher.measure(stored)
+            if width is not None:
+                schema.set_width(self._server, name, width)
+                self._read(name)
 
     def close(self) -> None:
         self._server.close()

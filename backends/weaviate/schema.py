@@ -8,12 +8,13 @@ the server is not ours. Properties ``n_FIELD`` are added when a field first hold
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
 from backends.base import CollectionSpec
 from backends.errors import CollectionExists, CollectionNotFound, Corrupt, Unsupported
+from backends.kit.widths import Width
 from backends.text import BM25_B, BM25_K1, WORDS_VERSION
 from backends.weaviate.connection import ServerRefused, WeaviateServer
 from backends.weaviate.records import HAS, NUMBER_PREFIX, STAMP, STORED, WORDS, fold_case
@@ -35,7 +36,8 @@ class Stored:
     """A collection as it is on the server: spec, class, vector, properties that hold numbers, and version of words.
 
     The vector's name says all of the spec that a search depends on, so that a collection made anew with
-    another spec refuses a search made for the old one.
+    another spec refuses a search made for the old one. `width` is how wide its graph has to be searched; None where
+    that was not tried.
     """
 
     spec: CollectionSpec
@@ -43,6 +45,7 @@ class Stored:
     vector_name: str
     numbers: frozenset[str]
     words: int
+    width: Width | None = None
 
 
 def class_name(name: str) -> str:
@@ -119,8 +122,9 @@ def _stored(found: dict[str, Any]) -> Stored | None:
     """The collection that a class is, `None` when it is not ours."""
     if not found["class"].startswith(CLASS_PREFIX):
         return None
+    described, _, width = (found.get("description") or "").partition("\n")
     try:
-        spec = CollectionSpec.from_json(found.get("description") or "")
+        spec = CollectionSpec.from_json(described)
     except Corrupt:
         return None
     if class_name(spec.name) != found["class"]:
@@ -130,7 +134,8 @@ def _stored(found: dict[str, Any]) -> Stored | None:
         return None
     numbers = frozenset(n for n in names if n.startswith(NUMBER_PREFIX))
     marks = [int(n.removeprefix(f"{WORDS}_")) for n in names if re.fullmatch(rf"{WORDS}_\d+", n)]
-    return Stored(spec, found["class"], vector_name(spec), numbers, max(marks, default=1))
+    words = max(marks, default=1)
+    return Stored(spec, found["class"], vector_name(spec), numbers, words=words, width=Width.from_json(width))
 
 
 def list_all(server: WeaviateServer) -> list[str]:
@@ -164,15 +169,26 @@ def create(server: WeaviateServer, spec: CollectionSpec) -> None:
 
 def set_encoder(server: WeaviateServer, name: str, fingerprint: str) -> None:
     """Store another encoder's fingerprint in the spec. Raises `CollectionNotFound`."""
+    _describe_anew(server, name, lambda found: replace(found, spec=replace(found.spec, encoder=fingerprint)))
+
+
+def set_width(server: WeaviateServer, name: str, width: Width) -> None:
+    """Store how wide the graph has to be searched. Raises `CollectionNotFound`."""
+    _describe_anew(server, name, lambda found: replace(found, width=width))
+
+
+def _describe_anew(server: WeaviateServer, name: str, change: Callable[[Stored], Stored]) -> None:
     path = f"/schema/{class_name(name)}"
     for attempt in range(1, ATTEMPTS + 1):
         raw = server.rest("GET", path)
         found = _stored(raw) if raw is not None else None
         if found is None:
             raise CollectionNotFound(f"no collection {name!r} in {server.address}")
-        spec = replace(found.spec, encoder=fingerprint)
+        changed = change(found)
+        # Behind the spec, which is one line.
+        width = "" if changed.width is None else f"\n{changed.width.to_json()}"
         try:
-            server.rest("PUT", path, {**raw, "description": spec.to_json()})
+            server.rest("PUT", path, {**raw, "description": changed.spec.to_json() + width})
         except ServerRefused:
             # Somebody may have added a property since, and the server takes a class only with those that it has.
             if attempt == ATTEMPTS:

@@ -20,13 +20,15 @@ from numpy.typing import NDArray
 from backends.base import Hit
 from backends.kit.scores import best_first
 from backends.kit.ties import search_with_ties
+from backends.kit.widths import QUERIES, K, Width, find_width, trial_queries
+from backends.plans import note_answers
 from backends.text import wanted_words
 from backends.weaviate import repair as mend
 from backends.weaviate.connection import WeaviateServer
 from backends.weaviate.filters import bare, both, everything, not_bare
 from backends.weaviate.records import hit_of, vector_of
 from backends.weaviate.requests import count_request, having_words, near, search_request
-from backends.weaviate.schema import EF_FACTOR, EF_MIN, FLAT_CUTOFF, Stored
+from backends.weaviate.schema import EF_FACTOR, EF_MAX, EF_MIN, FLAT_CUTOFF, Stored
 
 Floats = NDArray[np.float32]
 MAX_K = 10_000
@@ -35,6 +37,9 @@ SCAN_BYTES = 2 << 20
 # A count this old is still good to say that a collection is small: others cannot add FLAT_CUTOFF / 2 in that time.
 COUNT_AGE_S = 2.0
 BINARY_EF = 1024
+# What is tried at `flush`, the default first.
+WIDTHS = (EF_MIN, 512, 1_024, 2_048, EF_MAX)
+FILTERED_WIDENING = 4
 LEAST_EF, EFFORT_RANGE = 16, 256
 ATTEMPTS = 4
 PAUSE_S = 0.1
@@ -75,7 +80,7 @@ class Searcher:
                 condition = everything()
             # Half, so that what is being written meanwhile does not cross the line.
             exact = plain and condition is not True and size <= FLAT_CUTOFF // 2
-        limit = min(MAX_K, k + 1 if exact else max(k, self._limit(stored, effort)))
+        limit = min(MAX_K, k + 1 if exact else max(k, self._limit(stored, effort, is_filtered=condition is not True)))
 
         def ask(rows: Sequence[int], limit: int) -> list[Any]:
             requests = [self._near(stored, queries[row], limit, condition) for row in rows]
@@ -88,15 +93,43 @@ class Searcher:
             answers = search_with_ties(ask, len(queries), k, _same_distance, most=MAX_K)
         else:
             answers = ask(range(len(queries)), limit)
-        return [
+        hits = [
             self._fewer(stored, query, k, limit, condition, exact=exact)
             if len(found) < limit
             else _hits(stored, found if exact else found[:k], k, exact=exact)
             for query, found in zip(queries, answers, strict=True)
         ]
+        note_answers(hits, width=min(EF_MAX, max(EF_MIN, limit * EF_FACTOR)))
+        return hits
 
-    def _limit(self, stored: Stored, effort: float | None) -> int:
-        ef = 0 if effort is None else round(LEAST_EF * EFFORT_RANGE**effort)
+    def measure(self, stored: Stored) -> Width | None:
+        """How wide the graph has to be searched; None where that is known of so many records, or there is none.
+
+        The truth is taken to be what the widest search finds, so that no vectors but a sample are read.
+        """
+        size = self.count(stored, not_bare())
+        known = stored.width is not None and stored.width.fits(size)
+        if known or stored.spec.index.kind == "flat" or size * stored.spec.dim * 4 <= SCAN_BYTES:
+            return None
+        request = search_request(stored, vectors=True, condition=not_bare(), limit=QUERIES)
+        sample = np.array([vector_of(result) for result in self._server.call("Search", request).results], np.float32)
+        queries = trial_queries(sample, unit=stored.spec.metric == "cosine")
+
+        def by_graph(asked: Floats, width: int) -> list[list[str]]:
+            limit = max(K, width // EF_FACTOR)
+            requests = [search_request(stored, records=False, limit=limit, **near(stored, query)) for query in asked]
+            return [[r.metadata.id for r in reply.results[:K]] for reply in self._server.calls("Search", requests)]
+
+        return find_width(size, queries, WIDTHS, lambda asked: by_graph(asked, 2 * EF_MAX), by_graph)
+
+    def _limit(self, stored: Stored, effort: float | None, *, is_filtered: bool) -> int:
+        tried = EF_MIN if stored.width is None else stored.width.width
+        if effort is not None:
+            ef = round(LEAST_EF * EFFORT_RANGE**effort * tried / EF_MIN)
+        else:
+            # Of 100,000 crowded records of which half matched, the graph gave 0.90 at its least width.
+            ef = FILTERED_WIDENING * tried if is_filtered else tried
+        ef = min(EF_MAX, ef)
         if stored.spec.index.quantization == "binary":
             ef = max(ef, BINARY_EF)
         return math.ceil(ef / EF_FACTOR) if ef > EF_MIN else 0
