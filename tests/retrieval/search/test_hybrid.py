@@ -169,7 +169,7 @@ class TestModes:
         assert len(every) < 200
         kept = [hit for hit in every if modality in (None, hit.modality) and matches(where, hit.metadata, hit.modality)]
         rankings.append(ids(kept))
-        options = {"modality": modality, "where": where, "mode": "hybrid"}
+        options = {"modality": modality, "where": where, "mode": "hybrid", "fusion": "ranks"}
         found = retriever.search(query, 100, **options)
         assert ids(found) == reference_fusion([ranking[:100] for ranking in rankings])[:100]
         for k, offset in ((1, 0), (7, 35)):
@@ -236,9 +236,8 @@ class TestModes:
         limited = LimitedBackend()
         limited.create(CollectionSpec("c", DIM, encoder="hashed:1"))
         wordless = Retriever(limited, HashedEncoder(), "c")
-        for mode in ("keyword", "hybrid"):
-            with pytest.raises(SearchError, match=r"LimitedBackend.*with_keywords"):
-                wordless.search("snow", mode=mode)
+        with pytest.raises(SearchError, match=r"LimitedBackend.*with_keywords"):
+            wordless.search("snow", mode="keyword")
         assert wordless.search(BLUE, mode="hybrid") == []
 
 
