@@ -103,7 +103,7 @@ class Collections:
 
     def photographs(self) -> Retriever:
         """The photographs alone."""
-        return self._filled([replace(image, text=None) for image in self.images])
+        return self.filled([replace(image, text=None) for image in self.images])
 
     def folds(self, *, half: bool = False) -> Iterator[Fold]:
         """The five folds; with `half` only every other photograph has captions, by turns from fold to fold."""
@@ -114,7 +114,7 @@ class Collections:
             queries = [self.dataset.captions[n] for n in asked]
             owners = [self.dataset.image_of[n] for n in asked]
             yield Fold(
-                self._filled(self._without({plain(query) for query in queries}, with_captions)),
+                self.filled(self._without({plain(query) for query in queries}, with_captions)),
                 queries,
                 [self.images[owner].id for owner in owners],
                 np.array([with_captions[owner] for owner in owners], dtype=bool),
@@ -130,7 +130,8 @@ class Collections:
             records += [self.texts[image.id, line] for line in kept]
         return records
 
-    def _filled(self, records: Sequence[Record]) -> Retriever:
+    def filled(self, records: Sequence[Record]) -> Retriever:
+        """A retriever over these records."""
         backend = connect("exact://")
         backend.create(CollectionSpec(COLLECTION, self.encoder.dim, encoder=self.encoder.fingerprint))
         backend.upsert(COLLECTION, records)

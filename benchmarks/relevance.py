@@ -81,9 +81,9 @@ def ask(retriever: Retriever, queries: Sequence[str]) -> Found:
     everything = retriever.backend.count(retriever.collection)
     for query in queries:
         started = time.perf_counter()
-        retriever.search(query, 10, modality="image", min_relevance=RELEVANT)
+        retriever.search(query, 10, modality="image", min_relevance=RELEVANT, mode="vector")
         took_s = time.perf_counter() - started
-        hits = retriever.search(query, everything, modality="image")
+        hits = retriever.search(query, everything, modality="image", mode="vector")
         rows.append((max(hit.relevance or 0.0 for hit in hits), hits[0].score, took_s))
     table = np.array(rows, dtype=np.float64)
     return Found(table[:, 0], table[:, 1], table[:, 2])
@@ -117,7 +117,7 @@ def best_by_modality(retriever: Retriever, queries: Sequence[str], own: Sequence
     everything = retriever.backend.count(retriever.collection)
     for number, query in enumerate(queries):
         best = {"image": 0.0, "text": 0.0, "own": 0.0}
-        for hit in retriever.search(query, everything):
+        for hit in retriever.search(query, everything, mode="vector"):
             best[hit.modality] = max(best[hit.modality], hit.relevance or 0.0)
             if own and hit.id == own[number]:
                 best["own"] = hit.relevance or 0.0

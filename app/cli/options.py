@@ -42,6 +42,10 @@ Mode = Annotated[
     str,
     typer.Option("--mode", metavar="MODE", help="vector (by meaning), keyword (by words), or hybrid (both)."),
 ]
+Fusion = Annotated[
+    str,
+    typer.Option("--fusion", metavar="HOW", help="How lists are merged: by what scores are worth, or by ranks."),
+]
 Diversity = Annotated[
     float,
     typer.Option("--diversity", metavar="X", help="0 to below 1: the more, the less alike the first 100 results are."),

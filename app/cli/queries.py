@@ -12,6 +12,7 @@ from app.core.errors import CommandError, UsageError
 
 if TYPE_CHECKING:
     from backends.base import Modality
+    from retrieval.search.fusion import Fusion
     from retrieval.search.query import Term
     from retrieval.search.retriever import Mode
 
@@ -89,6 +90,16 @@ def read_mode(name: str) -> Mode:
         if mode == name:
             return mode  # type: ignore[no-any-return]
     raise UsageError(f"--mode must be one of {', '.join(get_args(Mode))}, not {name!r}")
+
+
+def read_fusion(name: str) -> Fusion:
+    """The way of merging lists that ``--fusion`` names."""
+    from retrieval.search.fusion import Fusion
+
+    for fusion in get_args(Fusion):
+        if fusion == name:
+            return fusion  # type: ignore[no-any-return]
+    raise UsageError(f"--fusion must be one of {', '.join(get_args(Fusion))}, not {name!r}")
 
 
 def require_file(path: Path) -> None:

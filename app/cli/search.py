@@ -36,7 +36,7 @@ from app.cli.output import (
     show_relevance,
     write,
 )
-from app.cli.queries import MODALITIES, read_modality, read_mode, read_query, read_where, require_file
+from app.cli.queries import MODALITIES, read_fusion, read_modality, read_mode, read_query, read_where, require_file
 from app.core.errors import CommandError
 from app.core.settings import Settings
 
@@ -73,6 +73,7 @@ def search(
     offset: options.Offset = 0,
     effort: options.Effort = None,
     mode: options.Mode = "vector",
+    fusion: options.Fusion = "worth",
     diversity: options.Diversity = 0.0,
     group_duplicates: options.GroupDuplicates = None,
     rerank: Annotated[
@@ -130,6 +131,7 @@ def search(
                     effort=effort,
                     min_relevance=least,
                     mode=read_mode(mode),
+                    fusion=read_fusion(fusion),
                     diversity=diversity,
                     group_duplicates=group_duplicates,
                     reranker=reranker,

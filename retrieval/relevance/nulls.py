@@ -59,6 +59,7 @@ _FITTED = np.linspace(0.05, 0.5, 10)
 _TAIL = 0.05
 # Below this, relative to the scores, differences are rounding of float32.
 _ROUNDING = 1e-6
+_FAR = 600.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,6 +89,12 @@ class Null:
     def relevance(self, scores: Floats, baseline: float) -> NDArray[np.float64]:
         """The probability that an unrelated query finds nothing as good, for scores of a query of that baseline."""
         return _gumbel_cdf(np.asarray(scores, np.float64) - baseline, self.location, self.scale)
+
+    def improbability(self, scores: Floats, baseline: float) -> NDArray[np.float64]:
+        """-log(1 - relevance), in nats and without rounding to 1: what a score is worth as evidence for an item."""
+        above = (np.asarray(scores, np.float64) - baseline - self.location) / self.scale
+        # Far beyond, 1 - relevance is exp(-above); far below, where exp overflows, it is 1.
+        return -np.log(-np.expm1(-np.exp(-np.clip(above, -_FAR, _FAR))))
 
 
 def fit_null(scores: Floats, population: int, related: NDArray[np.bool_] | None = None) -> Null | None:

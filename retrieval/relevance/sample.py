@@ -20,13 +20,15 @@ import random
 import threading
 import zipfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import MODALITIES, Backend, CollectionSpec, Compare, Corrupt, Modality, Record
+from backends.text import searched_text
+from retrieval.relevance.words import WordCounts
 
 __all__ = ["SAMPLE_SIZE", "CollectionSample", "Sample", "SampleCache", "forget_sample", "is_current", "take_sample"]
 
@@ -39,7 +41,7 @@ CHANGE = 0.1
 # All members of a sample this small are compared with the store; of a larger one that many, drawn anew each time.
 SPOT_CHECKS = 256
 _SPOT_CHECKS_LARGE = 64
-_VERSION = 1
+_VERSION = 2
 _SCAN_BATCH = 2000
 _GET_BATCH = 256
 
@@ -50,16 +52,19 @@ _log = logging.getLogger(__name__)
 class Sample:
     """Items of one modality drawn at random: ids, (n, d) float32 vectors, and what belongs together.
 
-    `groups` (n,) int64: items of one group come from one file (an image and its captions). `population`
+    `groups` (n,) int64: items of one group come from one file (an image and its captions); `texts` (n,) int64: hashes
+    of what keyword search reads of each. `population`
     is how many items of the modality the collection had when the sample was taken, `without` how many others were
-    drawn that have no vector, which no search by vectors can find.
+    drawn that have no vector, which no search by vectors can find; `words` counts the words of all that were drawn.
     """
 
     ids: tuple[str, ...]
     vectors: NDArray[np.float32]
     groups: NDArray[np.int64]
+    texts: NDArray[np.int64]
     population: int
     without: int = 0
+    words: WordCounts = field(default_factory=WordCounts)
 
     @property
     def searchable(self) -> int:
@@ -110,9 +115,15 @@ def _sample_of(records: Iterable[Record], population: int, dim: int) -> Sample:
         tuple(record.id for record in rows),
         vectors,
         groups,
+        np.array([_text_hash(record) for record in rows], dtype=np.int64),
         population=max(population, len(drawn)),
         without=len(drawn) - len(rows),
+        words=WordCounts.of(drawn),
     )
+
+
+def _text_hash(record: Record) -> int:
+    return _hash(searched_text(record.text, record.uri)) - (1 << 63)
 
 
 def _hash(text: str) -> int:
@@ -154,12 +165,13 @@ def _spot_check(sample: Sample) -> list[int]:
 
 def _unchanged(sample: Sample, modality: Modality, rows: list[int], backend: Backend, collection: str) -> int:
     records = backend.get(collection, [sample.ids[row] for row in rows], with_vectors=True)
-    stored = {record.id: record.vector for record in records if record.modality == modality and record.has_vector}
+    stored = {record.id: record for record in records if record.modality == modality and record.has_vector}
     same = 0
     for row in rows:
-        vector = stored.get(sample.ids[row])
-        # An engine that stores half floats or normalises gives back what it once gave, so this is exact but for it.
-        same += vector is not None and np.allclose(vector, sample.vectors[row], rtol=1e-3, atol=1e-4)
+        record = stored.get(sample.ids[row])
+        if record is not None and _text_hash(record) == sample.texts[row]:
+            # An engine that stores half floats or normalises gives back what it once gave, so this is exact but for it.
+            same += np.allclose(np.asarray(record.vector), sample.vectors[row], rtol=1e-3, atol=1e-4)
     return same
 
 
@@ -236,13 +248,15 @@ def _to_bytes(taken: CollectionSample) -> bytes:
         "version": _VERSION,
         "spec": taken.spec.to_json(),
         "samples": {
-            m: {"ids": s.ids, "population": s.population, "without": s.without} for m, s in taken.samples.items()
+            m: {"ids": s.ids, "population": s.population, "without": s.without, "words": asdict(s.words)}
+            for m, s in taken.samples.items()
         },
     }
     arrays: dict[str, NDArray[np.generic]] = {"about": np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)}
     for modality, sample in taken.samples.items():
         arrays[f"{modality}_vectors"] = sample.vectors
         arrays[f"{modality}_groups"] = sample.groups
+        arrays[f"{modality}_texts"] = sample.texts
     stream = io.BytesIO()
     np.savez(stream, **arrays)  # type: ignore[arg-type]
     return stream.getvalue()
@@ -258,11 +272,12 @@ def _from_bytes(data: bytes) -> CollectionSample:
         samples: dict[Modality, Sample] = {}
         for modality in MODALITIES:
             of_modality = about["samples"][modality]
-            ids, population, without = of_modality["ids"], of_modality["population"], of_modality.get("without", 0)
-            vectors, groups = arrays[f"{modality}_vectors"], arrays[f"{modality}_groups"]
-            n = len(ids)
+            ids, population, without = of_modality["ids"], of_modality["population"], of_modality["without"]
+            vectors, groups, texts = (arrays[f"{modality}_{name}"] for name in ("vectors", "groups", "texts"))
+            n, words = len(ids), WordCounts(**of_modality["words"])
             whole = vectors.shape == (n, spec.dim) and vectors.dtype == np.float32 and np.isfinite(vectors).all()
-            if not whole or groups.shape != (n,) or groups.dtype != np.int64 or not n + without <= population:
+            marked = all(each.shape == (n,) and each.dtype == np.int64 for each in (groups, texts))
+            if not whole or not marked or not n + without <= population:
                 raise ValueError(f"its {modality} vectors are not what it says")
-            samples[modality] = Sample(tuple(ids), vectors, groups, population, without)
+            samples[modality] = Sample(tuple(ids), vectors, groups, texts, population, without, words)
     return CollectionSample(spec, samples)

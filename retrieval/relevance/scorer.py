@@ -39,7 +39,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -55,6 +55,7 @@ from retrieval.relevance.captions import CONSULTED, describes, image_of, nearest
 from retrieval.relevance.nulls import MIN_BACKGROUND, Null, extremal_coefficient, fit_null
 from retrieval.relevance.sample import CollectionSample, Sample, SampleCache
 from retrieval.relevance.similarities import Items, as_score, as_similarity
+from retrieval.relevance.words import QueryWords, text_evidence
 from retrieval.search.query import Stored, Term
 from retrieval.search.results import Result
 
@@ -256,6 +257,7 @@ class RelevanceScorer:
     _reached: dict[Modality, float] = field(default_factory=dict)
     _texts: list[Hit] | None = None
     _captions: dict[str, list[tuple[str, float]]] | None = None
+    _scores: dict[str, float | None] = field(default_factory=dict)
 
     def relevance(self, scores: Sequence[float], modality: Modality) -> list[float | None]:
         """The relevance of vector scores (as the engine gives them) of items of one modality, by themselves.
@@ -282,6 +284,7 @@ class RelevanceScorer:
             self._reached.setdefault(hits[0].modality, float(best[0]))
         scores: dict[Modality, list[float]] = {}
         for hit in hits:
+            self._scores[hit.id] = hit.score
             scores.setdefault(hit.modality, []).append(hit.score)
         values = {modality: iter(self.relevance(found, modality)) for modality, found in scores.items()}
         return _kept([(hit, self._with_captions(hit, next(values[hit.modality]))) for hit in hits], min_relevance)
@@ -289,20 +292,41 @@ class RelevanceScorer:
     def score_by_stored_vectors(self, hits: Sequence[Hit], min_relevance: float | None = None) -> list[Result]:
         """As `judge`, for hits whose scores are of another kind (keywords, reranking): by their stored vectors.
 
-        The hits keep their scores and their order. One `get` for all. Raises `BackendError`.
+        The hits keep their scores and their order. One `get` for those that no vector search gave. Raises
+        `BackendError`.
         """
-        collection = self.calibrator.collection
-        records = self.calibrator.backend.get(collection, [hit.id for hit in hits], with_vectors=True)
-        vectors = {record.id: record.vector for record in records if record.has_vector}
-        metric = self.sample.spec.metric
+        self._score_stored([hit.id for hit in hits if hit.id not in self._scores])
         values: dict[str, float | None] = {}
         for hit in hits:
-            stored = vectors.get(hit.id)
-            if stored is not None:
-                (similarity,) = Items.of(stored[None], metric).similarities(self.vector[None])[0]
-                (own,) = self.relevance([as_score(similarity, metric)], hit.modality)
+            score = self._scores[hit.id]
+            if score is not None:
+                (own,) = self.relevance([score], hit.modality)
                 values[hit.id] = self._with_captions(hit, own)
         return _kept([(hit, values.get(hit.id)) for hit in hits], min_relevance)
+
+    def worth(self, hits: Iterable[Hit], words: str) -> dict[str, float] | None:
+        """Of each hit by id the log-odds that the query's vector and words give it; see `retrieval.relevance.words`.
+
+        All hits were judged before. Of the vector it is how improbable it is that an unrelated query finds anything
+        as good among the items of that modality. What is not known (no vector, no text) speaks neither for an item
+        nor against it. words: ``""`` looks at the vectors alone. None where vectors cannot be judged.
+        """
+        sampled = [(sample.words, sample.population) for sample in self.sample.samples.values()]
+        asked = QueryWords(words, sampled) if words else None
+        found: dict[str, float] = {}
+        for hit in hits:
+            score, worth = self._scores.get(hit.id), 0.0
+            if score is not None:
+                known = self._null(hit.modality)
+                if known is None:
+                    return None
+                null, baseline = known
+                similarity = as_similarity(np.array([score], np.float64), self.sample.spec.metric)
+                worth = float(null.improbability(similarity, baseline)[0])
+            if asked is not None:
+                worth += text_evidence(asked.improbability(hit.text, hit.uri), has_text=bool(hit.text))
+            found[hit.id] = worth
+        return found
 
     def captioned(self, min_relevance: float, where: Where | None, ranked: Sequence[Hit]) -> list[Result]:
         """Images beyond a ranking that match a filter and are relevant by their captions, the best score first.
@@ -331,13 +355,27 @@ class RelevanceScorer:
 
     def _alone(self, scores: Sequence[float], modality: Modality) -> NDArray[np.float64] | None:
         """Relevance within one modality."""
-        if modality not in self._known:
-            self._known[modality] = self._calibrate(modality)
-        known = self._known[modality]
+        known = self._null(modality)
         if known is None:
             return None
         null, baseline = known
         return null.relevance(as_similarity(np.array(scores, np.float64), self.sample.spec.metric), baseline)
+
+    def _null(self, modality: Modality) -> tuple[Null, float] | None:
+        """What unrelated queries reach in a modality, and this one's baseline."""
+        if modality not in self._known:
+            self._known[modality] = self._calibrate(modality)
+        return self._known[modality]
+
+    def _score_stored(self, ids: Sequence[str]) -> None:
+        """Take the scores of these items from their stored vectors; None for one that has none."""
+        calibrator, metric = self.calibrator, self.sample.spec.metric
+        self._scores.update(dict.fromkeys(ids))
+        records = calibrator.backend.get(calibrator.collection, ids, with_vectors=True) if ids else []
+        for record in records:
+            if record.has_vector and record.vector is not None:
+                (similarity,) = Items.of(record.vector[None], metric).similarities(self.vector[None])[0]
+                self._scores[record.id] = as_score(similarity, metric)
 
     def _extremal_coefficient(self) -> float:
         """How many chances the query has over all modalities; 1 where it is judged within one."""

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -21,7 +22,7 @@ from retrieval.encoders.text_side import earlier_texts_notice, has_earlier_texts
 from retrieval.relevance.scorer import Calibrator, RelevanceScorer, query_kind
 from retrieval.search.facets import Facet, count_facets
 from retrieval.search.filters import Filter, and_modality, as_where
-from retrieval.search.fusion import Ranked, fuse, reciprocal_rank_fusion
+from retrieval.search.fusion import Fusion, Ranked, fuse, reciprocal_rank_fusion
 from retrieval.search.postprocessing import WINDOW, PostProcessing, PostProcessor
 from retrieval.search.query import (
     Query,
@@ -40,6 +41,7 @@ from retrieval.search.results import Found, Result
 __all__ = [
     "EncoderMismatch",
     "Found",
+    "Fusion",
     "ItemNotFound",
     "ItemWithoutVector",
     "Mode",
@@ -56,7 +58,7 @@ log = logging.getLogger(__name__)
 Mode: TypeAlias = Literal["vector", "keyword", "hybrid"]
 
 MAX_DEPTH = 10_000
-#: Ranks of each list that are fused at least. Deeper, items without a text lose more than others gain.
+#: Ranks of each list that are fused at least. By rank, items without a text lose more than others gain further down.
 FUSED_DEPTH = 10
 DESCRIBE_EVERY_S = 5.0
 
@@ -85,6 +87,7 @@ class _Request:
     judge: RelevanceScorer | None = None
     min_relevance: float | None = None
     without: frozenset[str] = frozenset()
+    fusion: Fusion = "worth"
 
 
 class Retriever:
@@ -169,6 +172,7 @@ class Retriever:
         effort: float | None = None,
         min_relevance: float | None = None,
         mode: Mode = "vector",
+        fusion: Fusion = "worth",
         diversity: float = 0.0,
         group_duplicates: float | None = None,
         reranker: Reranker | None = None,
@@ -183,16 +187,18 @@ class Retriever:
         Args:
             query: a str is text; a Path, bytes or PIL image is an image; a list of `Term` mixes them.
             where: a `Where` or its JSON form.
-            modality: only images or only texts, by score; None searches each and merges them by
-                `reciprocal_rank_fusion`, since their scores cannot be compared.
+            modality: only images or only texts; None searches each and merges them by `fusion`, since their scores
+                cannot be compared.
             effort: as in `Backend.search`.
             min_relevance: in [0, 1], leaves out what is less relevant, before paging; `RELEVANT` is the
                 recommended one. Relevance is judged by vectors, so an item found by keywords that has every word
                 of the query stays whatever its own. A keyword search without it judges, and encodes, nothing.
-            mode: ``keyword`` ranks by BM25 over the words of the terms that do not steer away, ``hybrid`` fuses
-                that ranking with those by vectors, each read down to k, at least to 10. Without a word, as for a
-                picture, hybrid is vector; of a text that the encoder cannot read only the words are searched.
-                `score` is that of the list a hit was found in first.
+            mode: ``hybrid`` merges the rankings by vectors and by keywords, each read down to k, at least to 10.
+                Without a word, as for a picture, or on an engine without keyword search, it is ``vector``; of a text
+                that the encoder cannot read only the words are searched. ``keyword`` ranks by BM25 over the words
+                of the terms that do not steer away. `score` is that of the list a hit was found in first.
+            fusion: how lists are merged: by what their scores are ``worth`` (`RelevanceScorer.worth`), or by
+                ``ranks`` alone (`reciprocal_rank_fusion`), as is done without calibration.
             diversity: in [0, 1), orders the first 100 by `maximal_marginal_relevance`.
             group_duplicates: a cosine such as 0.95; what is as close as that to a better-ranked item of its
                 modality goes into its `duplicates`, those found as deep as was read.
@@ -210,8 +216,11 @@ class Retriever:
         """
         check_page(k, offset)
         self._check()
+        if fusion not in get_args(Fusion):
+            raise SearchError(f"fusion must be worth or ranks, not {fusion!r}")
         text = query_words(query)
         searched = "" if mode == "vector" else self._searched_words(text, mode)
+        told = self._told_of_words(text) if mode == "hybrid" and not searched else ()
         words_only = False
         if mode == "keyword" and min_relevance is None:
             vector = None
@@ -232,10 +241,12 @@ class Retriever:
             judge=self._judge(vector, as_terms(query), min_relevance),
             min_relevance=min_relevance,
             without=query_items(query),
+            fusion=fusion,
         )
         found = self._page(request, k, offset, PostProcessing(diversity, group_duplicates, reranker, text))
-        what = "its relevance is not known" if mode == "keyword" else "only its words were searched"
-        told = (f"{self.encoder.name} cannot read this query: {what}",) if words_only else ()
+        if words_only:
+            what = "its relevance is not known" if mode == "keyword" else "only its words were searched"
+            told = (f"{self.encoder.name} cannot read this query: {what}",)
         return Found(found, notices=told, words_only=words_only)
 
     def similar(
@@ -324,6 +335,7 @@ class Retriever:
         where: Filter = None,
         modality: Modality | None = None,
         mode: Mode = "vector",
+        fusion: Fusion = "worth",
         depth: int = WINDOW,
         top: int = 10,
         vector: NDArray[np.float32] | None = None,
@@ -350,7 +362,7 @@ class Retriever:
         except ValueError as error:
             raise SearchError(str(error)) from None
         if query is not None:
-            found = self.search(query, depth, where=where, modality=modality, mode=mode, vector=vector)
+            found = self.search(query, depth, where=where, modality=modality, mode=mode, fusion=fusion, vector=vector)
             return count_facets(((hit.metadata, hit.modality) for hit in found), fields, top)
         self._check()
         clause = and_modality(_as_where(where), modality)
@@ -365,19 +377,31 @@ class Retriever:
         if not wanted_words(text):
             return ""
         if not self.backend.capabilities.keyword:
+            if mode == "hybrid":
+                return ""
             raise SearchError(
                 f"{type(self.backend).__name__} has no keyword search: open it with "
                 "backends.wrappers.keywords.with_keywords(backend, folder), or search by vectors"
             )
         return text
 
+    def _told_of_words(self, text: str) -> tuple[str, ...]:
+        """What a hybrid search that searched no words tells: nothing where there are none."""
+        if self.backend.capabilities.keyword or not wanted_words(text):
+            return ()
+        return (
+            f"{type(self.backend).__name__} has no keyword search, so only vectors were searched: open it with "
+            "backends.wrappers.keywords.with_keywords(backend, folder)",
+        )
+
     def _page(self, request: _Request, k: int, offset: int, shape: PostProcessing) -> list[Result]:
         """The results of one page: the one place where hits become results."""
         shaper = PostProcessor(shape, self.backend, self.collection)
         fused = request.vector is not None and request.words
+        depth = max(k, FUSED_DEPTH) if fused else k
         least = 0 if shape.plain else WINDOW
         shaped: list[tuple[Ranked[Hit], tuple[str, ...]]] = []
-        for ranked, complete in self._iter_prefixes(request, max(k, FUSED_DEPTH) if fused else k, least):
+        for ranked, complete in self._iter_prefixes(request, depth, least):
             if complete or len(ranked) >= max(least, offset + k):
                 shaped = shaper.shaped(ranked)
                 if complete or len(shaped) >= offset + k:
@@ -401,7 +425,7 @@ class Retriever:
                 read = min(max(depth, least), limit)
                 rankings = self._rankings(request, read)
             exhausted = depth == limit or all(ended and len(ranking) <= depth for ranking, ended in rankings)
-            merged = fuse([ranking[:depth] for ranking, _ in rankings]) if rankings else []
+            merged = _merged(request, [ranking[:depth] for ranking, _ in rankings])
             for ranked in merged if exhausted else merged[:depth]:
                 if ranked.hit.id not in listed and ranked.hit.id not in request.without:
                     # What is found late stands at the end, whatever its value.
@@ -448,6 +472,16 @@ class Retriever:
             return None
         # Telling a text's language may take the encoder: a search that judges nothing must not load it.
         return self.calibrator.judge(vector, query_kind(terms, self.encoder))
+
+
+def _merged(request: _Request, rankings: Sequence[Sequence[Hit]]) -> list[Ranked[Hit]]:
+    """The rankings as one; by keywords is the last one, where there are words."""
+    worth = None
+    if len(rankings) > 1 and request.judge is not None and request.fusion == "worth":
+        # Words that no item has, as those of another language, say nothing of one that has others.
+        words = request.words if rankings[-1] else ""
+        worth = request.judge.worth(chain.from_iterable(rankings), words)
+    return fuse(rankings, worth)
 
 
 def _relevant(hits: Sequence[Result], request: _Request) -> Sequence[Result]:

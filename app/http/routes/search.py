@@ -132,6 +132,7 @@ def _hits(retriever: Retriever, query: Query, body: SearchBody, vector: NDArray[
         effort=body.effort,
         min_relevance=body.min_relevance,
         mode=body.mode,
+        fusion=body.fusion,
         diversity=body.diversity,
         group_duplicates=body.group_duplicates,
         vector=vector,
@@ -147,6 +148,7 @@ def _facets(
         where=body.where,
         modality=body.modality,
         mode=body.mode,
+        fusion=body.fusion,
         top=FACET_VALUES,
         vector=vector,
     )

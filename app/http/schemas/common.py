@@ -12,6 +12,7 @@ from app.core.jobs import Job
 from backends.base import IndexKind, Modality, Plan, Quantization, Record
 from backends.filters import check_field_name, check_string, format_where
 from retrieval.search.facets import Facet
+from retrieval.search.fusion import Fusion
 from retrieval.search.results import Result
 from retrieval.search.retriever import Mode
 
@@ -98,6 +99,7 @@ class SearchBody(BaseModel):
     modality: Modality | None = None
     effort: float | None = Field(None, gt=0, le=1, description="Speed against recall; 1 is the most thorough.")
     mode: Mode = Field("vector", description="By meaning, by words (keyword), or by both (hybrid).")
+    fusion: Fusion = Field("worth", description="How lists are merged: by what their scores are worth, or by ranks.")
     min_relevance: float | None = Field(
         None, ge=0, le=1, description="Leave out what is less relevant; nothing is left out unless this is given."
     )

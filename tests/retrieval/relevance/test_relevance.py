@@ -175,10 +175,10 @@ def test_absent_and_present_topics_are_told_apart(topics: int, gap: float) -> No
 
 
 def test_texts_and_images_are_judged_apart(retriever: Retriever) -> None:
-    merged = retriever.search("topic 5", 10)
+    merged = retriever.search("topic 5", 10, mode="vector")
     assert {hit.modality for hit in merged} == {"image", "text"}
     for modality in ("image", "text"):
-        own = {hit.id: hit.relevance for hit in retriever.search("topic 5", 10, modality=modality)}
+        own = {hit.id: hit.relevance for hit in retriever.search("topic 5", 10, modality=modality, mode="vector")}
         assert all(hit.relevance == own[hit.id] for hit in merged if hit.modality == modality and hit.id in own)
         assert own[f"{modality}-5-0" if modality == "image" else "text-5"] > RELEVANT
 
@@ -238,7 +238,7 @@ def test_engines_and_metrics_agree(
         found = Retriever(other, encoder, "c")
         for query in ("topic 5", "topic 5000", "a lighthouse", [Term("topic 5"), Term("topic 70", -0.5)]):
             for modality in ("image", "text"):
-                expected = retriever.search(query, 20, modality=modality)
+                expected = retriever.search(query, 20, modality=modality, mode="vector")
                 hits = found.search(query, 20, modality=modality)
                 assert [hit.id for hit in hits] == [hit.id for hit in expected]
                 assert [hit.relevance for hit in hits] == pytest.approx([hit.relevance for hit in expected], abs=2e-3)
@@ -247,7 +247,7 @@ def test_engines_and_metrics_agree(
 
 
 def test_filters_pages_and_depth_do_not_change_it(retriever: Retriever) -> None:
-    whole = {hit.id: hit.relevance for hit in retriever.search("topic 5", 100, modality="image")}
+    whole = {hit.id: hit.relevance for hit in retriever.search("topic 5", 100, modality="image", mode="vector")}
     assert len(whole) == 100
     for narrowed in ({"where": {"n": {"$gte": 40}}}, {"offset": 30}, {"k": 1}):
         for hit in retriever.search("topic 5", **{"k": 20, "modality": "image"} | narrowed):
@@ -255,7 +255,7 @@ def test_filters_pages_and_depth_do_not_change_it(retriever: Retriever) -> None:
 
 
 def test_hits_found_by_other_means_get_the_same_number(retriever: Retriever, encoder: TopicEncoder) -> None:
-    hits = retriever.search("topic 5", 30)
+    hits = retriever.search("topic 5", 30, mode="vector")
     assert retriever.calibrator is not None
     for metric in METRICS:
         store = connect("exact://")
@@ -264,7 +264,7 @@ def test_hits_found_by_other_means_get_the_same_number(retriever: Retriever, enc
         by_keyword = store.search_text("c", "topic", 30)
         judged = judge.score_by_stored_vectors(by_keyword)
         assert [(hit.id, hit.score) for hit in judged] == [(hit.id, hit.score) for hit in by_keyword]
-        expected = {hit.id: hit.relevance for hit in retriever.search("topic 5", 100, modality="text")}
+        expected = {hit.id: hit.relevance for hit in retriever.search("topic 5", 100, modality="text", mode="vector")}
         assert [hit.relevance for hit in judged] == pytest.approx([expected[hit.id] for hit in judged], abs=1e-4)
         kept = judge.score_by_stored_vectors([*by_keyword, *store.search_text("c", "5", 1)], 0.5)
         assert [hit.id for hit in kept] == [
@@ -279,16 +279,18 @@ def test_hits_found_by_other_means_get_the_same_number(retriever: Retriever, enc
 @pytest.mark.parametrize("modality", ["image", "text", None])
 def test_the_gate_keeps_all_that_is_relevant_and_pages_fit(retriever: Retriever, modality: str | None) -> None:
     for least in (0.2, 0.5, 0.9):
-        whole = retriever.search("topic 5", 200, modality=modality)
+        whole = retriever.search("topic 5", 200, modality=modality, mode="vector")
         relevant = {hit.id for hit in whole if hit.relevance is not None and hit.relevance >= least}
         assert 0 < len(relevant) < 200
-        gated = retriever.search("topic 5", 200, modality=modality, min_relevance=least)
+        gated = retriever.search("topic 5", 200, modality=modality, min_relevance=least, mode="vector")
         assert {hit.id for hit in gated} == relevant
         for k in (1, 2, 3):
             pages = [
                 hit.id
                 for offset in range(0, len(relevant) + k, k)
-                for hit in retriever.search("topic 5", k, modality=modality, offset=offset, min_relevance=least)
+                for hit in retriever.search(
+                    "topic 5", k, modality=modality, offset=offset, min_relevance=least, mode="vector"
+                )
             ]
             assert pages == [hit.id for hit in gated]
 
@@ -296,20 +298,22 @@ def test_the_gate_keeps_all_that_is_relevant_and_pages_fit(retriever: Retriever,
 def test_judging_never_reorders(retriever: Retriever, backend: Backend, encoder: TopicEncoder) -> None:
     plain = Retriever(backend, encoder, "c", calibrate=False)
     for query in ("topic 5", "a lighthouse"):
-        hits = retriever.search(query, 50)
-        assert [(hit.id, hit.score) for hit in hits] == [(hit.id, hit.score) for hit in plain.search(query, 50)]
+        hits = retriever.search(query, 50, fusion="ranks", mode="vector")
+        assert [(hit.id, hit.score) for hit in hits] == [
+            (hit.id, hit.score) for hit in plain.search(query, 50, mode="vector")
+        ]
         for modality in ("image", "text"):
             values = [hit.relevance for hit in hits if hit.modality == modality]
             assert values == sorted(values, reverse=True)
-    assert all(hit.relevance is None for hit in plain.search("topic 5"))
+    assert all(hit.relevance is None for hit in plain.search("topic 5", mode="vector"))
     with pytest.raises(SearchError, match="calibration"):
-        plain.search("topic 5", min_relevance=0.5)
+        plain.search("topic 5", min_relevance=0.5, mode="vector")
 
 
 @pytest.mark.parametrize("least", [-0.1, 1.5, float("nan")])
 def test_a_threshold_outside_its_range_is_refused(retriever: Retriever, least: float) -> None:
     with pytest.raises(SearchError, match="min_relevance must be from 0 to 1"):
-        retriever.search("topic 5", min_relevance=least)
+        retriever.search("topic 5", min_relevance=least, mode="vector")
 
 
 def test_an_empty_collection_has_nothing_to_judge(encoder: TopicEncoder) -> None:

@@ -151,7 +151,7 @@ def test_pictures_are_judged_as_if_there_were_no_texts(both: Retriever, encoder:
 
 def test_filters_depth_and_what_is_searched_change_no_number(captioned: Retriever) -> None:
     for query in ("topic 60", "topic 5000", [Term("topic 60"), Term("topic 80")]):
-        whole = {hit.id: hit.relevance for hit in captioned.search(query, 200)}
+        whole = {hit.id: hit.relevance for hit in captioned.search(query, 200, mode="vector")}
         for narrowed in (
             {"modality": "image"},
             {"modality": "text"},
@@ -169,19 +169,21 @@ def test_filters_depth_and_what_is_searched_change_no_number(captioned: Retrieve
 
 
 def test_an_image_is_judged_by_its_captions_too(captioned: Retriever, encoder: TopicEncoder) -> None:
-    (hit,) = captioned.search("topic 60", 10, modality="image", min_relevance=0.95)
+    (hit,) = captioned.search("topic 60", 10, modality="image", min_relevance=0.95, mode="vector")
     assert hit.id == "image-6"
-    (caption, *_) = captioned.search("topic 60", 1, modality="text")
+    (caption, *_) = captioned.search("topic 60", 1, modality="text", mode="vector")
     assert caption.metadata["image"] == "image-6"
     assert hit.relevance == pytest.approx(caption.relevance, abs=1e-6)
     (vector,) = captioned.get("image-6", with_vector=True).vector[None]
     assert hit.score == pytest.approx(float(vector @ encoder.encode_texts(["topic 60"])[0]), abs=1e-5)
-    assert captioned.search("topic 70", 10, modality="image", min_relevance=0.95) == [], "it has no captions"
+    assert captioned.search("topic 70", 10, modality="image", min_relevance=0.95, mode="vector") == [], (
+        "it has no captions"
+    )
 
 
 def test_filters_hold_for_images_that_captions_found(captioned: Retriever) -> None:
     for where, expected in (({"n": 6}, ["image-6"]), ({"n": {"$ne": 6}}, [])):
-        hits = captioned.search("topic 60", 10, modality="image", where=where, min_relevance=0.95)
+        hits = captioned.search("topic 60", 10, modality="image", where=where, min_relevance=0.95, mode="vector")
         assert [hit.id for hit in hits] == expected
 
 
@@ -189,11 +191,11 @@ def test_only_its_own_captions_speak_for_an_image(captioned: Retriever) -> None:
     store = captioned.backend
     (image,) = store.get("c", ["image-6"], with_vectors=True)
     store.upsert("c", [replace(image, text="something else")])
-    assert captioned.search("topic 60", 10, modality="image", min_relevance=0.95) == []
+    assert captioned.search("topic 60", 10, modality="image", min_relevance=0.95, mode="vector") == []
     forged = photograph(99, ["topic 75"])[1]
     store.upsert("c", [replace(forged, metadata={"image": "image-7"})])
-    assert captioned.search("topic 75", 10, modality="image", min_relevance=0.95) == []
-    assert captioned.search("topic 75", 10, modality="text", min_relevance=0.95)
+    assert captioned.search("topic 75", 10, modality="image", min_relevance=0.95, mode="vector") == []
+    assert captioned.search("topic 75", 10, modality="text", min_relevance=0.95, mode="vector")
 
 
 @pytest.mark.parametrize(
@@ -202,7 +204,7 @@ def test_only_its_own_captions_speak_for_an_image(captioned: Retriever) -> None:
 def test_texts_that_name_no_image_are_no_captions(captioned: Retriever, metadata: dict[str, object]) -> None:
     text = replace(photograph(98, ["topic 85"])[1], metadata=metadata)
     captioned.backend.upsert("c", [text])
-    hits = captioned.search("topic 85", 10, min_relevance=0.95)
+    hits = captioned.search("topic 85", 10, min_relevance=0.95, mode="vector")
     assert [hit.id for hit in hits] == [text.id]
     (hit,) = hits
     assert image_of(hit) == ("gone" if metadata.get("image") == "gone" else None)
@@ -216,7 +218,7 @@ def test_the_gate_leaves_out_nothing_relevant_and_pages_fit(
 ) -> None:
     for query in ("topic 60", "topic 64", "topic 5000"):
         for least in (0.1, 0.3, 0.6, 0.9):
-            whole = captioned.search(query, 200, modality=modality)
+            whole = captioned.search(query, 200, modality=modality, mode="vector")
             expected = [hit.id for hit in whole if hit.relevance is not None and hit.relevance >= least]
             gated = captioned.search(query, 200, modality=modality, min_relevance=least, mode=mode)
             if mode == "vector":
@@ -228,7 +230,9 @@ def test_the_gate_leaves_out_nothing_relevant_and_pages_fit(
                 pages = [
                     hit.id
                     for offset in range(0, len(gated) + k, k)
-                    for hit in captioned.search(query, k, modality=modality, offset=offset, min_relevance=least)
+                    for hit in captioned.search(
+                        query, k, modality=modality, offset=offset, min_relevance=least, mode="vector"
+                    )
                 ]
                 assert pages == [hit.id for hit in gated]
 
@@ -236,8 +240,8 @@ def test_the_gate_leaves_out_nothing_relevant_and_pages_fit(
 def test_plain_searches_keep_their_order(captioned: Retriever, encoder: TopicEncoder) -> None:
     plain = Retriever(captioned.backend, encoder, "c", calibrate=False)
     for modality in ("image", "text", None):
-        hits = captioned.search("topic 60", 60, modality=modality)
-        expected = plain.search("topic 60", 60, modality=modality)
+        hits = captioned.search("topic 60", 60, modality=modality, fusion="ranks", mode="vector")
+        expected = plain.search("topic 60", 60, modality=modality, mode="vector")
         assert [(hit.id, hit.score) for hit in hits] == [(hit.id, hit.score) for hit in expected]
 
 
@@ -248,15 +252,15 @@ def test_every_metric_finds_it_alike(captioned: Retriever, encoder: TopicEncoder
     store.upsert("c", [record for page in captioned.backend.scan("c") for record in page.records])
     other = Retriever(store, encoder, "c")
     for least in (0.2, 0.9):
-        expected = captioned.search("topic 60", 60, modality="image", min_relevance=least)
-        hits = other.search("topic 60", 60, modality="image", min_relevance=least)
+        expected = captioned.search("topic 60", 60, modality="image", min_relevance=least, mode="vector")
+        hits = other.search("topic 60", 60, modality="image", min_relevance=least, mode="vector")
         assert [hit.id for hit in hits] == [hit.id for hit in expected]
         assert [hit.relevance for hit in hits] == pytest.approx([hit.relevance for hit in expected], abs=2e-3)
         assert all(a.score >= b.score for a, b in pairwise(hits))
 
 
 def test_few_searches_are_asked_of_the_engine(captioned: Retriever, monkeypatch: pytest.MonkeyPatch) -> None:
-    captioned.search("topic 60", 5)
+    captioned.search("topic 60", 5, mode="vector")
     asked, real = [], type(captioned.backend).search
 
     def counted(self: Backend, *args: object, **kwargs: object) -> object:
@@ -264,10 +268,10 @@ def test_few_searches_are_asked_of_the_engine(captioned: Retriever, monkeypatch:
         return real(self, *args, **kwargs)
 
     monkeypatch.setattr(type(captioned.backend), "search", counted)
-    captioned.search("topic 60", 5, modality="image", min_relevance=RELEVANT)
+    captioned.search("topic 60", 5, modality="image", min_relevance=RELEVANT, mode="vector")
     assert asked == [5, CONSULTED]
     asked.clear()
-    captioned.search("topic 60", 5, min_relevance=RELEVANT)
+    captioned.search("topic 60", 5, min_relevance=RELEVANT, mode="vector")
     assert asked == [5, CONSULTED, 5]
 
 

@@ -169,7 +169,7 @@ class TestModes:
         assert len(every) < 200
         kept = [hit for hit in every if modality in (None, hit.modality) and matches(where, hit.metadata, hit.modality)]
         rankings.append(ids(kept))
-        options = {"modality": modality, "where": where, "mode": "hybrid"}
+        options = {"modality": modality, "where": where, "mode": "hybrid", "fusion": "ranks"}
         found = retriever.search(query, 100, **options)
         assert ids(found) == reference_fusion([ranking[:100] for ranking in rankings])[:100]
         for k, offset in ((1, 0), (7, 35)):
@@ -236,9 +236,8 @@ class TestModes:
         limited = LimitedBackend()
         limited.create(CollectionSpec("c", DIM, encoder="hashed:1"))
         wordless = Retriever(limited, HashedEncoder(), "c")
-        for mode in ("keyword", "hybrid"):
-            with pytest.raises(SearchError, match=r"LimitedBackend.*with_keywords"):
-                wordless.search("snow", mode=mode)
+        with pytest.raises(SearchError, match=r"LimitedBackend.*with_keywords"):
+            wordless.search("snow", mode="keyword")
         assert wordless.search(BLUE, mode="hybrid") == []
 
 
@@ -314,9 +313,9 @@ def reference_mmr(scored: list[tuple[str, float]], vectors: dict[str, np.ndarray
 class TestDiversity:
     def test_it_is_the_published_formula_over_the_first_hundred(self, local):
         vectors = {r.id: r.vector.astype(np.float64) for r in RECORDS}
-        plain = local.search("red dog", 150, modality="image")
+        plain = local.search("red dog", 150, modality="image", mode="vector")
         for diversity in (0.2, 0.5, 0.9):
-            found = ids(local.search("red dog", 150, modality="image", diversity=diversity))
+            found = ids(local.search("red dog", 150, modality="image", mode="vector", diversity=diversity))
             assert found[:100] == reference_mmr([(h.id, h.score) for h in plain[:100]], vectors, diversity)
             assert found[100:] == ids(plain)[100:]
 
@@ -324,7 +323,7 @@ class TestDiversity:
         def families(hits) -> int:
             return len({int(hit.id[1:]) // FAMILY for hit in hits})
 
-        plain = local.search("red dog", 10, modality="image")
+        plain = local.search("red dog", 10, modality="image", mode="vector")
         assert families(plain) < families(local.search("red dog", 10, modality="image", diversity=0.5))
 
     def test_none_changes_nothing_and_the_best_stays_first(self, local):
@@ -453,6 +452,12 @@ class TestCommandLine:
         told = run("search", "red", "--mode", "both")
         assert (told.code, told.out) == (2, "")
         assert "--mode must be one of vector, keyword, hybrid" in told.err
+        for fusion in ("worth", "ranks"):
+            found = run("search", "red", "--mode", "hybrid", "--fusion", fusion, "--json")
+            assert set(cli_ids(found)) == set(vector)
+        told = run("search", "red", "--fusion", "sum")
+        assert (told.code, told.out) == (2, "")
+        assert "--fusion must be one of worth, ranks, not 'sum'" in told.err
 
     def test_shaping(self, run: Run) -> None:
         found = run("search", "red", "--group-duplicates", 0.0001, "--min-relevance", 0, "--json").json["hits"]

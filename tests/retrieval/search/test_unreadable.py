@@ -55,14 +55,14 @@ def retriever(backend: Backend) -> Retriever:
 @pytest.mark.parametrize("text", [AEROPLANE, "✈️", "หมา", "ჩემი კატა"])
 def test_a_query_that_cannot_be_read_is_refused_with_what_to_do(retriever: Retriever, text: str) -> None:
     with pytest.raises(UnreadableQuery) as caught:
-        retriever.search(text)
+        retriever.search(text, mode="vector")
     assert str(caught.value) == (
         "latin cannot read this query; use --mode keyword, or an encoder for its language (sightline encoders)"
     )
     assert (caught.value.encoder, caught.value.text) == ("latin", text)
     assert isinstance(caught.value, SearchError)
     with pytest.raises(UnreadableQuery):
-        retriever.facets(["n"], text)
+        retriever.facets(["n"], text, mode="vector")
 
 
 @pytest.mark.parametrize("weight", [1.0, -0.5])
@@ -130,9 +130,9 @@ def test_a_keyword_search_that_cannot_judge_says_that(retriever: Retriever) -> N
 def test_pictures_and_readable_words_never_meet_it(retriever: Retriever, tmp_path: Path) -> None:
     picture = tmp_path / "red.png"
     Image.new("RGB", (8, 8), PALETTE["red"]).save(picture)
-    assert retriever.search(picture, 1, modality="image")[0].id == "img-red"
+    assert retriever.search(picture, 1, modality="image", mode="vector")[0].id == "img-red"
     assert next(hit.id for hit in retriever.lookup(picture, 50)) == "cap-red"
-    found = {hit.id for hit in (*retriever.lookup(picture, 50), *retriever.search("a red square", 50))}
+    found = {hit.id for hit in (*retriever.lookup(picture, 50), *retriever.search("a red square", 50, mode="vector"))}
     assert not {name for name in found if name.startswith("zh-")}
     assert len(retriever.search("red", 50, diversity=0.5, group_duplicates=0.95, mode="hybrid")) > 0
     mixed = retriever.search(f"red {AEROPLANE}", 50, diversity=0.5, group_duplicates=0.99, mode="hybrid")
@@ -150,13 +150,14 @@ def test_an_item_without_a_vector_is_like_nothing(retriever: Retriever) -> None:
 
 
 def test_relevance_is_as_if_they_were_not_there(retriever: Retriever, tmp_path: Path) -> None:
-    with_them = {hit.id: hit.relevance for hit in retriever.search("a red square", 50)}
+    with_them = {hit.id: hit.relevance for hit in retriever.search("a red square", 50, mode="vector")}
     sample = take_sample(retriever.backend, "c").samples["text"]
     assert (sample.population, sample.without, sample.searchable) == (2 * len(PALETTE), len(PALETTE), len(PALETTE))
     assert np.linalg.norm(sample.vectors, axis=1) == pytest.approx(1, abs=1e-5)
     retriever.backend.delete("c", ids=[f"zh-{colour}" for colour in PALETTE])
     without = {
-        hit.id: hit.relevance for hit in Retriever(retriever.backend, LatinReader(), "c").search("a red square", 50)
+        hit.id: hit.relevance
+        for hit in Retriever(retriever.backend, LatinReader(), "c").search("a red square", 50, mode="vector")
     }
     assert with_them == pytest.approx(without)
 
@@ -185,7 +186,7 @@ def test_a_collection_of_such_texts_alone_can_be_used(backend: Backend) -> None:
 def test_background_queries_that_cannot_be_read_count_for_nothing(
     retriever: Retriever, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = {hit.id: hit.relevance for hit in retriever.search("a red square", 50)}
+    wanted = {hit.id: hit.relevance for hit in retriever.search("a red square", 50, mode="vector")}
 
     class Partial(LatinReader):
         """Reads no text that a comma stands in, and what has none as ever."""
@@ -197,5 +198,5 @@ def test_background_queries_that_cannot_be_read_count_for_nothing(
 
     known = background_texts()
     monkeypatch.setattr("retrieval.relevance.background.background_texts", lambda *_: known + ["a, b"] * len(known))
-    found = Retriever(retriever.backend, Partial(), "c").search("a red square", 50)
+    found = Retriever(retriever.backend, Partial(), "c").search("a red square", 50, mode="vector")
     assert {hit.id: hit.relevance for hit in found} == pytest.approx(wanted)
