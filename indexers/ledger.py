@@ -19,7 +19,7 @@ from indexers.files import Stamp
 from indexers.report import IndexingError
 
 #: Written into every row; raise it when what is stored in `facts` or how it is measured changes.
-FACTS_VERSION = 1
+FACTS_VERSION = 2
 #: A file touched this shortly before it was read may change again within one tick of its clock (the
 #: "racily clean" entries of git's index; FAT counts in two seconds), so it is not trusted but read again.
 RACY_NS = 2_000_000_000

@@ -37,6 +37,7 @@ from retrieval.images.pool import shared_pool
 
 DEFAULT_INDEX = IndexSpec()
 MAX_THREADS = 8
+MORE_PIXELS = "--max-pixels, or the setting max_pixels, allows more"
 
 
 def index(
@@ -203,7 +204,7 @@ class _Run:
         if not listing.entries:
             return
         words = passage_words(getattr(self._encoder, "context_length", None))
-        reader = Reader(self._source, ledger, words, max_pixels)
+        reader = Reader(self._source, ledger, words, max_pixels, MORE_PIXELS)
         pipeline = Pipeline(
             self._backend, self._collection, Embedder(self._encoder, self._tally), self._tally, self._stop
         )
