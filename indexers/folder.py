@@ -24,7 +24,7 @@ from indexers.listing import NO_PICTURE, Entry, Listing, merged
 from indexers.manifests import check_caption, is_manifest, read_manifest
 from indexers.report import Quarantined, check_stopped
 from indexers.rules import EXCLUDED, IGNORE_NAME, Rules
-from indexers.sidecars import Pairing, pair
+from indexers.sidecars import Pairing, looks_like_sidecar, pair
 from indexers.takeout import read_takeout
 from indexers.xmp import Said, read_xmp
 
@@ -170,8 +170,8 @@ class Folder:
                 metadata, hints = _fields(told)
                 captions = merged(each.captions for each in told)
                 yield Entry(prefix + name, kind, captions, metadata, hints=hints)
-            elif suffix_of(name) == ".xmp":
-                self._out.skip(NO_PICTURE, prefix + name, name=".xmp")
+            elif looks_like_sidecar(name):
+                self._out.skip(NO_PICTURE, prefix + name, name=suffix_of(name))
             else:
                 self._out.skip_kind(kind_named(kind), prefix + name)
 

@@ -95,12 +95,16 @@ class OtherKind(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Reads entries of one source. Thread-safe."""
+    """Reads entries of one source. Thread-safe.
+
+    more_pixels: what is told, behind the reason, of a picture with more than `max_pixels`.
+    """
 
     source: Source
     ledger: Ledger | None
     max_words: int
     max_pixels: int | None = None
+    more_pixels: str = ""
 
     def read(self, entry: Entry) -> list[Item] | EntryRefused:
         """The items of an entry, one for most, and which records they should have; reads its file unless the ledger
@@ -118,7 +122,7 @@ class Reader:
         except (Unreadable, ValueError) as error:
             return EntryRefused(entry, escaped_line(str(error)))
         except ImageError as error:
-            return EntryRefused(entry, image_reason(error))
+            return EntryRefused(entry, image_reason(error, self.more_pixels))
 
     def content(self, entry: Entry, digest: str) -> bytes:
         """The bytes of an image file. Raises `Unreadable` if they are not those of `digest` any more."""
@@ -270,12 +274,15 @@ def caption_id(image_id: str, caption: str) -> str:
     return f"cap-{digest_of(json.dumps([image_id, caption]).encode())}"
 
 
-def image_reason(error: ImageError) -> str:
-    """Why an image given as bytes was refused, without the name that `retrieval.images.decode` gives to bytes."""
+def image_reason(error: ImageError, more_pixels: str = "") -> str:
+    """Why an image given as bytes was refused, without the name that `retrieval.images.decode` gives to bytes.
+
+    more_pixels: how to allow more, for one that has too many.
+    """
     reason = str(error)
     head, separator, rest = reason.partition(": ")
-    if isinstance(error, TooManyPixels):
-        rest += ": --max-pixels, or the setting max_pixels, allows more"
+    if isinstance(error, TooManyPixels) and more_pixels:
+        rest += f": {more_pixels}"
     return escaped_line(rest if separator and head.startswith("image of ") else reason)
 
 

@@ -372,7 +372,7 @@ class Planner:
                 bounds = Bounds(self._reader.max_pixels, largest_bytes=MAX_PICTURE_BYTES)
                 return self._pool.load(data, self._wanted, bounds, part=entry.part)
             except ImageError as error:
-                return image_reason(error)
+                return image_reason(error, self._reader.more_pixels)
             except Unreadable as error:
                 return str(error)
 

@@ -39,6 +39,7 @@ from retrieval.places import is_there
 
 DEFAULT_INDEX = IndexSpec()
 MAX_THREADS = 8
+MORE_PIXELS = "--max-pixels, or the setting max_pixels, allows more"
 
 
 def index(
@@ -211,7 +212,7 @@ class _Run:
         if not listing.entries:
             return
         words = passage_words(getattr(self._encoder, "context_length", None))
-        reader = Reader(self._source, ledger, words, max_pixels)
+        reader = Reader(self._source, ledger, words, max_pixels, MORE_PIXELS)
         embedder = Embedder(self._encoder, self._tally)
         with shared_pool() as pool:
             planner = Planner(

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from indexers.kinds import split_name, suffix_of
+from indexers.kinds import by_suffix, split_name, suffix_of
 
 SIDECAR_SUFFIXES = frozenset({".txt", ".xmp", ".json"})
 #: Google cuts names to 46 characters, some of them those of a number or a supplement; less proves nothing.
 _LEAST_CUT = 30
+#: Kinds of files that Google writes data of.
+_PICTURED = frozenset({"image", "raw", "video"})
 _COPY = re.compile(r"(.+?)\((\d{1,4})\)\Z", re.DOTALL)
 _SUPPLEMENT = "supplemental-metadata"
 #: What Google adds to the name of a picture that was changed there, whose data stands with the first one.
@@ -61,11 +64,22 @@ def pair(names: Iterable[str], images: Iterable[str]) -> Pairing:
     return found
 
 
+def looks_like_sidecar(name: str) -> bool:
+    """Whether a file has the name of a sidecar and can be nothing else."""
+    base, suffix = split_name(name)
+    if suffix.lower() != ".json":
+        return suffix.lower() == ".xmp"
+    match = _COPY.match(base)
+    kind = by_suffix(_without_supplement(match[1] if match else base))
+    return kind is not None and kind.name in _PICTURED
+
+
 class _Pictures:
     """The pictures of a folder, by full name and by name without ending, as typed and as compared."""
 
     def __init__(self, names: list[str]) -> None:
         self.names = names
+        self._sorted: dict[str, list[tuple[str, str]]] = {}
         self._whole, self._stem = _index(names, lambda name: name), _index(names, lambda name: split_name(name)[0])
 
     def of(self, base: str, *, with_stem: bool) -> list[list[str]]:
@@ -96,8 +110,16 @@ class _Pictures:
         """The one picture whose name begins with one that was cut."""
         if len(base) < _LEAST_CUT:
             return []
-        start = _nfc(base)
-        return [[name] for name in self.names if _nfc(_numbered_less(name, number)).startswith(start)]
+        if number not in self._sorted:
+            self._sorted[number] = sorted((_nfc(_numbered_less(name, number)), name) for name in self.names)
+        known, start = self._sorted[number], _nfc(base)
+        found = []
+        # Looked up, not searched for: a folder of Google's may have thousands of files of films.
+        at = bisect_left(known, (start, ""))
+        while at < len(known) and known[at][0].startswith(start):
+            found.append([known[at][1]])
+            at += 1
+        return found
 
     def _with_edited(self, found: list[list[str]]) -> list[list[str]]:
         if len(found) != 1:

@@ -8,7 +8,7 @@ import unicodedata
 import pytest
 
 from indexers.files import Unreadable
-from indexers.sidecars import pair
+from indexers.sidecars import looks_like_sidecar, pair
 from indexers.takeout import read_takeout
 from indexers.xmp import read_xmp
 from tests.support.folders import BOMB, XMP
@@ -67,6 +67,28 @@ def test_one_that_could_belong_to_several_belongs_to_none(sidecar: str, images: 
 @pytest.mark.parametrize("name", ["b.txt", "a.jpg.md", "a.jpeg.json", "short.json", "a.json", "ajpg.txt"])
 def test_others_belong_to_none(name: str) -> None:
     found = pair([name, "a.jpg"], ["a.jpg", "shorter.jpg"])
+    assert (found.owners, found.unclear) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "is_sidecar"),
+    [
+        ("a.xmp", True),
+        ("a.mp4.json", True),
+        ("a.jpg.supplemental-meta(3).json", True),
+        ("data.json", False),
+        ("a.b.json", False),
+        ("a.jpg.txt", False),
+    ],
+)
+def test_what_is_said_of_a_sidecar_without_a_picture(name: str, is_sidecar: bool) -> None:
+    assert looks_like_sidecar(name) is is_sidecar
+
+
+def test_many_films_with_long_names_take_no_time() -> None:
+    images = [f"{'long' * 10}{number:05}.jpg" for number in range(5000)]
+    jsons = [f"{'film' * 10}{number:05}.mp4.json" for number in range(5000)]
+    found = pair(jsons, images)
     assert (found.owners, found.unclear) == ({}, {})
 
 

@@ -537,6 +537,9 @@ def test_a_folder_is_indexed_and_watched(store: Backend, home: Path) -> None:
     for number in range(20):
         Image.new("RGB", (30, 30), (number, 2 * number, 0)).save(photos / f"{number}.png")
     (photos / "bad.png").write_bytes(b"bad")
+    (photos / "@eaDir").mkdir()
+    (photos / "@eaDir" / "small.png").write_bytes(png("red"))
+    (photos / "film.mov").write_bytes(b"\0\0\0\x14ftypqt  ")
     with served(store, home) as client:
         assert client.get("/v1/index").json() == {"folders": [str(photos)]}
         started = client.post("/v1/index", json={"folder": str(photos), "collection": "fresh"})
@@ -546,6 +549,10 @@ def test_a_folder_is_indexed_and_watched(store: Backend, home: Path) -> None:
         assert last["state"] == "done"
         assert (last["report"]["indexed"], last["report"]["quarantined_count"]) == (22, 1)
         assert last["report"]["quarantined"][0]["path"] == "bad.png"
+        unread = {row["told"]: row["paths"] for row in last["report"]["not_read"]}
+        assert unread == {"1 thumbnail of a NAS (@eaDir)": ["@eaDir"], "1 video (.mov)": ["film.mov"]}
+        (row, _) = client.get("/v1/jobs").json()["jobs"][0]["report"]["not_read"]
+        assert (row["count"], row["paths"]) == (1, [])
         assert client.get("/v1/collections/fresh").json()["count"] == 22
         assert [job["id"] for job in client.get("/v1/jobs").json()["jobs"]] == [last["id"]]
         assert client.get(f"/v1/jobs/{last['id']}").json() == last

@@ -31,6 +31,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Iterator[S
     for number in range(3):
         Image.new("RGB", (90, 60 + number), COLOURS["red"]).save(place / "new" / f"{number}.png")
     (place / "new" / "broken.jpg").write_bytes(b"no picture")
+    (place / "new" / "film.mov").write_bytes(b"\0\0\0\x14ftypqt  ")
     home = place / "home"
     app = create_app(
         backend,

@@ -467,6 +467,9 @@ def test_an_index_job_from_start_to_end(page: Any, served: SimpleNamespace) -> N
     page.reload()
     page.get_by_text("1 skipped").click()
     page.get_by_text("broken.jpg").wait_for()
+    page.get_by_text("1 file not read").click()
+    page.get_by_text("1 video (.mov)").click()
+    page.get_by_text("film.mov", exact=True).wait_for()
     page.get_by_label("Only below").fill("nowhere")
     page.refusals = True
     page.get_by_role("button", name="Start").click()
