@@ -58,8 +58,8 @@ class Territory:
         """Whether the item may still be at this place, which is not the one that was just read."""
         if self.has(place.uri) or self.is_uncertain(place):
             return True
-        if self.is_own(place):
-            return not self._source.whole
+        if self.is_own(place) and self._source.whole:
+            return False
         path = local_path(place.uri) if place.uri.startswith("file:") else None
         return path is None or is_there(path)
 

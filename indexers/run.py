@@ -92,12 +92,16 @@ def index(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    chosen = source if isinstance(source, Source) else (prune and vanished(source)) or open_source(source)
+    gone = vanished(source) if prune and not isinstance(source, Source) else None
+    chosen = source if isinstance(source, Source) else gone or open_source(source)
     if prune and not chosen.whole:
         raise IndexingError("prune does not go with standard input, which never says all there is")
     run = _Run(chosen, backend, encoder, collection, progress, stop or threading.Event())
     try:
         exists = run.check_collection()
+        if gone is not None and not (exists and count_from(backend, collection, gone)):
+            # Nothing came from it: it is misspelt, rather.
+            open_source(gone.root)
         listing = run.list() if run.bring_texts_up_to_date() else None
         if listing is None:
             return run.report(Listing())

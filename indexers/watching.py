@@ -12,7 +12,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -204,7 +204,8 @@ def watch(
     if source.kind != "folder":
         raise IndexingError(f"{source.name} is no folder: only folders can be watched")
     with FolderChanges(source.root, stop, settle_s=settle_s) as changes:
-        settled = _Settled(source.kind, source.name, source.root, is_settling=changes.is_settling)
+        given = {each.name: getattr(source, each.name) for each in fields(source)}
+        settled = _Settled(**given, is_settling=changes.is_settling)
         run = partial(index, settled, backend, encoder, collection, stop=stop, prune=True, **options)
         waits: Iterator[float] = iter(RETRY_S)
         is_first = True

@@ -173,7 +173,9 @@ class MetadataAnswers:
             value = next((known[field] for field in (*_DATES, *_YEARS) if field in known), None)
             when = shield(str(value)).text.replace("T", " ")[:40] if value is not None else ""
             return self._say("taken", when=when, number=1) if when else ""
-        told = shield(str(known.get(kind) or "")).text[:120]
+        held = known.get(kind) or ""
+        # A photo of several places has several folders.
+        told = shield(", ".join(held) if isinstance(held, (list, tuple)) else str(held)).text[:120]
         return self._say(kind, number=1, **{kind: told}) if told else ""
 
     def _item(self, of: str, history: Sequence[Turn]) -> Result | None:

@@ -85,6 +85,12 @@ def test_a_moved_library_can_be_pruned_at_its_old_place(library: Library, tmp_pa
     assert library.files() == ["three.png", "two.png"]
 
 
+def test_a_path_from_which_nothing_came_is_misspelt(library: Library) -> None:
+    library.index(library.root)
+    with pytest.raises(IndexingError, match="no such file"):
+        library.index(library.root / "2025", prune=True, prune_empty=True)
+
+
 def test_a_folder_or_file_that_vanished_can_be_pruned_by_itself(library: Library) -> None:
     library.index(library.root)
     shutil.rmtree(library.root / "2024")

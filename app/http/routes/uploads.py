@@ -26,12 +26,14 @@ from retrieval.encoders.batching import BatchedEncoder
 from retrieval.encoders.text_side import to_store
 from retrieval.images.decode import ImageError, open_image
 from retrieval.images.plan import result_pixels
+from retrieval.places import places_of
 
 log = logging.getLogger(__name__)
 
 #: Images and texts in one call of the encoder, and the memory their pixels may take.
 ENCODED_TOGETHER = 16
 DECODED_BYTES = 96 * 1024 * 1024
+MAX_CAPTION_LINES = 1000
 _SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "TIFF": "tif", "BMP": "bmp"}
 _ITEMS = TypeAdapter(list[NewItem])
 _EXAMPLE = '[{"file": "dog.jpg", "text": "a dog on a beach", "metadata": {"year": 2024}}, {"text": "a note"}]'
@@ -257,16 +259,22 @@ def _replace(service: Service, name: str, hold: Hold, batch: list[_Pending], row
     hold.stored(service.uploads.files_of(rows))
     for one in batch:
         one.was_there = _id(one) in before
-    captions = {caption_id(record.id, caption) for record in before.values() if (caption := _caption(record))}
+    captions = {caption_id(record.id, caption) for record in before.values() for caption in _captions(record)}
     stale = captions - {record.id for record in rows}
     if stale:
         service.backend.delete(name, ids=sorted(stale))
     hold.replaced(service.uploads.files_of(before.values()) - service.uploads.files_of(rows))
 
 
-def _caption(record: Record) -> str | None:
-    """The caption that an uploaded image came with, which has a record of its own; None without one."""
-    return record.text if record.modality == "image" and record.metadata.get("source") == "uploads" else None
+def _captions(record: Record) -> list[str]:
+    """What may be the caption that an uploaded image came with, which has a record of its own.
+
+    It begins the image's text; how many lines it has is not known, as the words that the file itself has stand below.
+    """
+    if record.modality != "image" or all(place.source != "uploads" for place in places_of(record)):
+        return []
+    lines = (record.text or "").split("\n")[:MAX_CAPTION_LINES]
+    return ["\n".join(lines[:count]) for count in range(1, len(lines) + 1)]
 
 
 def _decoded_bytes(encoder: BatchedEncoder, batch: Sequence[_Pending]) -> int:

@@ -97,6 +97,7 @@ def test_a_missing_picture_has_a_placeholder(tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"bad")
     page = render("x", [Section("Search", [Part("x")], [hit(gone.as_uri()), hit((tmp_path / "bad.png").as_uri())])])
     assert page.count("no picture at") == 2
+    assert page.count("file is gone: no picture at") == 1
 
 
 def test_passages_and_nothing() -> None:

@@ -493,3 +493,17 @@ def test_an_id_whose_first_claim_was_refused_is_free(home: Path, opened: Any) ->
         done = add(client, ("x.png", b"no picture"), ("y.png", picture(1)), items=items)
         assert [row["id"] for row in done["items"]] == [None, "A"]
         assert shows(client, "A")
+
+
+def test_another_caption_replaces_the_one_before_beside_the_files_own_words(home: Path, opened: Any) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "written into the file"
+    out = io.BytesIO()
+    Image.new("RGB", (24, 24), "teal").save(out, "JPEG", exif=exif)
+    store = opened("exact://")
+    with served(store, home) as client:
+        for text in ("first words\nin two lines", "second words"):
+            add(client, ("x.jpg", out.getvalue()), items=[{"file": "x.jpg", "text": text}])
+        found = {record.modality: record.text for page in store.scan("c") for record in page.records}
+    assert found == {"image": "second words\nwritten into the file", "text": "second words"}
+    assert store.count("c") == 2
