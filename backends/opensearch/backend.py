@@ -330,7 +330,7 @@ class LuceneBackend(Backend):
             width = self._searcher.measure(stored)
             if width is not None:
                 schema.write(self._server, replace(stored, width=width))
-                self._stored.pop(name, None)
+                self._stored.forget(name)
         except ServerRefused as error:
             raise self._dropped(name, error) from error
 
