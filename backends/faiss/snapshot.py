@@ -182,15 +182,16 @@ def scan_scores(queries: Floats, vectors: Floats, positions: Integers | None, me
             scores[:, part] = queries @ chosen.T
         return scores
     data = faiss.swig_ptr(vectors)
-    with one_thread():
+    if positions is None:
+        # Of all rows FAISS does this in the calling thread anyway.
+        scan = faiss.fvec_L2sqr_ny if metric == "l2" else faiss.fvec_inner_products_ny
         for query, out in zip(queries, scores, strict=True):
-            pointers = faiss.swig_ptr(out), faiss.swig_ptr(query), data
-            if positions is None:
-                scan = faiss.fvec_L2sqr_ny if metric == "l2" else faiss.fvec_inner_products_ny
-                scan(*pointers, dim, rows)
-            else:
-                scan = faiss.fvec_L2sqr_by_idx if metric == "l2" else faiss.fvec_inner_products_by_idx
-                scan(*pointers, faiss.swig_ptr(positions), dim, 1, rows)
+            scan(faiss.swig_ptr(out), faiss.swig_ptr(query), data, dim, rows)
+    else:
+        scan = faiss.fvec_L2sqr_by_idx if metric == "l2" else faiss.fvec_inner_products_by_idx
+        with one_thread():
+            for query, out in zip(queries, scores, strict=True):
+                scan(faiss.swig_ptr(out), faiss.swig_ptr(query), data, faiss.swig_ptr(positions), dim, 1, rows)
     return np.negative(scores, out=scores) if metric == "l2" else scores
 
 
