@@ -27,7 +27,7 @@ from indexers.tally import Outcome, Tally, Work
 from retrieval.images.decode import ImageError
 from retrieval.images.plan import Wanted, result_pixels
 from retrieval.images.pool import Bounds, DecodePool
-from retrieval.places import places_of
+from retrieval.places import places_of, whereabouts
 
 CHECK_ITEMS = 128
 POLL_S = 0.1
@@ -387,13 +387,8 @@ def _outcome(item: Item, embed: list[Planned], stored: dict[str, Record]) -> Out
     # Captions that are new to an image do not make the image new.
     if embed and (main.embed is not None or embed[0] is main):
         return "indexed"
-    moved = _whereabouts(stored[main.record.id]).isdisjoint(_whereabouts(main.record))
+    moved = whereabouts(stored[main.record.id]).isdisjoint(whereabouts(main.record))
     return "renamed" if moved else "updated"
-
-
-def _whereabouts(record: Record) -> set[tuple[str, str]]:
-    found = {(place.path, place.source) for place in places_of(record)}
-    return found or {("", str(record.metadata.get("source", "")))}
 
 
 def _in_order(pool: ThreadPoolExecutor, function: Callable[[S], T], inputs: Iterable[S], window: int) -> Iterator[T]:

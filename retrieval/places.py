@@ -67,6 +67,12 @@ def places_of(item: Placed) -> list[Place]:
     return [Place(uri, path, source) for uri, path, source in zip(uris, paths, sources, strict=True)]
 
 
+def whereabouts(item: Placed) -> set[tuple[str, str]]:
+    """Path and source of each place; of an item without a file its source alone."""
+    found = {(place.path, place.source) for place in places_of(item)}
+    return found or {("", str(item.metadata.get("source", "")))}
+
+
 def _aligned(value: MetadataValue | None, count: int) -> list[str]:
     if isinstance(value, (list, tuple)):
         return [str(each) for each in value][:count] + [""] * (count - len(value))
