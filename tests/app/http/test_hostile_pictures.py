@@ -100,7 +100,11 @@ def test_pictures_of_many_pixels_are_taken_or_refused_by_what_they_need(name: st
         else:
             is_problem(looked_up, 422, reason)
             assert reason in added["error"]
-            is_problem(picture, 422, reason)
+            if name == "more pixels":
+                # Indexing takes it from a folder, so it is shown; it needs less memory than is allowed.
+                assert picture.headers["content-type"] == "image/jpeg"
+            else:
+                is_problem(picture, 422, reason)
 
 
 @pytest.mark.slow
