@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ from backends.faiss.records import ids_of_rows, items_by_row, metadata_of
 from backends.faiss.selections import Selection
 from backends.faiss.snapshot import Floats, Integers, Snapshot, exact_scores, scan_scores, within_reach
 from backends.kit.scores import best_first, best_rows
+from backends.plans import explaining, note_plan
 
 # Scores of a scan held at once, so that many queries over many rows stay in memory.
 SCAN_CELLS = 1 << 24
@@ -43,6 +45,36 @@ def nearest_positions(
         # A filter that leaves all there is, as one by modality mostly does.
         selection = None
     plan = _plan(snapshot, k, selection, effort)
+    found = _found(snapshot, queries, k, selection, plan)
+    if explaining():
+        _note(snapshot, selection, plan, found)
+    return found
+
+
+def _note(
+    snapshot: Snapshot, selection: Selection | None, plan: tuple[LoadedIndex, int, int] | None, found: Sequence[Found]
+) -> None:
+    """Say how each query was answered, to who wants to know."""
+    matching = len(snapshot.rows) if selection is None else selection.searched
+    share = matching / max(1, snapshot.searched)
+    for one in found:
+        if plan is None or one.exact:
+            short = "the index found fewer than wanted" if plan is not None else ""
+            note_plan("scan", candidates=matching, share=share, note=short)
+        else:
+            index, fetch, breadth = plan
+            rest = len(snapshot.rows) - index.covered
+            newer = f"{rest:,} newer records were compared" if rest else ""
+            note_plan("index", width=breadth or None, candidates=fetch, share=share, note=newer)
+
+
+def _found(
+    snapshot: Snapshot,
+    queries: Floats,
+    k: int,
+    selection: Selection | None,
+    plan: tuple[LoadedIndex, int, int] | None,
+) -> list[Found]:
     if plan is None:
         return _scan(snapshot, queries, k, selection)
     index, fetch, breadth = plan
