@@ -46,6 +46,10 @@ def is_busy(text: str) -> bool:
     return "UpdateVectorIndexConfigs" in text
 
 
+class Busy(BackendError):
+    """It takes no writes for the moment, since it is taking over a changed class."""
+
+
 class ServerRefused(BackendError):
     """The server's answer to a call it did not carry out; `text` is its own words."""
 
@@ -202,6 +206,8 @@ class WeaviateServer:
 
     def refused(self, text: str) -> BackendError:
         """The error for what the server says."""
+        if is_busy(text):
+            return Busy(f"Weaviate at {self.address} is taking over a changed collection: try again in a moment")
         line = " ".join(redact(text, foreign=True).split())[:300]
         if "read-only" in line or "READONLY" in line or "no space left" in line:
             return BackendError(

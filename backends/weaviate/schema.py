@@ -14,9 +14,10 @@ from typing import Any
 
 from backends.base import CollectionSpec
 from backends.errors import CollectionExists, CollectionNotFound, Corrupt, Unsupported
+from backends.kit.again import until_it_passes
 from backends.kit.widths import Width
 from backends.text import BM25_B, BM25_K1, WORDS_VERSION
-from backends.weaviate.connection import ServerRefused, WeaviateServer
+from backends.weaviate.connection import Busy, ServerRefused, WeaviateServer
 from backends.weaviate.records import HAS, NUMBER_PREFIX, STAMP, STORED, WORDS, fold_case
 
 CLASS_PREFIX = "Sightline_"
@@ -223,11 +224,16 @@ def clear(server: WeaviateServer, name: str) -> bool:
 
 def add_property(server: WeaviateServer, class_name: str, wanted: dict[str, Any]) -> None:
     """Add a property to a class, unless it is there."""
-    try:
-        server.rest("POST", f"/schema/{class_name}/properties", wanted)
-    except ServerRefused as error:
-        if "already exists" not in error.text and "already in use" not in error.text:
-            raise
+
+    def add() -> None:
+        try:
+            server.rest("POST", f"/schema/{class_name}/properties", wanted)
+        except ServerRefused as error:
+            if "already exists" not in error.text and "already in use" not in error.text:
+                raise
+
+    # While a class is given another description the server lets nothing be written to it.
+    until_it_passes(add, lambda error: isinstance(error, Busy))
 
 
 def add_numbers(server: WeaviateServer, stored: Stored, names: Collection[str]) -> Stored:
