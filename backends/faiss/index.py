@@ -239,17 +239,17 @@ def build_index(
             _in_blocks(vectors[: old.covered], storage.add)
             _adopt(index, storage)
         start, trained = old.covered, old.trained
-        widths, measured = old.widths, old.measured
+        widths, measured, visits = old.widths, old.measured, old.visits
     else:
         index = _new_index(*wanted, spec, rows)
         start, trained = 0, rows
-        widths, measured = (), 0
+        widths, measured, visits = (), 0, VISITS
         if not index.is_trained:
             step = max(1, math.ceil(rows / TRAIN_ROWS))
             index.train(np.ascontiguousarray(vectors[::step]))
     _in_blocks(vectors[start:], index.add)
     saved = _save(index, wanted, trained, path)
-    return LoadedIndex(replace(saved, widths=widths, measured=measured), index, vectors)
+    return LoadedIndex(replace(saved, widths=widths, measured=measured, visits=visits), index, vectors)
 
 
 def _in_blocks(vectors: Floats, add: Callable[[Floats], None]) -> None:

@@ -14,6 +14,7 @@ from backends import connect
 from backends.base import NO_VECTOR, Backend, CollectionSpec, Compare, IndexSpec, Record, Where, parse_where
 from backends.faiss import calibration, columns, selections
 from backends.faiss.backend import FaissBackend
+from backends.faiss.index import VISITS, IndexFile
 from benchmarks.suite.datasets import clustered
 
 DIM = 8
@@ -122,6 +123,28 @@ def test_a_flush_after_a_few_writes_leaves_the_graph_and_one_after_many_renews_i
     faiss.flush("c")
     assert graph_of(faiss) != first
     assert faiss.search("c", queries[:1], 1, effort=0.1)[0][0].id == "near"
+
+
+def description_of(backend: FaissBackend) -> IndexFile:
+    backend.search("c", np.ones((1, 16), np.float32), 1)
+    snapshot = backend._find("c")._snapshot
+    assert snapshot is not None
+    assert snapshot.index is not None
+    return snapshot.index.description
+
+
+def test_what_was_measured_stays_with_a_graph_that_has_grown_a_little(faiss: FaissBackend) -> None:
+    vectors, _ = clustered(3_600, 16, seed=3, queries=1)
+    faiss.create(CollectionSpec("c", 16, index=IndexSpec("hnsw")))
+    faiss.upsert("c", [Record(f"r{i}", vectors[i]) for i in range(3_000)])
+    faiss.flush("c")
+    before = description_of(faiss)
+    assert before.visits != VISITS
+    faiss.upsert("c", [Record(f"r{i}", vectors[i]) for i in range(3_000, 3_600)])
+    faiss.flush("c")
+    after = description_of(faiss)
+    assert (before.covered, after.covered) == (3_000, 3_600)
+    assert (after.widths, after.measured, after.visits) == (before.widths, before.measured, before.visits)
 
 
 def test_a_hard_collection_is_searched_wider_and_an_easy_one_is_not(faiss: FaissBackend) -> None:
