@@ -139,7 +139,8 @@ def _shadow(backend: Aliased, collection: str, source: str, encoder: Encoder) ->
     if spec.encoder == encoder.fingerprint:
         raise IndexingError(f"collection {collection!r} is of the encoder {encoder.name} already")
     before = before_name(collection)
-    if before in backend.collections():
+    # Where it stands for the source itself, an earlier run was killed in the middle of the switch.
+    if before in backend.collections() and backend.resolved(before) != source:
         raise IndexingError(f"what {collection!r} was before its last change is still there: sightline drop {before}")
     digest = hashlib.blake2b(f"{source}\0{encoder.fingerprint}".encode(), digest_size=6).hexdigest()
     name = f"{collection[:48]}-{digest}"

@@ -88,8 +88,8 @@ class Aliased(Wrapper):
     def point(self, aliases: dict[str, str]) -> None:
         """Make each alias stand for its collection, from now on, whatever it stood for before.
 
-        The names of collections themselves are meant, not those of other aliases. The later ones are pointed first,
-        so that nothing that the first one stood for is ever without a name.
+        The names of collections themselves are meant, not those of other aliases. Where the engine does not store
+        them as one, the later ones come first, so that nothing that the first one stood for is ever without a name.
 
         Raises:
             CollectionNotFound: there is no such collection; nothing is changed then.
@@ -100,8 +100,11 @@ class Aliased(Wrapper):
             self.inner.describe(collection)
         with contextlib.suppress(CollectionExists):
             self.inner.create(CollectionSpec(HOLDER, dim=2, encoder=HOLDER))
-        for alias, collection in reversed(aliases.items()):
-            self.inner.upsert(HOLDER, [Record(alias, NO_VECTOR, "text", metadata={_TARGET: collection})])
+        pointed = [
+            Record(alias, NO_VECTOR, "text", metadata={_TARGET: collection})
+            for alias, collection in reversed(aliases.items())
+        ]
+        self.inner.upsert(HOLDER, pointed)
         self.aliases()
 
     def collections(self) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Self
 
 import numpy as np
@@ -130,6 +131,20 @@ def test_taken_names_are_refused(backend: Aliased) -> None:
     for name in ("x", HOLDER):
         with pytest.raises(CollectionExists):
             backend.create(CollectionSpec(name, 2))
+
+
+def test_names_are_pointed_as_one(backend: Aliased, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored: list[list[str]] = []
+    upsert = backend.inner.upsert
+
+    def noting(name: str, records: Iterable[Record]) -> None:
+        given = list(records)
+        stored.append([record.id for record in given])
+        upsert(name, given)
+
+    monkeypatch.setattr(backend.inner, "upsert", noting)
+    backend.point({"a": "b", "a-before": "a"})
+    assert stored == [["a-before", "a"]], "nobody sees one of them alone where the engine stores all or none"
 
 
 def test_pointing_at_nothing_changes_nothing(backend: Aliased) -> None:

@@ -223,6 +223,16 @@ def test_the_same_encoder_and_one_too_many_are_refused(backend: Aliased) -> None
     assert backend.collections() == ["c", "c-before"]
 
 
+def test_what_a_switch_broken_off_half_way_has_left_is_finished(backend: Aliased) -> None:
+    before = payloads(backend, "c")
+    reindex(backend, "c", Turned(), switch=False)
+    # The first half of a switch, on an engine that stores one record after another.
+    backend.point({"c-before": "c"})
+    assert reindex(backend, "c", Turned()).switched
+    assert payloads(backend, "c") == payloads(backend, "c-before") == before
+    assert (backend.describe("c").encoder, backend.describe("c-before").encoder) == ("turned:1", "toy:1")
+
+
 def test_a_text_that_has_no_vector_may_get_one(backend: Aliased) -> None:
     from backends.base import NO_VECTOR
 
