@@ -170,6 +170,18 @@ def test_a_hard_collection_is_searched_wider_and_an_easy_one_is_not(faiss: Faiss
     assert np.mean(shares) >= 0.95
 
 
+def test_an_index_that_a_later_version_says_more_of_is_read(faiss: FaissBackend) -> None:
+    vectors, _ = clustered(2_000, 16, seed=5, queries=1)
+    faiss.create(CollectionSpec("c", 16, index=IndexSpec("hnsw")))
+    faiss.upsert("c", [Record(f"r{i}", vectors[i]) for i in range(2_000)])
+    faiss.flush("c")
+    before = description_of(faiss)
+    with faiss._find("c").connections.transaction("IMMEDIATE") as connection:
+        text = "json_set(index_file, '$.unknown', 1)"
+        connection.execute(f"UPDATE state SET version = version + 1, index_file = {text}")
+    assert description_of(faiss).to_json() == before.to_json()
+
+
 def test_an_index_of_an_earlier_version_is_measured_by_the_next_flush(faiss: FaissBackend) -> None:
     vectors, _ = clustered(2_000, 16, seed=5, queries=1)
     faiss.create(CollectionSpec("c", 16, index=IndexSpec("hnsw")))
