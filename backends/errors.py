@@ -21,6 +21,10 @@ class CollectionNotFound(BackendError):
     """No collection of that name is there (any more)."""
 
 
+class CollectionInUse(BackendError):
+    """`drop` met a collection that another name stands for; the message says which is to be dropped first."""
+
+
 class DimensionMismatch(BackendError, ValueError):
     """A vector's length differs from the collection's."""
 

@@ -10,7 +10,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -21,6 +21,7 @@ from PIL import Image
 from backends.base import Backend, CollectionExists, CollectionSpec, Record
 from backends.checks import plain_metadata
 from backends.urls import local_path
+from backends.wrappers import aliases
 from backends.wrappers.aliases import Aliased
 from indexers.comparison import Comparison, compare
 from indexers.embedding import Embedder
@@ -80,8 +81,9 @@ def reindex(
     """Fill a shadow of `collection` with vectors of `encoder`, compare the two, and let the name stand for the shadow.
 
     Run again after an interruption it goes on where it was. What is written to the collection meanwhile is carried
-    over, until the switch and once more after it. Images are read from where their records say; a record whose
-    image cannot be read or encoded is not in the shadow, and there is no switch then unless `allow_failed`.
+    over, until the switch and once more when every program has noticed it; what is written by the new name since then
+    stays as it is. Images are read from where their records say; a record whose image cannot be read or encoded is not
+    in the shadow, and there is no switch then unless `allow_failed`.
 
     Args:
         switch: False fills and compares only; a later run switches.
@@ -110,8 +112,9 @@ def reindex(
         switched = switch and (allow_failed or not filling.failed)
         if switched:
             backend.point({collection: shadow, before_name(collection): source})
-            # What was written between the last pass and the switch.
-            filling.run(pool)
+            # Other programs write to what they last saw the name stand for.
+            time.sleep(aliases.SEEN_S)
+            filling.catch_up(pool)
     return ReindexReport(
         collection=collection,
         encoder=encoder.name,
@@ -136,7 +139,8 @@ def _shadow(backend: Aliased, collection: str, source: str, encoder: Encoder) ->
     if spec.encoder == encoder.fingerprint:
         raise IndexingError(f"collection {collection!r} is of the encoder {encoder.name} already")
     before = before_name(collection)
-    if before in backend.collections():
+    # Where it stands for the source itself, an earlier run was killed in the middle of the switch.
+    if before in backend.collections() and backend.resolved(before) != source:
         raise IndexingError(f"what {collection!r} was before its last change is still there: sightline drop {before}")
     digest = hashlib.blake2b(f"{source}\0{encoder.fingerprint}".encode(), digest_size=6).hexdigest()
     name = f"{collection[:48]}-{digest}"
@@ -164,16 +168,18 @@ class _Filling:
         self._wanted = Wanted(getattr(encoder, "decode_size", None))
         self.encoded, self.there = 0, -1
         self.failed: dict[str, Quarantined] = {}
+        #: The records of the source at the last pass, each by its id as `_content` of it.
+        self._passed: dict[str, int] = {}
 
     def run(self, pool: DecodePool) -> int:
         """Carry over what differs, and remove what has gone; how many records were changed."""
         changed, done, total = 0, 0, self._backend.count(self._source)
         there = 0
-        seen: set[str] = set()
+        seen: dict[str, int] = {}
         with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decode") as threads:
             for page in self._backend.scan(self._source, with_vectors=False, batch=BATCH):
                 check_stopped(self._stop)
-                seen.update(record.id for record in page.records)
+                seen.update((record.id, _content(record)) for record in page.records)
                 fresh = self._fresh(page.records)
                 there += len(page.records) - len(fresh)
                 changed += self._carry(fresh, pool, threads)
@@ -182,7 +188,30 @@ class _Filling:
         # What later passes find there, this run encoded.
         self.there = there if self.there < 0 else self.there
         self.encoded += changed
+        self._passed = seen
         return changed + self._remove_gone(seen)
+
+    def catch_up(self, pool: DecodePool) -> None:
+        """Carry over what the source was given since the last pass.
+
+        The shadow is written to as well by now: what differs from the last pass there stays as it is.
+        """
+        seen: set[str] = set()
+        with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decode") as threads:
+            for page in self._backend.scan(self._source, with_vectors=False, batch=BATCH):
+                seen.update(record.id for record in page.records)
+                late = [r for r in page.records if self._passed.get(r.id) != _content(r)]
+                untouched = self._untouched([record.id for record in late])
+                self.encoded += self._carry([record for record in late if record.id in untouched], pool, threads)
+        for piece in _in_pieces([each for each in self._passed if each not in seen]):
+            there = {record.id for record in self._backend.get(self._source, piece)}
+            gone = self._untouched([each for each in piece if each not in there])
+            self._backend.delete(self._shadow, ids=sorted(gone))
+
+    def _untouched(self, ids: Sequence[str]) -> set[str]:
+        """Those that the shadow has as the last pass left them, or does not have."""
+        theirs = {record.id: _content(record) for record in self._backend.get(self._shadow, ids)} if ids else {}
+        return {each for each in ids if each not in theirs or theirs[each] == self._passed.get(each)}
 
     def _fresh(self, records: Sequence[Record]) -> list[Record]:
         """Those that the shadow does not have as they are, without what failed before."""
@@ -222,7 +251,7 @@ class _Filling:
         except Unreadable as error:
             return str(error)
 
-    def _remove_gone(self, seen: set[str]) -> int:
+    def _remove_gone(self, seen: Container[str]) -> int:
         gone = [
             record.id
             for page in self._backend.scan(self._shadow, with_vectors=False)
@@ -244,6 +273,12 @@ class _Filling:
 def _in_pieces(ids: Sequence[str], size: int = 500) -> Iterator[Sequence[str]]:
     for start in range(0, len(ids), size):
         yield ids[start : start + size]
+
+
+def _content(record: Record) -> int:
+    """A number that tells whether a record is as it was; of this process only."""
+    metadata = sorted(plain_metadata(record.metadata).items())
+    return hash((record.modality, record.text, record.uri, repr(metadata)))
 
 
 def _same(mine: Record, theirs: Record | None) -> bool:

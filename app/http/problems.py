@@ -23,7 +23,7 @@ from app.core.keys import KeyStoreError
 from app.core.roots import RootsError
 from app.core.telling import of_the_store, told_to_callers
 from backends.base import BackendError, CollectionExists, CollectionNotFound, Unsupported
-from backends.errors import Locked, ReadOnly
+from backends.errors import CollectionInUse, Locked, ReadOnly
 from indexers.report import IndexingError
 from retrieval.encoders.base import EncoderError
 from retrieval.encoders.batching import Overloaded
@@ -89,6 +89,7 @@ _OURS: list[tuple[type[Exception], int, int | None, str | None]] = [
     (RootsError, 403, None, None),
     (EncoderMismatch, 409, None, None),
     (CollectionExists, 409, None, None),
+    (CollectionInUse, 409, None, None),
     (SearchError, 422, None, None),
     (ImageError, 422, None, None),
     (FetchError, 422, None, None),

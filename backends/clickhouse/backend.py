@@ -45,6 +45,7 @@ from backends.errors import Denied
 from backends.kit.current import on_current
 from backends.kit.parts import in_parts
 from backends.kit.record_ids import storable_ids
+from backends.kit.widths import Width
 from backends.kit.words import Renewals, is_outdated
 
 T = TypeVar("T")
@@ -340,12 +341,19 @@ class ClickHouseStore(Backend):
             table = self._find(name, fresh=True)
             width = measure(self._database, self._dialect, table, int(having))
             if width is not None:
-                set_comment(self._database, table, table.spec, table.words, width)
-                self._find(name, fresh=True)
+                self._keep_width(name, table, width)
 
         # Not beside another flush, but beside writers, for whom a merge may take too long to wait for.
         with self._writer(f"{name} flush"):
             self._run(name, work)
+
+    def _keep_width(self, name: str, tried: Table, width: Width) -> None:
+        """Store it, beside what others have said meanwhile of the table that it was tried on."""
+        with self._writer(name):
+            table = self._find(name, fresh=True)
+            if table.uuid == tried.uuid:
+                set_comment(self._database, table, table.spec, table.words, width)
+                self._find(name, fresh=True)
 
     def _wants_index(self, spec: CollectionSpec, rows: int) -> bool:
         if spec.index.kind == "flat" or not self._dialect.indexes(spec) or rows == 0:

@@ -283,8 +283,9 @@ class CollectionHandle:
             remove_rows(connection, rows)
 
     def flush(self) -> None:
-        """Index every row, give back the space of deleted ones, and drop superseded files.
+        """Index the rows, give back the space of deleted ones, and drop superseded files.
 
+        A few new rows stay out of the index, as long as comparing them takes a fraction of a search.
         The new index is built beside the one that searches keep using; other writes wait.
         """
         with self.writing:

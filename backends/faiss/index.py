@@ -11,9 +11,9 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import faiss
 import numpy as np
@@ -75,6 +75,12 @@ class IndexFile:
     def to_json(self) -> str:
         """One line of JSON for the state row."""
         return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """What `to_json` gave, here or in a later version, which may say more than this one knows."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in json.loads(text).items() if name in known})
 
 
 def plan_index(spec: IndexSpec, rows: int) -> tuple[str, str] | None:
@@ -239,17 +245,17 @@ def build_index(
             _in_blocks(vectors[: old.covered], storage.add)
             _adopt(index, storage)
         start, trained = old.covered, old.trained
-        widths, measured = old.widths, old.measured
+        widths, measured, visits = old.widths, old.measured, old.visits
     else:
         index = _new_index(*wanted, spec, rows)
         start, trained = 0, rows
-        widths, measured = (), 0
+        widths, measured, visits = (), 0, VISITS
         if not index.is_trained:
             step = max(1, math.ceil(rows / TRAIN_ROWS))
             index.train(np.ascontiguousarray(vectors[::step]))
     _in_blocks(vectors[start:], index.add)
     saved = _save(index, wanted, trained, path)
-    return LoadedIndex(replace(saved, widths=widths, measured=measured), index, vectors)
+    return LoadedIndex(replace(saved, widths=widths, measured=measured, visits=visits), index, vectors)
 
 
 def _in_blocks(vectors: Floats, add: Callable[[Floats], None]) -> None:
@@ -276,7 +282,7 @@ def load_index(spec: CollectionSpec, text: str, folder: Path, vectors: Floats) -
     Raises FileNotFoundError when it is gone (superseded or removed), `Corrupt` when it is not what was
     written: FAISS trusts its files, so size and checksum are compared before it sees one.
     """
-    description = IndexFile(**json.loads(text))
+    description = IndexFile.from_json(text)
     path = folder / description.file
     if checksum(path) != (description.size_bytes, description.crc):
         raise Corrupt(f"{path} is damaged: delete it and flush the collection, which rebuilds it")

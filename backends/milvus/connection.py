@@ -105,6 +105,8 @@ class LiteName:
         except BaseException:
             self.mirror = None
             raise
+        if self.mirror and self.mirror.too_large:
+            self.mirror = False
 
 
 @dataclass(slots=True)

@@ -130,6 +130,9 @@ def measure(reader: Reader, opened: CollectionHandle, index: Index, rows: int) -
         return None
     page = next(iter(reader.pages(opened, modality_in(MODALITIES), ["id", "vector"])), [])
     sample = np.array([row["vector"] for row in page[:: max(1, len(page) // QUERIES)][:QUERIES]], np.float32)
+    if not len(sample):
+        # None of them has a vector.
+        return None
     queries = trial_queries(sample, unit=opened.spec.metric == "cosine")
     ask = SearchRequest(
         opened=opened,

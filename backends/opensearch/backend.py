@@ -329,7 +329,10 @@ class LuceneBackend(Backend):
             self._server.call("POST", f"/{stored.alias}/_forcemerge", only_expunge_deletes="true")
             width = self._searcher.measure(stored)
             if width is not None:
-                schema.write(self._server, replace(stored, width=width))
+                # That took a while: what others have said of it since stays.
+                now = self._read(name)
+                if now.alias == stored.alias:
+                    schema.write(self._server, replace(now, width=width))
                 self._stored.forget(name)
         except ServerRefused as error:
             raise self._dropped(name, error) from error

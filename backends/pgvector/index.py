@@ -131,9 +131,11 @@ def read_collection(connection: Connection, name: str, dialect: Dialect = PGVECT
 
 
 def keep_width(connection: Connection, collection: StoredCollection, width: Width) -> None:
-    """Keep it with the index, and as long as that."""
+    """Keep it with the index, and as long as that; not where this user does not own the index."""
     # Its JSON has names and numbers only.
-    connection.execute(f"COMMENT ON INDEX sightline.c{collection.number}_vector IS '{width.to_json()}'".encode())
+    statement = f"COMMENT ON INDEX sightline.c{collection.number}_vector IS '{width.to_json()}'"
+    with suppress(errors.InsufficientPrivilege):
+        connection.execute(statement.encode())
 
 
 def index_field(connection: Connection, collection: StoredCollection, field: str) -> None:

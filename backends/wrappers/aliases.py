@@ -11,12 +11,12 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from typing import Any, TypeVar
 
 from backends.base import (
     NO_VECTOR,
     Backend,
-    BackendError,
     CollectionExists,
     CollectionNotFound,
     CollectionSpec,
@@ -24,6 +24,7 @@ from backends.base import (
     Record,
 )
 from backends.checks import check_collection_name
+from backends.errors import CollectionInUse
 from backends.wrappers.base import Wrapper
 
 __all__ = ["HOLDER", "Aliased", "with_aliases"]
@@ -67,21 +68,28 @@ class Aliased(Wrapper):
         with contextlib.suppress(CollectionNotFound):
             for page in self.inner.scan(HOLDER, with_vectors=False):
                 known |= {record.id: str(record.metadata[_TARGET]) for record in page.records}
-        self._known, self._seen_at = known, seen_at
+        # Another thread may have read them later than this one, and been quicker.
+        if seen_at >= self._seen_at:
+            self._known, self._seen_at = known, seen_at
         return known
 
     def resolved(self, name: str) -> Itself:
-        """The name of the collection that `name` stands for; itself where it is no alias."""
+        """The name of the collection that `name` stands for; itself where it is no alias.
+
+        Raises `CollectionNotFound` for the collection that holds the aliases.
+        """
         if isinstance(name, Itself):
             return name
+        if name == HOLDER:
+            raise CollectionNotFound(f"{name!r} is no collection of yours: it holds what names stand for")
         known = self.aliases() if time.monotonic() - self._seen_at > SEEN_S else self._known
         return Itself(known.get(name, name))
 
     def point(self, aliases: dict[str, str]) -> None:
         """Make each alias stand for its collection, from now on, whatever it stood for before.
 
-        The names of collections themselves are meant, not those of other aliases. The later ones are pointed first,
-        so that nothing that the first one stood for is ever without a name.
+        The names of collections themselves are meant, not those of other aliases. Where the engine does not store
+        them as one, the later ones come first, so that nothing that the first one stood for is ever without a name.
 
         Raises:
             CollectionNotFound: there is no such collection; nothing is changed then.
@@ -92,8 +100,11 @@ class Aliased(Wrapper):
             self.inner.describe(collection)
         with contextlib.suppress(CollectionExists):
             self.inner.create(CollectionSpec(HOLDER, dim=2, encoder=HOLDER))
-        for alias, collection in reversed(aliases.items()):
-            self.inner.upsert(HOLDER, [Record(alias, NO_VECTOR, "text", metadata={_TARGET: collection})])
+        pointed = [
+            Record(alias, NO_VECTOR, "text", metadata={_TARGET: collection})
+            for alias, collection in reversed(aliases.items())
+        ]
+        self.inner.upsert(HOLDER, pointed)
         self.aliases()
 
     def collections(self) -> list[str]:
@@ -108,21 +119,36 @@ class Aliased(Wrapper):
 
     def create(self, spec: CollectionSpec) -> None:
         """As the engine does; an alias of that name, or the collection of aliases, is in the way."""
-        if spec.name == HOLDER or spec.name in self.aliases():
+        aliases = self.aliases()
+        if spec.name in {*aliases, *aliases.values()}:
+            self._forget_dangling(spec.name)
+            aliases = self._known
+        if spec.name == HOLDER or spec.name in aliases:
             raise CollectionExists(f"{spec.name!r} is taken: choose another name")
         self.inner.create(spec)
+
+    def _forget_dangling(self, name: str) -> None:
+        """Forget aliases by this name or for it that a `drop` broken off half-way has left without a collection."""
+        there = set(self.inner.collections())
+        dangling = [alias for alias, target in self._known.items() if target not in there and name in (alias, target)]
+        if dangling:
+            self.inner.delete(HOLDER, ids=dangling)
+            self.aliases()
 
     def drop(self, name: str) -> None:
         """Remove what `name` stands for, and the alias.
 
         Raises:
-            BackendError: an alias of another name stands for it.
+            CollectionInUse: an alias of another name stands for it, or for the one that would have the name then.
         """
+        if name == HOLDER:
+            return
         aliases = self.aliases()
         target = name if isinstance(name, Itself) else aliases.get(name, name)
-        others = sorted(alias for alias, stands_for in aliases.items() if stands_for == target and alias != name)
-        if others:
-            raise BackendError(f"{target!r} cannot be dropped, as {others[0]!r} stands for it: drop that")
+        for own in (target, name):
+            others = sorted(alias for alias, stands_for in aliases.items() if stands_for == own and alias != name)
+            if others and (own == target or own in self.inner.collections()):
+                raise CollectionInUse(f"{own!r} cannot be dropped, as {others[0]!r} stands for it: drop that")
         self.inner.drop(target)
         if not isinstance(name, Itself) and name in aliases:
             self.inner.delete(HOLDER, ids=[name])
@@ -137,7 +163,14 @@ class Aliased(Wrapper):
         self, name: str, *, with_vectors: bool = True, cursor: str | None = None, batch: int = 1000
     ) -> Iterator[Page]:
         """Scan what `name` stands for when the first page is read."""
-        yield from self.inner.scan(self.resolved(name), with_vectors=with_vectors, cursor=cursor, batch=batch)
+
+        def begun(target: str) -> tuple[list[Page], Iterator[Page]]:
+            pages = self.inner.scan(target, with_vectors=with_vectors, cursor=cursor, batch=batch)
+            return list(islice(pages, 1)), pages
+
+        first, rest = self._call(begun, name)
+        yield from first
+        yield from rest
 
     def _call(self, method: Callable[..., T], *arguments: Any, **options: Any) -> T:
         if not arguments:

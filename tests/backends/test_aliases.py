@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Self
 
 import numpy as np
@@ -90,11 +91,60 @@ def test_what_another_alias_stands_for_is_not_dropped(backend: Aliased) -> None:
     assert backend.count("x") == 1
 
 
+def test_a_name_is_not_dropped_so_that_earlier_vectors_have_it_again(backend: Aliased) -> None:
+    backend.point({"a": "b", "a-before": "a"})
+    with pytest.raises(BackendError, match="'a' cannot be dropped, as 'a-before' stands for it: drop that"):
+        backend.drop("a")
+    assert (backend.count("a"), backend.count("a-before")) == (2, 1)
+    backend.drop("a-before")
+    backend.drop("a")
+    with pytest.raises(CollectionNotFound):
+        backend.describe("a")
+    backend.create(CollectionSpec("a", 2))
+    assert backend.collections() == ["a"]
+
+
+def test_what_a_drop_broken_off_has_left_does_not_take_a_new_collection_over(backend: Aliased) -> None:
+    backend.point({"a": "b", "a-before": "a"})
+    for real in ("a", "b"):
+        # Killed after this, and before the alias was removed.
+        backend.inner.drop(real)
+    backend.create(CollectionSpec("a", 2, encoder="new"))
+    assert backend.collections() == ["a"]
+    assert backend.aliases() == {}
+    backend.drop("a-before")
+    assert backend.describe("a").encoder == "new"
+
+
+def test_nobody_sees_or_drops_what_holds_them(backend: Aliased) -> None:
+    backend.point({"x": "a"})
+    with pytest.raises(CollectionNotFound):
+        backend.count(HOLDER)
+    with pytest.raises(CollectionNotFound):
+        next(backend.scan(HOLDER))
+    backend.drop(HOLDER)
+    assert backend.aliases() == {"x": "a"}
+
+
 def test_taken_names_are_refused(backend: Aliased) -> None:
     backend.point({"x": "a"})
     for name in ("x", HOLDER):
         with pytest.raises(CollectionExists):
             backend.create(CollectionSpec(name, 2))
+
+
+def test_names_are_pointed_as_one(backend: Aliased, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored: list[list[str]] = []
+    upsert = backend.inner.upsert
+
+    def noting(name: str, records: Iterable[Record]) -> None:
+        given = list(records)
+        stored.append([record.id for record in given])
+        upsert(name, given)
+
+    monkeypatch.setattr(backend.inner, "upsert", noting)
+    backend.point({"a": "b", "a-before": "a"})
+    assert stored == [["a-before", "a"]], "nobody sees one of them alone where the engine stores all or none"
 
 
 def test_pointing_at_nothing_changes_nothing(backend: Aliased) -> None:
@@ -139,6 +189,15 @@ def test_records_are_given_once_even_where_the_name_has_moved(backend: Aliased) 
     backend.drop("a")
     other.upsert("x", (Record(f"n{i}", np.ones(2, np.float32)) for i in range(3)))
     assert backend.count("b") == 5
+
+
+def test_a_scan_finds_what_the_name_has_come_to_stand_for(backend: Aliased) -> None:
+    backend.point({"x": "a"})
+    other = with_aliases(backend.inner)
+    other.count("x")
+    backend.point({"x": "b"})
+    backend.drop("a")
+    assert [record.id for page in other.scan("x", batch=1) for record in page.records] == ["b0", "b1"]
 
 
 def test_it_is_wrapped_once(backend: Aliased) -> None:

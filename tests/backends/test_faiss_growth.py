@@ -14,6 +14,7 @@ from backends import connect
 from backends.base import NO_VECTOR, Backend, CollectionSpec, Compare, IndexSpec, Record, Where, parse_where
 from backends.faiss import calibration, columns, selections
 from backends.faiss.backend import FaissBackend
+from backends.faiss.index import VISITS, IndexFile
 from benchmarks.suite.datasets import clustered
 
 DIM = 8
@@ -124,6 +125,28 @@ def test_a_flush_after_a_few_writes_leaves_the_graph_and_one_after_many_renews_i
     assert faiss.search("c", queries[:1], 1, effort=0.1)[0][0].id == "near"
 
 
+def description_of(backend: FaissBackend) -> IndexFile:
+    backend.search("c", np.ones((1, 16), np.float32), 1)
+    snapshot = backend._find("c")._snapshot
+    assert snapshot is not None
+    assert snapshot.index is not None
+    return snapshot.index.description
+
+
+def test_what_was_measured_stays_with_a_graph_that_has_grown_a_little(faiss: FaissBackend) -> None:
+    vectors, _ = clustered(3_600, 16, seed=3, queries=1)
+    faiss.create(CollectionSpec("c", 16, index=IndexSpec("hnsw")))
+    faiss.upsert("c", [Record(f"r{i}", vectors[i]) for i in range(3_000)])
+    faiss.flush("c")
+    before = description_of(faiss)
+    assert before.visits != VISITS
+    faiss.upsert("c", [Record(f"r{i}", vectors[i]) for i in range(3_000, 3_600)])
+    faiss.flush("c")
+    after = description_of(faiss)
+    assert (before.covered, after.covered) == (3_000, 3_600)
+    assert (after.widths, after.measured, after.visits) == (before.widths, before.measured, before.visits)
+
+
 def test_a_hard_collection_is_searched_wider_and_an_easy_one_is_not(faiss: FaissBackend) -> None:
     rng = np.random.default_rng(4)
     crowded, queries = clustered(6_000, 256, seed=4, queries=60)
@@ -145,6 +168,18 @@ def test_a_hard_collection_is_searched_wider_and_an_easy_one_is_not(faiss: Faiss
     found = faiss.search("crowded", queries, 10)
     shares = [len({h.id for h in a} & {h.id for h in b}) / 10 for a, b in zip(found, truth, strict=True)]
     assert np.mean(shares) >= 0.95
+
+
+def test_an_index_that_a_later_version_says_more_of_is_read(faiss: FaissBackend) -> None:
+    vectors, _ = clustered(2_000, 16, seed=5, queries=1)
+    faiss.create(CollectionSpec("c", 16, index=IndexSpec("hnsw")))
+    faiss.upsert("c", [Record(f"r{i}", vectors[i]) for i in range(2_000)])
+    faiss.flush("c")
+    before = description_of(faiss)
+    with faiss._find("c").connections.transaction("IMMEDIATE") as connection:
+        text = "json_set(index_file, '$.unknown', 1)"
+        connection.execute(f"UPDATE state SET version = version + 1, index_file = {text}")
+    assert description_of(faiss).to_json() == before.to_json()
 
 
 def test_an_index_of_an_earlier_version_is_measured_by_the_next_flush(faiss: FaissBackend) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 
 import backends
 from backends.base import CollectionSpec, Record
+from backends.wrappers import aliases
 from backends.wrappers.aliases import Aliased, with_aliases
 from indexers import IndexingError
 from indexers.reindex import reindex
@@ -26,6 +29,11 @@ from tests.support.toy import PALETTE, ColourEncoder
 @pytest.fixture
 def encoder() -> ColourEncoder:
     return ColourEncoder()
+
+
+@pytest.fixture(autouse=True)
+def _noticed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aliases, "SEEN_S", 0.0)
 
 
 @pytest.fixture
@@ -142,6 +150,38 @@ def test_what_is_written_and_deleted_meanwhile_is_carried_over(backend: Aliased,
     assert backend.count("c") == 15
 
 
+def test_after_the_switch_both_names_are_written_to_and_nothing_is_undone(
+    backend: Aliased, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new, pauses = Turned(), []
+
+    def text_record(name: str, text: str, *, by: ColourEncoder) -> Record:
+        return Record(name, by.encode_texts([text])[0], "text", text)
+
+    def meanwhile(seconds: float) -> None:
+        pauses.append(seconds)
+        # By the new name.
+        backend.delete("c", ids=["cap-blue"])
+        backend.upsert("c", [text_record(name, "green", by=new) for name in ("cap-red", "both", "new")])
+        # By one who has not noticed the switch.
+        backend.delete("c-before", ids=["cap-green", "cap-red"])
+        backend.upsert("c-before", [text_record(name, "white", by=ColourEncoder()) for name in ("both", "late")])
+
+    monkeypatch.setattr(aliases, "SEEN_S", 1.5)
+    # Its own alone: others sleep as well.
+    monkeypatch.setattr("indexers.reindex.time", SimpleNamespace(sleep=meanwhile, perf_counter=time.perf_counter))
+    reindex(backend, "c", new)
+    assert pauses == [1.5], "others take so long to notice"
+    ids = ["cap-blue", "cap-green", "cap-red", "both", "new", "late"]
+    assert {record.id: record.text for record in backend.get("c", ids)} == {
+        "cap-red": "green",
+        "both": "green",
+        "new": "green",
+        "late": "white",
+    }
+    assert best(backend, new, "a white one") in ("img-white", "cap-white", "late")
+
+
 def test_searches_go_on_and_find_all_while_it_runs(backend: Aliased) -> None:
     from retrieval.search.retriever import Retriever
 
@@ -181,6 +221,16 @@ def test_the_same_encoder_and_one_too_many_are_refused(backend: Aliased) -> None
     assert reindex(backend, "c", ColourEncoder()).switched
     assert backend.describe("c").encoder == "toy:1"
     assert backend.collections() == ["c", "c-before"]
+
+
+def test_what_a_switch_broken_off_half_way_has_left_is_finished(backend: Aliased) -> None:
+    before = payloads(backend, "c")
+    reindex(backend, "c", Turned(), switch=False)
+    # The first half of a switch, on an engine that stores one record after another.
+    backend.point({"c-before": "c"})
+    assert reindex(backend, "c", Turned()).switched
+    assert payloads(backend, "c") == payloads(backend, "c-before") == before
+    assert (backend.describe("c").encoder, backend.describe("c-before").encoder) == ("turned:1", "toy:1")
 
 
 def test_a_text_that_has_no_vector_may_get_one(backend: Aliased) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from app.cli import reindex as command
+from backends.wrappers import aliases
 from tests.support.cli import Run
 from tests.support.reindexing import Turned
 
@@ -22,6 +23,8 @@ def turned(monkeypatch: pytest.MonkeyPatch) -> Turned:
         return encoder
 
     monkeypatch.setattr(command, "load_named", load)
+    # What other programs take to notice the switch is not waited for.
+    monkeypatch.setattr(aliases, "SEEN_S", 0.0)
     return encoder
 
 

@@ -45,6 +45,7 @@ from backends.conformance.samples import clustered, some, vectors
 from backends.conformance.threads import together
 from backends.errors import Denied
 from backends.kit import again
+from backends.kit.widths import Width
 from backends.text import WORDS_VERSION
 from indexers.transfer import copy
 from tests.support.clickhouse_bridge import Bridge
@@ -192,6 +193,20 @@ def test_an_index_finds_also_after_deletions_and_what_is_not_in_it_yet(chdb: Cli
     twin.same_hits(rows[::100] + np.float32(0.01), 10, recall=0.95)
     (filtered,) = chdb.search("photos", rows[:1], 5, where=Compare("i", "gt", 2_600))
     assert filtered[0].exact
+
+
+def test_a_new_width_leaves_what_others_change_meanwhile(
+    chdb: ClickHouseStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile(*_: object) -> Width:
+        chdb.set_encoder("photos", "second:2")
+        return Width(20_000, 512, 0.98)
+
+    chdb.create(SPEC)
+    monkeypatch.setattr("backends.clickhouse.backend.measure", meanwhile)
+    chdb.flush("photos")
+    assert chdb.describe("photos").encoder == "second:2"
+    assert chdb._find("photos").width == Width(20_000, 512, 0.98)
 
 
 def test_a_second_flush_has_nothing_to_do(chdb: ClickHouseStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from pymilvus import DataType, MilvusClient, MilvusException
 
 from backends import connect
 from backends.base import (
+    NO_VECTOR,
     BackendError,
     CollectionExists,
     CollectionNotFound,
@@ -43,7 +44,8 @@ from backends.milvus.backend import LITE_FLUSH_ROWS
 from backends.milvus.connection import Connection, TooLarge
 from backends.milvus.filters import Dialect, expression, number_key, quote
 from backends.milvus.records import hit_of, own_name, record_of, stored_name, words_of
-from backends.milvus.schema import FLAT, index_of
+from backends.milvus.schema import FLAT, Index, index_of
+from backends.milvus.search import measure
 from tests.support import milvus_server
 
 NUMBERS = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
@@ -396,6 +398,25 @@ def crowd(backend, name, index, n=6_000):
     backend.create(spec)
     backend.upsert(name, found.records(np.arange(n)))
     return found
+
+
+def test_no_width_is_tried_where_no_record_has_a_vector(lite):
+    lite.create(CollectionSpec("c", 8))
+    lite.upsert("c", [Record(f"r{i}", NO_VECTOR, "text", "word") for i in range(3)])
+    opened = lite._collections.find("c")
+    assert measure(lite, opened, Index("HNSW", {}), rows=1 << 20) is None
+
+
+def test_a_copy_that_has_grown_too_large_is_given_up(lite, monkeypatch):
+    lite.create(CollectionSpec("c", 8))
+    lite.upsert("c", some(10))
+    lite.search("c", vectors(1, 8), 3)
+    (name,) = lite._lite.names.values()
+    assert name.mirror
+    monkeypatch.setattr("backends.milvus.mirror.MAX_BYTES", 0)
+    lite.upsert("c", [Record("late", vectors(1, 8)[0])])
+    assert name.mirror is False
+    assert lite.search("c", vectors(1, 8), 1)[0][0].id == "late"
 
 
 @pytest.mark.slow

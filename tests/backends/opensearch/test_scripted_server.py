@@ -15,11 +15,13 @@ import pytest
 from backends import connect
 from backends.base import Backend, CollectionExists, CollectionSpec, Record
 from backends.errors import Unavailable
+from backends.kit.widths import Width
 from backends.opensearch import schema
 from backends.opensearch.connection import LuceneServer, parse_url
 from backends.opensearch.opensearch import OPENSEARCH, OpenSearchBackend
 from backends.opensearch.records import document_of
 from backends.opensearch.schema import Stored
+from backends.opensearch.search import Searcher
 
 SPEC = CollectionSpec("c", 2, encoder="first:1")
 RECORDS = [Record(f"r{i}", np.array([1.0, i], np.float32), "text", f"word{i}") for i in range(6)]
@@ -163,6 +165,25 @@ def test_new_words_leave_what_others_change_meanwhile(anew: bool) -> None:
     assert index.stored.spec.encoder == "second:2"
     assert (index.stored.words == 7) is anew
     assert index.stored.words > 0
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_new_width_leaves_what_others_change_meanwhile(anew: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def meanwhile(*_: object) -> Width:
+        assert index.stored is not None
+        changed = replace(index.stored, spec=replace(SPEC, encoder="second:2"))
+        index.stored = replace(changed, alias="sightline.c.2") if anew else changed
+        return Width(20_000, 800, 0.98)
+
+    def flushed(method: str, path: str) -> Answer | None:
+        return (200, {}) if path.endswith(("/_flush", "/_forcemerge")) else None
+
+    index = Index(Stored(SPEC, "sightline.c.1", 1, schema.WORDS_VERSION), flushed)
+    monkeypatch.setattr(Searcher, "measure", meanwhile)
+    backend_of(index).flush("c")
+    assert index.stored is not None
+    assert index.stored.spec.encoder == "second:2"
+    assert (index.stored.width is None) is anew
 
 
 def test_what_a_graph_loses_is_found_for_every_query() -> None:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -518,6 +519,26 @@ def test_who_may_only_read_filters_without_new_indexes(server: Server, monkeypat
     with connect(url.replace(place, f"plain_reader:x@{place.rpartition('@')[2]}")) as reader:
         for _ in range(2):
             assert len(reader.search("c", vectors(1, 8), 50, where=Compare("n", "lt", 30))[0]) == 30
+
+
+def test_who_owns_no_index_flushes_all_the_same(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = server.database()
+    url = server.url(database)
+    with connect(url) as owner:
+        owner.create(CollectionSpec("c", 8, index=IndexSpec("hnsw")))
+        owner.upsert("c", some(400))
+        owner.flush("c")
+    with psycopg.connect(server.admin_url(database), autocommit=True) as connection:
+        connection.execute("CREATE ROLE plain_writer LOGIN PASSWORD 'x'")
+        connection.execute("GRANT USAGE ON SCHEMA sightline TO plain_writer")
+        connection.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA sightline TO plain_writer")
+    for module in ("search", "index"):
+        monkeypatch.setattr(f"backends.pgvector.{module}.AUTO_INDEX_ROWS", 100)
+    place = urlsplit(url).netloc
+    with connect(url.replace(place, f"plain_writer:x@{place.rpartition('@')[2]}")) as writer:
+        writer.upsert("c", [replace(some(1)[0], id="new")])
+        writer.flush("c")
+        assert writer.count("c") == 401
 
 
 @pytest.mark.server
