@@ -37,8 +37,8 @@ class Territory:
         return not self._unread
 
     def has(self, uri: str) -> bool:
-        """Whether a file is in the listing."""
-        return uri in self.files
+        """Whether a file is in the listing, by its address or that of a part of it."""
+        return uri.partition("#")[0] in self.files
 
     def covers(self, uri: str) -> bool:
         """Whether a file lies in the folder that is listed, so that its end can be noticed."""

@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from itertools import islice
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError
 
@@ -24,7 +25,10 @@ from indexers.fields import Metadata
 MAX_WORDS_CHARS = 2000
 MAX_TAGS, MAX_TAG_CHARS = 100, 100
 MAX_BLOCK_BYTES = 512 * 1024
+MAX_IPTC_VALUES = 1000
 MAX_PNG_CHUNKS = 10_000
+#: Text chunks that are unpacked of those with a wanted name; each may hold a thousand times its size.
+MAX_PNG_TEXTS = 20
 #: The fields whose words are searched by keyword, in the order of their lines.
 WORDS = ("title", "headline", "description", "comment")
 
@@ -44,6 +48,7 @@ _PNG = {
     "subject": "description",
     "comment": "comment",
 }
+_PNG_TAGS = frozenset({"keywords", "tags"})
 _CAMERAS = (
     "olympus|minolta|konica[ -]minolta|kodak|sony|samsung|pentax|ricoh|fujifilm|fuji|casio|nikon|canon|hp|vivitar|kenox"
 )
@@ -148,7 +153,7 @@ def _camera(exif: Any) -> set[str]:
 def _read_xmp(found: _Found, image: Any, data: bytes, exif: Any) -> None:
     packet = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or (exif.get(700) if exif else None)
     if packet is None and data.startswith(b"\x89PNG"):
-        packet = next((text for key, text in _png_texts(data) if key == "XML:com.adobe.xmp"), None)
+        packet = next((text for _, text in _png_texts(data, {"xml:com.adobe.xmp"})), None)
     if isinstance(packet, tuple):
         packet = bytes(packet)
     if isinstance(packet, str):
@@ -189,7 +194,7 @@ def _read_iptc(found: _Found, image: Any, exif: Any) -> None:
         return
     is_utf8 = False
     tags = []
-    for record, dataset, value in _iptc_values(block):
+    for record, dataset, value in islice(_iptc_values(block), MAX_IPTC_VALUES):
         if (record, dataset) == (1, 90):
             is_utf8 = value == b"\x1b%G"
             continue
@@ -266,24 +271,26 @@ def _unicode(text: bytes) -> str:
 def _read_png(found: _Found, data: bytes) -> None:
     if not data.startswith(b"\x89PNG"):
         return
-    for key, text in _png_texts(data):
-        name = key.casefold()
+    for name, text in _png_texts(data, _PNG.keys() | _PNG_TAGS):
         if name in _PNG:
             found.text(_PNG[name], text)
-        elif name in ("keywords", "tags"):
+        else:
             found.tags(re.split("[;,]", text))
 
 
-def _png_texts(data: bytes) -> Iterator[tuple[str, str]]:
-    """Key and text of each text chunk, also of those behind the pixels, which are not decoded."""
-    at = 8
+def _png_texts(data: bytes, names: Set[str]) -> Iterator[tuple[str, str]]:
+    """Name and text of the first text chunks with these names, also behind the pixels, which are not decoded."""
+    at, left = 8, MAX_PNG_TEXTS
     for _ in range(MAX_PNG_CHUNKS):
         size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
-        if len(kind) < 4 or kind == b"IEND":
+        if len(kind) < 4 or kind == b"IEND" or not left:
             return
         if kind in (b"tEXt", b"zTXt", b"iTXt") and size <= MAX_BLOCK_BYTES:
             key, _, rest = data[at + 8 : at + 8 + size].partition(b"\x00")
-            yield key.decode("latin-1"), _png_text(kind, rest)
+            name = key.decode("latin-1").casefold()
+            if name in names:
+                left -= 1
+                yield name, _png_text(kind, rest)
         at += 12 + size
 
 

@@ -6,6 +6,7 @@ its offset from UTC (0x9011, 0x9012, 0x9010); GPS tags 1 to 4.
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -15,6 +16,8 @@ from typing import Any
 from indexers.legacy import likely_encodings
 
 MAX_FIELD_CHARS = 200
+#: What is read of a text: more than is kept of any, and little enough to guess its encoding in milliseconds.
+MAX_TEXT_BYTES = 32 * 1024
 #: Each date with the tag of its offset; the first that can be read holds.
 _DATES = ((0x9003, 0x9011), (0x9004, 0x9012), (0x0132, 0x9010))
 _DATE = re.compile(
@@ -40,17 +43,23 @@ def plain_text(value: Any, limit: int = MAX_FIELD_CHARS) -> str:
 
 
 def decoded(data: bytes) -> str:
-    """Bytes without a stated encoding as text: UTF-8, or the older encoding that they look like."""
-    data = data.rstrip(b"\x00 ")
+    """Bytes without a stated encoding as text: UTF-8, or the older encoding that they look like; the first 32 KiB."""
+    is_whole = len(data) <= MAX_TEXT_BYTES
+    data = data[:MAX_TEXT_BYTES].rstrip(b"\x00 ")
     try:
-        return data.decode("utf-8")
+        return _strictly(data, "utf-8", is_whole)
     except UnicodeDecodeError:
         for name in likely_encodings(data):
             try:
-                return data.decode(name)
+                return _strictly(data, name, is_whole)
             except (UnicodeDecodeError, LookupError):
                 continue
     return data.decode("cp1252", "replace")
+
+
+def _strictly(data: bytes, encoding: str, is_whole: bool) -> str:
+    # A character that the limit cuts is no error.
+    return codecs.getincrementaldecoder(encoding)().decode(data, final=is_whole)
 
 
 def one_line(text: str, limit: int) -> str:

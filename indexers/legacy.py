@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Callable
 
 SAMPLE_BYTES = 64 * 1024
@@ -42,6 +43,8 @@ def _usual(sample: bytes, encoding: str, is_usual: Callable[[str, bytes], bool])
     except UnicodeDecodeError:
         return 0.0
     others = [char for char in text if not char.isascii()]
+    if encoding in _OF_OWN_LETTERS and 2 * len(_AMONG_LATIN.findall(text)) > len(others):
+        return 0.0
     return sum(is_usual(char, char.encode(encoding)) for char in others) / max(1, len(others))
 
 
@@ -57,6 +60,9 @@ _USUAL: dict[str, Callable[[str, bytes], bool]] = {
     "BIG5": lambda char, code: _lead(0xA4, 0xC6)(char, code) or char in "，。、：；？！「」（）",
     "SHIFT_JIS": lambda char, code: _lead(0x81, 0x97)(char, code) and code[0] != 0x85,
     "EUC-JP": lambda char, code: "\u3041" <= char <= "\u30fe" or _lead(0xB0, 0xCF)(char, code),
-    "CP1252": lambda char, code: char in "äöüßÄÖÜéèêëàâçîïôûùœáíóúñãõåøæÉ¿¡’‘“”„–—…€°",
+    "CP1252": lambda char, code: char in "äöüßÄÖÜéèêëàâçîïôûùœáíóúñãõåøæÉÇÀÁÊÎÔÑÓÅØÆ¿¡’‘“”„–—…€°«»",
     "CP1251": lambda char, code: "\u0410" <= char <= "\u044f" or char in "ёЁ«»—–№",
 }
+#: Encodings of letters that make whole words of their own: beside a Latin letter one is another encoding's.
+_OF_OWN_LETTERS = frozenset({"CP1251"})
+_AMONG_LATIN = re.compile("[A-Za-z][^\\x00-\\x7f]|[^\\x00-\\x7f][A-Za-z]")

@@ -6,7 +6,7 @@ import re
 
 #: What they are, and the names in lower case; the first that matches is said. A folder's name counts for all below it.
 _LITTER: tuple[tuple[str, str], ...] = (
-    ("thumbnails of a NAS", r"@eadir|@__thumb|\.@__thumb|@synoresource|@synoeastream|\.?#?snapshot|@tmp"),
+    ("thumbnails of a NAS", r"@eadir|@__thumb|\.@__thumb|@synoresource|@synoeastream|[.#~]snapshot|@tmp"),
     (
         "deleted files",
         r"#recycle|@recycle|\$recycle\.bin|recycler|recycled|\.recycle|\.trashe?s?(-.*)?|\.trashed-.*|\.dtrash",

@@ -8,6 +8,7 @@ loses the place. Nothing is removed of files and folders that could not be read 
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
@@ -162,7 +163,12 @@ def _is_manifest_below(record: Record, source: Source, *, gone: bool = False) ->
     name = record.metadata.get("source")
     if record.uri is not None or source.kind != "folder" or not isinstance(name, str):
         return False
-    return below(name, source.name) and not (gone and is_there(Path(name)))
+    return below(name, source.name) and not (gone and _may_be_there(name))
+
+
+def _may_be_there(name: str) -> bool:
+    """Whether a file may be there, by the name that `display` gives it, which escapes bytes that are not UTF-8."""
+    return (os.sep == "/" and "\\x" in name) or is_there(Path(name))
 
 
 def apply(backend: Backend, collection: str, doomed: Doomed, stop: threading.Event | None = None) -> None:

@@ -62,13 +62,18 @@ def remove(
     """
     if sum(choice is not None for choice in (path, ids, where)) != 1:
         raise ValueError("remove takes exactly one of path, ids and where")
+    if path == "":
+        # The system takes it for the working directory; whoever gave it has an empty variable.
+        raise ValueError("remove takes no empty path: name the file or folder, . for this one")
     doomed, uris = Doomed(), set[str]()
     images: list[str] = []
-    captions = items = 0
+    captions = items = kept = 0
     for record, gone in _chosen(backend, collection, path=path, ids=ids, where=where):
         before = len(doomed.ids)
         doomed.add(record, gone)
         if len(doomed.ids) == before:
+            # The captions of what stays are not items of their own.
+            kept += "image" not in record.metadata
             continue
         uris.update(uris_of(record))
         if record.modality == "image":
@@ -78,7 +83,6 @@ def remove(
         captions += path is not None and "image" in record.metadata
     # By path each caption was met at its own places.
     owned = _captions_of(backend, collection, images, set(doomed.ids)) if path is None else 0
-    kept = len(doomed.places)
     if not dry_run:
         apply(backend, collection, doomed)
         if path is None:

@@ -14,6 +14,10 @@ class IndexingError(Exception):
     """Indexing cannot start or go on: one line that says why and what to do."""
 
 
+class NothingListed(IndexingError):
+    """A prune would remove all that came from a source, as that has nothing in it, like a disk that is not mounted."""
+
+
 class Stopped(Exception):
     """Whoever began the work asked for its end; what was finished is stored, and a rerun goes on from there."""
 

@@ -27,7 +27,7 @@ from indexers.pipeline import Pipeline, Plan
 from indexers.planner import Planner
 from indexers.progress import Meter, Progress
 from indexers.removal import Removed, count_from, remove_stale, vanished
-from indexers.report import IndexingError, IndexReport, Stopped, escaped_line
+from indexers.report import IndexingError, IndexReport, NothingListed, Stopped, escaped_line
 from indexers.sources import Listing, Source, open_source
 from indexers.tally import Tally
 from indexers.text_side import STAGE, encode_texts_anew
@@ -92,16 +92,16 @@ def index(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    gone = vanished(source) if prune and not isinstance(source, Source) else None
-    chosen = source if isinstance(source, Source) else gone or open_source(source)
+    chosen = source if isinstance(source, Source) else (vanished(source) if prune else None) or open_source(source)
     if prune and not chosen.whole:
         raise IndexingError("prune does not go with standard input, which never says all there is")
     run = _Run(chosen, backend, encoder, collection, progress, stop or threading.Event())
     try:
         exists = run.check_collection()
-        if gone is not None and not (exists and count_from(backend, collection, gone)):
+        is_gone = prune and chosen.kind == "folder" and not is_there(chosen.root)
+        if is_gone and not (exists and count_from(backend, collection, chosen)):
             # Nothing came from it: it is misspelt, rather.
-            open_source(gone.root)
+            open_source(chosen.root)
         listing = run.list() if run.bring_texts_up_to_date() else None
         if listing is None:
             return run.report(Listing())
@@ -205,8 +205,9 @@ class _Run:
             return
         stored = count_from(self._backend, self._collection, self._source)
         if stored:
-            what = "has nothing in it" if is_there(self._source.root) else "is not there"
-            raise IndexingError(
+            nothing = "has nothing in it that is read" if listing.left_out else "has nothing in it"
+            what = nothing if is_there(self._source.root) else "is not there"
+            raise NothingListed(
                 f"{self._source.name} {what}, but {stored} records came from it: is the disk mounted? "
                 "To remove them all, say so: prune_empty, or --prune-empty"
             )

@@ -18,6 +18,8 @@ from indexers.kinds import by_suffix, split_name, suffix_of
 SIDECAR_SUFFIXES = frozenset({".txt", ".xmp", ".json"})
 #: Google cuts names to 46 characters, some of them those of a number or a supplement; less proves nothing.
 _LEAST_CUT = 30
+#: Pictures that an unclear sidecar is told to be of.
+_MOST_UNCLEAR = 4
 #: Kinds of files that Google writes data of.
 _PICTURED = frozenset({"image", "raw", "video"})
 _COPY = re.compile(r"(.+?)\((\d{1,4})\)\Z", re.DOTALL)
@@ -79,7 +81,7 @@ class _Pictures:
 
     def __init__(self, names: list[str]) -> None:
         self.names = names
-        self._sorted: dict[str, list[tuple[str, str]]] = {}
+        self._sorted: dict[str, list[tuple[str, str]]] | None = None
         self._whole, self._stem = _index(names, lambda name: name), _index(names, lambda name: split_name(name)[0])
 
     def of(self, base: str, *, with_stem: bool) -> list[list[str]]:
@@ -110,13 +112,13 @@ class _Pictures:
         """The one picture whose name begins with one that was cut."""
         if len(base) < _LEAST_CUT:
             return []
-        if number not in self._sorted:
-            self._sorted[number] = sorted((_nfc(_numbered_less(name, number)), name) for name in self.names)
-        known, start = self._sorted[number], _nfc(base)
-        found = []
+        if self._sorted is None:
+            self._sorted = _by_number(self.names)
+        known, start = self._sorted.get(number, []), _nfc(base)
+        found: list[list[str]] = []
         # Looked up, not searched for: a folder of Google's may have thousands of files of films.
         at = bisect_left(known, (start, ""))
-        while at < len(known) and known[at][0].startswith(start):
+        while at < len(known) and len(found) < _MOST_UNCLEAR and known[at][0].startswith(start):
             found.append([known[at][1]])
             at += 1
         return found
@@ -124,9 +126,10 @@ class _Pictures:
     def _with_edited(self, found: list[list[str]]) -> list[list[str]]:
         if len(found) != 1:
             return found
-        stems = {split_name(name)[0] for name in found[0]}
-        names = {f"{stem}{edited}" for stem in stems for edited in _EDITED}
-        return [found[0] + [name for name in self.names if split_name(name)[0] in names]]
+        stems = dict.fromkeys(_nfc(split_name(name)[0]) for name in found[0])
+        same_form = self._stem[_LEVELS.index(_nfc)]
+        changed = [same_form.get(_nfc(f"{stem}{edited}"), {}) for stem in stems for edited in _EDITED]
+        return [found[0] + [name for spellings in changed for names in spellings.values() for name in names]]
 
 
 def _index(names: list[str], part: Callable[[str], str]) -> list[dict[str, dict[str, list[str]]]]:
@@ -157,9 +160,13 @@ def _numbered(name: str, number: str) -> str:
     return f"{stem}{number}{suffix}"
 
 
-def _numbered_less(name: str, number: str) -> str:
-    """A picture's name without the number of its copy, "" for one of another number."""
-    stem, suffix = split_name(name)
-    if not number:
-        return name
-    return stem.removesuffix(number) + suffix if stem.endswith(number) else ""
+def _by_number(names: list[str]) -> dict[str, list[tuple[str, str]]]:
+    """By the number of a copy, "(1)": names without it in composed form, and as they are; by "" all names."""
+    found: dict[str, list[tuple[str, str]]] = {"": [(_nfc(name), name) for name in names]}
+    for name in names:
+        stem, suffix = split_name(name)
+        if match := _COPY.match(stem):
+            found.setdefault(f"({match[2]})", []).append((_nfc(match[1] + suffix), name))
+    for known in found.values():
+        known.sort()
+    return found

@@ -20,7 +20,8 @@ from typing import Any
 from backends.base import Backend
 from backends.errors import Denied, Locked, ReadOnly, Unavailable
 from indexers.files import display
-from indexers.report import IndexingError, IndexReport
+from indexers.report import IndexingError, IndexReport, NothingListed
+from indexers.rules import IGNORE_NAME
 from indexers.run import index
 from indexers.sources import Listing, Source, open_source
 from retrieval.encoders.base import Encoder
@@ -91,7 +92,7 @@ class FolderChanges:
             parts = Path(path).relative_to(self._root).parts
         except ValueError:
             return True
-        return not any(part.startswith(".") for part in parts)
+        return parts[-1:] == (IGNORE_NAME,) or not any(part.startswith(".") for part in parts)
 
     def _tell(self, paths: list[str]) -> None:
         if not paths:
@@ -214,7 +215,8 @@ def watch(
                 told(run())
                 waits = iter(RETRY_S)
             except IndexingError as error:
-                if not (_may_pass(error, source) and (not is_first or _is_empty(source))):
+                is_empty = isinstance(error, NothingListed) or _is_empty(source)
+                if not (is_empty or (_is_away(error) and not is_first)):
                     raise
                 trouble(str(error))
                 if stop.wait(next(waits, RETRY_S[-1])):
@@ -226,11 +228,10 @@ def watch(
             changes.wait(every_s)
 
 
-def _may_pass(error: IndexingError, source: Source) -> bool:
-    """Whether the same run may succeed later, by itself."""
+def _is_away(error: IndexingError) -> bool:
+    """Whether a database was away, so that the same run may succeed later."""
     cause = error.__cause__
-    is_away = isinstance(cause, Unavailable) and not isinstance(cause, (Denied, Locked, ReadOnly))
-    return is_away or _is_empty(source)
+    return isinstance(cause, Unavailable) and not isinstance(cause, (Denied, Locked, ReadOnly))
 
 
 def _is_empty(source: Source) -> bool:

@@ -43,7 +43,7 @@ def remove(
     """
     settings = options.load_settings(chosen)
     clause = read_where(where)
-    if (target is None) == (clause is None):
+    if target == "" or (target is None) == (clause is None):
         raise UsageError("say what to remove: a path, an id, or --where JSON; one of them")
     with open_backend(settings) as store:
         name = settings.collection

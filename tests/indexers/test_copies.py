@@ -211,6 +211,15 @@ def test_removing_by_path_takes_a_copy_and_leaves_the_other(library: Library, ph
     assert library.all() == {}
 
 
+def test_what_stays_elsewhere_is_counted_without_its_captions(library: Library, photos: Path) -> None:
+    for name in ("2024/IMG_1.txt", "Best of/top.txt"):
+        (photos / name).write_text("the same words")
+    library.index(photos)
+    report = remove(library.backend, "photos", path=photos / "Best of")
+    assert report.to_dict() == {"items": 0, "captions": 0, "kept_elsewhere": 1}
+    assert library.captions() == ["the same words"]
+
+
 def test_removing_by_id_and_by_filter_takes_captions_along(library: Library, photos: Path) -> None:
     library.index(photos)
     picture = library.image().id
@@ -221,9 +230,12 @@ def test_removing_by_id_and_by_filter_takes_captions_along(library: Library, pho
     assert library.all() == {}
 
 
-@pytest.mark.parametrize("choice", [{}, {"ids": ["a"], "path": "b"}, {"where": {}}, {"ids": "abc"}])
-def test_removing_needs_one_choice_that_leaves_something_out(library: Library, photos: Path, choice: Any) -> None:
+@pytest.mark.parametrize("choice", [{}, {"ids": ["a"], "path": "b"}, {"where": {}}, {"ids": "abc"}, {"path": ""}])
+def test_removing_needs_one_choice_that_leaves_something_out(
+    library: Library, photos: Path, choice: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     library.index(photos)
-    with pytest.raises(ValueError, match=r"exactly one|every item|list of strings"):
+    monkeypatch.chdir(photos)
+    with pytest.raises(ValueError, match=r"exactly one|every item|list of strings|no empty path"):
         remove(library.backend, "photos", **choice)
     assert len(library.all()) == 4

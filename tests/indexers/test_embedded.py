@@ -15,8 +15,9 @@ from PIL import Image, PngImagePlugin
 
 from backends import connect
 from backends.base import Record
-from indexers import index
+from indexers import embedded, index
 from indexers.embedded import is_junk, words_of
+from indexers.exif import decoded
 from indexers.photos import photo_facts
 from tests.support.counting_encoder import CountingEncoder
 
@@ -153,6 +154,30 @@ def test_png_chunks_before_and_behind_the_pixels() -> None:
     data = saved("PNG", pnginfo=info)
     assert words(data) == {"title": "A title", "description": "packed words", "tags": ["猫", "dog"]}
     assert words(with_last_chunk(data, b"tEXtComment\x00said at the end"))["comment"] == "said at the end"
+
+
+def test_few_of_very_many_chunks_are_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    unpacked, inflated = 0, embedded._inflated
+
+    def counting(packed: bytes) -> bytes:
+        nonlocal unpacked
+        unpacked += 1
+        return inflated(packed)
+
+    monkeypatch.setattr(embedded, "_inflated", counting)
+    body = b"comment\x00\x00" + zlib.compress(b"\xe9" * 500_000)
+    other = b"date:create\x00\x00" + zlib.compress(b"2020")
+    chunks = [struct.pack(">L", len(each)) + b"zTXt" + each + b"\x00" * 4 for each in [other] * 200 + [body] * 200]
+    assert set(words(saved("PNG")[:-12] + b"".join(chunks))["comment"]) == {"é"}
+    assert unpacked <= embedded.MAX_PNG_TEXTS
+
+
+def test_a_long_text_is_cut_within_no_character() -> None:
+    assert decoded(b"x" + "船".encode() * 20_000).startswith("x船船")
+    assert decoded(b"x" + "一只黑白相间的猫坐在窗台上".encode("gb18030") * 4000).startswith(
+        "x一只黑白相间的猫坐在窗台上一只"
+    )
+    assert len(decoded(b"a" * 100_000)) < 40_000
 
 
 def test_the_first_that_speaks_holds_and_nothing_is_said_twice() -> None:

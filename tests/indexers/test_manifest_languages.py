@@ -193,6 +193,21 @@ def test_what_is_no_text_gets_no_advice() -> None:
     assert likely_encodings(b"") == []
 
 
+@pytest.mark.parametrize(
+    ("words", "encoding"),
+    [
+        ("Ça a été déjà vu à l'école", "CP1252"),
+        ("À Noël, l'île est à côté", "CP1252"),
+        ("Året går, Åse står på Ørsta", "CP1252"),
+        ("Ángel y Íñigo, ¿dónde están?", "CP1252"),
+        ("Мы с Wi-Fi у IMG_0001.jpg, Ещё раз", "CP1251"),
+        ("ЁЛКА", "CP1251"),
+    ],
+)
+def test_latin_words_with_accents_are_not_taken_for_russian(words: str, encoding: str) -> None:
+    assert likely_encodings(words.encode(encoding))[0] == encoding
+
+
 def test_a_sample_may_end_within_a_character() -> None:
     chinese = ("一只黑白相间的猫坐在窗台上" * 4000).encode("GB18030")
     assert likely_encodings(b"x" + chinese)[0] == "GB18030"

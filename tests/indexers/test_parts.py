@@ -77,6 +77,20 @@ def test_each_page_of_a_tiff_is_an_item_that_its_address_opens(tmp_path: Path, m
     assert len([record for record in records if record.modality == "image"]) == 2
 
 
+def test_pages_of_what_a_tiff_was_before_do_not_stay(tmp_path: Path) -> None:
+    folder = tmp_path / "photos" / "scans"
+    folder.mkdir(parents=True)
+    store = ExactBackend()
+    (folder / "scan.tif").write_bytes(tiff("red", "blue", "lime"))
+    indexed(folder.parent, store)
+    (folder / "scan.tif").write_bytes(tiff("white", "black"))
+    report, records = indexed(folder, store)
+    assert (report.indexed, report.missing, len(records)) == (2, 0, 2)
+    (folder / "scan.tif").write_bytes(tiff("white"))
+    report, records = indexed(folder, store)
+    assert (report.missing, [record.uri for record in records]) == (0, [(folder / "scan.tif").resolve().as_uri()])
+
+
 def test_the_service_shows_a_page(tmp_path: Path) -> None:
     folder, store = tmp_path / "photos", ExactBackend()
     folder.mkdir()

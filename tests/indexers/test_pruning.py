@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -134,3 +135,11 @@ def test_texts_of_a_manifest_that_is_gone_go_with_the_folder(library: Library) -
     assert library.index(library.root).missing == 2
     assert library.index(library.root, prune=True).pruned == 2
     assert library.backend.count("photos") == 4
+
+
+def test_texts_of_a_manifest_whose_name_is_not_utf8_stay_while_it_may_be_there(library: Library) -> None:
+    manifest = Path(os.fsdecode(os.fsencode(library.root) + b"/caf\xe9.jsonl"))
+    manifest.write_text('{"text": "a line"}\n')
+    library.index(manifest)
+    assert library.index(library.root, prune=True).pruned == 0
+    assert library.backend.count("photos") == 5

@@ -10,17 +10,19 @@ import pytest
 from backends.base import Record
 from backends.exact.backend import ExactBackend
 from indexers import IndexingError, IndexReport, Options, index, open_source
+from indexers.litter import litter
+from retrieval.places import places_of
 from tests.support.counting_encoder import CountingEncoder
 from tests.support.folders import jpeg, make_folder
 
 
 def indexed(folder: Path, **options: Any) -> tuple[IndexReport, dict[str, Record]]:
-    """The report, and the images by path and page."""
+    """The report, and the images by their first path and page."""
     backend = ExactBackend()
     report = index(open_source(folder, options=Options(**options)), backend, CountingEncoder(), "c")
     records = [record for page in backend.scan("c") for record in page.records if record.modality == "image"]
     page = {record.id: f"#{n}" if (n := record.metadata.get("page", 1)) != 1 else "" for record in records}
-    return report, {f"{record.metadata['path']}{page[record.id]}": record for record in records}
+    return report, {f"{places_of(record)[0].path}{page[record.id]}": record for record in records}
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +101,7 @@ def test_pictures_are_found_by_content_and_words_by_name(found: tuple[IndexRepor
         "SCAN.JPG": "Rechnung der Gärtnerei",
         "a.jpg": "beside the whole name",
         "boat.jpg": "A boat",
+        "cup.jpg": "same cup.jpg",
         "b.jpg": "A ship",
         "IMG.jpg": "Lena sails",
         "IMG(1).jpg": "the second",
@@ -148,3 +151,10 @@ def test_a_folder_whose_rules_cannot_be_read_is_left_out_and_keeps_what_is_store
     (told,) = report.quarantined
     assert told.path == "closed"
     assert told.reason.startswith("the folder is left out, as its .sightlineignore holds NUL")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_litter"), [("#snapshot", True), ("~snapshot", True), (".snapshot", True), ("Snapshot", False)]
+)
+def test_a_nas_marks_its_snapshots_and_people_have_folders_of_that_name(name: str, is_litter: bool) -> None:
+    assert (litter(name) is not None) is is_litter

@@ -8,6 +8,7 @@ import unicodedata
 import pytest
 
 from indexers.files import Unreadable
+from indexers.kinds import split_name
 from indexers.sidecars import looks_like_sidecar, pair
 from indexers.takeout import read_takeout
 from indexers.xmp import read_xmp
@@ -90,6 +91,34 @@ def test_many_films_with_long_names_take_no_time() -> None:
     jsons = [f"{'film' * 10}{number:05}.mp4.json" for number in range(5000)]
     found = pair(jsons, images)
     assert (found.owners, found.unclear) == ({}, {})
+
+
+def test_names_are_taken_apart_a_few_times_each_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken_apart = 0
+
+    def counting(name: str) -> tuple[str, str]:
+        nonlocal taken_apart
+        taken_apart += 1
+        return split_name(name)
+
+    monkeypatch.setattr("indexers.sidecars.split_name", counting)
+    images = [f"IMG_{number:04}.jpg" for number in range(300)] + [
+        f"{'long' * 10}({number}).jpg" for number in range(300)
+    ]
+    whole = [f"{image}.supplemental-metadata.json" for image in images[:300]]
+    cut = [f"{'long' * 9}({number}).json" for number in range(300)]
+    found = pair([*whole, *cut], images)
+    assert found.owners == {
+        **{name: [image] for name, image in zip(whole, images[:300], strict=True)},
+        **{name: [image] for name, image in zip(cut, images[300:], strict=True)},
+    }
+    assert taken_apart < 10 * len(images)
+
+
+def test_a_picture_that_was_changed_is_found_in_another_unicode_form() -> None:
+    images = [unicodedata.normalize("NFD", "été-modifié.jpg"), unicodedata.normalize("NFC", "été.jpg")]
+    name = unicodedata.normalize("NFC", "été.jpg.json")
+    assert pair([name], images).owners == {name: images[::-1]}
 
 
 def test_what_xmp_says() -> None:

@@ -184,6 +184,25 @@ def test_an_empty_folder_may_be_a_disk_that_is_not_mounted(watched: Watched) -> 
         watched.until(lambda: watched.names() == ["b.png"])
 
 
+def test_a_folder_with_nothing_left_that_is_read_is_waited_for(watched: Watched) -> None:
+    watched.write("plan.bin", b"\x00\x01")
+    with watched.running():
+        (watched.root / "a.png").unlink()
+        watched.until(lambda: bool(watched.troubles))
+        assert "has nothing in it that is read" in watched.troubles[0]
+        assert watched.names() == ["a.png"]
+        watched.write("b.png", picture(2))
+        watched.until(lambda: watched.names() == ["b.png"])
+
+
+def test_a_change_of_what_is_left_out_is_followed(watched: Watched) -> None:
+    watched.write("b.png", picture(2))
+    with watched.running():
+        watched.until(lambda: watched.names() == ["a.png", "b.png"])
+        watched.write(".sightlineignore", "a.png\n")
+        watched.until(lambda: watched.names() == ["b.png"])
+
+
 def test_a_database_that_is_away_is_waited_for(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("indexers.watching.RETRY_S", (0.05,))
     upsert, failures = ExactBackend.upsert, 2

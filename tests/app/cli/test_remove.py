@@ -56,6 +56,7 @@ def test_many_need_a_yes(run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
     ("arguments", "code", "told"),
     [
         ((), 2, "say what to remove"),
+        (("",), 2, "say what to remove"),
         (("x", "--where", '{"a": 1}'), 2, "one of them"),
         (("/nowhere/at/all",), 1, "nothing of 'default' has the id '/nowhere/at/all' or came from that path"),
         (("--where", "{}"), 1, "true of every item"),
@@ -63,8 +64,9 @@ def test_many_need_a_yes(run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_what_cannot_be_removed_says_so(
-    run: Run, photos: Path, arguments: tuple[str, ...], code: int, told: str
+    run: Run, photos: Path, arguments: tuple[str, ...], code: int, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(photos)
     refused = run("remove", *arguments)
     assert refused.code == code
     assert told in refused.err
@@ -77,6 +79,15 @@ def test_index_says_what_is_missing(run: Run, photos: Path) -> None:
     (photos / "green.png").unlink()
     assert "2 indexed files are no longer there; --prune removes them" in run("index", photos).err
     assert "no longer there" not in run("index", photos, "--prune").err
+
+
+def test_a_prune_tells_a_misspelt_folder_from_one_that_is_gone(run: Run, photos: Path) -> None:
+    misspelt = run("index", photos.parent / "fotos", "--prune-empty")
+    assert misspelt.code == 1
+    assert "fotos cannot be indexed: no such file" in misspelt.err
+    shutil.rmtree(photos)
+    assert "is the disk mounted?" in run("index", photos, "--prune").err
+    assert run("index", photos, "--prune-empty", "--json").json["pruned"] == 3
 
 
 def test_a_path_that_is_gone_says_how_to_remove_it_and_can_be_pruned(run: Run, photos: Path) -> None:
