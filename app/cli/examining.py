@@ -232,31 +232,33 @@ def _served(name: str, url: str) -> tuple[str, str | None]:
     provider, _, model = name.partition(":")
     if provider == "ollama":
         base = (url or os.environ.get("OLLAMA_HOST") or "http://127.0.0.1:11434").rstrip("/")
-        base = base if "://" in base else f"http://{base}"
-        address, list_of, key = f"{base}/api/tags", "models", "name"
+        if "://" not in base:
+            base = f"http://{base}" if urlsplit(f"//{base}").port else f"http://{base}:11434"
+        address, list_of, key, variable = f"{base}/api/tags", "models", "name", "OLLAMA_API_KEY"
     elif provider == "openai":
         base = (url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1").rstrip("/")
-        address, list_of, key = f"{base}/models", "data", "id"
+        address, list_of, key, variable = f"{base}/models", "data", "id", "OPENAI_API_KEY"
     else:
         return "its package and key are here; whether it answers shows at the first question", None
-    return _listed(address, model, lambda answer: [str(each[key]) for each in answer[list_of]])
+    return _listed(address, model, variable, lambda answer: [str(each[key]) for each in answer[list_of]])
 
 
 def _listed(
-    address: str, model: str, names_in: Callable[[dict[str, list[dict[str, str]]]], list[str]]
+    address: str, model: str, variable: str, names_in: Callable[[dict[str, list[dict[str, str]]]], list[str]]
 ) -> tuple[str, str | None]:
     from backends.redaction import shown
 
     host = urlsplit(address).netloc
     request = urllib.request.Request(address)  # noqa: S310 - http or https: `load_model` refuses others
-    if api_key := os.environ.get("OPENAI_API_KEY"):
-        request.add_header("Authorization", f"Bearer {api_key}")
+    if api_key := os.environ.get(variable):
+        # Not to where the server may send on: the key is this one's.
+        request.add_unredirected_header("Authorization", f"Bearer {api_key}")
     try:
         with urllib.request.urlopen(request, timeout=WITHIN_S) as answer:  # noqa: S310
             names = names_in(json.loads(answer.read(MAX_ANSWER_BYTES)))
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
-            return f"{host} refuses the key", "set OPENAI_API_KEY to one that it takes"
+            return f"{host} refuses the key", f"set {variable} to one that it takes"
         return f"{host} answers with status {error.code} to {urlsplit(address).path}", "check model_url"
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = getattr(error, "reason", error)

@@ -49,6 +49,10 @@ _NAMES = ("name", "tool", "tool_name", "function", "action")
 #: JSON that is longer is no call.
 _MOST_HELD = 5_000
 _MOST_CALLS = 64
+#: How much behind a mark is read for calls, and how many brackets that begin no JSON are tried: a broken model's text
+#: may be nothing but brackets, and each is read to where it breaks.
+_MOST_READ = 20_000
+_MOST_BROKEN = 64
 
 
 class PrintedCalls:
@@ -174,17 +178,18 @@ class PrintedCalls:
 
 def calls_in(text: str, tools: Collection[str], *, strict: bool) -> list[dict[str, Any]]:
     """The calls that a text has, as `name` and `args`; strict: only of known tools, and only if it is nothing else."""
+    text = text[:_MOST_READ]
     if not strict and (named := _named(text)):
         return named
     found: list[dict[str, Any]] = []
-    decoder, place = json.JSONDecoder(), 0
-    while (start := re.compile(r"[\[{]").search(text, place)) is not None:
+    decoder, place, broken = json.JSONDecoder(), 0, 0
+    while broken < _MOST_BROKEN and (start := re.compile(r"[\[{]").search(text, place)) is not None:
         try:
             value, place = decoder.raw_decode(text, start.start())
         except (ValueError, RecursionError):
             if strict:
                 return []
-            place = start.start() + 1
+            place, broken = start.start() + 1, broken + 1
             continue
         calls = _calls_of(value)
         known = [call for call in calls if call["name"] in tools and call["has_arguments"]]

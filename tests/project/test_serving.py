@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from app.core.hosts import TrustedProxies
 from app.http.app import create_app
 from app.reference import commands
 from backends import connect
@@ -60,7 +62,7 @@ def test_every_command_line_is_one(file: str, arguments: list[str]) -> None:
 
 
 def test_there_are_as_many_command_lines_as_one_sees() -> None:
-    assert [file for file, _ in calls()].count("sightline.service") == 2
+    assert [file for file, _ in calls()].count("sightline.service") == 3
     assert len(calls()) >= 7
 
 
@@ -99,6 +101,25 @@ def test_the_manifest_holds_together() -> None:
     assert len({each["image"] for each in containers}) == 1
     port = pod["spec"]["containers"][0]["ports"][0]["containerPort"]
     assert parts["Service"]["spec"]["ports"][0]["targetPort"] == port
+
+
+def test_whoever_comes_through_the_proxy_needs_a_key() -> None:
+    served = [arguments for file, arguments in calls() if file != "Dockerfile" and arguments[0] == "serve"]
+    assert len(served) == 2
+    assert all("--public" in arguments for arguments in served)
+
+
+def test_the_page_works_behind_the_proxy(tmp_path: Path) -> None:
+    values = {"$http_host": "photos.example.org", "$remote_addr": "203.0.113.7", "$scheme": "https"}
+    passed = dict(re.findall(r"^\s*proxy_set_header (\S+) (\S+);$", read("nginx.conf"), re.MULTILINE))
+    headers = {name: values.get(value, value) for name, value in passed.items()}
+    backend, encoder = connect("exact://"), ColourEncoder()
+    backend.create(CollectionSpec("c", encoder.dim, encoder=encoder.fingerprint))
+    app = create_app(backend, encoder, "c", home=tmp_path, hosts=["*"], proxies=TrustedProxies.parse("127.0.0.1"))
+    with running(app) as port:
+        url = f"http://127.0.0.1:{port}/v1/search"
+        for origin, status in (("https://photos.example.org", 200), ("https://other.example.org", 403)):
+            assert httpx.post(url, json={"text": "red"}, headers=headers | {"Origin": origin}).status_code == status
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -124,6 +128,54 @@ class TestModel:
         assert looked(capsys)["model"]["state"] == "note"
         monkeypatch.setenv("SIGHTLINE_MODEL", "offline:smollm2")
         assert looked(capsys, code=1)["model"]["state"] == "wrong"
+
+    def test_a_key_goes_to_its_own_vendors_server_alone(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        told: list[tuple[str, str | None]] = []
+
+        class Listing(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                told.append((self.path, self.headers["Authorization"]))
+                body = json.dumps({"models": [{"name": "any"}]}).encode()
+                self.send_response(302 if self.path == "/v1/models" else 200)
+                self.send_header("Location", "/elsewhere")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+        monkeypatch.delenv("OLLAMA_API_KEY", raising=False)
+        with ThreadingHTTPServer(("127.0.0.1", 0), Listing) as server:
+            Thread(target=server.serve_forever, daemon=True).start()
+            monkeypatch.setenv("SIGHTLINE_MODEL", "ollama:any")
+            monkeypatch.setenv("SIGHTLINE_MODEL_URL", f"http://127.0.0.1:{server.server_port}")
+            assert looked(capsys)["model"]["state"] == "ok"
+            monkeypatch.setenv("SIGHTLINE_MODEL", "openai:any")
+            monkeypatch.setenv("SIGHTLINE_MODEL_URL", f"http://127.0.0.1:{server.server_port}/v1")
+            looked(capsys, code=1)
+            server.shutdown()
+        assert told == [("/api/tags", None), ("/v1/models", "Bearer sk-very-secret"), ("/elsewhere", None)]
+
+    def test_ollamas_host_without_a_port_has_its_usual_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[str] = []
+
+        def away(request: urllib.request.Request, **_: object) -> None:
+            asked.append(request.full_url)
+            raise OSError("away")
+
+        monkeypatch.setattr(urllib.request, "urlopen", away)
+        for host in ("gpu.example.org", "gpu.example.org:80", "http://gpu.example.org"):
+            monkeypatch.setenv("OLLAMA_HOST", host)
+            examining._served("ollama:any", "")
+        assert [urlsplit(url).netloc for url in asked] == [
+            "gpu.example.org:11434",
+            "gpu.example.org:80",
+            "gpu.example.org",
+        ]
 
     def test_a_key_is_never_shown(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")

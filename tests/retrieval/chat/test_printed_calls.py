@@ -91,6 +91,23 @@ def test_a_broken_call_is_not_shown_and_has_no_name() -> None:
     assert (printed.shown, [call["name"] for call in printed.calls]) == ("Wait. ", [""])
 
 
+def test_brackets_without_end_are_not_all_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+    read = json.JSONDecoder.raw_decode
+
+    def counted(self: json.JSONDecoder, text: str, place: int = 0) -> tuple[object, int]:
+        tried.append(len(text))
+        return read(self, text, place)
+
+    monkeypatch.setattr(json.JSONDecoder, "raw_decode", counted)
+    for broken in ("[" * 50_000, '[{"a": 1},' * 5_000):
+        printed = through(f"<tool_call>{broken}", 100_000)
+        assert [call["name"] for call in printed.calls] == [""]
+    assert len(tried) <= 200
+    assert max(tried) <= 20_000
+    assert through(f"<tool_call>{'[' * 50}{CALL}</tool_call>", 7).calls[0]["name"] == "search"
+
+
 @pytest.fixture
 def retriever(tmp_path: Path) -> Retriever:
     return collection(tmp_path)
