@@ -111,6 +111,9 @@ def fuzz(encoder: Encoder, examples: int, *, phases: str = "examples,coverage,fu
             examples,
             "--seed",
             seed,
+            # The first one that asks for engines imports every client, which takes long on a busy machine.
+            "--request-timeout",
+            "60",
             "--header",
             f"Authorization: Bearer {key}",
             "--generation-database",
