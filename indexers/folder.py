@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -32,6 +33,8 @@ MAX_SIDECAR_BYTES = 64 * 1024
 MAX_XMP_BYTES = 1024 * 1024
 #: Files that are counted in a folder that is left out; more is not worth the time.
 MAX_COUNTED = 100_000
+#: Errors of a link by which it is known that there is nothing at its end.
+_NOWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
 class Folder:
@@ -66,9 +69,9 @@ class Folder:
             folder, outer = pending.pop()
             names: list[str] = []
             try:
-                rules = outer.below(self._root, folder)
                 with os.scandir(self._root / folder) as found:
                     children = sorted(found, key=lambda child: child.name)
+                rules = outer.below(self._root, folder)
             except OSError as error:
                 self._close(folder, f"the folder is {explain(error)}")
                 continue
@@ -124,7 +127,12 @@ class Folder:
         try:
             target = (self._root / path).resolve(strict=True)
         except (OSError, RuntimeError) as error:
-            self._quarantine(path, f"is a link that leads nowhere: {error.__class__.__name__}")
+            if isinstance(error, RuntimeError) or error.errno in _NOWHERE:
+                self._quarantine(path, f"is a link that leads nowhere: {error.__class__.__name__}")
+            else:
+                # Its target may be there, so that what is stored of it stays.
+                self._out.unread.append(path)
+                self._quarantine(path, f"is a link whose target is {explain(error)}")
             return False
         if not target.is_relative_to(self._root):
             self._quarantine(path, "is a link that leads outside the folder: index its target by itself")

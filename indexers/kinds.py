@@ -81,7 +81,8 @@ def _suffixes(names: str) -> frozenset[str]:
 
 
 _TEXT_START = rb"(?:\xef\xbb\xbf)?\s{0,200}"
-_COMMENTS = rb"(?:<!--.{0,1000}?-->\s{0,200}){0,4}"
+# No comment holds an end of one: else there are as many ways to read several as take minutes to try.
+_COMMENTS = rb"(?:<!--(?:(?!-->).){0,1000}-->\s{0,200}){0,4}"
 _HEIF = rb"....ftyp(?:avif|avis|hei[cxms]|hev[cxms]|mif1|msf1)"
 _ZIPPED_OFFICE = rb"PK\x03\x04.{26}(?:\[Content_Types\]\.xml|_rels/|docProps/|word/|xl/|ppt/)"
 MARKDOWN_SUFFIXES = frozenset({".md", ".markdown"})

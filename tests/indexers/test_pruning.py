@@ -143,3 +143,27 @@ def test_texts_of_a_manifest_whose_name_is_not_utf8_stay_while_it_may_be_there(l
     library.index(manifest)
     assert library.index(library.root, prune=True).pruned == 0
     assert library.backend.count("photos") == 5
+
+
+def test_a_link_whose_target_cannot_be_reached_keeps_its_item(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = library.root.resolve() / "link.png"
+    link.symlink_to("one.png")
+    library.index(library.root)
+    resolve = Path.resolve
+
+    def refusing(path: Path, strict: bool = False) -> Path:
+        if path == link:
+            raise PermissionError(13, "Permission denied")
+        return resolve(path, strict=strict)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "resolve", refusing)
+        report = library.index(library.root, prune=True)
+    (told,) = report.quarantined
+    assert told.reason == "is a link whose target is not readable: permission denied"
+    assert (report.pruned, library.files()) == (0, ["link.png", "one.png", "three.png", "two.png"])
+    (library.root / "one.png").unlink()
+    assert "leads nowhere" in library.index(library.root, prune=True).quarantined[0].reason
+    assert library.files() == ["three.png", "two.png"]

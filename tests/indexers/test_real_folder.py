@@ -10,6 +10,7 @@ import pytest
 from backends.base import Record
 from backends.exact.backend import ExactBackend
 from indexers import IndexingError, IndexReport, Options, index, open_source
+from indexers.kinds import HEAD_BYTES, recognise
 from indexers.litter import litter
 from retrieval.places import places_of
 from tests.support.counting_encoder import CountingEncoder
@@ -158,3 +159,10 @@ def test_a_folder_whose_rules_cannot_be_read_is_left_out_and_keeps_what_is_store
 )
 def test_a_nas_marks_its_snapshots_and_people_have_folders_of_that_name(name: str, is_litter: bool) -> None:
     assert (litter(name) is not None) is is_litter
+
+
+def test_a_page_is_known_behind_comments_and_many_of_them_take_no_time() -> None:
+    assert recognise(b"<!-- a -- b -->\n" * 4 + b"<html>", "x").name == "page"
+    assert recognise(b"<!---->" * 4 + b"<svg>", "x").name == "svg"
+    # To try each way to read these as four took minutes.
+    assert recognise((b"<!---->" * HEAD_BYTES)[:HEAD_BYTES], "x").name == "document"
