@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -17,6 +19,8 @@ log = logging.getLogger(__name__)
 LoadEncoder: TypeAlias = Callable[[str], Callable[[], Encoder] | None]
 #: Makes an encoder share its batches among requests.
 Batching: TypeAlias = Callable[[Encoder], BatchedEncoder]
+#: An encoder that could not be loaded is tried again after so long: its download may have been what failed.
+RETRY_S = 600.0
 
 
 class Encoders:
@@ -25,7 +29,7 @@ class Encoders:
     def __init__(self, first: Encoder, batching: Batching, load: LoadEncoder | None = None) -> None:
         self._batching, self._load = batching, load
         self._kept = [batching(first)]
-        self._refused: set[str] = set()
+        self._refused_until: dict[str, float] = {}
         self._lock = threading.Lock()
         self._loading = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -69,20 +73,24 @@ class Encoders:
         return True
 
     def _how(self, stored: str) -> Callable[[], Encoder] | None:
-        return None if self._load is None or stored in self._refused else self._load(stored)
+        if self._load is None or time.monotonic() < self._refused_until.get(stored, -math.inf):
+            return None
+        return self._load(stored)
 
     def _keep(self, stored: str, load: Callable[[], Encoder]) -> None:
         try:
             loaded = load()
-        except EncoderError as error:
-            log.warning("the encoder %s of a collection cannot be loaded: %s", stored, error)
-            self._refused.add(stored)
+        except Exception as error:
+            # Whatever it is: else every search would load it once more.
+            told = error if isinstance(error, EncoderError) else f"{type(error).__name__}: {error}"
+            log.warning("the encoder %s of a collection cannot be loaded: %s", stored, told)
+            self._refused_until[stored] = time.monotonic() + RETRY_S
             return
         if loaded.fingerprint == stored or has_earlier_texts(stored, loaded):
             self._kept.append(self._batching(loaded))
         else:
             # What is called so now is another model.
-            self._refused.add(stored)
+            self._refused_until[stored] = math.inf
 
     def close(self) -> None:
         """End their threads."""

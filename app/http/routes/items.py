@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import PurePath
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Request, Response
@@ -108,6 +109,8 @@ def add_routes(app: FastAPI, service: Service) -> None:
         The next index job over a folder brings back what is still in it.
         """
         name = collection or service.collection
+        if body.path is not None and not PurePath(body.path).is_absolute():
+            raise Refused(422, "path must be given from the root on, such as /srv/photos/2019: it is the server's")
         try:
             report = remove(service.backend, name, path=body.path, ids=body.ids, where=body.where, dry_run=body.dry_run)
         except ValueError as error:

@@ -273,7 +273,10 @@ class Removal(BaseModel):
         extra="forbid", json_schema_extra={"examples": [{"path": "/srv/photos/2019", "dry_run": True}]}
     )
     path: Text | None = Field(
-        None, min_length=1, max_length=4096, description="A file or folder on the server, also one that is gone."
+        None,
+        min_length=1,
+        max_length=4096,
+        description="Of a file or folder on the server, from the root on, also one that is gone.",
     )
     ids: list[Annotated[Text, Field(min_length=1, max_length=512)]] | None = Field(None, max_length=10_000)
     where: dict[str, Any] | None = Field(

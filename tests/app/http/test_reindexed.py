@@ -12,11 +12,13 @@ import pytest
 
 import backends
 from app.http.app import create_app
+from app.http.encoders import RETRY_S, Encoders
 from backends.base import CollectionSpec
 from backends.wrappers import aliases
 from backends.wrappers.aliases import Aliased, with_aliases
 from indexers.reindex import reindex
 from retrieval.encoders.base import Encoder, EncoderError
+from retrieval.encoders.batching import BatchedEncoder
 from tests.support.reindexing import Turned, add
 from tests.support.serving import serving
 from tests.support.toy import PALETTE, ColourEncoder
@@ -94,3 +96,26 @@ def test_a_collection_of_an_encoder_that_cannot_be_loaded_is_refused_and_others_
         assert refused.status_code == 409
         before = client.post("/v1/search?collection=c-before", json={"text": "a red one", "modality": "image"})
         assert before.json()["hits"][0]["id"] == "img-red"
+
+
+@pytest.mark.parametrize("error", [EncoderError("the hub is away"), OSError("no such file")])
+def test_an_encoder_that_could_not_be_loaded_is_tried_again_after_a_while(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    def load() -> Encoder:
+        tried.append(TURNED)
+        if len(tried) == 1:
+            raise error
+        return Turned()
+
+    known = Encoders(ColourEncoder(), BatchedEncoder, lambda stored: load if stored == TURNED else None)
+    assert known.of(TURNED) is known.first
+    assert known.of(TURNED) is known.first
+    assert len(tried) == 1
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + RETRY_S + 1)
+    assert known.of(TURNED).fingerprint == TURNED
+    assert len(tried) == 2
+    known.close()

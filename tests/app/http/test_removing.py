@@ -58,7 +58,17 @@ def test_items_are_removed_by_path_ids_and_filter(client: httpx.Client, store: B
     assert store.count("c") == 0
 
 
-@pytest.mark.parametrize("body", [{}, {"path": "x", "ids": ["a"]}, {"where": {}}, {"where": {"$x": 1}}])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"path": "/x", "ids": ["a"]},
+        {"path": "photos"},
+        {"path": "file:///photos"},
+        {"where": {}},
+        {"where": {"$x": 1}},
+    ],
+)
 def test_a_removal_that_says_too_little_or_too_much_is_refused(
     client: httpx.Client, store: Backend, body: dict[str, Any]
 ) -> None:

@@ -617,6 +617,25 @@ def test_a_service_that_is_gone_is_said_to_be_and_tried_again(browser: Any, tmp_
     watch.check(refusals=True)
 
 
+def test_what_is_said_of_a_narrow_picture_whose_file_is_gone_stays_on_its_lines(page: Any) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.refusals = True
+    hit = {"score": 0.5, "relevance": 0.9, "modality": "image", "text": "red", "uri": None, "exact": True}
+    size = {"width": 45, "height": 90}
+    hits = [hit | {"id": f"n{n}", "metadata": size, "duplicates": ["x"], "gone": True} for n in range(3)]
+    page.route("**/v1/search", lambda route: route.fulfill(json={"hits": hits}))
+    page.goto("/?q=red")
+    page.get_by_text("file is gone").first.wait_for()
+    heights = page.evaluate("[...document.querySelectorAll('.badge')].map((each) => each.offsetHeight)")
+    assert (len(heights), len(set(heights))) == (9, 1)
+    assert page.evaluate(
+        """[...document.querySelectorAll('.badge')].every((each) => {
+          const [own, around] = [each, each.closest('li')].map((node) => node.getBoundingClientRect());
+          return own.right <= around.right && own.left >= around.left && own.top >= around.top;
+        })"""
+    )
+
+
 # Chat, over a scripted fake of POST /v1/chat: what it sends is as docs/http.md has it.
 
 
