@@ -18,6 +18,8 @@ from backends.conformance.store import Store
 THREADS = 8
 ROUNDS = 5
 CHURN_S = 3.0
+#: So much longer it goes on where a slow server has let nobody make the collection.
+PATIENCE_S = 20.0
 DIM = 4
 RECORDS = some(6, DIM)
 
@@ -64,7 +66,7 @@ class Churn:
         return [partial(self.repeat, call) for call in calls]
 
     def repeat(self, call: Callable[[], None]) -> None:
-        while time.monotonic() < self.until:
+        while time.monotonic() < self.until or self._is_waited_for():
             try:
                 call()
                 self.done[call.__name__] += 1
@@ -72,6 +74,9 @@ class Churn:
                 continue
             except Exception as error:
                 self.wrong[f"{call.__name__}: {type(error).__name__}: {error}"] += 1
+
+    def _is_waited_for(self) -> bool:
+        return not self.done["remake"] and time.monotonic() < self.until + PATIENCE_S
 
     def remake(self) -> None:
         self.backend.drop(self.name)
