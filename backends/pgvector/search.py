@@ -84,7 +84,9 @@ class Searcher:
         if short:
             for row, full in zip(short, self._scan(connection, collection, queries[short], k, where), strict=True):
                 hits[row] = full
-        note_answers(hits, width=reach.width, share=reach.share)
+        # Where it was not found out, who asks for plans counts.
+        known = where is None or collection.dialect.tunes
+        note_answers(hits, width=reach.width, share=reach.share if known else None)
         return hits
 
     def _reach(

@@ -26,8 +26,10 @@ class StandIn(AnalyticDialect):
         del settings["optimizer"]
         return {**settings, **SETTINGS}
 
-    def search_settings(self, layout: Layout, effort: float | None, lists: int, candidates: int) -> dict[str, str]:
-        settings = super().search_settings(layout, effort, lists, candidates)
+    def search_settings(
+        self, layout: Layout, effort: float | None, lists: int, candidates: int, width: int
+    ) -> dict[str, str]:
+        settings = super().search_settings(layout, effort, lists, candidates, width)
         return {name.replace("fastann.hnsw_", "hnsw."): value for name, value in settings.items()}
 
     def create_index(self, name: str, table: str, spec: CollectionSpec, rows: int) -> str:
