@@ -455,7 +455,7 @@ def test_an_index_scan_that_ends_short_is_followed_by_an_exact_one(backend: Post
 
     settings = dict(backend._database._settings)
     backend._database.close()
-    backend._database = Database(*parse_url(backend._database._conninfo))
+    backend._database = backend._pool = Database(*parse_url(backend._database._conninfo))
     backend._database.open(
         backend._installed.vector_oid, {**settings, "hnsw.max_scan_tuples": "1", "hnsw.ef_search": "10"}
     )
