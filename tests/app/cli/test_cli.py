@@ -144,7 +144,7 @@ class TestSearch:
         line = run("search", "purple", "--k", 1).out
         assert is_one_line(line)
         rank, score, relevance, kind, name, place, text = line.rstrip("\n").split("\t")
-        assert (rank, kind, name, place, text) == ("1", "image", "evil", "/tmp/x y.png", "a [31m b c")
+        assert (rank, kind, name, place, text) == ("1", "image", "evil", "/tmp/x\\x07y\\u202e.png", "a [31m b c")
         assert float(score) == pytest.approx(1, abs=0.01)
         assert relevance == "100%"
 

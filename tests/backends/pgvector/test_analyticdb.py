@@ -47,7 +47,7 @@ class Instance:
             ("SELECT to_regclass", (False,)),
             ("SELECT quote_ident", ("public", 4711)),
             ("INSERT INTO sightline.collections", (1,)),
-            ("SELECT c.number", (1, spec.to_json(), 50_000, True, 0, WORDS_VERSION)),
+            ("SELECT c.number", (1, spec.to_json(), 50_000, True, 0, WORDS_VERSION, None)),
             ("SELECT count(*), count(vector)", (50_000, 50_000)),
             ("SELECT count(*)", (50_000,)),
             ("SELECT 1 FROM sightline.c1", (1,)),
@@ -176,7 +176,7 @@ def test_a_collection_s_table_is_spread_by_its_key() -> None:
 )
 def test_the_index_is_fastann_s(spec: CollectionSpec, options: str) -> None:
     told = Told(spec)
-    told.instance.answers.insert(0, ("SELECT c.number", (1, spec.to_json(), 50_000, False, 0, WORDS_VERSION)))
+    told.instance.answers.insert(0, ("SELECT c.number", (1, spec.to_json(), 50_000, False, 0, WORDS_VERSION, None)))
     built = told.of("flush", "photos")
     assert built[-1] == (
         "CREATE INDEX c1_vector ON sightline.c1 USING ann(vector) "
@@ -187,7 +187,7 @@ def test_the_index_is_fastann_s(spec: CollectionSpec, options: str) -> None:
 
 def test_an_index_that_another_process_built_meanwhile_is_left() -> None:
     told = Told(PHOTOS)
-    told.instance.answers.insert(0, ("SELECT c.number", (1, PHOTOS.to_json(), 50_000, False, 0, WORDS_VERSION)))
+    told.instance.answers.insert(0, ("SELECT c.number", (1, PHOTOS.to_json(), 50_000, False, 0, WORDS_VERSION, None)))
     told.instance.answers.insert(0, ("SELECT to_regclass('sightline.c1_vector')", (True,)))
     assert not any(text.startswith("CREATE INDEX") for text in told.of("flush", "photos"))
 
@@ -245,7 +245,7 @@ def test_an_upsert_never_sets_the_key() -> None:
 
 def test_no_statement_has_what_postgresql_9_4_has_not() -> None:
     told = Told(PHOTOS)
-    told.instance.answers.insert(0, ("SELECT c.number", (1, PHOTOS.to_json(), 50_000, False, 0, WORDS_VERSION)))
+    told.instance.answers.insert(0, ("SELECT c.number", (1, PHOTOS.to_json(), 50_000, False, 0, WORDS_VERSION, None)))
     everything = list(told.connecting)
     for call, arguments in (
         ("create", (PHOTOS,)),
