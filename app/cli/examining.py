@@ -11,7 +11,7 @@ import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -74,10 +74,10 @@ def _python() -> Finding:
 
 
 def _settings() -> Finding:
-    from app.core.settings import ENV_PREFIX, config_files
+    from app.core.settings import Settings, config_files, variable
 
     files = [str(path) for path in config_files() if path.is_file()]
-    variables = sorted(name for name in os.environ if name.startswith(ENV_PREFIX))
+    variables = sorted(name for setting in fields(Settings) if (name := variable(setting.name)) in os.environ)
     seen = f"from {', '.join(files + variables)}" if files or variables else "all at their defaults"
     return Finding("settings", FINE, seen)
 

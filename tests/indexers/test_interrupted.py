@@ -247,13 +247,13 @@ def test_no_more_than_a_batch_is_decoded_ahead_of_the_encoder(tmp_path: Path, mo
         Image.new("RGB", (40, 30), (number, 0, 0)).save(tmp_path / f"{number:02}.png")
     lock, begun, taken, ahead, load = threading.Condition(), 0, 0, 0, DecodePool.load
 
-    def counted(pool: DecodePool, *arguments: Any) -> Image.Image:
+    def counted(pool: DecodePool, *arguments: Any, **options: Any) -> Image.Image:
         nonlocal begun, ahead
         with lock:
             begun += 1
             ahead = max(ahead, begun - taken)
             lock.notify()
-        return load(pool, *arguments)
+        return load(pool, *arguments, **options)
 
     monkeypatch.setattr(DecodePool, "load", counted)
     source, backend, batches = open_source(tmp_path), ExactBackend(), list[Batch]()
