@@ -60,6 +60,9 @@ class Product:
     takes_api_keys: bool
 
 
+_GONE = frozenset({"index_not_found_exception", "index_closed_exception", "search_context_missing_exception"})
+
+
 class ServerRefused(BackendError):
     """The server's answer to a call it did not carry out; `kind` is its own name for the reason."""
 
@@ -69,8 +72,8 @@ class ServerRefused(BackendError):
 
     @property
     def gone(self) -> bool:
-        """Whether it was refused because the index is not there."""
-        return self.kind in ("index_not_found_exception", "index_closed_exception")
+        """Whether it was refused because the index is not there, or was dropped under a search that had begun."""
+        return self.kind in _GONE
 
 
 def parse_url(url: str, product: Product) -> tuple[ServerUrl, str | None]:

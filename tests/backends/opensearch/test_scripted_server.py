@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from backends import connect
-from backends.base import Backend, CollectionExists, CollectionSpec, Record
+from backends.base import Backend, CollectionExists, CollectionNotFound, CollectionSpec, Record
 from backends.errors import Unavailable
 from backends.kit.widths import Width
 from backends.opensearch import schema
@@ -190,6 +190,26 @@ def test_what_a_graph_loses_is_found_for_every_query() -> None:
     backend = backend_of(Index(Stored(SPEC, "sightline.c.1", 1, schema.WORDS_VERSION)))
     first, second = backend.search("c", np.array([[1.0, 0.0], [0.0, 1.0]], np.float32), 10)
     assert len(first) == len(second) == len(RECORDS)
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_collection_that_is_dropped_under_a_search_is_looked_for_again(anew: bool) -> None:
+    lost = {"type": "search_context_missing_exception", "reason": "No search context found for id [827]"}
+    failed = {"type": "search_phase_execution_exception", "reason": "all shards failed"}
+
+    def dropped(method: str, path: str) -> Answer | None:
+        if not path.endswith("/_search") or index.stored is None or index.stored.alias != "sightline.c.1":
+            return None
+        index.stored = replace(index.stored, alias="sightline.c.2") if anew else None
+        return 404, {"error": {**failed, "failed_shards": [{"reason": lost}]}, "status": 404}
+
+    index = Index(Stored(SPEC, "sightline.c.1", 1, schema.WORDS_VERSION), dropped)
+    search = lambda: backend_of(index).search("c", np.array([[1.0, 0.0]], np.float32), 10)  # noqa: E731
+    if anew:
+        assert len(search()[0]) == len(RECORDS)
+    else:
+        with pytest.raises(CollectionNotFound):
+            search()
 
 
 def test_a_forked_child_has_connections_of_its_own() -> None:
