@@ -20,7 +20,7 @@ from backends.checks import (
     NO_VECTOR,
     check_collection_name,
     check_metadata,
-    plain_metadata,
+    payload,
     prepare_queries,
     prepare_records,
 )
@@ -167,10 +167,7 @@ class Record:
         same_vector = mine is theirs or (
             mine is not None and theirs is not None and np.array_equal(np.asarray(mine), np.asarray(theirs))
         )
-        return same_vector and (
-            (self.id, self.modality, self.text, self.uri) == (other.id, other.modality, other.text, other.uri)
-            and plain_metadata(self.metadata) == plain_metadata(other.metadata)
-        )
+        return same_vector and self.id == other.id and payload(self) == payload(other)
 
     __hash__ = None  # type: ignore[assignment]
 

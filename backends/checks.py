@@ -83,6 +83,11 @@ def plain_metadata(metadata: Mapping[str, MetadataValue]) -> dict[str, Any]:
     return {key: value if isinstance(value, scalars) else list(value) for key, value in metadata.items()}
 
 
+def payload(record: Record) -> tuple[Any, ...]:
+    """All of a record but its id and vector, in the one form in which it is compared."""
+    return record.modality, record.text, record.uri, plain_metadata(record.metadata)
+
+
 def check_metadata(record_id: str, metadata: Mapping[str, MetadataValue]) -> Mapping[str, MetadataValue]:
     """The metadata with plain values; the same object where they are.
 

@@ -16,7 +16,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import wraps
 from typing import Any, Literal, TypeVar
 
@@ -43,6 +43,11 @@ class Plan:
     note: str = ""
     k: int = 0
     where: Where | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as plain JSON types."""
+        plain = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {**plain, "where": None if self.where is None else format_where(self.where)}
 
     @property
     def line(self) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from backends.base import Backend, Compare, Record
+from backends.kit.parts import in_pieces
 
 __all__ = ["Comparison", "compare"]
 
@@ -78,8 +79,7 @@ def _in_both(backend: Backend, before: str, after: str, ids: Sequence[str]) -> l
     """The records of these ids with the vectors of either side, where both have one."""
     sides = []
     for name in (before, after):
-        pieces = (ids[start : start + _GET] for start in range(0, len(ids), _GET))
-        found = [record for piece in pieces for record in backend.get(name, piece, with_vectors=True)]
+        found = [r for piece in in_pieces(ids, _GET) for r in backend.get(name, piece, with_vectors=True)]
         sides.append({record.id: record for record in found if record.has_vector})
     return [(sides[0][each], sides[1][each]) for each in ids if each in sides[0] and each in sides[1]]
 

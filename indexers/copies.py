@@ -9,6 +9,7 @@ from functools import cached_property
 
 from backends.base import Backend, Record
 from backends.filters import MetadataValue
+from backends.kit.parts import in_pieces
 from backends.text import file_name
 from backends.urls import local_path
 from indexers.files import display, file_uri
@@ -167,9 +168,8 @@ def captions_of(backend: Backend, collection: str, images: Iterable[Record]) -> 
         if line
     }
     found: dict[str, list[Record]] = {}
-    ids = list(wanted)
-    for start in range(0, len(ids), 500):
-        for record in backend.get(collection, ids[start : start + 500], with_vectors=True):
+    for piece in in_pieces(list(wanted), 500):
+        for record in backend.get(collection, piece, with_vectors=True):
             found.setdefault(wanted[record.id], []).append(record)
     return found
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from backends.base import MAX_TEXT_BYTES, Record
-from backends.checks import plain_metadata
+from backends.checks import payload
 from indexers.embedded import words_of
 from indexers.fields import Metadata
 from indexers.files import (
@@ -310,7 +310,4 @@ def same_vector(stored: Record, planned: Planned, digest: str) -> bool:
 
 def same_record(stored: Record, planned: Planned) -> bool:
     """Whether all but the vector is stored as planned."""
-    record = planned.record
-    return (stored.modality, stored.text, stored.uri) == (record.modality, record.text, record.uri) and (
-        plain_metadata(stored.metadata) == record.metadata
-    )
+    return payload(stored) == payload(planned.record)

@@ -18,6 +18,7 @@ from typing import TypeVar
 from PIL import Image
 
 from backends.base import Backend, Record, Vector
+from backends.kit.parts import in_pieces
 from indexers.copies import Territory, captions_of, kept_records, merged
 from indexers.files import Unreadable, display
 from indexers.items import EntryRefused, Item, Planned, Reader, image_reason, same_record, same_vector
@@ -171,10 +172,10 @@ class Planner:
         self._merging = True
         with self._sending(send, stopped):
             ids = [record_id for record_id in self._seen if record_id in self._copies or record_id in self._waiting]
-            for start in range(0, len(ids), CHECK_ITEMS):
+            for piece in in_pieces(ids, CHECK_ITEMS):
                 if self._stopped():
                     return False
-                self._merge(ids[start : start + CHECK_ITEMS])
+                self._merge(piece)
             return self._flushed()
 
     @contextlib.contextmanager
@@ -237,7 +238,7 @@ class Planner:
             return False
         return any(place.uri != main.uri and self._territory.is_live(place) for place in places_of(there))
 
-    def _merge(self, ids: list[str]) -> None:
+    def _merge(self, ids: Sequence[str]) -> None:
         groups = {record_id: group for record_id in ids if (group := self._group(record_id))}
         with self._tally.busy("check"):
             stored = {record.id: record for record in self._get(list(groups))}
@@ -301,9 +302,8 @@ class Planner:
             item.records = item.records[:0]
 
     def _get(self, ids: list[str], *, with_vectors: bool = False) -> Iterator[Record]:
-        for start in range(0, len(ids), GET_IDS):
-            chunk = ids[start : start + GET_IDS]
-            yield from self._backend.get(self._collection, chunk, with_vectors=with_vectors)
+        for piece in in_pieces(ids, GET_IDS):
+            yield from self._backend.get(self._collection, piece, with_vectors=with_vectors)
 
     def _remember(self, ledger: Ledger | None, items: list[Item]) -> None:
         if ledger is not None:

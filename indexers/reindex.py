@@ -10,7 +10,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -19,7 +19,8 @@ from typing import Any
 from PIL import Image
 
 from backends.base import Backend, CollectionExists, CollectionSpec, Record
-from backends.checks import plain_metadata
+from backends.checks import payload
+from backends.kit.parts import in_pieces
 from backends.urls import local_path
 from backends.wrappers import aliases
 from backends.wrappers.aliases import Aliased
@@ -27,7 +28,7 @@ from indexers.comparison import Comparison, compare
 from indexers.embedding import Embedder
 from indexers.files import MAX_IMAGE_BYTES, Unreadable, read_bounded
 from indexers.items import image_reason
-from indexers.planner import MAX_PICTURE_BYTES, Batch, Decoding, Room
+from indexers.planner import GET_IDS, MAX_PICTURE_BYTES, Batch, Decoding, Room
 from indexers.progress import Meter, Progress
 from indexers.report import IndexingError, Quarantined, check_stopped
 from indexers.tally import Tally, Work
@@ -203,7 +204,7 @@ class _Filling:
                 late = [r for r in page.records if self._passed.get(r.id) != _content(r)]
                 untouched = self._untouched([record.id for record in late])
                 self.encoded += self._carry([record for record in late if record.id in untouched], pool, threads)
-        for piece in _in_pieces([each for each in self._passed if each not in seen]):
+        for piece in in_pieces([each for each in self._passed if each not in seen], GET_IDS):
             there = {record.id for record in self._backend.get(self._source, piece)}
             gone = self._untouched([each for each in piece if each not in there])
             self._backend.delete(self._shadow, ids=sorted(gone))
@@ -215,8 +216,8 @@ class _Filling:
 
     def _fresh(self, records: Sequence[Record]) -> list[Record]:
         """Those that the shadow does not have as they are, without what failed before."""
-        there = {record.id: record for record in self._backend.get(self._shadow, [record.id for record in records])}
-        return [r for r in records if not _same(r, there.get(r.id)) and r.id not in self.failed]
+        there = {r.id: payload(r) for r in self._backend.get(self._shadow, [record.id for record in records])}
+        return [r for r in records if there.get(r.id) != payload(r) and r.id not in self.failed]
 
     def _carry(self, records: Sequence[Record], pool: DecodePool, threads: ThreadPoolExecutor) -> int:
         tally, room = Tally(), Room(len(records) or 1)
@@ -259,10 +260,10 @@ class _Filling:
             if record.id not in seen
         ]
         # One that came after the scan had passed its place is looked for once more.
-        there = {record.id for some in _in_pieces(gone) for record in self._backend.get(self._source, some)}
+        there = {record.id for some in in_pieces(gone, GET_IDS) for record in self._backend.get(self._source, some)}
         return sum(
             self._backend.delete(self._shadow, ids=piece)
-            for piece in _in_pieces([each for each in gone if each not in there])
+            for piece in in_pieces([each for each in gone if each not in there], GET_IDS)
         )
 
     def _tell(self, done: int, total: int) -> None:
@@ -270,21 +271,7 @@ class _Filling:
             self._progress(self._meter.read(STAGE, done, total, len(self.failed), ""))
 
 
-def _in_pieces(ids: Sequence[str], size: int = 500) -> Iterator[Sequence[str]]:
-    for start in range(0, len(ids), size):
-        yield ids[start : start + size]
-
-
 def _content(record: Record) -> int:
     """A number that tells whether a record is as it was; of this process only."""
-    metadata = sorted(plain_metadata(record.metadata).items())
-    return hash((record.modality, record.text, record.uri, repr(metadata)))
-
-
-def _same(mine: Record, theirs: Record | None) -> bool:
-    return theirs is not None and (mine.modality, mine.text, mine.uri, plain_metadata(mine.metadata)) == (
-        theirs.modality,
-        theirs.text,
-        theirs.uri,
-        plain_metadata(theirs.metadata),
-    )
+    *said, metadata = payload(record)
+    return hash((*said, repr(sorted(metadata.items()))))

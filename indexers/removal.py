@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from backends.base import Backend, Compare, Record
+from backends.kit.parts import in_pieces
 from indexers.copies import Territory, below, captions_of, reduced
 from indexers.files import display
 from indexers.report import check_stopped
@@ -173,14 +174,13 @@ def _may_be_there(name: str) -> bool:
 
 def apply(backend: Backend, collection: str, doomed: Doomed, stop: threading.Event | None = None) -> None:
     """Delete records and take places from others, whose vectors and remaining captions stay."""
-    changed = list(doomed.places)
-    for start in range(0, len(changed), CHANGED):
+    for changed in in_pieces(list(doomed.places), CHANGED):
         check_stopped(stop)
-        records = backend.get(collection, changed[start : start + CHANGED], with_vectors=True)
+        records = backend.get(collection, changed, with_vectors=True)
         backend.upsert(collection, list(_changed(backend, collection, records, doomed)))
-    for start in range(0, len(doomed.ids), DELETE_IDS):
+    for ids in in_pieces(doomed.ids, DELETE_IDS):
         check_stopped(stop)
-        backend.delete(collection, ids=doomed.ids[start : start + DELETE_IDS])
+        backend.delete(collection, ids=ids)
 
 
 def _changed(backend: Backend, collection: str, records: list[Record], doomed: Doomed) -> Iterator[Record]:

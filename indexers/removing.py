@@ -11,6 +11,7 @@ from typing import Any
 from backends.base import Backend, Compare, Record, Where, matches
 from backends.checks import check_ids
 from backends.fold import is_everything
+from backends.kit.parts import in_pieces
 from backends.urls import local_path
 from indexers.copies import below
 from indexers.files import display
@@ -110,9 +111,8 @@ def _chosen(
                 yield record, gone
         return
     if ids is not None:
-        wanted = list(dict.fromkeys(check_ids(ids)))
-        for start in range(0, len(wanted), DELETE_IDS):
-            for record in backend.get(collection, wanted[start : start + DELETE_IDS]):
+        for wanted in in_pieces(list(dict.fromkeys(check_ids(ids))), DELETE_IDS):
+            for record in backend.get(collection, wanted):
                 yield record, _all_places(record)
         return
     clause = as_where(where)
@@ -154,5 +154,5 @@ def _captions_of(backend: Backend, collection: str, images: Sequence[str], count
 
 
 def _delete_captions(backend: Backend, collection: str, images: Sequence[str]) -> None:
-    for start in range(0, len(images), DELETE_IDS):
-        backend.delete(collection, where=Compare("image", "in", tuple(images[start : start + DELETE_IDS])))
+    for piece in in_pieces(images, DELETE_IDS):
+        backend.delete(collection, where=Compare("image", "in", tuple(piece)))

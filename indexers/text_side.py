@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from backends.base import Backend, Compare, Record
+from backends.checks import payload
 from indexers.embedding import Embedder, IsStopped
 from indexers.planner import Batch
 from indexers.report import IndexingError, Quarantined
@@ -86,16 +87,7 @@ def _store(backend: Backend, collection: str, records: list[Record]) -> int:
     deletes between the two, some milliseconds, comes back as it was read.
     """
     now = {record.id: record for record in backend.get(collection, [record.id for record in records])}
-    kept = [record for record in records if _same(record, now.get(record.id))]
+    kept = [record for record in records if record.id in now and payload(record) == payload(now[record.id])]
     if kept:
         backend.upsert(collection, kept)
     return len(kept)
-
-
-def _same(mine: Record, now: Record | None) -> bool:
-    return now is not None and (mine.modality, mine.text, mine.uri, dict(mine.metadata)) == (
-        now.modality,
-        now.text,
-        now.uri,
-        dict(now.metadata),
-    )

@@ -22,7 +22,7 @@ from backends.base import (
     Page,
     Record,
 )
-from backends.checks import plain_metadata, unit_length
+from backends.checks import payload, unit_length
 from indexers.report import Stopped, check_stopped
 
 BATCH = 1000
@@ -198,8 +198,9 @@ def _equal(record: Record, other: Record | None, spec: CollectionSpec, target: B
     """Same text, uri, modality and metadata, and vectors as near as the engine's storage keeps them."""
     if other is None:
         return False
-    mine, theirs = ((r.modality, r.text, r.uri, plain_metadata(r.metadata)) for r in (record, other))
-    return mine == theirs and _vector_error(record, other, spec) <= target.capabilities.vector_tolerance
+    return (
+        payload(record) == payload(other) and _vector_error(record, other, spec) <= target.capabilities.vector_tolerance
+    )
 
 
 def measure_parity(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from backends.base import Hit, Plan, Record
+    from backends.base import Hit, Record
     from retrieval.search.facets import Facet
 
 #: How a relevance that cannot be known is shown.
@@ -84,21 +84,6 @@ def hit_object(hit: Hit) -> dict[str, Any]:
         "exact": hit.exact,
         "duplicates": list(getattr(hit, "duplicates", ())),
         "gone": is_gone(hit),
-    }
-
-
-def plan_object(plan: Plan) -> dict[str, Any]:
-    """A plan as the JSON object that `search --explain` prints."""
-    from backends.filters import format_where
-
-    return {
-        "kind": plan.kind,
-        "width": plan.width,
-        "candidates": plan.candidates,
-        "share": plan.share,
-        "note": plan.note,
-        "k": plan.k,
-        "where": None if plan.where is None else format_where(plan.where),
     }
 
 

@@ -28,7 +28,6 @@ from app.cli.output import (
     note,
     one_line,
     place,
-    plan_object,
     print_facets,
     print_hits,
     print_json,
@@ -378,7 +377,7 @@ def deliver(
         if facets is not None:
             answer["facets"] = {field: facet_object(facet) for field, facet in facets.items()}
         if plans is not None:
-            answer["plans"] = [plan_object(plan) for plan in plans]
+            answer["plans"] = [plan.to_dict() for plan in plans]
         print_json(answer)
         return
     if plans is not None:

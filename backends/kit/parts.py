@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
+
+
+def in_pieces(items: Sequence[T], most: int) -> Iterator[Sequence[T]]:
+    """The items in order, `most` at a time, fewer in the last piece."""
+    for start in range(0, len(items), most):
+        yield items[start : start + most]
 
 
 def in_parts(

@@ -105,7 +105,7 @@ def searched(service: Service, body: SearchBody, collection: str | None) -> Sear
     return SearchHitsBody(
         hits=[HitBody.of(hit) for hit in hits],
         facets=facets,
-        plans=None if plans is None else [PlanBody.of(plan) for plan in plans],
+        plans=None if plans is None else [PlanBody(**plan.to_dict()) for plan in plans],
         nothing=nothing,
         notices=notices,
     )

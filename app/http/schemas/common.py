@@ -9,8 +9,8 @@ from fastapi import Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.core.jobs import Job
-from backends.base import IndexKind, Modality, Plan, Quantization, Record
-from backends.filters import check_field_name, check_string, format_where
+from backends.base import IndexKind, Modality, Quantization, Record
+from backends.filters import check_field_name, check_string
 from retrieval.search.facets import Facet
 from retrieval.search.fusion import Fusion
 from retrieval.search.results import Result
@@ -191,19 +191,6 @@ class PlanBody(BaseModel):
     note: str = Field(description="What else the engine says of it.")
     k: int = Field(description="How many hits it was asked for.")
     where: dict[str, Any] | None
-
-    @classmethod
-    def of(cls, plan: Plan) -> PlanBody:
-        """The body of a plan."""
-        return cls(
-            kind=plan.kind,
-            width=plan.width,
-            candidates=plan.candidates,
-            share=plan.share,
-            note=plan.note,
-            k=plan.k,
-            where=None if plan.where is None else format_where(plan.where),
-        )
 
 
 class SearchHitsBody(HitsBody):
