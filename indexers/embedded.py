@@ -14,13 +14,11 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from itertools import islice
 from typing import Any
-from xml.etree.ElementTree import Element, ParseError
-
-from defusedxml.common import DefusedXmlException
-from defusedxml.ElementTree import fromstring
+from xml.etree.ElementTree import Element
 
 from indexers.exif import decoded, one_line, plain_text
 from indexers.fields import Metadata
+from indexers.xmp import DC, LANGUAGE, PHOTOSHOP, RDF, XMP, parsed
 
 MAX_WORDS_CHARS = 2000
 MAX_TAGS, MAX_TAG_CHARS = 100, 100
@@ -32,10 +30,7 @@ MAX_PNG_TEXTS = 20
 #: The fields whose words are searched by keyword, in the order of their lines.
 WORDS = ("title", "headline", "description", "comment")
 
-_RDF, _DC = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}", "{http://purl.org/dc/elements/1.1/}"
-_XMP, _PHOTOSHOP = "{http://ns.adobe.com/xap/1.0/}", "{http://ns.adobe.com/photoshop/1.0/}"
-_LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
-_XMP_TEXTS = ((_DC + "title", "title"), (_PHOTOSHOP + "Headline", "headline"), (_DC + "description", "description"))
+_XMP_TEXTS = ((DC + "title", "title"), (PHOTOSHOP + "Headline", "headline"), (DC + "description", "description"))
 _DESCRIPTION, _USER_COMMENT, _RATING = 0x010E, 0x9286, 0x4746
 _XP = {0x9C9B: "title", 0x9C9C: "comment", 0x9C9F: "description"}
 _XP_KEYWORDS = 0x9C9E
@@ -160,15 +155,11 @@ def _read_xmp(found: _Found, image: Any, data: bytes, exif: Any) -> None:
         packet = packet.encode()
     if not isinstance(packet, bytes) or len(packet) > MAX_BLOCK_BYTES:
         return
-    try:
-        root = fromstring(packet.strip(b"\x00 \r\n\t"), forbid_dtd=True)
-    except (ParseError, DefusedXmlException, ValueError):
-        return
-    for node in root.iter(_RDF + "Description"):
+    for node in parsed(packet.strip(b"\x00 \r\n\t")).iter(RDF + "Description"):
         for name, field in _XMP_TEXTS:
             found.text(field, next(iter(_values(node, name)), ""))
-        found.tags(_values(node, _DC + "subject"))
-        found.rating(next(iter(_values(node, _XMP + "Rating")), None))
+        found.tags(_values(node, DC + "subject"))
+        found.rating(next(iter(_values(node, XMP + "Rating")), None))
 
 
 def _values(node: Element, name: str) -> list[str]:
@@ -177,8 +168,8 @@ def _values(node: Element, name: str) -> list[str]:
         return [node.attrib[name]]
     values: list[tuple[bool, str]] = []
     for child in node.findall(name):
-        members = list(child.iter(_RDF + "li")) or [child]
-        values += [(each.get(_LANGUAGE) == "x-default", each.text or "") for each in members]
+        members = list(child.iter(RDF + "li")) or [child]
+        values += [(each.get(LANGUAGE) == "x-default", each.text or "") for each in members]
     return [text for _, text in sorted(values, key=lambda value: not value[0])]
 
 

@@ -13,13 +13,13 @@ from typing import Any
 from indexers.fields import Metadata
 from indexers.files import Unreadable
 
-_RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
-_DC = "{http://purl.org/dc/elements/1.1/}"
-_XMP = "{http://ns.adobe.com/xap/1.0/}"
-_PHOTOSHOP = "{http://ns.adobe.com/photoshop/1.0/}"
+RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
+DC = "{http://purl.org/dc/elements/1.1/}"
+XMP = "{http://ns.adobe.com/xap/1.0/}"
+PHOTOSHOP = "{http://ns.adobe.com/photoshop/1.0/}"
 _EXIF = "{http://ns.adobe.com/exif/1.0/}"
 _REGIONS = "{http://www.metadataworkinggroup.com/schemas/regions/}"
-_LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
+LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 _ANGLE = re.compile(r"(\d{1,3}),(\d{1,2}(?:\.\d+)?)(?:,(\d{1,2}(?:\.\d+)?))?([NSEW])\Z")
 _DATE = re.compile(r"\d{4}(?:-\d\d(?:-\d\d(?:T\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:\d\d)?)?)?)?\Z")
 MAX_TAGS = 200
@@ -34,31 +34,34 @@ class Said:
     hints: Metadata = field(default_factory=dict)
 
 
-def read_xmp(data: bytes) -> Said:
-    """What an XMP document or packet says. Raises `Unreadable` for what is no XML, or XML with entities."""
+def parsed(data: bytes) -> Any:
+    """The root of an XMP document or packet. Raises `Unreadable` for what is no XML, or XML with entities."""
     from defusedxml.common import DefusedXmlException
     from defusedxml.ElementTree import ParseError, fromstring
 
     try:
-        root = fromstring(data, forbid_dtd=True)
+        return fromstring(data, forbid_dtd=True)
     except DefusedXmlException:
         raise Unreadable("has XML entities or a document type, which are not read") from None
     except (ParseError, ValueError, LookupError) as error:
         raise Unreadable(f"is not XML: {error}") from None
-    values = _Values(list(root.iter(f"{_RDF}Description")))
-    title, words = values.text(f"{_DC}title"), values.text(f"{_DC}description")
+
+
+def read_xmp(data: bytes) -> Said:
+    """What an XMP document or packet says. Raises `Unreadable` for what is no XML, or XML with entities."""
+    root = parsed(data)
+    values = _Values(list(root.iter(f"{RDF}Description")))
+    title, words = values.text(f"{DC}title"), values.text(f"{DC}description")
     found: dict[str, Any] = {
         "title": title,
-        "tags": values.list(f"{_DC}subject")[:MAX_TAGS],
-        "rating": _rating(values.text(f"{_XMP}Rating")),
-        "creator": values.list(f"{_DC}creator")[:MAX_TAGS],
-        "city": values.text(f"{_PHOTOSHOP}City"),
-        "country": values.text(f"{_PHOTOSHOP}Country"),
+        "tags": values.list(f"{DC}subject")[:MAX_TAGS],
+        "rating": _rating(values.text(f"{XMP}Rating")),
+        "creator": values.list(f"{DC}creator")[:MAX_TAGS],
+        "city": values.text(f"{PHOTOSHOP}City"),
+        "country": values.text(f"{PHOTOSHOP}Country"),
         "people": _people(root),
     }
-    dates = (
-        values.text(name) for name in (f"{_EXIF}DateTimeOriginal", f"{_PHOTOSHOP}DateCreated", f"{_XMP}CreateDate")
-    )
+    dates = (values.text(name) for name in (f"{_EXIF}DateTimeOriginal", f"{PHOTOSHOP}DateCreated", f"{XMP}CreateDate"))
     hints: dict[str, Any] = {
         "taken": next((date for date in dates if _DATE.match(date)), ""),
         "latitude": _angle(values.text(f"{_EXIF}GPSLatitude")),
@@ -89,8 +92,8 @@ class _Values:
         for description in self._descriptions:
             found.append((True, description.get(name, "")))
             for element in description.findall(name):
-                items = list(element.iter(f"{_RDF}li")) or [element]
-                found += [(item.get(_LANGUAGE, "x-default") == "x-default", item.text or "") for item in items]
+                items = list(element.iter(f"{RDF}li")) or [element]
+                found += [(item.get(LANGUAGE, "x-default") == "x-default", item.text or "") for item in items]
         texts = (" ".join(text.split()) for _, text in sorted(found, key=lambda pair: not pair[0]))
         return list(dict.fromkeys(text for text in texts if text))
 
