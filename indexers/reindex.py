@@ -34,9 +34,11 @@ from indexers.report import IndexingError, Quarantined, check_stopped
 from indexers.tally import Tally, Work
 from indexers.text_side import embedded_text
 from retrieval.encoders.base import Encoder
-from retrieval.images.decode import MAX_PIXELS, ImageError
+from retrieval.images.decode import ImageError
+from retrieval.images.parts import part_of
 from retrieval.images.plan import Wanted
 from retrieval.images.pool import Bounds, DecodePool, shared_pool
+from retrieval.places import existing_uri
 
 __all__ = ["ReindexReport", "before_name", "reindex"]
 
@@ -241,12 +243,15 @@ class _Filling:
         return len(encoded)
 
     def _pixels(self, record: Record, pool: DecodePool) -> Image.Image | str:
-        path = local_path(record.uri)
+        uri = existing_uri(record)
+        path = local_path(uri)
         if path is None:
             return f"its image is at {record.uri}, which is not on this machine" if record.uri else "it has no image"
         try:
             data, _ = read_bounded(path, MAX_IMAGE_BYTES)
-            return pool.load(data, self._wanted, Bounds(MAX_PIXELS, largest_bytes=MAX_PICTURE_BYTES))
+            # As many pixels as are indexed, where nothing else is set.
+            bounds = Bounds(None, largest_bytes=MAX_PICTURE_BYTES)
+            return pool.load(data, self._wanted, bounds, part=part_of(uri))
         except ImageError as error:
             return image_reason(error)
         except Unreadable as error:

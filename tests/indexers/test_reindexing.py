@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 import backends
 from backends.base import CollectionSpec, Record
@@ -239,3 +240,22 @@ def test_a_text_that_has_no_vector_may_get_one(backend: Aliased) -> None:
     backend.upsert("c", [Record("unread", NO_VECTOR, "text", "red")])
     reindex(backend, "c", Turned())
     assert backend.get("c", ["unread"], with_vectors=True)[0].has_vector
+
+
+def test_pages_and_copies_are_read_from_where_they_are(backend: Aliased, tmp_path: Path) -> None:
+    pages = [Image.new("RGB", (48, 32), PALETTE[colour]) for colour in ("red", "blue")]
+    pages[0].save(tmp_path / "scan.tif", save_all=True, append_images=pages[1:])
+    scan, gone = (tmp_path / "scan.tif").as_uri(), (tmp_path / "gone.png").as_uri()
+    kept = paint(tmp_path / "kept.png", "green").as_uri()
+    vector = ColourEncoder().encode_texts(["black"])[0]
+    backend.upsert(
+        "c",
+        [
+            Record("page", vector, "image", None, f"{scan}#page=2"),
+            Record("copy", vector, "image", None, gone, {"places": [gone, kept], "path": ["gone.png", "kept.png"]}),
+        ],
+    )
+    assert reindex(backend, "c", Turned()).switched
+    found = {record.id: record.vector for record in backend.get("c", ["page", "copy"], with_vectors=True)}
+    blue, green = Turned().encode_images([pages[1], tmp_path / "kept.png"])
+    np.testing.assert_allclose([found["page"], found["copy"]], [blue, green], atol=1e-6)
